@@ -1,0 +1,193 @@
+package protocol
+
+import (
+	"encoding/json"
+	"strconv"
+	"time"
+)
+
+// MaxState is the most bytes that an agent's state may have as JSON.
+const MaxState = 512 << 10
+
+// Record is everything durable about one agent, written as a whole by compare-and-set: a turn is one write of it.
+type Record struct {
+	V     int    `json:"v"`
+	Class string `json:"class"`
+	Name  string `json:"name"`
+	// Life is the sequence of the write that created the record; 0 in that write itself.
+	Life uint64 `json:"life"`
+	// Owner is the id of the host that may write, Epoch the sequence of the write in which it took the agent; 0 in
+	// that write itself.
+	Owner string `json:"owner,omitempty"`
+	Epoch uint64 `json:"epoch"`
+	// Turn counts the turns that were committed in this life.
+	Turn uint64 `json:"turn"`
+	// Commit is chosen once per write: whoever does not know whether it was stored compares it with the record.
+	Commit  string          `json:"commit"`
+	Updated time.Time       `json:"updated"`
+	State   json.RawMessage `json:"state,omitempty"`
+	// Seen is the highest number applied, per source of mail. A source of the agent's own (a schedule) that is not
+	// in here is unknown, and its mail is dropped.
+	Seen map[string]uint64 `json:"seen,omitempty"`
+	// Outbox is what turns asked for and what may not yet be projected. Ids derive from life, turn and position.
+	Outbox []Outgoing `json:"outbox,omitempty"`
+}
+
+// OutgoingKind says what an entry of an outbox asks for.
+type OutgoingKind string
+
+// Kinds of outbox entries.
+const (
+	OutgoingCreate         OutgoingKind = "create"
+	OutgoingEvent          OutgoingKind = "event"
+	OutgoingSchedule       OutgoingKind = "schedule"
+	OutgoingCancelSchedule OutgoingKind = "cancel-schedule"
+	OutgoingDead           OutgoingKind = "dead"
+)
+
+// Outgoing is one entry of an outbox. Exactly the field named by Kind is set.
+type Outgoing struct {
+	// ID is "<life>.<turn>.<n>": projecting it again is harmless.
+	ID       string          `json:"id"`
+	Kind     OutgoingKind    `json:"kind"`
+	Instance *OutgoingTarget `json:"instance,omitempty"`
+	Create   *Create         `json:"create,omitempty"`
+	Event    *Event          `json:"event,omitempty"`
+	Schedule *Schedule       `json:"schedule,omitempty"`
+	// Cancel is the id of the schedule to cancel.
+	Cancel string      `json:"cancel,omitempty"`
+	Dead   *DeadLetter `json:"dead,omitempty"`
+}
+
+// OutgoingTarget names the instance that a create or event goes to.
+type OutgoingTarget struct {
+	Project  string `json:"project"`
+	Shard    int    `json:"shard"`
+	Workflow string `json:"workflow"`
+	ID       string `json:"id"`
+}
+
+// OutgoingID is the id of the n-th entry that a turn put into the outbox.
+func OutgoingID(life, turn uint64, n int) string {
+	return strconv.FormatUint(life, 10) + "." + strconv.FormatUint(turn, 10) + "." + strconv.Itoa(n)
+}
+
+// ScheduleKind says how a schedule finds its moments.
+type ScheduleKind string
+
+// Kinds of schedules.
+const (
+	ScheduleDelay ScheduleKind = "delay"
+	ScheduleDate  ScheduleKind = "date"
+	ScheduleCron  ScheduleKind = "cron"
+)
+
+// Schedule is the row of one schedule of an agent: it carries its whole meaning, so that whoever reads the newest
+// revision needs no older one.
+type Schedule struct {
+	V     int          `json:"v"`
+	ID    string       `json:"id"`
+	Class string       `json:"class"`
+	Name  string       `json:"name"`
+	Life  uint64       `json:"life"`
+	Kind  ScheduleKind `json:"kind"`
+	// At is the moment of a delay or date.
+	At *time.Time `json:"at,omitempty"`
+	// Cron is the line of a cron schedule: five fields, six with seconds first, or a descriptor. Zone is its IANA
+	// time zone; empty is UTC.
+	Cron string `json:"cron,omitempty"`
+	Zone string `json:"zone,omitempty"`
+	// Callback is the name of the agent's method, Payload its argument.
+	Callback string          `json:"callback"`
+	Payload  json.RawMessage `json:"payload,omitempty"`
+	Created  time.Time       `json:"created"`
+}
+
+// ScheduleSource is the source, in Record.Seen and Mail, of the firings of a schedule.
+func ScheduleSource(id string) string { return "schedule/" + id }
+
+// Tick is the body of a message schedule on the CLOCK stream, before and after it fires.
+type Tick struct {
+	V int `json:"v"`
+	// Revision is the sequence of the schedule's row that this moment was computed from.
+	Revision uint64    `json:"revision"`
+	Planned  time.Time `json:"planned"`
+}
+
+// Mail is a message in an agent's inbox.
+type Mail struct {
+	V int `json:"v"`
+	// Source and Number identify it: numbers of one source rise, and each is applied once.
+	Source string `json:"source"`
+	Number uint64 `json:"number"`
+	// Life is set if the mail stems from the agent itself: another life drops it.
+	Life     uint64          `json:"life,omitempty"`
+	Callback string          `json:"callback"`
+	Payload  json.RawMessage `json:"payload,omitempty"`
+	// Planned is when a schedule wanted to fire, Sent when the mail was put into the inbox.
+	Planned *time.Time `json:"planned,omitempty"`
+	Sent    time.Time  `json:"sent"`
+}
+
+// DeadLetter is mail that an agent gave up on, with the reason.
+type DeadLetter struct {
+	V        int       `json:"v"`
+	Class    string    `json:"class"`
+	Name     string    `json:"name"`
+	Mail     Mail      `json:"mail"`
+	From     string    `json:"from"`
+	Attempts int       `json:"attempts"`
+	Error    *Failure  `json:"error"`
+	Time     time.Time `json:"time"`
+}
+
+// Request is what a host sends to the owner of an agent. Exactly one field is set.
+type Request struct {
+	V    int          `json:"v"`
+	HTTP *HTTPRequest `json:"http,omitempty"`
+	Bell *Bell        `json:"bell,omitempty"`
+	// Activate asks the receiving host to take the agent.
+	Activate *Activate `json:"activate,omitempty"`
+}
+
+// Activate names the agent to take.
+type Activate struct {
+	Class string `json:"class"`
+	Name  string `json:"name"`
+}
+
+// Bell hands a rung inbox message to the owner: its sequence and the subject that acks it.
+type Bell struct {
+	Sequence uint64 `json:"sequence"`
+	Ack      string `json:"ack"`
+}
+
+// HTTPRequest is a request relayed to the owner.
+type HTTPRequest struct {
+	Method string              `json:"method"`
+	URL    string              `json:"url"`
+	Host   string              `json:"host"`
+	Remote string              `json:"remote,omitempty"`
+	Header map[string][]string `json:"header,omitempty"`
+	Body   []byte              `json:"body,omitempty"`
+}
+
+// Reply is an answer of an owner or host to Request.
+type Reply struct {
+	V int `json:"v"`
+	// Accepted is sent at once and repeated while the answer is not ready.
+	Accepted bool `json:"accepted,omitempty"`
+	// Moved says that this host does not own the agent (any more).
+	Moved bool `json:"moved,omitempty"`
+	// Owner names the host that owns the agent, in answers to Activate.
+	Owner string        `json:"owner,omitempty"`
+	HTTP  *HTTPResponse `json:"http,omitempty"`
+	Error *Failure      `json:"error,omitempty"`
+}
+
+// HTTPResponse is the answer of a turn.
+type HTTPResponse struct {
+	Status int                 `json:"status"`
+	Header map[string][]string `json:"header,omitempty"`
+	Body   []byte              `json:"body,omitempty"`
+}

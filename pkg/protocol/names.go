@@ -1,0 +1,472 @@
+package protocol
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Buckets and streams that exist once for all projects.
+const (
+	// BucketProjects is the registry: one row per project, written by its own processes.
+	BucketProjects = "PROJECTS"
+	// StreamClock holds the message schedules that make agents' schedules come due.
+	StreamClock = "CLOCK"
+)
+
+// Durable consumers. Each stands on the stream named in its comment.
+const (
+	// ConsumerWakes delivers creates and events of a shard (WorkflowsStream).
+	ConsumerWakes = "wakes"
+	// ConsumerDue delivers the timers that fired (TimersStream).
+	ConsumerDue = "due"
+	// ConsumerDoorbell rings for every inbox message (InboxStream).
+	ConsumerDoorbell = "doorbell"
+	// ConsumerScheduler follows the rows of SchedulesBucket.
+	ConsumerScheduler = "scheduler"
+	// ConsumerClock delivers what came due on StreamClock.
+	ConsumerClock = "clock"
+)
+
+// Headers that Skein sets or reads. All of them belong to the NATS server.
+const (
+	// HeaderExpectedSubjectSequence makes a publish a compare-and-append on its own literal subject.
+	HeaderExpectedSubjectSequence = "Nats-Expected-Last-Subject-Sequence"
+	// HeaderSchedule holds "@at <RFC 3339 with nanoseconds>".
+	HeaderSchedule = "Nats-Schedule"
+	// HeaderScheduleTarget names the subject a schedule fires to.
+	HeaderScheduleTarget = "Nats-Schedule-Target"
+	// HeaderRollup with RollupSubject replaces what the subject held.
+	HeaderRollup = "Nats-Rollup"
+	// RollupSubject is the only rollup that Skein uses.
+	RollupSubject = "sub"
+	// HeaderTTL lets a tombstone disappear by itself.
+	HeaderTTL = "Nats-TTL"
+	// HeaderSequence, HeaderSubject, HeaderLastSequence, HeaderUpToSequence, HeaderPending and HeaderTime stand on
+	// the answers of a direct get.
+	HeaderSequence     = "Nats-Sequence"
+	HeaderSubject      = "Nats-Subject"
+	HeaderLastSequence = "Nats-Last-Sequence"
+	HeaderUpToSequence = "Nats-UpTo-Sequence"
+	HeaderPending      = "Nats-Num-Pending"
+	HeaderTime         = "Nats-Time-Stamp"
+	// HeaderStatus is the status of an answer without a body.
+	HeaderStatus = "Status"
+	// HeaderKVOperation marks deletes in the streams of key-value buckets.
+	HeaderKVOperation = "KV-Operation"
+)
+
+// InboxPrefix is the only prefix of a reply subject that a responder of Skein answers to: a client may name any
+// subject as its reply, and the server would publish the answer there unchecked.
+const InboxPrefix = "_INBOX"
+
+// ErrName is wrapped by every error about a name that Skein cannot use.
+var ErrName = errors.New("invalid name")
+
+// Limits of names, in bytes. Source of the defaults: the limits of Cloudflare Workflows, whose users we serve.
+const (
+	MaxProjectName  = 64
+	MaxWorkflowName = 64
+	MaxInstanceID   = 100
+	MaxEventType    = 100
+	MaxClassName    = 64
+	// MaxAgentName counts the bytes before escaping.
+	MaxAgentName = 512
+	MaxStepName  = 256
+)
+
+// CheckProject reports whether name can be the name of a project.
+func CheckProject(name string) error { return checkToken("project", name, MaxProjectName) }
+
+// CheckWorkflow reports whether name can be the name of a workflow.
+func CheckWorkflow(name string) error { return checkToken("workflow", name, MaxWorkflowName) }
+
+// CheckInstance reports whether id can be the id of an instance.
+func CheckInstance(id string) error { return checkToken("instance id", id, MaxInstanceID) }
+
+// CheckEventType reports whether name can be the type of an event.
+func CheckEventType(name string) error { return checkToken("event type", name, MaxEventType) }
+
+// CheckClass reports whether name can be the name of an agent class.
+func CheckClass(name string) error { return checkToken("agent class", name, MaxClassName) }
+
+// CheckAgent reports whether name can be the name of an agent: any text of 1 to MaxAgentName bytes.
+func CheckAgent(name string) error { return checkLength("agent", name, MaxAgentName) }
+
+// CheckStep reports whether name can be the name of a step: 1 to MaxStepName bytes without control characters.
+func CheckStep(name string) error {
+	if err := checkLength("step", name, MaxStepName); err != nil {
+		return err
+	}
+	for i := range len(name) {
+		if name[i] < 0x20 {
+			return fmt.Errorf("%w: step %q: has a control character at byte %d", ErrName, name, i)
+		}
+	}
+	return nil
+}
+
+func checkLength(what, name string, limit int) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("%w: %s is empty", ErrName, what)
+	case len(name) > limit:
+		return fmt.Errorf("%w: %s %q: is %d bytes long, at most %d are allowed", ErrName, what, name, len(name), limit)
+	}
+	return nil
+}
+
+// checkToken wants one subject token of letters, digits, dashes and underscores that does not start with a dash.
+func checkToken(what, name string, limit int) error {
+	if err := checkLength(what, name, limit); err != nil {
+		return err
+	}
+	for i := range len(name) {
+		c := name[i]
+		if isPlain(c) && (i > 0 || c != '-') {
+			continue
+		}
+		return fmt.Errorf("%w: %s %q: %q at byte %d; allowed are letters, digits, \"_\" and (not first) \"-\"",
+			ErrName, what, name, c, i)
+	}
+	return nil
+}
+
+func isPlain(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_'
+}
+
+const upperHex = "0123456789ABCDEF"
+
+// Escape turns any text into one subject token that is also a valid key of a bucket, readable and reversible:
+// letters, digits, "-" and "_" stay, every other byte becomes "=" and two upper-case hex digits ("@" is "=40").
+// The empty text becomes "=".
+func Escape(name string) string {
+	if name == "" {
+		return "="
+	}
+	var b strings.Builder
+	for i := range len(name) {
+		c := name[i]
+		if isPlain(c) {
+			b.WriteByte(c)
+			continue
+		}
+		b.WriteByte('=')
+		b.WriteByte(upperHex[c>>4])
+		b.WriteByte(upperHex[c&15])
+	}
+	return b.String()
+}
+
+// Unescape is the inverse of Escape. A token that Escape cannot have made is refused.
+func Unescape(token string) (string, error) {
+	if token == "=" {
+		return "", nil
+	}
+	if token == "" {
+		return "", fmt.Errorf("%w: empty token", ErrName)
+	}
+	b := make([]byte, 0, len(token))
+	for i := 0; i < len(token); i++ {
+		c := token[i]
+		if isPlain(c) {
+			b = append(b, c)
+			continue
+		}
+		if c != '=' || i+2 >= len(token) {
+			return "", fmt.Errorf("%w: token %q: %q at byte %d", ErrName, token, c, i)
+		}
+		hi, lo := strings.IndexByte(upperHex, token[i+1]), strings.IndexByte(upperHex, token[i+2])
+		if hi < 0 || lo < 0 {
+			return "", fmt.Errorf("%w: token %q: no hex digits after byte %d", ErrName, token, i)
+		}
+		raw := byte(hi<<4 | lo)
+		if isPlain(raw) {
+			return "", fmt.Errorf("%w: token %q: %q must not be escaped", ErrName, token, raw)
+		}
+		b = append(b, raw)
+		i += 2
+	}
+	return string(b), nil
+}
+
+// Streams and buckets of one project.
+
+// WorkflowsStream holds inputs, logs and announcements of the project's instances.
+func WorkflowsStream(project string) string { return "WORKFLOWS_" + project }
+
+// TimersStream holds one message schedule per parked instance that waits until a moment.
+func TimersStream(project string) string { return "TIMERS_" + project }
+
+// InboxStream holds the mail of the project's agents.
+func InboxStream(project string) string { return "INBOX_" + project }
+
+// AgentsBucket holds one record per agent.
+func AgentsBucket(project string) string { return "AGENTS_" + project }
+
+// SchedulesBucket holds one row per schedule of an agent, a projection of the agents' outboxes.
+func SchedulesBucket(project string) string { return "SCHEDULES_" + project }
+
+// HostsBucket holds the leases of the project's agent hosts.
+func HostsBucket(project string) string { return "HOSTS_" + project }
+
+// DeadBucket holds what an agent gave up on.
+func DeadBucket(project string) string { return "DEAD_" + project }
+
+// KVStream is the stream behind a bucket, KVSubject the subject of one of its keys.
+func KVStream(bucket string) string { return "KV_" + bucket }
+
+// KVSubject is the subject that holds key in bucket.
+func KVSubject(bucket, key string) string { return "$KV." + bucket + "." + key }
+
+// AgentKey is the key of an agent in AgentsBucket.
+func AgentKey(class, name string) string { return class + "." + Escape(name) }
+
+// ParseAgentKey is the inverse of AgentKey.
+func ParseAgentKey(key string) (class, name string, err error) {
+	class, token, ok := strings.Cut(key, ".")
+	if !ok {
+		return "", "", fmt.Errorf("%w: agent key %q: want class.name", ErrName, key)
+	}
+	if err := CheckClass(class); err != nil {
+		return "", "", err
+	}
+	name, err = Unescape(token)
+	return class, name, err
+}
+
+// ScheduleKey is the key of one schedule of an agent in SchedulesBucket.
+func ScheduleKey(class, name, schedule string) string {
+	return AgentKey(class, name) + "." + Escape(schedule)
+}
+
+// ParseScheduleKey is the inverse of ScheduleKey.
+func ParseScheduleKey(key string) (class, name, schedule string, err error) {
+	agent, token, ok := cutLast(key)
+	if !ok {
+		return "", "", "", fmt.Errorf("%w: schedule key %q: want class.name.id", ErrName, key)
+	}
+	if class, name, err = ParseAgentKey(agent); err != nil {
+		return "", "", "", err
+	}
+	schedule, err = Unescape(token)
+	return class, name, schedule, err
+}
+
+func cutLast(s string) (before, after string, ok bool) {
+	i := strings.LastIndexByte(s, '.')
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+1:], true
+}
+
+// Instance names one instance of a workflow: where its messages live.
+type Instance struct {
+	Project  string
+	Shard    int
+	Workflow string
+	ID       string
+}
+
+func (i Instance) String() string { return i.Project + "/" + i.Workflow + "/" + i.ID }
+
+func (i Instance) subject(class string) string {
+	return "wf." + i.Project + "." + strconv.Itoa(i.Shard) + "." + class + "." + i.Workflow + "." + i.ID
+}
+
+// CreateSubject holds the create of the instance: at most one message.
+func (i Instance) CreateSubject() string { return i.subject("in") + ".create" }
+
+// EventSubject takes the events sent to the instance.
+func (i Instance) EventSubject() string { return i.subject("in") + ".event" }
+
+// InputsSubject matches everything sent to the instance by those who may only send inputs.
+func (i Instance) InputsSubject() string { return i.subject("in") + ".*" }
+
+// ControlSubject takes controls. It is reserved: nothing is published here yet.
+func (i Instance) ControlSubject() string { return i.subject("ctl") }
+
+// LogSubject is the instance's log: written by compare-and-append, by the project's runners only.
+func (i Instance) LogSubject() string { return i.subject("log") }
+
+// DoneSubject announces the end of the instance.
+func (i Instance) DoneSubject() string { return i.subject("done") }
+
+// TimerSubject holds the timer of one park. The park's log sequence is part of the name, so that no late writer can
+// touch the timer of a newer park.
+func (i Instance) TimerSubject(park uint64) string { return i.timer(park, "at") }
+
+// DueSubject is where the timer of a park fires to.
+func (i Instance) DueSubject(park uint64) string { return i.timer(park, "due") }
+
+func (i Instance) timer(park uint64, kind string) string {
+	return "timer." + i.Project + "." + strconv.Itoa(i.Shard) + "." + i.Workflow + "." + i.ID + "." +
+		strconv.FormatUint(park, 10) + "." + kind
+}
+
+// Class of a message on the WORKFLOWS stream: the fourth token of its subject.
+type Class string
+
+// Classes of subjects, and what the last token of an input can be.
+const (
+	ClassCreate  Class = "create"
+	ClassEvent   Class = "event"
+	ClassControl Class = "ctl"
+	ClassLog     Class = "log"
+	ClassDone    Class = "done"
+)
+
+// ParseInstanceSubject splits a subject of the WORKFLOWS stream.
+func ParseInstanceSubject(subject string) (Instance, Class, error) {
+	t := strings.Split(subject, ".")
+	if len(t) < 6 || t[0] != "wf" {
+		return Instance{}, "", fmt.Errorf("%w: subject %q: not of an instance", ErrName, subject)
+	}
+	i, err := parseInstance(t[1], t[2], t[4], t[5])
+	if err != nil {
+		return Instance{}, "", fmt.Errorf("subject %q: %w", subject, err)
+	}
+	class := Class(t[3])
+	switch {
+	case len(t) == 7 && t[3] == "in" && (t[6] == "create" || t[6] == "event"):
+		return i, Class(t[6]), nil
+	case len(t) == 6 && (class == ClassControl || class == ClassLog || class == ClassDone):
+		return i, class, nil
+	}
+	return Instance{}, "", fmt.Errorf("%w: subject %q: not of an instance", ErrName, subject)
+}
+
+// ParseDueSubject splits the subject of a timer that fired.
+func ParseDueSubject(subject string) (i Instance, park uint64, err error) {
+	t := strings.Split(subject, ".")
+	if len(t) != 7 || t[0] != "timer" || t[6] != "due" {
+		return i, 0, fmt.Errorf("%w: subject %q: not of a timer that fired", ErrName, subject)
+	}
+	if i, err = parseInstance(t[1], t[2], t[3], t[4]); err != nil {
+		return Instance{}, 0, fmt.Errorf("subject %q: %w", subject, err)
+	}
+	if park, err = parseCanonical(t[5]); err != nil {
+		return Instance{}, 0, fmt.Errorf("subject %q: park: %w", subject, err)
+	}
+	return i, park, nil
+}
+
+func parseInstance(project, shard, workflow, id string) (Instance, error) {
+	n, err := parseCanonical(shard)
+	if err != nil || n > 1<<20 {
+		return Instance{}, fmt.Errorf("%w: shard %q", ErrName, shard)
+	}
+	if err := errors.Join(CheckProject(project), CheckWorkflow(workflow), CheckInstance(id)); err != nil {
+		return Instance{}, err
+	}
+	return Instance{Project: project, Shard: int(n), Workflow: workflow, ID: id}, nil
+}
+
+// parseCanonical accepts a number only as FormatUint writes it, so that builders and parsers are inverse.
+func parseCanonical(s string) (uint64, error) {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil || strconv.FormatUint(n, 10) != s {
+		return 0, fmt.Errorf("%w: %q is no number", ErrName, s)
+	}
+	return n, nil
+}
+
+// Subjects that cover many instances.
+
+// WorkflowSubjects is everything on the WORKFLOWS stream of a project.
+func WorkflowSubjects(project string) string { return "wf." + project + ".>" }
+
+// InputSubjects is what the wake consumer of a shard filters on: one prefix, because several filters on one consumer
+// make it slow once it lags.
+func InputSubjects(project string, shard int) string {
+	return "wf." + project + "." + strconv.Itoa(shard) + ".in.>"
+}
+
+// TimerSubjects is everything on the TIMERS stream of a project.
+func TimerSubjects(project string) string { return "timer." + project + ".>" }
+
+// DueSubjects is what the timer consumer filters on.
+func DueSubjects(project string) string { return "timer." + project + ".*.*.*.*.due" }
+
+// Subjects between processes, never stored.
+
+// PokeSubject tells the runners of a project that an instance they may be executing has new input.
+func PokeSubject(project string) string { return "poke." + project }
+
+// AskSubject is answered by any runner of the project (queue group) with the status of an instance.
+func AskSubject(project string) string { return "ask." + project }
+
+// Agent names one agent: where its record, mail and callers meet.
+type Agent struct {
+	Project string
+	Class   string
+	Name    string
+}
+
+func (a Agent) String() string { return a.Project + "/" + a.Class + "/" + a.Name }
+
+// InboxSubject is where mail from project from waits for the agent. The sender's project is part of the name, so that
+// permissions can bind a project to its own.
+func (a Agent) InboxSubject(from string) string {
+	return "inbox." + a.Project + "." + from + "." + AgentKey(a.Class, a.Name)
+}
+
+// MailSubject matches the agent's mail from everybody.
+func (a Agent) MailSubject() string { return a.InboxSubject("*") }
+
+// RequestSubject is listened to by the agent's owner.
+func (a Agent) RequestSubject() string { return "agent." + a.Project + "." + AgentKey(a.Class, a.Name) }
+
+// ParseInboxSubject splits a subject of an INBOX stream.
+func ParseInboxSubject(subject string) (a Agent, from string, err error) {
+	t := strings.SplitN(subject, ".", 4)
+	if len(t) != 4 || t[0] != "inbox" {
+		return a, "", fmt.Errorf("%w: subject %q: not of an inbox", ErrName, subject)
+	}
+	class, name, err := ParseAgentKey(t[3])
+	if err := errors.Join(CheckProject(t[1]), CheckProject(t[2]), err); err != nil {
+		return a, "", fmt.Errorf("subject %q: %w", subject, err)
+	}
+	return Agent{Project: t[1], Class: class, Name: name}, t[2], nil
+}
+
+// InboxSubjects is everything on the INBOX stream of a project.
+func InboxSubjects(project string) string { return "inbox." + project + ".>" }
+
+// ActivateSubject asks the hosts of a class (queue group) to take an agent.
+func ActivateSubject(project, class string) string { return "activate." + project + "." + class }
+
+// HostSubject reaches one agent host by its id.
+func HostSubject(project, host string) string { return "host." + project + "." + host }
+
+// ClockSubject holds the next moment of a schedule, ClockDueSubject is where it fires to.
+func ClockSubject(project, class, name, schedule string) string {
+	return "clock.at." + project + "." + ScheduleKey(class, name, schedule)
+}
+
+// ClockDueSubject is where the moment of a schedule fires to.
+func ClockDueSubject(project, class, name, schedule string) string {
+	return "clock.due." + project + "." + ScheduleKey(class, name, schedule)
+}
+
+// ClockSubjects and ClockDueSubjects cover all schedules of all projects.
+const (
+	ClockSubjects    = "clock.>"
+	ClockDueSubjects = "clock.due.>"
+)
+
+// ParseClockDueSubject is the inverse of ClockDueSubject.
+func ParseClockDueSubject(subject string) (a Agent, schedule string, err error) {
+	t := strings.SplitN(subject, ".", 4)
+	if len(t) != 4 || t[0] != "clock" || t[1] != "due" {
+		return a, "", fmt.Errorf("%w: subject %q: not of a schedule that came due", ErrName, subject)
+	}
+	class, name, schedule, err := ParseScheduleKey(t[3])
+	if err := errors.Join(CheckProject(t[2]), err); err != nil {
+		return a, "", fmt.Errorf("subject %q: %w", subject, err)
+	}
+	return Agent{Project: t[2], Class: class, Name: name}, schedule, nil
+}

@@ -1,0 +1,32 @@
+package protocol
+
+import "time"
+
+// Project is the row of a project in the registry. It is merged by its processes: a runner writes the workflows, an
+// agent host the classes; nothing is ever taken out of it by a start.
+type Project struct {
+	V    int    `json:"v"`
+	Name string `json:"name"`
+	// Shards is fixed when the project is first registered.
+	Shards    int                        `json:"shards"`
+	Workflows map[string]RegisteredClass `json:"workflows,omitempty"`
+	Agents    map[string]RegisteredClass `json:"agents,omitempty"`
+	Updated   time.Time                  `json:"updated"`
+}
+
+// RegisteredClass says which Go definition serves a name.
+type RegisteredClass struct {
+	Class      string    `json:"class"`
+	Registered time.Time `json:"registered"`
+}
+
+// Host is the lease of one agent host.
+type Host struct {
+	V  int    `json:"v"`
+	ID string `json:"id"`
+	// Beat counts renewals. Whoever sees no change while renewing its own lease five times holds the host for gone.
+	Beat    uint64    `json:"beat"`
+	Renewed time.Time `json:"renewed"`
+	// Doubted names the host that declared this one gone: the next renewal is refused.
+	Doubted string `json:"doubted,omitempty"`
+}

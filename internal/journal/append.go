@@ -1,0 +1,140 @@
+package journal
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// Error codes of the NATS server that an append must tell apart.
+const (
+	codeNoMessage       = 10037
+	codeWrongLast       = 10071
+	codeWrongLastMoving = 10164 // something on the subject is in flight: no verdict
+	codeTooManyRequests = 429
+)
+
+// ServerError is a refusal by the NATS server that no retry mends.
+type ServerError struct {
+	Code        int    `json:"code"`
+	ErrCode     int    `json:"err_code"`
+	Description string `json:"description"`
+}
+
+func (e *ServerError) Error() string {
+	return fmt.Sprintf("nats server: %s (%d)", e.Description, e.ErrCode)
+}
+
+// ConflictError says that an append was refused for good because its subject has moved on.
+type ConflictError struct {
+	Subject  string
+	Expected uint64
+	// Tail is what the leader held after the refusal; nil if nothing.
+	Tail *Message
+}
+
+func (e *ConflictError) Error() string {
+	at := "nothing"
+	if e.Tail != nil {
+		at = "sequence " + strconv.FormatUint(e.Tail.Sequence, 10)
+	}
+	return fmt.Sprintf("append to %s after %d: %v, it holds %s", e.Subject, e.Expected, ErrConflict, at)
+}
+
+// Unwrap makes errors.Is(err, ErrConflict) true.
+func (e *ConflictError) Unwrap() error { return ErrConflict }
+
+// Append stores body as the next message of a literal subject of stream, if the newest one there still has sequence
+// expected (0: none yet), and returns the new sequence. The body must carry an id chosen once: an append of unknown
+// outcome is repeated unchanged until it is stored or refused, and a refusal is settled by comparing the tail.
+//
+// It goes on through disconnects and leader elections until ctx ends; then it returns ErrUnknownOutcome. A refusal
+// is a *ConflictError; a body over the server's limit is ErrTooLarge.
+func (s *Store) Append(ctx context.Context, stream, subject string, expected uint64, body []byte) (uint64, error) {
+	header := nats.Header{protocol.HeaderExpectedSubjectSequence: {strconv.FormatUint(expected, 10)}}
+	seq, err := s.publish(ctx, subject, header, body)
+	if se, ok := errors.AsType[*ServerError](err); !ok || se.ErrCode != codeWrongLast {
+		return seq, err
+	}
+	tail, err := s.Last(ctx, stream, subject)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return 0, &ConflictError{Subject: subject, Expected: expected}
+	case err != nil:
+		return 0, fmt.Errorf("append to %s: settle: %w: %w", subject, ErrUnknownOutcome, err)
+	case tail.Sequence > expected && bytes.Equal(tail.Data, body):
+		return tail.Sequence, nil
+	}
+	return 0, &ConflictError{Subject: subject, Expected: expected, Tail: tail}
+}
+
+// Publish stores a message whatever its subject holds and returns its sequence. It may be stored more than once: for
+// projections only, which are harmless twice. It goes on through disconnects until ctx ends.
+func (s *Store) Publish(ctx context.Context, subject string, header nats.Header, body []byte) (uint64, error) {
+	return s.publish(ctx, subject, header, body)
+}
+
+type publishAnswer struct {
+	Sequence uint64       `json:"seq"`
+	Error    *ServerError `json:"error"`
+}
+
+func (s *Store) publish(ctx context.Context, subject string, header nats.Header, body []byte) (uint64, error) {
+	for wait := (backoff{}); ; {
+		answer, err := s.request(ctx, &nats.Msg{Subject: subject, Header: header, Data: body})
+		if err == nil {
+			var r publishAnswer
+			if err = json.Unmarshal(answer.Data, &r); err != nil {
+				return 0, fmt.Errorf("publish to %s: answer %.80q: %w", subject, answer.Data, err)
+			}
+			if r.Error == nil {
+				return r.Sequence, nil
+			}
+			err = r.Error
+		}
+		if errors.Is(err, nats.ErrMaxPayload) {
+			return 0, fmt.Errorf("publish to %s: %d bytes: %w", subject, len(body), ErrTooLarge)
+		}
+		if !retryable(err) {
+			return 0, fmt.Errorf("publish to %s: %w", subject, err)
+		}
+		if stop := wait.sleep(ctx); stop != nil {
+			return 0, fmt.Errorf("publish to %s: %w: %w (last try: %w)", subject, ErrUnknownOutcome, stop, err)
+		}
+	}
+}
+
+// retryable reports whether the same request may succeed later.
+func retryable(err error) bool {
+	if se, ok := errors.AsType[*ServerError](err); ok {
+		return se.ErrCode == codeWrongLastMoving || se.Code == codeTooManyRequests || se.Code >= 500
+	}
+	return !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrMaxPayload)
+}
+
+// backoff waits between tries: from 1 ms, doubling to half a second, with jitter.
+type backoff struct{ next time.Duration }
+
+func (b *backoff) sleep(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	b.next = min(max(2*b.next, time.Millisecond), 500*time.Millisecond)
+	t := time.NewTimer(b.next/2 + rand.N(b.next/2+1))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,265 @@
+package journal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// Errors of reads and appends.
+var (
+	// ErrNotFound is returned by reads of something that is not stored.
+	ErrNotFound = errors.New("not found")
+	// ErrConflict is wrapped by ConflictError: the subject has moved past the expectation of an append.
+	ErrConflict = errors.New("the log has moved on")
+	// ErrTooLarge is returned if a message is over the server's max_payload. Nothing was stored.
+	ErrTooLarge = errors.New("message is over the server's max_payload")
+	// ErrUnknownOutcome is wrapped if an append was given up before the server said whether it is stored.
+	ErrUnknownOutcome = errors.New("not known whether it was stored")
+)
+
+// tryTimeout bounds one try of a request; the whole is bounded by the caller's context. It is below the 5 to 10
+// seconds that a cluster needs to elect a leader, so that the next try finds the new one soon.
+const tryTimeout = 2 * time.Second
+
+// Store reads and appends through one connection. It is safe for concurrent use.
+type Store struct {
+	nc    *nats.Conn
+	inbox string
+	sub   *nats.Subscription
+
+	mu      sync.Mutex
+	next    uint64
+	waiting map[string]*collector
+}
+
+// Open makes a Store on nc. The connection must not buffer while it reconnects (nats.ReconnectBufSize(-1)): what a
+// caller has given up on must not be published later.
+func Open(nc *nats.Conn) (*Store, error) {
+	s := &Store{nc: nc, inbox: nc.NewInbox(), waiting: map[string]*collector{}}
+	sub, err := nc.Subscribe(s.inbox+".*", s.collect)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to answers: %w", err)
+	}
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		return nil, fmt.Errorf("subscribe to answers: %w", err)
+	}
+	s.sub = sub
+	return s, nil
+}
+
+// Close ends the subscription of the Store. It does not close the connection.
+func (s *Store) Close() error { return s.sub.Unsubscribe() }
+
+// Conn is the connection that the Store uses.
+func (s *Store) Conn() *nats.Conn { return s.nc }
+
+// Message is a stored message.
+type Message struct {
+	Subject  string
+	Sequence uint64
+	Time     time.Time
+	Header   nats.Header
+	Data     []byte
+}
+
+// Last reads the newest message of subject (wildcards allowed) from the stream's leader: what was acknowledged
+// before the call is seen. It returns ErrNotFound if there is none.
+func (s *Store) Last(ctx context.Context, stream, subject string) (*Message, error) {
+	return s.get(ctx, stream, map[string]any{"last_by_subj": subject})
+}
+
+// NextFromLeader reads the first message of subject at or after sequence from the stream's leader.
+func (s *Store) NextFromLeader(ctx context.Context, stream, subject string, sequence uint64) (*Message, error) {
+	return s.get(ctx, stream, map[string]any{"next_by_subj": subject, "seq": sequence})
+}
+
+func (s *Store) get(ctx context.Context, stream string, request map[string]any) (*Message, error) {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return nil, err
+	}
+	for wait := (backoff{}); ; {
+		m, err := s.tryGet(ctx, stream, body)
+		if err == nil || errors.Is(err, ErrNotFound) || !retryable(err) {
+			return m, err
+		}
+		if err := wait.sleep(ctx); err != nil {
+			return nil, fmt.Errorf("read from stream %s: %w", stream, err)
+		}
+	}
+}
+
+type storedMessage struct {
+	Message *struct {
+		Subject  string    `json:"subject"`
+		Sequence uint64    `json:"seq"`
+		Header   []byte    `json:"hdrs"`
+		Data     []byte    `json:"data"`
+		Time     time.Time `json:"time"`
+	} `json:"message"`
+	Error *ServerError `json:"error"`
+}
+
+func (s *Store) tryGet(ctx context.Context, stream string, body []byte) (*Message, error) {
+	answer, err := s.request(ctx, &nats.Msg{Subject: "$JS.API.STREAM.MSG.GET." + stream, Data: body})
+	if err != nil {
+		return nil, err
+	}
+	var r storedMessage
+	if err := json.Unmarshal(answer.Data, &r); err != nil {
+		return nil, fmt.Errorf("read from stream %s: answer: %w", stream, err)
+	}
+	if r.Error != nil {
+		if r.Error.ErrCode == codeNoMessage {
+			return nil, ErrNotFound
+		}
+		return nil, r.Error
+	}
+	m := &Message{Subject: r.Message.Subject, Sequence: r.Message.Sequence, Time: r.Message.Time, Data: r.Message.Data}
+	if len(r.Message.Header) > 0 {
+		if m.Header, err = nats.DecodeHeadersMsg(r.Message.Header); err != nil {
+			return nil, fmt.Errorf("read from stream %s: headers: %w", stream, err)
+		}
+	}
+	return m, nil
+}
+
+// request sends one message and waits for its answer, at most tryTimeout.
+func (s *Store) request(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
+	tryCtx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	return s.nc.RequestMsgWithContext(tryCtx, m)
+}
+
+// Batch is the answer of a replica to a read of many subjects: one state of the store.
+type Batch struct {
+	Messages []Message
+	// UpTo is the sequence up to which the replica has read; 0 if it had nothing for any of the subjects.
+	UpTo uint64
+}
+
+// LastOfMany reads the newest message of every subject that one of the filters matches, from whichever replica
+// answers. The answer may be stale: the caller must check that UpTo reaches what made it ask. At most 1,024 subjects.
+func (s *Store) LastOfMany(ctx context.Context, stream string, filters []string) (Batch, error) {
+	return s.direct(ctx, stream, directRequest{MultiLast: filters})
+}
+
+// Page reads up to limit messages of subject from sequence on, from whichever replica answers, and reports whether
+// there are more. Few at a time: a long read over scattered messages holds up appends to the stream.
+func (s *Store) Page(ctx context.Context, stream, subject string, from uint64, limit int) ([]Message, bool, error) {
+	b, err := s.direct(ctx, stream, directRequest{NextBySubject: subject, Sequence: max(from, 1), Batch: limit})
+	if err != nil {
+		return nil, false, err
+	}
+	return b.Messages, len(b.Messages) == limit, nil
+}
+
+type directRequest struct {
+	MultiLast     []string `json:"multi_last,omitempty"`
+	NextBySubject string   `json:"next_by_subj,omitempty"`
+	Sequence      uint64   `json:"seq,omitempty"`
+	Batch         int      `json:"batch,omitempty"`
+}
+
+// collector gathers the messages of one batch answer. done is closed when the end or an error arrived.
+type collector struct {
+	batch Batch
+	err   error
+	done  chan struct{}
+}
+
+func (s *Store) direct(ctx context.Context, stream string, request directRequest) (Batch, error) {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return Batch{}, err
+	}
+	for wait := (backoff{}); ; {
+		b, err := s.tryDirect(ctx, "$JS.API.DIRECT.GET."+stream, body)
+		if err == nil || !retryable(err) {
+			return b, err
+		}
+		if err := wait.sleep(ctx); err != nil {
+			return Batch{}, fmt.Errorf("read from stream %s: %w", stream, err)
+		}
+	}
+}
+
+func (s *Store) tryDirect(ctx context.Context, subject string, body []byte) (Batch, error) {
+	c := &collector{done: make(chan struct{})}
+	s.mu.Lock()
+	s.next++
+	token := strconv.FormatUint(s.next, 36)
+	s.waiting[token] = c
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.waiting, token)
+		s.mu.Unlock()
+	}()
+	if err := s.nc.PublishRequest(subject, s.inbox+"."+token, body); err != nil {
+		return Batch{}, err
+	}
+	timeout := time.NewTimer(tryTimeout)
+	defer timeout.Stop()
+	select {
+	case <-c.done:
+		return c.batch, c.err
+	case <-timeout.C:
+		return Batch{}, nats.ErrTimeout
+	case <-ctx.Done():
+		return Batch{}, context.Cause(ctx)
+	}
+}
+
+// collect runs in the goroutine of the subscription: the only writer of every collector until done is closed.
+func (s *Store) collect(m *nats.Msg) {
+	token := m.Subject[len(s.inbox)+1:]
+	s.mu.Lock()
+	c := s.waiting[token]
+	s.mu.Unlock()
+	if c == nil {
+		return
+	}
+	end, err := c.add(m)
+	if !end {
+		return
+	}
+	c.err = err
+	s.mu.Lock()
+	delete(s.waiting, token)
+	s.mu.Unlock()
+	close(c.done)
+}
+
+func (c *collector) add(m *nats.Msg) (end bool, err error) {
+	switch status := m.Header.Get(protocol.HeaderStatus); status {
+	case "":
+	case "204":
+		c.batch.UpTo, _ = strconv.ParseUint(m.Header.Get(protocol.HeaderUpToSequence), 10, 64)
+		return true, nil
+	case "404":
+		return true, nil
+	case "503":
+		return true, nats.ErrNoResponders
+	default:
+		return true, fmt.Errorf("direct get: status %s %s", status, m.Header.Get("Description"))
+	}
+	stored := Message{Subject: m.Header.Get(protocol.HeaderSubject), Header: m.Header, Data: m.Data}
+	if stored.Sequence, err = strconv.ParseUint(m.Header.Get(protocol.HeaderSequence), 10, 64); err != nil {
+		return true, fmt.Errorf("direct get: sequence: %w", err)
+	}
+	if stored.Time, err = time.Parse(time.RFC3339Nano, m.Header.Get(protocol.HeaderTime)); err != nil {
+		return true, fmt.Errorf("direct get: time: %w", err)
+	}
+	c.batch.Messages = append(c.batch.Messages, stored)
+	return false, nil
+}

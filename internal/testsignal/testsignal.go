@@ -1,0 +1,35 @@
+// Package testsignal lets a test stop a real process at a named point, so that it can be killed exactly there.
+//
+// It must never change what a process does when it is not asked to stop.
+package testsignal
+
+import (
+	"fmt"
+	"os"
+	"time"
+)
+
+// Env names the environment variable that holds the point to stop at.
+const Env = "SKEIN_TEST_STOP_AT"
+
+// Points of an agent's turn. Others are named where they stand.
+const (
+	// AgentBeforeCommit is reached when a turn is about to be stored.
+	AgentBeforeCommit = "agent.commit.before"
+	// AgentAfterCommit is reached when a turn is stored and nothing of it is projected.
+	AgentAfterCommit = "agent.commit.after"
+	// AgentProjected is reached when a turn's outbox is projected and its mail is not acked.
+	AgentProjected = "agent.projected"
+)
+
+// At marks the point name. If the process was started with Env set to it, the goroutine says so on stderr and stays
+// here for ever; otherwise nothing happens.
+func At(name string) {
+	if os.Getenv(Env) != name {
+		return
+	}
+	fmt.Fprintf(os.Stderr, "testsignal: %s\n", name)
+	for { // not select{}: the runtime would end a process in which nothing else runs
+		time.Sleep(time.Hour)
+	}
+}

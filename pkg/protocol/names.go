@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Buckets and streams that exist once for all projects.
@@ -17,8 +19,6 @@ const (
 
 // Durable consumers. Each stands on the stream named in its comment.
 const (
-	// ConsumerWakes delivers creates and events of a shard (WorkflowsStream).
-	ConsumerWakes = "wakes"
 	// ConsumerDue delivers the timers that fired (TimersStream).
 	ConsumerDue = "due"
 	// ConsumerDoorbell rings for every inbox message (InboxStream).
@@ -28,6 +28,14 @@ const (
 	// ConsumerClock delivers what came due on StreamClock.
 	ConsumerClock = "clock"
 )
+
+// ConsumerWakes is the durable that delivers the creates and events of a shard (WorkflowsStream).
+func ConsumerWakes(shard int) string {
+	if shard == 0 {
+		return "wakes"
+	}
+	return "wakes-" + strconv.Itoa(shard)
+}
 
 // Headers that Skein sets or reads. All of them belong to the NATS server.
 const (
@@ -88,20 +96,34 @@ func CheckInstance(id string) error { return checkToken("instance id", id, MaxIn
 // CheckEventType reports whether name can be the type of an event.
 func CheckEventType(name string) error { return checkToken("event type", name, MaxEventType) }
 
-// CheckClass reports whether name can be the name of an agent class.
-func CheckClass(name string) error { return checkToken("agent class", name, MaxClassName) }
+// CheckClass reports whether name can be the name of a class, of agents or of workflows.
+func CheckClass(name string) error { return checkToken("class", name, MaxClassName) }
 
 // CheckAgent reports whether name can be the name of an agent: any text of 1 to MaxAgentName bytes.
-func CheckAgent(name string) error { return checkLength("agent", name, MaxAgentName) }
+func CheckAgent(name string) error { return checkText("agent", name, MaxAgentName) }
 
 // CheckStep reports whether name can be the name of a step: 1 to MaxStepName bytes without control characters.
 func CheckStep(name string) error {
-	if err := checkLength("step", name, MaxStepName); err != nil {
+	if err := checkText("step", name, MaxStepName); err != nil {
 		return err
 	}
-	for i := range len(name) {
-		if name[i] < 0x20 {
-			return fmt.Errorf("%w: step %q: has a control character at byte %d", ErrName, name, i)
+	if i := strings.IndexFunc(name, unicode.IsControl); i >= 0 {
+		return fmt.Errorf("%w: step %q: has a control character at byte %d", ErrName, name, i)
+	}
+	return nil
+}
+
+// checkText wants UTF-8: JSON would replace other bytes, and the name read back would not be the name given.
+func checkText(what, name string, limit int) error {
+	if err := checkLength(what, name, limit); err != nil {
+		return err
+	}
+	for i, r := range name {
+		if r != utf8.RuneError {
+			continue
+		}
+		if _, size := utf8.DecodeRuneInString(name[i:]); size == 1 {
+			return fmt.Errorf("%w: %s %q: is not UTF-8 at byte %d", ErrName, what, name, i)
 		}
 	}
 	return nil
@@ -122,9 +144,8 @@ func checkToken(what, name string, limit int) error {
 	if err := checkLength(what, name, limit); err != nil {
 		return err
 	}
-	for i := range len(name) {
-		c := name[i]
-		if isPlain(c) && (i > 0 || c != '-') {
+	for i, c := range name {
+		if c < utf8.RuneSelf && isPlain(byte(c)) && (i > 0 || c != '-') {
 			continue
 		}
 		return fmt.Errorf("%w: %s %q: %q at byte %d; allowed are letters, digits, \"_\" and (not first) \"-\"",

@@ -1,0 +1,140 @@
+package streams
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// SettingError says that a stream or consumer exists with a setting that Skein cannot work with.
+type SettingError struct {
+	// Object names what has the setting, as in `stream "CLOCK"`.
+	Object  string
+	Setting string
+	Found   string
+	Wanted  string
+}
+
+func (e *SettingError) Error() string {
+	return fmt.Sprintf("%s exists with %s = %s, wanted is %s; change it, or move the data and delete it",
+		e.Object, e.Setting, e.Found, e.Wanted)
+}
+
+type ensurer struct {
+	js   jetstream.JetStream
+	opts Options
+}
+
+// stream creates what is missing and checks what is there. Another process may create it in between: then the next
+// try finds it.
+func (e ensurer) stream(ctx context.Context, want jetstream.StreamConfig) error {
+	want.Replicas = max(1, e.opts.Replicas)
+	what := fmt.Sprintf("stream %q", want.Name)
+	return retry(ctx, e.opts.Log, "create "+what, func(ctx context.Context) error {
+		s, err := e.js.Stream(ctx, want.Name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			s, err = e.js.CreateStream(ctx, want)
+		}
+		if err != nil {
+			return err
+		}
+		return compare(what, streamSettings(s.CachedInfo().Config), streamSettings(want))
+	})
+}
+
+func (e ensurer) consumer(ctx context.Context, stream string, want jetstream.ConsumerConfig) error {
+	what := fmt.Sprintf("consumer %q of stream %q", want.Durable, stream)
+	return retry(ctx, e.opts.Log, "create "+what, func(ctx context.Context) error {
+		c, err := e.js.Consumer(ctx, stream, want.Durable)
+		if errors.Is(err, jetstream.ErrConsumerNotFound) {
+			c, err = e.js.CreateConsumer(ctx, stream, want)
+		}
+		if err != nil {
+			return err
+		}
+		return compare(what, consumerSettings(c.CachedInfo().Config), consumerSettings(want))
+	})
+}
+
+// setting is one that must be as Skein wants it. Those left out may differ.
+type setting struct{ name, value string }
+
+func streamSettings(c jetstream.StreamConfig) []setting {
+	slices.Sort(c.Subjects)
+	return []setting{
+		{"subjects", fmt.Sprintf("%q", c.Subjects)},
+		{"retention", c.Retention.String()},
+		{"storage", c.Storage.String()},
+		{"discard", c.Discard.String()},
+		{"discard_new_per_subject", fmt.Sprint(c.DiscardNewPerSubject)},
+		{"max_msgs", limit(c.MaxMsgs)},
+		{"max_bytes", limit(c.MaxBytes)},
+		{"max_msgs_per_subject", limit(c.MaxMsgsPerSubject)},
+		{"max_msg_size", limit(int64(c.MaxMsgSize))},
+		{"max_age", age(c.MaxAge)},
+		{"deny_delete", fmt.Sprint(c.DenyDelete)},
+		{"deny_purge", fmt.Sprint(c.DenyPurge)},
+		{"sealed", fmt.Sprint(c.Sealed)},
+		{"no_ack", fmt.Sprint(c.NoAck)},
+		{"allow_direct", fmt.Sprint(c.AllowDirect)},
+		{"allow_rollup_hdrs", fmt.Sprint(c.AllowRollup)},
+		{"allow_msg_ttl", fmt.Sprint(c.AllowMsgTTL)},
+		{"allow_msg_schedules", fmt.Sprint(c.AllowMsgSchedules)},
+		{"allow_msg_counter", fmt.Sprint(c.AllowMsgCounter)},
+		{"allow_atomic", fmt.Sprint(c.AllowAtomicPublish)},
+		{"allow_batched", fmt.Sprint(c.AllowBatchPublish)},
+		{"mirror", present(c.Mirror != nil)},
+		{"sources", present(len(c.Sources) > 0)},
+		{"subject_transform", present(c.SubjectTransform != nil)},
+	}
+}
+
+func consumerSettings(c jetstream.ConsumerConfig) []setting {
+	return []setting{
+		{"filter_subject", fmt.Sprintf("%q", c.FilterSubject)},
+		{"filter_subjects", fmt.Sprintf("%q", c.FilterSubjects)},
+		{"deliver_policy", c.DeliverPolicy.String()},
+		{"deliver_subject", fmt.Sprintf("%q", c.DeliverSubject)},
+		{"ack_policy", c.AckPolicy.String()},
+		{"max_deliver", limit(int64(c.MaxDeliver))},
+		{"mem_storage", fmt.Sprint(c.MemoryStorage)},
+		{"headers_only", fmt.Sprint(c.HeadersOnly)},
+		{"inactive_threshold", age(c.InactiveThreshold)},
+	}
+}
+
+func limit(n int64) string {
+	if n <= 0 {
+		return "unlimited"
+	}
+	return fmt.Sprint(n)
+}
+
+func age(d time.Duration) string {
+	if d <= 0 {
+		return "unlimited"
+	}
+	return d.String()
+}
+
+func present(b bool) string {
+	if b {
+		return "set"
+	}
+	return "not set"
+}
+
+// compare refuses a found setting that is not as wanted; trying again does not change it.
+func compare(object string, found, wanted []setting) error {
+	var errs []error
+	for i, w := range wanted {
+		if found[i] != w {
+			errs = append(errs, &SettingError{Object: object, Setting: w.name, Found: found[i].value, Wanted: w.value})
+		}
+	}
+	return permanent(errors.Join(errs...))
+}

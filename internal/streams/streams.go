@@ -1,0 +1,112 @@
+// Package streams creates the streams, buckets and durable consumers that Skein lives in, checks those that exist, and
+// keeps the registry of projects.
+//
+// Every process calls it at its start, many of them at once: what it does is idempotent. It must never change or
+// delete what it finds: settings that would lose or forge messages are refused with the setting's name, everything
+// else (replicas, ack_wait, compression) belongs to whoever operates the server.
+package streams
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// Options are the choices of an operator. The zero value works.
+type Options struct {
+	// Replicas of new streams: 1 (also for 0), 3 or 5. Streams that exist keep theirs.
+	Replicas int
+	// Log is told, once per stream, that JetStream is not ready yet. Nil: nobody is.
+	Log *slog.Logger
+}
+
+// Settings that the protocol's timing rests on.
+const (
+	// duplicateWindow is the smallest the server takes. Nothing of ours relies on the server's deduplication, and
+	// a message that another sender's id makes a duplicate would not be stored.
+	duplicateWindow = 100 * time.Millisecond
+	// wakeAckWait is how long a dead runner's wakes wait for the next runner.
+	wakeAckWait     = 5 * time.Second
+	doorbellAckWait = 15 * time.Second
+	scheduleAckWait = 10 * time.Second
+	// wakeAckPending is far above the slots of all runners of a project together.
+	wakeAckPending     = 100_000
+	scheduleAckPending = 10_000
+)
+
+// EnsureWorkflows makes what the workflows of a project need: the streams of instances and timers with their
+// consumers, one wake consumer per shard. It waits for JetStream until ctx ends.
+func EnsureWorkflows(ctx context.Context, js jetstream.JetStream, project string, shards int, opts Options) error {
+	if err := protocol.CheckProject(project); err != nil {
+		return err
+	}
+	if err := checkShards(shards); err != nil {
+		return err
+	}
+	e := ensurer{js: js, opts: opts}
+	if err := e.stream(ctx, workflowsConfig(project)); err != nil {
+		return err
+	}
+	for shard := range shards {
+		if err := e.consumer(ctx, protocol.WorkflowsStream(project), wakesConfig(project, shard)); err != nil {
+			return err
+		}
+	}
+	if err := e.stream(ctx, timersConfig(project)); err != nil {
+		return err
+	}
+	return e.consumer(ctx, protocol.TimersStream(project), dueConfig(project))
+}
+
+// EnsureAgents makes what the agents of a project need: records, inbox, schedules, leases and dead letters. It waits
+// for JetStream until ctx ends.
+func EnsureAgents(ctx context.Context, js jetstream.JetStream, project string, opts Options) error {
+	if err := protocol.CheckProject(project); err != nil {
+		return err
+	}
+	e := ensurer{js: js, opts: opts}
+	for _, config := range []jetstream.StreamConfig{
+		bucketConfig(protocol.AgentsBucket(project)),
+		bucketConfig(protocol.SchedulesBucket(project)),
+		bucketConfig(protocol.HostsBucket(project)),
+		bucketConfig(protocol.DeadBucket(project)),
+		inboxConfig(project),
+	} {
+		if err := e.stream(ctx, config); err != nil {
+			return err
+		}
+	}
+	schedules := protocol.SchedulesBucket(project)
+	if err := e.consumer(ctx, protocol.KVStream(schedules), schedulerConfig(schedules)); err != nil {
+		return err
+	}
+	return e.consumer(ctx, protocol.InboxStream(project), doorbellConfig())
+}
+
+// EnsureClock makes the stream on which the schedules of all projects come due. It waits for JetStream until ctx ends.
+func EnsureClock(ctx context.Context, js jetstream.JetStream, opts Options) error {
+	e := ensurer{js: js, opts: opts}
+	if err := e.stream(ctx, scheduleStream(protocol.StreamClock, protocol.ClockSubjects)); err != nil {
+		return err
+	}
+	return e.consumer(ctx, protocol.StreamClock, clockConfig())
+}
+
+// EnsureProjects makes the registry of projects. It waits for JetStream until ctx ends.
+func EnsureProjects(ctx context.Context, js jetstream.JetStream, opts Options) error {
+	return ensurer{js: js, opts: opts}.stream(ctx, projectsConfig())
+}
+
+const maxShards = 1024
+
+func checkShards(shards int) error {
+	if shards < 1 || shards > maxShards {
+		return fmt.Errorf("shards %d: allowed are 1 to %d", shards, maxShards)
+	}
+	return nil
+}

@@ -86,10 +86,12 @@ type Append struct {
 	// ID is chosen once per append: whoever does not know whether it was stored compares it with the tail.
 	ID string `json:"id"`
 	// Incarnation is the sequence of the instance's create. Appends of another incarnation are void.
-	Incarnation uint64    `json:"incarnation"`
-	Runner      string    `json:"runner"`
-	Time        time.Time `json:"time"`
-	Entries     []Entry   `json:"entries"`
+	Incarnation uint64 `json:"incarnation"`
+	// Holder is the wake that the instance is held under: the tail of a log alone tells who may execute.
+	Holder  Wake      `json:"holder"`
+	Runner  string    `json:"runner"`
+	Time    time.Time `json:"time"`
+	Entries []Entry   `json:"entries"`
 }
 
 // EntryKind says what an entry of a log records.

@@ -1,0 +1,480 @@
+package engine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// Errors about how workflow code uses its steps. They are mistakes of the code, found before anything is stored.
+var (
+	// ErrInFlight is returned if a step is called while another of the same name is not finished.
+	ErrInFlight = errors.New("a step of this name is in flight")
+	// ErrAmbiguous is returned if two branches that run side by side use one step name: which of them came first
+	// would decide which result is whose.
+	ErrAmbiguous = errors.New("step name is used by two branches that run side by side")
+)
+
+// Machine answers the calls of one run of workflow code: with what the history holds, or with what to do now. What
+// happens it turns into entries for the log. One goroutine at a time may use it.
+type Machine struct {
+	h       *History
+	names   map[nameKey]*nameUse
+	pending []*Step // waits without an outcome, in the order of their calls
+	inputs  []Input // events that no wait has taken, in order
+	known   map[string]bool
+	seen    uint64 // sequence of the newest input delivered
+
+	recorded int  // steps that the history held when the run began
+	called   int  // how many of them were called
+	live     bool // a call was not recorded
+
+	entries []protocol.Entry
+	taken   uint64 // entries handed out by Take
+	hard    uint64 // position of the newest entry that must be durable before an effect
+	tick    uint64
+}
+
+type nameKey struct {
+	op   protocol.Op
+	name string
+}
+
+type nameUse struct {
+	count    int
+	inFlight bool
+	by       *Branch
+	at       uint64
+}
+
+// Input is an event sent to the instance.
+type Input struct {
+	Sequence uint64
+	ID       string
+	Type     string
+	Payload  json.RawMessage
+	Sent     time.Time
+}
+
+// NewMachine begins a run over what is recorded.
+func NewMachine(h *History) *Machine {
+	m := &Machine{h: h, names: map[nameKey]*nameUse{}, known: map[string]bool{}}
+	for _, s := range h.Steps {
+		if s.Done {
+			m.recorded++
+		}
+	}
+	return m
+}
+
+// Branch is a line of calls that follow one another. Workflow code begins with one and gets one more for each
+// function of a group.
+type Branch struct {
+	parent  *Branch
+	path    string
+	born    uint64
+	joined  bool
+	groups  int
+	members int
+}
+
+// Root is the branch that workflow code begins with.
+func (m *Machine) Root() *Branch { return &Branch{} }
+
+// Fork begins a branch within group, a number that NextGroup gave.
+func (m *Machine) Fork(parent *Branch, group int) *Branch {
+	m.tick++
+	parent.members++
+	return &Branch{parent: parent, path: fmt.Sprintf("%s%d.%d/", parent.path, group, parent.members), born: m.tick}
+}
+
+// NextGroup numbers the groups of a branch.
+func (m *Machine) NextGroup(b *Branch) int {
+	b.groups++
+	return b.groups
+}
+
+// Join ends a branch: what its parent calls from now on comes after it.
+func (m *Machine) Join(b *Branch) { b.joined = true }
+
+func (b *Branch) within(other *Branch) bool {
+	for x := b; x != nil; x = x.parent {
+		if x == other {
+			return true
+		}
+	}
+	return false
+}
+
+// before reports whether a use by branch u at moment at comes before anything that b calls now, in every run.
+func (u *Branch) before(at uint64, b *Branch) bool {
+	if u == b {
+		return true
+	}
+	if b.within(u) { // u forked b or one of its parents: before only if the use came before the fork
+		x := b
+		for x.parent != u {
+			x = x.parent
+		}
+		return at <= x.born
+	}
+	for x := u; x != nil && !b.within(x); x = x.parent {
+		if x.joined {
+			return true
+		}
+	}
+	return false
+}
+
+// call finds the step that a call of workflow code is about: by name, and by how often that name was called before.
+func (m *Machine) call(b *Branch, op protocol.Op, name string) (*Step, error) {
+	use := m.names[nameKey{op, name}]
+	if use == nil {
+		use = &nameUse{by: b}
+		m.names[nameKey{op, name}] = use
+	}
+	switch {
+	case use.inFlight:
+		return nil, fmt.Errorf("%s %q: %w", op, name, ErrInFlight)
+	case !use.by.before(use.at, b):
+		return nil, fmt.Errorf("%s %q: %w", op, name, ErrAmbiguous)
+	}
+	m.tick++
+	use.count, use.by, use.at = use.count+1, b, m.tick
+	s := m.h.step(protocol.Key{Op: op, Name: name, Count: use.count})
+	use.inFlight = !s.Done
+	m.live = m.live || !s.Done
+	m.called++
+	return s, nil
+}
+
+func (m *Machine) land(k protocol.Key) {
+	m.names[nameKey{k.Op, k.Name}].inFlight = false
+}
+
+// Do is called for a step. If the returned step is not done, its next attempt may begin, unless Until is set: then
+// it waits like a sleep. The recorded config wins over the one given now.
+func (m *Machine) Do(b *Branch, name string, config protocol.StepConfig) (*Step, error) {
+	s, err := m.call(b, protocol.OpDo, name)
+	if err != nil {
+		return nil, err
+	}
+	if s.Config == nil {
+		s.Config = &config
+	}
+	if !s.Done && s.LostRuns > s.Config.LostRuns {
+		m.finishStep(s, nil, lostRuns(s), 0, time.Time{})
+	}
+	if !s.Done && s.Until != nil {
+		m.pending = append(m.pending, s)
+	}
+	return s, nil
+}
+
+func lostRuns(s *Step) *protocol.Failure {
+	return &protocol.Failure{
+		Name: protocol.FailureLostRuns, Terminal: true,
+		Message: fmt.Sprintf("%d runs were lost while step %q was running, %d are allowed", s.LostRuns, s.Name, s.Config.LostRuns),
+	}
+}
+
+// Begin records that an attempt begins and returns its number.
+func (m *Machine) Begin(s *Step, now time.Time) int {
+	n := 1
+	if len(s.Attempts) > 0 {
+		n = s.Attempts[len(s.Attempts)-1].Number + 1
+	}
+	s.open(n, "", &now)
+	e := protocol.Entry{Kind: protocol.EntryStarted, Step: &s.Key, Attempt: n, Started: &now}
+	if m.h.unblamed {
+		e.Charged = true
+		s.LostRuns++
+	}
+	m.soft(e)
+	return n
+}
+
+// StartIsHard reports whether the start of a step must be durable before its body runs: after a lost run it must, so
+// that the next one blames one step.
+func (m *Machine) StartIsHard() bool { return m.h.hard }
+
+// Complete records the result of a step.
+func (m *Machine) Complete(s *Step, result json.RawMessage, now time.Time) {
+	attempt, started := s.current()
+	m.finishStep(s, result, nil, attempt, started)
+}
+
+// FailAttempt records that an attempt failed. It reports whether and when another one follows.
+func (m *Machine) FailAttempt(s *Step, failure *protocol.Failure, now time.Time) (until time.Time, again bool) {
+	attempt, started := s.current()
+	if failure.Terminal || (s.Config.Retries >= 0 && s.Failed >= s.Config.Retries) {
+		m.finishStep(s, nil, failure, attempt, started)
+		return time.Time{}, false
+	}
+	s.Failed++
+	until = now.Add(Delay(*s.Config, s.Failed))
+	e := protocol.Entry{
+		Kind: protocol.EntryAttemptFailed, Step: &s.Key, Attempt: attempt, Started: &started, Error: failure,
+		Until: &until, Config: s.Config,
+	}
+	m.elide(s.Key)
+	s.settle(&e, "", now)
+	s.Until = &until
+	m.put(e)
+	m.pending = append(m.pending, s)
+	return until, true
+}
+
+func (s *Step) current() (int, time.Time) {
+	if n := len(s.Attempts); n > 0 && s.Attempts[n-1].Started != nil {
+		return s.Attempts[n-1].Number, *s.Attempts[n-1].Started
+	}
+	return 0, time.Time{}
+}
+
+func (m *Machine) finishStep(s *Step, result json.RawMessage, failure *protocol.Failure, attempt int, started time.Time) {
+	e := protocol.Entry{Kind: protocol.EntryStepCompleted, Step: &s.Key, Attempt: attempt, Result: result}
+	if failure != nil {
+		e.Kind, e.Error = protocol.EntryStepFailed, failure
+	}
+	if attempt > 0 {
+		e.Started = &started
+	}
+	m.elide(s.Key)
+	s.finish(result, failure)
+	m.h.unblamed = false
+	m.put(e)
+	m.land(s.Key)
+}
+
+// elide drops the start of a step whose outcome goes into the same append: the outcome says as much.
+func (m *Machine) elide(k protocol.Key) {
+	m.entries = slices.DeleteFunc(m.entries, func(e protocol.Entry) bool {
+		if e.Kind != protocol.EntryStarted || *e.Step != k {
+			return false
+		}
+		m.taken++ // positions stay as they are
+		return true
+	})
+}
+
+// Sleep is called for a sleep that ends at until, if its end is not recorded yet.
+func (m *Machine) Sleep(b *Branch, name string, until time.Time) (*Step, error) {
+	s, err := m.call(b, protocol.OpSleep, name)
+	if err != nil || s.Done {
+		return s, err
+	}
+	m.wait(s, "", &until)
+	return s, nil
+}
+
+// WaitForEvent is called for a wait for an event that ends at until at the latest; nil is never.
+func (m *Machine) WaitForEvent(b *Branch, name, eventType string, until *time.Time) (*Step, error) {
+	s, err := m.call(b, protocol.OpEvent, name)
+	if err != nil || s.Done {
+		return s, err
+	}
+	m.wait(s, eventType, until)
+	return s, nil
+}
+
+func (m *Machine) wait(s *Step, eventType string, until *time.Time) {
+	if s.Type == "" && s.Until == nil { // not recorded yet
+		s.Type, s.Until = eventType, until
+		m.soft(protocol.Entry{Kind: protocol.EntryWaiting, Step: &s.Key, Type: eventType, Until: until})
+	}
+	m.pending = append(m.pending, s)
+	m.match()
+}
+
+// Abandon forgets a call that its caller gave up: nothing is recorded of its end.
+func (m *Machine) Abandon(k protocol.Key) {
+	m.pending = slices.DeleteFunc(m.pending, func(s *Step) bool { return s.Key == k })
+	m.land(k)
+}
+
+// Deliver hands in events in the order of the stream and returns the waits that they ended.
+func (m *Machine) Deliver(inputs []Input) []protocol.Key {
+	for _, in := range inputs {
+		if in.Sequence <= m.seen {
+			continue
+		}
+		m.seen = in.Sequence
+		void := in.Sequence < m.h.Incarnation || m.h.Consumed[in.Sequence] || m.h.ConsumedIDs[in.ID] || m.known[in.ID]
+		if !void {
+			m.known[in.ID] = true
+			m.inputs = append(m.inputs, in)
+		}
+	}
+	return m.match()
+}
+
+// Seen is the sequence of the newest input delivered.
+func (m *Machine) Seen() uint64 { return m.seen }
+
+// match gives the oldest event of a type to the oldest wait for it.
+func (m *Machine) match() []protocol.Key {
+	var ended []protocol.Key
+	m.inputs = slices.DeleteFunc(m.inputs, func(in Input) bool {
+		i := slices.IndexFunc(m.pending, func(s *Step) bool { return s.Op == protocol.OpEvent && s.Type == in.Type })
+		if i < 0 {
+			return false
+		}
+		s := m.pending[i]
+		m.pending = slices.Delete(m.pending, i, i+1)
+		e := protocol.Entry{
+			Kind: protocol.EntryReceived, Step: &s.Key, Type: in.Type, Input: in.Sequence, InputID: in.ID,
+			Sent: &in.Sent, Result: in.Payload,
+		}
+		s.receive(&e)
+		m.h.Consumed[in.Sequence], m.h.ConsumedIDs[in.ID] = true, true
+		m.end(e)
+		ended = append(ended, s.Key)
+		return true
+	})
+	return ended
+}
+
+// end records the end of a wait. Its beginning is dropped if it goes into the same append.
+func (m *Machine) end(e protocol.Entry) {
+	m.entries = slices.DeleteFunc(m.entries, func(x protocol.Entry) bool {
+		if x.Kind != protocol.EntryWaiting || *x.Step != *e.Step {
+			return false
+		}
+		m.taken++
+		return true
+	})
+	m.put(e)
+	m.land(*e.Step)
+}
+
+// Due ends the waits whose moment has come and returns them; for a step whose next attempt may begin, too.
+func (m *Machine) Due(now time.Time) []protocol.Key {
+	var ended []protocol.Key
+	m.pending = slices.DeleteFunc(m.pending, func(s *Step) bool {
+		if s.Until == nil || now.Before(*s.Until) {
+			return false
+		}
+		ended = append(ended, s.Key)
+		switch s.Op {
+		case protocol.OpDo:
+			s.Until = nil
+		case protocol.OpSleep:
+			s.finish(nil, nil)
+			m.end(protocol.Entry{Kind: protocol.EntrySlept, Step: &s.Key})
+		case protocol.OpEvent:
+			f := &protocol.Failure{Name: protocol.FailureTimeout, Message: fmt.Sprintf("no event of type %q came in time", s.Type)}
+			m.end(protocol.Entry{Kind: protocol.EntryTimedOut, Step: &s.Key, Type: s.Type, Error: f})
+			s.finish(nil, f)
+		}
+		return true
+	})
+	return ended
+}
+
+// NextDue is the moment at which the next wait ends; ok is false if none has an end.
+func (m *Machine) NextDue() (next time.Time, ok bool) {
+	for _, s := range m.pending {
+		if s.Until != nil && (!ok || s.Until.Before(next)) {
+			next, ok = *s.Until, true
+		}
+	}
+	return next, ok
+}
+
+// Waiting reports how many waits have no outcome, and whether one of them is for an event.
+func (m *Machine) Waiting() (n int, forEvent bool) {
+	for _, s := range m.pending {
+		forEvent = forEvent || s.Op == protocol.OpEvent
+	}
+	return len(m.pending), forEvent
+}
+
+// Value returns a recorded value taken from the world, or records what produce returns. Branches have values of their
+// own: calls have no name that tells them apart.
+func (m *Machine) Value(b *Branch, kind string, produce func() json.RawMessage) (json.RawMessage, error) {
+	s, err := m.call(b, protocol.OpValue, b.path+kind)
+	if err != nil || s.Done {
+		return s.Result, err
+	}
+	s.finish(produce(), nil)
+	m.put(protocol.Entry{Kind: protocol.EntryRecorded, Step: &s.Key, Result: s.Result})
+	m.land(s.Key)
+	return s.Result, nil
+}
+
+// Park adds the entry that ends this activity and returns what it waits for.
+func (m *Machine) Park() protocol.Entry {
+	e := protocol.Entry{Kind: protocol.EntryParked}
+	for _, s := range m.pending {
+		e.Waits = append(e.Waits, protocol.Wait{Key: s.Key, Type: s.Type, Until: s.Until})
+	}
+	if next, ok := m.NextDue(); ok {
+		e.Until = &next
+	}
+	m.put(e)
+	return e
+}
+
+// Record adds an entry that belongs to no step: a claim, a release.
+func (m *Machine) Record(e protocol.Entry) { m.put(e) }
+
+// Finish adds the terminal entry.
+func (m *Machine) Finish(result json.RawMessage, failure *protocol.Failure) {
+	e := protocol.Entry{Kind: protocol.EntryCompleted, Result: result}
+	if failure != nil {
+		e = protocol.Entry{Kind: protocol.EntryFailed, Error: failure}
+	}
+	m.put(e)
+}
+
+func (m *Machine) put(e protocol.Entry) {
+	m.entries = append(m.entries, e)
+	m.hard = m.Position()
+}
+
+// soft adds an entry that only informs: nothing waits for it to be durable.
+func (m *Machine) soft(e protocol.Entry) { m.entries = append(m.entries, e) }
+
+// Position is the position after the newest entry. Entries up to a position are durable once the append of the Take
+// that returned it is.
+func (m *Machine) Position() uint64 { return m.taken + uint64(len(m.entries)) }
+
+// Hard is the position up to which entries must be durable before the next effect.
+func (m *Machine) Hard() uint64 { return m.hard }
+
+// Buffered reports whether there are entries to append.
+func (m *Machine) Buffered() bool { return len(m.entries) > 0 }
+
+// Take hands out the entries to append, and the position up to which they are durable when that append is stored.
+func (m *Machine) Take() ([]protocol.Entry, uint64) {
+	e := m.entries
+	m.entries = nil
+	m.taken += uint64(len(e))
+	return e, m.taken
+}
+
+// WouldTake reports whether one of the inputs is older than the park and would end one of its waits.
+func (m *Machine) WouldTake(park uint64, waits []protocol.Wait, inputs []Input) bool {
+	for _, in := range inputs {
+		void := in.Sequence < m.h.Incarnation || m.h.Consumed[in.Sequence] || m.h.ConsumedIDs[in.ID]
+		if !void && in.Sequence < park && Matches(waits, in.Type) {
+			return true
+		}
+	}
+	return false
+}
+
+// EventDue reports whether a wait for an event would time out now.
+func (m *Machine) EventDue(now time.Time) bool {
+	return slices.ContainsFunc(m.pending, func(s *Step) bool {
+		return s.Op == protocol.OpEvent && s.Until != nil && !now.Before(*s.Until)
+	})
+}
+
+// Replaying reports whether all calls so far were answered from the history and more of it is to come.
+func (m *Machine) Replaying() bool { return !m.live && m.called < m.recorded }

@@ -1,0 +1,415 @@
+package execution
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// Causes with which the contexts of an execution end.
+var (
+	// ErrSuperseded says that another runner holds the instance now.
+	ErrSuperseded = errors.New("another runner holds the instance")
+	// ErrReleased says that the runner gives its work back.
+	ErrReleased = errors.New("the runner is shutting down")
+	// ErrParked says that the execution waits in the log, not in memory.
+	ErrParked = errors.New("the workflow is parked")
+	// ErrEnded says that the workflow has returned.
+	ErrEnded = errors.New("the workflow has ended")
+	// ErrOutOfTouch says that the runner has had no contact with the log for too long.
+	ErrOutOfTouch = errors.New("no contact with the log for too long")
+)
+
+// Settings of executions. The zero value takes the defaults.
+type Settings struct {
+	// ShortWait is how long a wait may be that stays in memory instead of parking. Default 2 s.
+	ShortWait time.Duration
+	// Settle is how long nothing must move before an execution parks whose branches all wait. Default 1 ms.
+	Settle time.Duration
+	// Idle is the same while a branch is outside of the engine: blocked elsewhere, or computing. Default 1 s.
+	Idle time.Duration
+	// Gather is how long an entry that only informs waits for company. Default 20 ms.
+	Gather time.Duration
+	// Refresh is how often inputs are read while a wait for an event is in memory, should a hint be lost. Default 3 s.
+	Refresh time.Duration
+	// Grace is how long a body may take to return after its context ended. Default 1 s.
+	Grace time.Duration
+}
+
+// WithDefaults fills in what is not set.
+func (s Settings) WithDefaults() Settings {
+	fill := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	fill(&s.ShortWait, 2*time.Second)
+	fill(&s.Settle, time.Millisecond)
+	fill(&s.Idle, time.Second)
+	fill(&s.Gather, 20*time.Millisecond)
+	fill(&s.Refresh, 3*time.Second)
+	fill(&s.Grace, time.Second)
+	return s
+}
+
+// Config is what an execution needs from its runner.
+type Config struct {
+	Settings
+	Store    *journal.Store
+	Instance protocol.Instance
+	Runner   string
+	History  *engine.History
+	Wake     protocol.Wake
+	Log      *slog.Logger
+	// Inputs reads the events from a sequence on.
+	Inputs func(ctx context.Context, from uint64) ([]engine.Input, error)
+}
+
+// EventKind says what happened to an execution.
+type EventKind int
+
+// Kinds of events.
+const (
+	// Parked: a parked entry is stored. The runner projects, lingers and then calls Leave.
+	Parked EventKind = iota
+	// Revived: a branch called in after the park; a claim is stored and the code runs again.
+	Revived
+	// Finished: the terminal entry is stored.
+	Finished
+	// Dropped: the execution is over without an outcome. Err says why.
+	Dropped
+)
+
+// Event tells the runner what happened.
+type Event struct {
+	Kind EventKind
+	// Sequence is that of the log entry.
+	Sequence uint64
+	Park     protocol.Entry
+	Done     protocol.Done
+	Err      error
+}
+
+type phase int
+
+const (
+	running phase = iota
+	parking
+	parked
+	reviving
+	releasing
+	over
+)
+
+// Execution is one activation of an instance.
+type Execution struct {
+	Config
+	// ctx ends when bodies are to stop, life when the execution is over: appends outlive the bodies.
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	life   context.Context
+	die    context.CancelCauseFunc
+	// events has room for whatever an execution can say before its runner listens.
+	events chan Event
+
+	mu       sync.Mutex
+	changed  *sync.Cond // broadcast when an append ended or the phase changed
+	m        *engine.Machine
+	phase    phase
+	gone     chan struct{} // closed when the execution is over: blocked calls end their goroutines
+	expected uint64        // sequence of the log's tail
+	durable  uint64        // position of the machine up to which entries are stored
+	flushing bool
+	lanes    map[*engine.Branch]*lane
+	waiters  map[protocol.Key]*waiter
+	bodies   int
+	loaded   bool // inputs were read at least once
+	activity uint64
+	timers   timers
+	appended uint64
+}
+
+// lane counts the calls of a branch that are inside the engine, and those of them that wait durably.
+type lane struct {
+	root            bool
+	inside, waiting int
+}
+
+// still reports whether the branch does nothing but wait durably.
+func (l *lane) still() bool { return l.inside > 0 && l.inside == l.waiting }
+
+type waiter struct {
+	lane *lane
+	done chan struct{}
+}
+
+type timers struct{ settle, due, soft, refresh *time.Timer }
+
+// Start begins an execution of code over the history.
+func Start(ctx context.Context, c Config, code func(context.Context) (json.RawMessage, error)) *Execution {
+	c.Settings = c.Settings.WithDefaults()
+	x := &Execution{
+		Config: c, events: make(chan Event, 16), m: engine.NewMachine(c.History), gone: make(chan struct{}),
+		expected: c.History.Tail, lanes: map[*engine.Branch]*lane{}, waiters: map[protocol.Key]*waiter{},
+	}
+	x.changed = sync.NewCond(&x.mu)
+	x.life, x.die = context.WithCancelCause(context.WithoutCancel(ctx))
+	x.ctx, x.cancel = context.WithCancelCause(x.life)
+	root := x.m.Root()
+	x.lanes[root] = &lane{root: true}
+	go x.main(&Scope{x: x, branch: root, lane: x.lanes[root]}, code)
+	return x
+}
+
+// Events tells what happens. The channel is never closed; after Finished or Dropped nothing comes.
+func (x *Execution) Events() <-chan Event { return x.events }
+
+// main runs the workflow function. That it returned is itself a call into the engine.
+func (x *Execution) main(s *Scope, code func(context.Context) (json.RawMessage, error)) {
+	var result json.RawMessage
+	failure := &protocol.Failure{Name: protocol.FailurePanic, Message: "workflow code ended its goroutine", Terminal: true}
+	defer func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		if x.wakeUp() {
+			x.complete(result, failure)
+		}
+	}()
+	result, failure, _ = protect(func() (json.RawMessage, error) { return code(with(x.ctx, s)) })
+}
+
+// complete stores the end of the workflow. x.mu is held.
+func (x *Execution) complete(result json.RawMessage, failure *protocol.Failure) {
+	x.m.Finish(result, failure)
+	if !x.flush(x.m.Position()) {
+		return
+	}
+	done := protocol.Done{
+		V: protocol.Version, Workflow: x.Instance.Workflow, ID: x.Instance.ID, Incarnation: x.History.Incarnation,
+		Log: x.expected, State: protocol.StateComplete, Created: x.History.Create.Created, Finished: time.Now().UTC(),
+		Output: result, Error: failure,
+	}
+	if failure != nil {
+		done.State, done.Output = protocol.StateErrored, nil
+	}
+	x.end(Event{Kind: Finished, Sequence: x.expected, Done: done}, ErrEnded)
+}
+
+// protect calls code and turns a panic into a failure. returned is false if code ended its goroutine.
+func protect(code func() (json.RawMessage, error)) (result json.RawMessage, failure *protocol.Failure, returned bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			result, failure, returned = nil, panicFailure(p), true
+		}
+	}()
+	result, err := code()
+	if err != nil {
+		return nil, protocol.NewFailure(err), true
+	}
+	return result, nil, true
+}
+
+func panicFailure(p any) *protocol.Failure {
+	stack := make([]byte, 4<<10)
+	stack = stack[:runtime.Stack(stack, false)]
+	details, _ := json.Marshal(map[string]string{"stack": string(stack)})
+	return &protocol.Failure{Name: protocol.FailurePanic, Message: fmt.Sprintf("panic: %v", p), Details: details}
+}
+
+// wakeUp makes sure that the execution is running; x.mu is held. It returns false if it is over.
+func (x *Execution) wakeUp() bool {
+	for {
+		switch x.phase {
+		case running:
+			return true
+		case over, releasing:
+			return false
+		case parked:
+			x.phase = reviving
+			if !x.claim() {
+				return false
+			}
+			x.say(Event{Kind: Revived, Sequence: x.expected})
+			return true
+		default:
+			x.changed.Wait()
+		}
+	}
+}
+
+// claim takes the instance back after a park, under the wake that is still held. x.mu is held.
+func (x *Execution) claim() bool {
+	x.m.Record(protocol.Entry{Kind: protocol.EntryClaimed, Wake: &x.Wake})
+	if !x.flush(x.m.Position()) {
+		return false
+	}
+	x.phase = running
+	x.changed.Broadcast()
+	return true
+}
+
+// Reclaim goes on after a park because of an input older than it. It reports whether the code runs.
+func (x *Execution) Reclaim() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.wakeUp()
+}
+
+// Leave ends a parked execution whose code was not revived; it returns false if it was.
+func (x *Execution) Leave() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.phase != parked {
+		return false
+	}
+	x.finish(ErrParked)
+	return true
+}
+
+// Drop ends the execution without another word to the log.
+func (x *Execution) Drop(cause error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.end(Event{Kind: Dropped, Err: cause}, cause)
+}
+
+// Release lets running bodies finish until ctx ends, records what they returned, and gives the instance back to the
+// log. No body starts meanwhile. Afterwards the events end with Dropped and ErrReleased, or with what came first.
+func (x *Execution) Release(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.cancel(ErrReleased)
+		time.AfterFunc(x.Grace, func() {
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			x.bodies = 0
+			x.changed.Broadcast()
+		})
+	})
+	defer stop()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for x.phase == parking || x.phase == reviving {
+		x.changed.Wait()
+	}
+	if x.phase != running { // parked: there is nothing to give back
+		return
+	}
+	x.phase = releasing
+	for x.bodies > 0 && x.phase != over {
+		x.changed.Wait()
+	}
+	if x.phase == over {
+		return
+	}
+	x.m.Record(protocol.Entry{Kind: protocol.EntryReleased})
+	if x.flush(x.m.Position()) {
+		x.end(Event{Kind: Dropped, Err: ErrReleased}, ErrReleased)
+	}
+}
+
+// end makes the execution over and says so once. x.mu is held.
+func (x *Execution) end(e Event, cause error) {
+	if x.phase == over {
+		return
+	}
+	x.finish(cause)
+	x.say(e)
+}
+
+func (x *Execution) finish(cause error) {
+	x.phase = over
+	for _, t := range []*time.Timer{x.timers.settle, x.timers.due, x.timers.soft, x.timers.refresh} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	x.die(cause)
+	close(x.gone)
+	x.changed.Broadcast()
+}
+
+// say never blocks: an execution says little, and its runner listens.
+func (x *Execution) say(e Event) {
+	select {
+	case x.events <- e:
+	default:
+		go func() { x.events <- e }()
+	}
+}
+
+// flush stores the machine's entries up to a position; x.mu is held, but not during the append. Entries that become
+// ready meanwhile go together in the next append. It returns false if the execution is over.
+func (x *Execution) flush(upTo uint64) bool {
+	for x.durable < upTo {
+		switch {
+		case x.phase == over:
+			return false
+		case x.flushing:
+			x.changed.Wait()
+			continue
+		}
+		x.flushing = true
+		entries, position := x.m.Take()
+		err := x.store(entries)
+		x.flushing = false
+		x.activity++
+		if err != nil {
+			x.end(Event{Kind: Dropped, Err: err}, err)
+			return false
+		}
+		x.durable = position
+		x.changed.Broadcast()
+		x.quiet()
+	}
+	return x.phase != over
+}
+
+// maxAppend is how large one append may become; a single entry is always below it.
+const maxAppend = 900 << 10
+
+// store appends entries in as few messages as their size allows. x.mu is held on entry and on return.
+func (x *Execution) store(entries []protocol.Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	x.appended++
+	body, err := json.Marshal(protocol.Append{
+		V: protocol.Version, ID: x.Runner + "." + strconv.FormatUint(x.Wake.Sequence, 36) + "." + strconv.FormatUint(x.appended, 36),
+		Incarnation: x.History.Incarnation, Holder: x.Wake, Runner: x.Runner, Time: time.Now().UTC(), Entries: entries,
+	})
+	if err != nil {
+		return fmt.Errorf("encode log entry: %w", err)
+	}
+	if half := len(entries) / 2; len(body) > maxAppend && half > 0 {
+		if err := x.store(entries[:half]); err != nil {
+			return err
+		}
+		return x.store(entries[half:])
+	}
+	expected := x.expected
+	x.mu.Unlock()
+	sequence, err := x.Store.Append(x.life, x.History.Stream, x.Instance.LogSubject(), expected, body)
+	x.mu.Lock()
+	if errors.Is(err, journal.ErrConflict) {
+		return fmt.Errorf("%w: %w", ErrSuperseded, err)
+	}
+	if err != nil {
+		x.Log.WarnContext(x.ctx, "append given up", logkey.Instance, x.Instance.String(), logkey.Error, err)
+		return err
+	}
+	x.expected = sequence
+	return nil
+}

@@ -59,24 +59,43 @@ type TerminalError interface {
 }
 
 // NewFailure stores err: its name, message and details, the chain of what it wraps and whether it is terminal.
-// Details that cannot be encoded or are over MaxFailureDetails are left out.
+// Details that are nil, cannot be encoded or are over MaxFailureDetails are left out. An error that wraps a stored failure is
+// stored as if it wrapped the original: a replay comes to the same failure as the first run.
 func NewFailure(err error) *Failure {
-	if f, ok := errors.AsType[*Failure](err); ok && error(f) == err {
-		return f
+	stored, ok := errors.AsType[*Failure](err)
+	if ok && error(stored) == err {
+		return stored
 	}
 	f := &Failure{Name: nameOf(err), Message: cut(err.Error())}
+	if stored != nil {
+		f.Terminal, f.Details = stored.Terminal, stored.Details
+	}
 	if t, ok := errors.AsType[TerminalError](err); ok {
 		f.Terminal = t.Terminal()
 	}
 	if d, ok := errors.AsType[Detailed](err); ok {
-		if raw, encErr := json.Marshal(d.FailureDetails()); encErr == nil && len(raw) <= MaxFailureDetails {
-			f.Details = raw
+		f.Details = detailsOf(d)
+	}
+	for e := unwrap(err); e != nil; e = unwrap(e) {
+		f.Causes = append(f.Causes, Cause{Name: nameOf(e), Message: cut(e.Error())})
+		if s, ok := e.(*Failure); ok {
+			f.Causes = append(f.Causes, s.Causes...)
+		}
+		if len(f.Causes) >= MaxCauses {
+			f.Causes = f.Causes[:MaxCauses]
+			break
 		}
 	}
-	for e := unwrap(err); e != nil && len(f.Causes) < MaxCauses; e = unwrap(e) {
-		f.Causes = append(f.Causes, Cause{Name: nameOf(e), Message: cut(e.Error())})
-	}
 	return f
+}
+
+// detailsOf returns nil for an error that has nothing to hand on, or nothing that can be stored.
+func detailsOf(err Detailed) json.RawMessage {
+	raw, encErr := json.Marshal(err.FailureDetails())
+	if encErr != nil || len(raw) > MaxFailureDetails || string(raw) == "null" {
+		return nil
+	}
+	return raw
 }
 
 // Error returns the message.
@@ -94,7 +113,7 @@ func (f *Failure) Is(target error) bool {
 
 func nameOf(err error) string {
 	if n, ok := err.(Named); ok && n.FailureName() != "" {
-		return n.FailureName()
+		return cut(n.FailureName())
 	}
 	return FailureError
 }
@@ -112,10 +131,13 @@ func unwrap(err error) error {
 	return nil
 }
 
-// cut keeps a message within its limit and valid UTF-8.
+// cut keeps a text within MaxFailureMessage and valid UTF-8: JSON would replace other bytes, and what is read back
+// would not be what was stored.
 func cut(s string) string {
-	if len(s) > MaxFailureMessage {
-		s = s[:MaxFailureMessage] + "…"
+	const mark = "…"
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if len(s) <= MaxFailureMessage {
+		return s
 	}
-	return strings.ToValidUTF8(s, "\uFFFD")
+	return strings.ToValidUTF8(s[:MaxFailureMessage-len(mark)], "") + mark
 }

@@ -110,8 +110,11 @@ func ScheduleSource(id string) string { return "schedule/" + id }
 type Tick struct {
 	V int `json:"v"`
 	// Revision is the sequence of the schedule's row that this moment was computed from.
-	Revision uint64    `json:"revision"`
-	Planned  time.Time `json:"planned"`
+	Revision uint64 `json:"revision"`
+	// Definition is a digest of the row: a row that was put again unchanged has another revision but the same
+	// definition, and goes on from the moment that is armed.
+	Definition string    `json:"definition"`
+	Planned    time.Time `json:"planned"`
 }
 
 // Mail is a message in an agent's inbox.

@@ -491,3 +491,15 @@ func ParseClockDueSubject(subject string) (a Agent, schedule string, err error) 
 	}
 	return Agent{Project: t[2], Class: class, Name: name}, schedule, nil
 }
+
+// Shard is the shard that an instance belongs to, fixed by its id: FNV-1a, so that any language can compute it.
+func Shard(id string, shards int) int {
+	if shards <= 1 {
+		return 0
+	}
+	hash := uint32(2166136261)
+	for i := range len(id) {
+		hash = (hash ^ uint32(id[i])) * 16777619
+	}
+	return int(hash % uint32(shards))
+}

@@ -144,12 +144,16 @@ type DeadLetter struct {
 	Time     time.Time `json:"time"`
 }
 
-// Request is what a host sends to the owner of an agent. Exactly one field is set.
+// Request is what a host sends to the owner of an agent. At most one of HTTP and Bell is set.
 type Request struct {
-	V    int          `json:"v"`
+	V int `json:"v"`
+	// ID is chosen once per request: an owner that gets it again, because the first answer was late, does not start
+	// it again.
+	ID   string       `json:"id,omitempty"`
 	HTTP *HTTPRequest `json:"http,omitempty"`
 	Bell *Bell        `json:"bell,omitempty"`
-	// Activate asks the receiving host to take the agent.
+	// Activate asks the receiving host to take the agent. On a host's own subject it says which agent HTTP or Bell
+	// is for.
 	Activate *Activate `json:"activate,omitempty"`
 }
 

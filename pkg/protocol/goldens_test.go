@@ -186,6 +186,8 @@ func relayGoldens() []golden {
 		{"request.http-minimal", protocol.Request{V: 1, HTTP: &protocol.HTTPRequest{Method: "GET", URL: "/", Host: "h"}}},
 		{"request.bell", protocol.Request{V: 1, Bell: &protocol.Bell{Sequence: 5, Ack: "$JS.ACK.INBOX_p.doorbell.1.5.1.0.0"}}},
 		{"request.activate", protocol.Request{V: 1, Activate: &protocol.Activate{Class: "Desk", Name: "jo@example.com"}}},
+		{"request.to-host", protocol.Request{V: 1, ID: "4d2f", HTTP: &protocol.HTTPRequest{Method: "GET", URL: "/", Host: "h"},
+			Activate: &protocol.Activate{Class: "Desk", Name: "jo"}}},
 		{"reply.accepted", protocol.Reply{V: protocol.Version, Accepted: true}},
 		{"reply.moved", protocol.Reply{V: 1, Moved: true}},
 		{"reply.owner", protocol.Reply{V: 1, Owner: "host-a"}},

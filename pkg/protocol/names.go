@@ -63,7 +63,12 @@ const (
 	HeaderStatus = "Status"
 	// HeaderKVOperation marks deletes in the streams of key-value buckets.
 	HeaderKVOperation = "KV-Operation"
+	// KVDelete is its value on the marker that a deleted key leaves.
+	KVDelete = "DEL"
 )
+
+// AckPrefix begins every subject that acks a message: a host that is handed one publishes to no other.
+const AckPrefix = "$JS.ACK."
 
 // InboxPrefix is the only prefix of a reply subject that a responder of Skein answers to: a client may name any
 // subject as its reply, and the server would publish the answer there unchecked.
@@ -275,6 +280,9 @@ func ParseScheduleKey(key string) (class, name, schedule string, err error) {
 	schedule, err = Unescape(token)
 	return class, name, schedule, err
 }
+
+// DeadKey is the key of a dead letter of an agent in DeadBucket; id is that of the outbox entry that put it there.
+func DeadKey(class, name, id string) string { return AgentKey(class, name) + "." + Escape(id) }
 
 func cutLast(s string) (before, after string, ok bool) {
 	i := strings.LastIndexByte(s, '.')

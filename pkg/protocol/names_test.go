@@ -155,6 +155,7 @@ func TestNamesOfStreamsAndBuckets(t *testing.T) {
 		{protocol.KVSubject("B", "k.l"), "$KV.B.k.l"},
 		{protocol.AgentKey("Desk", "a@b"), "Desk.a=40b"},
 		{protocol.ScheduleKey("Desk", "a@b", "s 1"), "Desk.a=40b.s=201"},
+		{protocol.DeadKey("Desk", "a@b", "7.2.1"), "Desk.a=40b.7=2E2=2E1"},
 		{protocol.WorkflowSubjects("p"), "wf.p.>"},
 		{protocol.InputSubjects("p", 3), "wf.p.3.in.>"},
 		{protocol.TimerSubjects("p"), "timer.p.>"},

@@ -1,0 +1,314 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// Settings are what an operator chooses. Each has one name in three spellings: the field nats_url of the config file,
+// the variable SKEIN_NATS_URL, the flag --nats-url. The flag wins over the variable, the variable over the file, the
+// file over the default. A zero field means: not set.
+type Settings struct {
+	// NATSURL lists the NATS servers, separated by commas. Default nats://127.0.0.1:4222.
+	NATSURL string
+	// NATSCreds is a file with NATS credentials. Default none.
+	NATSCreds string
+	// HealthAddr is where /healthz and /readyz are served. Default empty: nowhere.
+	HealthAddr string
+	// LogLevel is debug, info, warn or error. Default info.
+	LogLevel string
+	// LogFormat is text or json. Default text.
+	LogFormat string
+	// ShutdownGrace is how long work may take to be handed back. Default 10s.
+	ShutdownGrace Duration
+	// Replicas of streams that are created: 1, 3 or 5. Default 1.
+	Replicas int
+	// Slots is how many instances a runner executes at a time. Default 128.
+	Slots int
+	// HTTPAddr is where an agent host takes requests. Default 127.0.0.1:8700.
+	HTTPAddr string
+}
+
+// Duration is written as "10s" or "1m30s".
+type Duration time.Duration
+
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// Settings that only some servers listen to.
+const (
+	SettingSlots    = "slots"
+	SettingHTTPAddr = "http_addr"
+)
+
+// Defaults are the settings of a server that is told nothing.
+func Defaults() Settings {
+	return Settings{
+		NATSURL:       "nats://127.0.0.1:4222",
+		LogLevel:      "info",
+		LogFormat:     "text",
+		ShutdownGrace: Duration(10 * time.Second),
+		Replicas:      1,
+		Slots:         128,
+		HTTPAddr:      "127.0.0.1:8700",
+	}
+}
+
+// SettingError says that a setting has a value that cannot be.
+type SettingError struct {
+	// Setting is the name as it stands in the config file.
+	Setting string
+	// Source is "--slots" or "SKEIN_SLOTS"; empty if the value came from a file or a program.
+	Source  string
+	Value   string
+	Allowed string
+}
+
+func (e *SettingError) Error() string {
+	name := e.Setting
+	if e.Source != "" {
+		name = e.Source
+	}
+	return fmt.Sprintf("%s: %q: allowed is %s", name, e.Value, e.Allowed)
+}
+
+// WithDefaults fills in what is not set.
+func (s Settings) WithDefaults() Settings { return Defaults().Overlay(s) }
+
+// Overlay returns s with everything that is set in over.
+func (s Settings) Overlay(over Settings) Settings {
+	for _, f := range fields() {
+		f.copySet(&s, &over)
+	}
+	return s
+}
+
+// Validate names every field whose value cannot be.
+func (s Settings) Validate() error {
+	var errs []error
+	for _, f := range fields() {
+		errs = append(errs, f.set(&s, f.get(&s)))
+	}
+	return errors.Join(errs...)
+}
+
+// Set sets one by its name in the config file. The error is a *SettingError.
+func (s *Settings) Set(name, value string) error {
+	for _, f := range fields() {
+		if f.name == name {
+			return f.set(s, value)
+		}
+	}
+	return &SettingError{Setting: name, Value: value, Allowed: "one of " + strings.Join(SettingNames(), ", ")}
+}
+
+// SettingNames lists all, as they stand in the config file.
+func SettingNames() []string {
+	var names []string
+	for _, f := range fields() {
+		names = append(names, f.name)
+	}
+	return names
+}
+
+// SettingIsNumber reports whether the config file has a number for this setting. All others are strings.
+func SettingIsNumber(name string) bool {
+	return slices.ContainsFunc(fields(), func(f field) bool { return f.name == name && f.number })
+}
+
+func flagName(setting string) string { return strings.ReplaceAll(setting, "_", "-") }
+
+// EnvName is the environment variable of a setting.
+func EnvName(setting string) string { return "SKEIN_" + strings.ToUpper(setting) }
+
+// flagText is a flag that is judged with the other sources of its setting, not while flags are parsed.
+type flagText struct {
+	text string
+	kind string
+}
+
+func (f *flagText) String() string        { return f.text }
+func (f *flagText) Set(text string) error { f.text = text; return nil }
+func (f *flagText) Type() string          { return f.kind }
+
+// defineFlags makes one flag per common setting and per extra one that is listed.
+func defineFlags(set *pflag.FlagSet, extra []string) *pflag.FlagSet {
+	defaults := Defaults()
+	for _, f := range fields() {
+		if f.extra && !slices.Contains(extra, f.name) {
+			continue
+		}
+		kind := "string"
+		if f.number {
+			kind = "int"
+		}
+		usage := fmt.Sprintf("%s (%s, env %s)", f.usage, f.allowed, EnvName(f.name))
+		set.Var(&flagText{text: f.get(&defaults), kind: kind}, flagName(f.name), usage)
+	}
+	return set
+}
+
+// resolve joins all sources. Every wrong value is named, not only the first.
+func resolve(file func() (Settings, error), flags *pflag.FlagSet) (Settings, error) {
+	s := Defaults()
+	if file != nil {
+		fromFile, err := file()
+		if err != nil {
+			return s, err
+		}
+		s = s.Overlay(fromFile)
+	}
+	var errs []error
+	for _, f := range fields() {
+		flag := flags.Lookup(flagName(f.name))
+		if flag == nil {
+			continue // not a setting of this server
+		}
+		value, source := os.Getenv(EnvName(f.name)), EnvName(f.name)
+		if flag.Changed {
+			value, source = flag.Value.String(), "--"+flag.Name
+		}
+		if value == "" && !flag.Changed {
+			continue
+		}
+		err := f.set(&s, value)
+		if wrong, ok := errors.AsType[*SettingError](err); ok {
+			wrong.Source = source
+		}
+		errs = append(errs, err)
+	}
+	return s, errors.Join(errs...)
+}
+
+// field is one setting of any type.
+type field struct {
+	name, usage, allowed string
+	number, extra        bool
+
+	get     func(*Settings) string
+	set     func(*Settings, string) error
+	copySet func(to, from *Settings)
+}
+
+// typed is how a field is written down.
+type typed[T comparable] struct {
+	name, usage, allowed string
+	extra                bool
+	at                   func(*Settings) *T
+	parse                func(string) (T, bool)
+}
+
+func (t typed[T]) field() field {
+	var zero T
+	_, number := any(zero).(int)
+	return field{
+		name: t.name, usage: t.usage, allowed: t.allowed, number: number, extra: t.extra,
+		get: func(s *Settings) string { return fmt.Sprint(*t.at(s)) },
+		set: func(s *Settings, text string) error {
+			v, ok := t.parse(text)
+			if !ok {
+				return &SettingError{Setting: t.name, Value: RedactURL(text), Allowed: t.allowed}
+			}
+			*t.at(s) = v
+			return nil
+		},
+		copySet: func(to, from *Settings) {
+			if v := *t.at(from); v != zero {
+				*t.at(to) = v
+			}
+		},
+	}
+}
+
+const maxSlots = 10_000
+
+func fields() []field {
+	return []field{
+		typed[string]{name: "nats_url", usage: "NATS servers, separated by commas", allowed: "nats://, tls://, ws:// or wss:// with a host",
+			at: func(s *Settings) *string { return &s.NATSURL }, parse: parseURLs}.field(),
+		typed[string]{name: "nats_creds", usage: "file with NATS credentials", allowed: "a path; empty for none",
+			at: func(s *Settings) *string { return &s.NATSCreds }, parse: anyText}.field(),
+		typed[string]{name: "health_addr", usage: "address of /healthz and /readyz", allowed: "host:port; empty for none",
+			at: func(s *Settings) *string { return &s.HealthAddr }, parse: parseOptionalAddr}.field(),
+		typed[string]{name: "log_level", usage: "least level that is logged", allowed: "debug, info, warn or error",
+			at: func(s *Settings) *string { return &s.LogLevel }, parse: oneOf("debug", "info", "warn", "error")}.field(),
+		typed[string]{name: "log_format", usage: "form of log lines", allowed: "text or json",
+			at: func(s *Settings) *string { return &s.LogFormat }, parse: oneOf("text", "json")}.field(),
+		typed[Duration]{name: "shutdown_grace", usage: "time to hand work back", allowed: "1ms to 1h, as in 10s",
+			at: func(s *Settings) *Duration { return &s.ShutdownGrace }, parse: parseGrace}.field(),
+		typed[int]{name: "replicas", usage: "replicas of new streams", allowed: "1, 3 or 5",
+			at: func(s *Settings) *int { return &s.Replicas }, parse: parseReplicas}.field(),
+		typed[int]{name: SettingSlots, usage: "instances executed at a time", allowed: fmt.Sprintf("1 to %d", maxSlots), extra: true,
+			at: func(s *Settings) *int { return &s.Slots }, parse: parseSlots}.field(),
+		typed[string]{name: SettingHTTPAddr, usage: "address for requests to agents", allowed: "host:port", extra: true,
+			at: func(s *Settings) *string { return &s.HTTPAddr }, parse: parseAddr}.field(),
+	}
+}
+
+func anyText(s string) (string, bool) { return s, true }
+
+func oneOf(words ...string) func(string) (string, bool) {
+	return func(s string) (string, bool) { return s, slices.Contains(words, s) }
+}
+
+func parseURLs(s string) (string, bool) {
+	for part := range strings.SplitSeq(s, ",") {
+		u, err := url.Parse(strings.TrimSpace(part))
+		if err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+			return "", false
+		}
+	}
+	return s, true
+}
+
+func parseAddr(s string) (string, bool) {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return "", false
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return s, err == nil && strconv.FormatUint(n, 10) == port
+}
+
+func parseOptionalAddr(s string) (string, bool) {
+	if s == "" {
+		return "", true
+	}
+	return parseAddr(s)
+}
+
+func parseGrace(s string) (Duration, bool) {
+	d, err := time.ParseDuration(s)
+	return Duration(d), err == nil && d >= time.Millisecond && d <= time.Hour
+}
+
+func parseReplicas(s string) (int, bool) {
+	n, err := strconv.Atoi(s)
+	return n, err == nil && (n == 1 || n == 3 || n == 5)
+}
+
+func parseSlots(s string) (int, bool) {
+	n, err := strconv.Atoi(s)
+	return n, err == nil && n >= 1 && n <= maxSlots
+}
+
+// RedactURL hides user and password in a list of URLs.
+func RedactURL(urls string) string {
+	parts := strings.Split(urls, ",")
+	for i, part := range parts {
+		scheme, rest, ok := strings.Cut(part, "://")
+		at := strings.LastIndexByte(rest, '@')
+		if ok && at >= 0 {
+			parts[i] = scheme + "://***" + rest[at:]
+		}
+	}
+	return strings.Join(parts, ",")
+}

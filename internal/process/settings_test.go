@@ -1,0 +1,144 @@
+package process
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+func flagsFor(t *testing.T, extra []string, args ...string) *pflag.FlagSet {
+	t.Helper()
+	set := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	defineFlags(set, extra)
+	if err := set.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+func TestDefaultsAreValid(t *testing.T) {
+	t.Parallel()
+	if err := Defaults().Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if got := (Settings{}).WithDefaults(); got != Defaults() {
+		t.Errorf("zero settings become %+v", got)
+	}
+}
+
+// Not parallel: it sets environment variables.
+func TestPrecedence(t *testing.T) {
+	file := func() (Settings, error) {
+		return Settings{NATSURL: "nats://file:1", LogLevel: "debug", Slots: 7, ShutdownGrace: Duration(time.Minute)}, nil
+	}
+	t.Setenv("SKEIN_NATS_URL", "nats://env:1")
+	t.Setenv("SKEIN_LOG_LEVEL", "warn")
+	t.Setenv("SKEIN_LOG_FORMAT", "") // empty counts as not set
+	t.Setenv("SKEIN_HTTP_ADDR", "no address, but this server does not listen to it")
+	got, err := resolve(file, flagsFor(t, []string{SettingSlots}, "--nats-url", "nats://flag:1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Defaults()
+	want.NATSURL = "nats://flag:1"                  // flag over variable and file
+	want.LogLevel = "warn"                          // variable over file
+	want.Slots = 7                                  // file over default
+	want.ShutdownGrace = Duration(60 * time.Second) // file over default
+	if got != want {
+		t.Errorf("settings are\n%+v, want\n%+v", got, want)
+	}
+}
+
+func TestEverySettingInThreeSpellings(t *testing.T) {
+	values := map[string]string{
+		"nats_url": "tls://a:1,nats://b:2", "nats_creds": "/some/file", "health_addr": "127.0.0.1:0", "log_level": "error",
+		"log_format": "json", "shutdown_grace": "3s", "replicas": "3", "slots": "9", "http_addr": ":80",
+	}
+	if len(values) != len(SettingNames()) {
+		t.Fatalf("this test knows %d settings, there are %v", len(values), SettingNames())
+	}
+	extra := []string{SettingSlots, SettingHTTPAddr}
+	for name, value := range values {
+		t.Run(name, func(t *testing.T) {
+			var want Settings
+			if err := want.Set(name, value); err != nil {
+				t.Fatal(err)
+			}
+			want = want.WithDefaults()
+			if want == Defaults() {
+				t.Fatal("the value is the default, choose another")
+			}
+			byFlag, err := resolve(nil, flagsFor(t, extra, "--"+strings.ReplaceAll(name, "_", "-")+"="+value))
+			if err != nil || byFlag != want {
+				t.Errorf("flag: %+v, error %v", byFlag, err)
+			}
+			t.Setenv("SKEIN_"+strings.ToUpper(name), value)
+			byEnv, err := resolve(nil, flagsFor(t, extra))
+			if err != nil || byEnv != want {
+				t.Errorf("variable: %+v, error %v", byEnv, err)
+			}
+		})
+	}
+}
+
+func TestBadValuesAreNamed(t *testing.T) {
+	for _, row := range []struct{ name, value, allowed string }{
+		{"nats_url", "", "nats://"},
+		{"nats_url", "http://x", "nats://"},
+		{"nats_url", "nats://a,b", "nats://"},
+		{"health_addr", "8080", "host:port"},
+		{"health_addr", "localhost:http", "host:port"},
+		{"log_level", "loud", "debug, info, warn or error"},
+		{"log_format", "xml", "text or json"},
+		{"shutdown_grace", "10", "as in 10s"},
+		{"shutdown_grace", "-1s", "1ms to 1h"},
+		{"replicas", "2", "1, 3 or 5"},
+		{"slots", "0", "1 to 10000"},
+		{"slots", "many", "1 to 10000"},
+		{"http_addr", "", "host:port"},
+		{"colour", "red", "one of nats_url, "},
+	} {
+		t.Run(row.name+"="+row.value, func(t *testing.T) {
+			s := Defaults()
+			err := s.Set(row.name, row.value)
+			wrong, ok := errors.AsType[*SettingError](err)
+			if !ok || wrong.Setting != row.name || wrong.Value != row.value || !strings.Contains(wrong.Allowed, row.allowed) {
+				t.Fatalf("error is %v", err)
+			}
+			if s != Defaults() {
+				t.Errorf("settings changed to %+v", s)
+			}
+		})
+	}
+}
+
+func TestAllWrongValuesAreReportedWithTheirSource(t *testing.T) {
+	t.Setenv("SKEIN_LOG_LEVEL", "loud")
+	_, err := resolve(nil, flagsFor(t, []string{SettingSlots}, "--slots=0", "--nats-url="))
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, part := range []string{`SKEIN_LOG_LEVEL: "loud"`, `--slots: "0"`, `--nats-url: ""`} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q is missing in: %v", part, err)
+		}
+	}
+	s := Settings{Slots: -1}.WithDefaults()
+	if err := s.Validate(); err == nil || !strings.Contains(err.Error(), `slots: "-1"`) {
+		t.Errorf("validate: %v", err)
+	}
+}
+
+func TestSecretsAreHidden(t *testing.T) {
+	t.Parallel()
+	if got := RedactURL("nats://me:secret@a:1,tls://b:2,nats://token@c:3"); got != "nats://***@a:1,tls://b:2,nats://***@c:3" {
+		t.Error(got)
+	}
+	var s Settings
+	if err := s.Set("nats_url", "http://me:secret@a"); err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("error is %v", err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strconv"
 	"time"
@@ -60,8 +61,16 @@ func (e *ConflictError) Unwrap() error { return ErrConflict }
 // It goes on through disconnects and leader elections until ctx ends; then it returns ErrUnknownOutcome. A refusal
 // is a *ConflictError; a body over the server's limit is ErrTooLarge.
 func (s *Store) Append(ctx context.Context, stream, subject string, expected uint64, body []byte) (uint64, error) {
-	header := nats.Header{protocol.HeaderExpectedSubjectSequence: {strconv.FormatUint(expected, 10)}}
-	seq, err := s.publish(ctx, subject, header, body)
+	return s.AppendWith(ctx, stream, subject, expected, nil, body)
+}
+
+// AppendWith is Append with further headers. Those do not tell appends apart: what two writers mean to be different
+// must differ in the body.
+func (s *Store) AppendWith(ctx context.Context, stream, subject string, expected uint64, header nats.Header, body []byte) (uint64, error) {
+	all := nats.Header{}
+	maps.Copy(all, header)
+	all.Set(protocol.HeaderExpectedSubjectSequence, strconv.FormatUint(expected, 10))
+	seq, err := s.publish(ctx, subject, all, body)
 	if se, ok := errors.AsType[*ServerError](err); !ok || se.ErrCode != codeWrongLast {
 		return seq, err
 	}

@@ -191,3 +191,9 @@ func (s *Scope) Replaying() bool {
 	defer s.x.mu.Unlock()
 	return s.x.m.Replaying()
 }
+
+// Enclosing returns the scope of the workflow code or step body that ctx belongs to, nil elsewhere.
+func Enclosing(ctx context.Context) *Scope {
+	s, _ := ctx.Value(scopeKey{}).(*Scope)
+	return s
+}

@@ -33,3 +33,11 @@ func At(name string) {
 		time.Sleep(time.Hour)
 	}
 }
+
+// Points of a runner.
+const (
+	// RunnerAppended is reached when a park or the end of an instance is stored and nothing of it is projected.
+	RunnerAppended = "runner.appended"
+	// RunnerProjected is reached when that is projected and the wake is not acked.
+	RunnerProjected = "runner.projected"
+)

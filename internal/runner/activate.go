@@ -1,0 +1,252 @@
+package runner
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/internal/execution"
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/internal/testsignal"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// staleAfter is how old a sight may be when a slot is free. Older ones are looked at again: a body that starts under
+// an old decision may start after the end.
+const staleAfter = 500 * time.Millisecond
+
+// activate executes an instance under a wake, from slot to ack.
+func (r *Runner) activate(ctx context.Context, h *held, s sight) {
+	tail := s.tailAt
+	code := r.Code[h.instance.Workflow]
+	if code == nil {
+		r.unknown(ctx, h)
+		return
+	}
+	select {
+	case r.slots <- struct{}{}:
+	case <-r.stopping.Done():
+		r.giveBack(h)
+		return
+	}
+	slot := &slot{r: r, taken: true}
+	defer slot.free()
+	if r.stopping.Err() != nil {
+		r.giveBack(h)
+		return
+	}
+	if time.Since(s.at) > staleAfter {
+		fresh, err := r.look(ctx, h.instance)
+		if err != nil {
+			r.failed(ctx, h, err)
+			return
+		}
+		s = fresh
+	}
+	history, err := r.load(ctx, h.instance, s)
+	if err != nil {
+		r.failed(ctx, h, err)
+		return
+	}
+	left := history.Situation
+	if left.Tail != tail {
+		// The log went on since the decision: what is appended must rest on what was decided about.
+		slot.free()
+		r.decideFromLeader(ctx, h)
+		return
+	}
+	if left.Tail > 0 || h.again {
+		if err := r.claim(ctx, h, history); err != nil {
+			r.refused(ctx, h, err)
+			return
+		}
+	}
+	if left.Phase == engine.Parked && h.Kind != engine.WakeDue {
+		r.disarm(h.instance, left.Park, left.Until)
+	}
+	r.execute(ctx, h, history, code, slot)
+}
+
+// slot is the right to execute. A parked execution gives it back; one that is revived goes on without.
+type slot struct {
+	r     *Runner
+	taken bool
+}
+
+func (s *slot) free() {
+	if s.taken {
+		s.taken = false
+		<-s.r.slots
+	}
+}
+
+func (r *Runner) unknown(ctx context.Context, h *held) {
+	r.mu.Lock()
+	first := !r.warned[h.instance.Workflow]
+	r.warned[h.instance.Workflow] = true
+	r.mu.Unlock()
+	if first {
+		r.Log.WarnContext(ctx, "this runner has no code for a workflow, its instances wait for another runner",
+			"workflow", h.instance.Workflow, logkey.Instance, h.instance.String())
+	}
+	r.later(h, retryDelay)
+}
+
+// claim takes the instance for the wake: from here on, whoever executed it before is refused.
+func (r *Runner) claim(ctx context.Context, h *held, history *engine.History) error {
+	a := protocol.Append{
+		V: protocol.Version, ID: uuid.NewString(), Incarnation: history.Incarnation, Holder: h.Wake.Wake, Runner: r.ID,
+		Time: time.Now().UTC(), Entries: []protocol.Entry{history.ClaimEntry(h.Wake.Wake)},
+	}
+	body, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	sequence, err := r.Store.Append(ctx, r.stream(), h.instance.LogSubject(), history.Tail, body)
+	if err != nil {
+		return err
+	}
+	return history.Apply(sequence, &a)
+}
+
+// refused reads again and asks the table again: a refusal alone decides nothing.
+func (r *Runner) refused(ctx context.Context, h *held, err error) {
+	if !errors.Is(err, journal.ErrConflict) {
+		r.failed(ctx, h, err)
+		return
+	}
+	s, err := r.look(ctx, h.instance)
+	if err != nil {
+		r.failed(ctx, h, err)
+		return
+	}
+	if situation := s.situation(r.stream()); situation.Phase == engine.Running && situation.Holder == h.Wake.Wake {
+		r.drop(h) // somebody else claimed under the same wake: it is theirs to ack
+		return
+	}
+	r.act(ctx, h, s, engine.OlderUnknown)
+}
+
+// execute runs the code and follows what becomes of it. The order is always the same: append, project, ack.
+func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, code Code, slot *slot) {
+	x := execution.Start(ctx, execution.Config{
+		Settings: r.Settings, Store: r.Store, Instance: h.instance, Runner: r.ID, History: history, Wake: h.Wake.Wake,
+		Log: r.Log.With(logkey.Instance, h.instance.String(), logkey.Runner, r.ID),
+		Inputs: func(ctx context.Context, from uint64) ([]engine.Input, error) {
+			return r.inputs(ctx, h.instance, max(from, history.Incarnation))
+		},
+	}, func(ctx context.Context) (json.RawMessage, error) { return code(ctx, history.Create) })
+	r.enter(h.instance, x)
+	defer r.leave(h.instance, x)
+	defer context.AfterFunc(r.stopping, func() { r.release(x) })()
+	for {
+		switch e := <-x.Events(); e.Kind {
+		case execution.Finished:
+			testsignal.At(testsignal.RunnerAppended)
+			if err := r.announce(ctx, h.instance, e.Done); err != nil {
+				r.failed(ctx, h, err)
+				return
+			}
+			testsignal.At(testsignal.RunnerProjected)
+			r.ack(h)
+			return
+		case execution.Parked:
+			if r.park(ctx, h, history.Incarnation, x, e, slot) {
+				return
+			}
+		case execution.Revived:
+		case execution.Dropped:
+			r.dropped(ctx, h, e.Err)
+			return
+		}
+	}
+}
+
+// park projects a park, frees the slot, lingers and acks. It returns false if the code runs again.
+func (r *Runner) park(ctx context.Context, h *held, incarnation uint64, x *execution.Execution, e execution.Event, slot *slot) bool {
+	testsignal.At(testsignal.RunnerAppended)
+	if waitsForEvents(e.Park.Waits) {
+		inputs, err := r.inputs(ctx, h.instance, incarnation)
+		if err != nil {
+			x.Drop(err)
+			return false
+		}
+		if x.Older(e.Sequence, e.Park.Waits, inputs) && x.Reclaim() {
+			x.Deliver(inputs)
+			return false
+		}
+	}
+	if err := r.arm(ctx, h.instance, incarnation, e.Sequence, e.Park.Until); err != nil {
+		x.Drop(err)
+		return false
+	}
+	testsignal.At(testsignal.RunnerProjected)
+	slot.free()
+	r.lingers(+1)
+	defer r.lingers(-1)
+	linger := time.NewTimer(r.Linger)
+	defer linger.Stop()
+	select {
+	case again := <-x.Events():
+		if again.Kind == execution.Revived {
+			r.disarm(h.instance, e.Sequence, e.Park.Until)
+			return false
+		}
+		r.dropped(ctx, h, again.Err)
+		return true
+	case <-linger.C:
+	case <-r.stopping.Done():
+	}
+	if !x.Leave() {
+		return false
+	}
+	r.ack(h)
+	return true
+}
+
+func (r *Runner) lingers(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lingering += n
+	r.room.Broadcast()
+}
+
+func waitsForEvents(waits []protocol.Wait) bool {
+	return engine.Situation{Waits: waits}.WaitsForEvents()
+}
+
+// dropped ends an execution that has no outcome.
+func (r *Runner) dropped(ctx context.Context, h *held, err error) {
+	switch {
+	case errors.Is(err, execution.ErrReleased):
+		r.giveBack(h)
+	case errors.Is(err, execution.ErrSuperseded):
+		r.refused(ctx, h, journal.ErrConflict)
+	default:
+		r.failed(ctx, h, err)
+	}
+}
+
+// enter makes x the execution of the instance in this process; an older one, parked and lingering, is over.
+func (r *Runner) enter(instance protocol.Instance, x *execution.Execution) {
+	r.mu.Lock()
+	older := r.active[instance]
+	r.active[instance] = x
+	r.mu.Unlock()
+	if older != nil {
+		older.Drop(execution.ErrSuperseded)
+	}
+}
+
+func (r *Runner) leave(instance protocol.Instance, x *execution.Execution) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.active[instance] == x {
+		delete(r.active, instance)
+	}
+}

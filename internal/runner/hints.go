@@ -1,0 +1,96 @@
+package runner
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// listen subscribes to pokes and to questions about instances, until deaf is called.
+func (r *Runner) listen() (deaf func(), err error) {
+	pokes, err := r.nc.Subscribe(protocol.PokeSubject(r.Project), func(m *nats.Msg) { r.poked(m.Data) })
+	if err != nil {
+		return nil, fmt.Errorf("listen for pokes: %w", err)
+	}
+	asks, err := r.nc.QueueSubscribe(protocol.AskSubject(r.Project), "runners", func(m *nats.Msg) {
+		if !strings.HasPrefix(m.Reply, protocol.InboxPrefix) {
+			return // answered, it would be stored wherever the asker points
+		}
+		go r.answer(m) // bounded by answerWithin, and by the connection
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listen for questions: %w", err)
+	}
+	return func() {
+		// The connection may be gone; nothing depends on it.
+		_ = pokes.Unsubscribe()
+		_ = asks.Unsubscribe()
+	}, nil
+}
+
+// poke tells whoever executes the instance of the wake that it has input: a hint.
+func (r *Runner) poke(h *held) {
+	body, err := json.Marshal(protocol.Poke{
+		V: protocol.Version, Shard: h.instance.Shard, Workflow: h.instance.Workflow, ID: h.instance.ID, Input: h.Sequence,
+	})
+	if err == nil {
+		_ = r.nc.Publish(protocol.PokeSubject(r.Project), body)
+	}
+}
+
+func (r *Runner) poked(data []byte) {
+	var p protocol.Poke
+	if json.Unmarshal(data, &p) != nil {
+		return
+	}
+	r.mu.Lock()
+	x := r.active[protocol.Instance{Project: r.Project, Shard: p.Shard, Workflow: p.Workflow, ID: p.ID}]
+	r.mu.Unlock()
+	if x != nil {
+		go x.Refresh() // ends with the execution
+	}
+}
+
+// answerWithin bounds how long a question may take.
+const answerWithin = 5 * time.Second
+
+func (r *Runner) answer(m *nats.Msg) {
+	ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
+	defer cancel()
+	body, err := json.Marshal(r.status(ctx, m.Data))
+	if err != nil {
+		body, err = json.Marshal(protocol.Answer{V: protocol.Version, Error: protocol.NewFailure(err)})
+	}
+	if err == nil {
+		err = m.Respond(body)
+	}
+	if err != nil {
+		r.Log.WarnContext(ctx, "cannot answer a question about an instance", logkey.Error, err)
+	}
+}
+
+func (r *Runner) status(ctx context.Context, question []byte) protocol.Answer {
+	var ask protocol.Ask
+	if err := json.Unmarshal(question, &ask); err != nil {
+		return protocol.Answer{V: protocol.Version, Error: protocol.NewFailure(err)}
+	}
+	status, err := r.Status(ctx, ask.Workflow, ask.ID)
+	switch {
+	case errors.Is(err, journal.ErrNotFound):
+		return protocol.Answer{V: protocol.Version, Error: &protocol.Failure{
+			Name: protocol.FailureNotFound, Message: fmt.Sprintf("there is no instance %q of workflow %q", ask.ID, ask.Workflow),
+		}}
+	case err != nil:
+		return protocol.Answer{V: protocol.Version, Error: protocol.NewFailure(err)}
+	}
+	return protocol.Answer{V: protocol.Version, Status: &status}
+}

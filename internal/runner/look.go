@@ -1,0 +1,175 @@
+package runner
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// maxTogether bounds how many wakes one read serves: three subjects each, below the server's 1,024.
+const maxTogether = 256
+
+// decide reads and decides about wakes as they come until ctx ends, those that came together with one read.
+func (r *Runner) decide(ctx, work context.Context) {
+	for {
+		var together []*held
+		select {
+		case <-ctx.Done():
+			return
+		case h := <-r.incoming:
+			together = append(together, h)
+		}
+		for more := true; more && len(together) < maxTogether; {
+			select {
+			case h := <-r.incoming:
+				together = append(together, h)
+			default:
+				more = false
+			}
+		}
+		r.decideTogether(work, together)
+	}
+}
+
+func (r *Runner) decideTogether(ctx context.Context, wakes []*held) {
+	filters := make([]string, 0, 2*len(wakes))
+	for _, h := range wakes {
+		filters = append(filters, h.instance.CreateSubject(), h.instance.LogSubject())
+	}
+	batch, err := r.Store.LastOfMany(ctx, r.stream(), filters)
+	if err != nil {
+		for _, h := range wakes {
+			r.failed(ctx, h, err)
+		}
+		return
+	}
+	sights := map[protocol.Instance]*sight{}
+	var broken map[protocol.Instance]error
+	for _, m := range batch.Messages {
+		instance, class, err := protocol.ParseInstanceSubject(m.Subject)
+		if err != nil {
+			continue
+		}
+		if sights[instance] == nil {
+			sights[instance] = &sight{at: time.Now(), upTo: batch.UpTo}
+		}
+		if err := sights[instance].add(class, m); err != nil {
+			if broken == nil {
+				broken = map[protocol.Instance]error{}
+			}
+			broken[instance] = fmt.Errorf("%s: %w", m.Subject, err)
+		}
+	}
+	for _, h := range wakes {
+		if err := broken[h.instance]; err != nil {
+			r.failed(ctx, h, err)
+			continue
+		}
+		s := sights[h.instance]
+		if s == nil || s.upTo < h.reach() {
+			r.decideFromLeader(ctx, h)
+			continue
+		}
+		r.act(ctx, h, *s, engine.OlderUnknown)
+	}
+}
+
+// reach is the sequence that a read must include to count for the wake: its own, for a timer that of its park.
+func (h *held) reach() uint64 {
+	if h.Kind == engine.WakeDue {
+		return h.Park
+	}
+	return h.Sequence
+}
+
+// decideFromLeader decides about one wake from what the stream's leader holds.
+func (r *Runner) decideFromLeader(ctx context.Context, h *held) {
+	s, err := r.look(ctx, h.instance)
+	if err != nil {
+		r.failed(ctx, h, err)
+		return
+	}
+	r.act(ctx, h, s, engine.OlderUnknown)
+}
+
+// failed leaves a wake to be delivered again: nothing was decided about it.
+func (r *Runner) failed(ctx context.Context, h *held, err error) {
+	if ctx.Err() == nil {
+		r.Log.WarnContext(ctx, "cannot decide about a wake now", logkey.Instance, h.instance.String(),
+			logkey.Wake, h.Wake.Wake.String(), logkey.Error, err)
+	}
+	r.later(h, retryDelay)
+}
+
+// act does what the table says. What takes time or needs a slot goes into a goroutine of its own.
+func (r *Runner) act(ctx context.Context, h *held, s sight, older engine.Older) {
+	situation := s.situation(r.stream())
+	switch action := engine.Decide(situation, h.Wake, older, time.Now()); action {
+	case engine.Ack:
+		r.ack(h)
+	case engine.Keep:
+		r.later(h, time.Until(h.Due))
+	case engine.Poke:
+		r.poke(h)
+		r.ack(h)
+	case engine.Arm:
+		r.work.Go(func() { r.armAgain(ctx, h, situation) })
+	case engine.Project:
+		r.work.Go(func() { r.projectAgain(ctx, h, s) })
+	case engine.LookOlder:
+		r.work.Go(func() { r.lookOlder(ctx, h, s) })
+	case engine.Start, engine.Claim:
+		r.work.Go(func() { r.activate(ctx, h, s) })
+	}
+}
+
+func (r *Runner) armAgain(ctx context.Context, h *held, s engine.Situation) {
+	if err := r.arm(ctx, h.instance, s.Incarnation, s.Park, s.Until); err != nil {
+		r.failed(ctx, h, err)
+		return
+	}
+	r.ack(h)
+}
+
+func (r *Runner) projectAgain(ctx context.Context, h *held, s sight) {
+	history, err := r.load(ctx, h.instance, s)
+	if err != nil {
+		r.failed(ctx, h, err)
+		return
+	}
+	if done, ok := history.Done(); ok {
+		err = r.announce(ctx, h.instance, done)
+	}
+	if err != nil {
+		r.failed(ctx, h, err)
+		return
+	}
+	r.ack(h)
+}
+
+// lookOlder finds out whether an input older than the park is there that one of its waits would take.
+func (r *Runner) lookOlder(ctx context.Context, h *held, s sight) {
+	history, err := r.load(ctx, h.instance, s)
+	if err != nil {
+		r.failed(ctx, h, err)
+		return
+	}
+	inputs, err := r.inputs(ctx, h.instance, history.Incarnation)
+	if err != nil {
+		r.failed(ctx, h, err)
+		return
+	}
+	older := engine.OlderNone
+	if engine.NewMachine(history).WouldTake(history.Park, history.Waits, inputs) {
+		older = engine.OlderSome
+	}
+	if history.Tail != s.tailAt { // the log went on meanwhile: what was found may be about another park
+		r.decideFromLeader(ctx, h)
+		return
+	}
+	r.act(ctx, h, s, older)
+}

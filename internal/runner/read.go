@@ -1,0 +1,157 @@
+package runner
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// Reader reads the instances of a project: their logs, folded.
+type Reader struct {
+	Store   *journal.Store
+	Project string
+	Shards  int
+}
+
+func (r Reader) stream() string { return protocol.WorkflowsStream(r.Project) }
+
+// Status folds what the stream's leader holds of an instance. It returns journal.ErrNotFound if there is none.
+func (r Reader) Status(ctx context.Context, workflow, id string) (protocol.Status, error) {
+	instance := protocol.Instance{Project: r.Project, Shard: protocol.Shard(id, r.Shards), Workflow: workflow, ID: id}
+	s, err := r.look(ctx, instance)
+	if err != nil {
+		return protocol.Status{}, err
+	}
+	if s.created == 0 {
+		return protocol.Status{}, journal.ErrNotFound
+	}
+	history, err := r.load(ctx, instance, s)
+	if err != nil {
+		return protocol.Status{}, err
+	}
+	return history.Status(), nil
+}
+
+// sight is what one read of the stream showed of an instance.
+type sight struct {
+	created uint64
+	create  protocol.Create
+	tailAt  uint64
+	tail    *protocol.Append
+	upTo    uint64
+	at      time.Time
+}
+
+func (s sight) situation(stream string) engine.Situation {
+	return engine.Situate(stream, s.created, s.tailAt, s.tail)
+}
+
+func (s *sight) add(class protocol.Class, m journal.Message) error {
+	switch class {
+	case protocol.ClassCreate:
+		s.created = m.Sequence
+		return json.Unmarshal(m.Data, &s.create)
+	case protocol.ClassLog:
+		s.tailAt, s.tail = m.Sequence, &protocol.Append{}
+		if err := json.Unmarshal(m.Data, s.tail); err != nil {
+			return err
+		}
+		if s.tail.V > protocol.Version {
+			return engine.ErrNewer
+		}
+	}
+	return nil
+}
+
+// look reads create and tail of an instance from the leader. The create never changes, so that two reads are one state.
+func (r Reader) look(ctx context.Context, instance protocol.Instance) (sight, error) {
+	s := sight{at: time.Now()}
+	for _, part := range []struct {
+		class   protocol.Class
+		subject string
+	}{{protocol.ClassCreate, instance.CreateSubject()}, {protocol.ClassLog, instance.LogSubject()}} {
+		m, err := r.Store.Last(ctx, r.stream(), part.subject)
+		if errors.Is(err, journal.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return s, err
+		}
+		if err := s.add(part.class, *m); err != nil {
+			return s, fmt.Errorf("%s: %w", part.subject, err)
+		}
+	}
+	return s, nil
+}
+
+// pageSize is how many messages one read brings: a long read over scattered messages holds up appends.
+const pageSize = 16
+
+// load folds the whole log of an instance, at least up to the tail that s has seen.
+func (r Reader) load(ctx context.Context, instance protocol.Instance, s sight) (*engine.History, error) {
+	h := engine.NewHistory(r.stream(), s.created, s.create)
+	if s.tailAt == 0 {
+		return h, nil
+	}
+	err := r.read(ctx, instance.LogSubject(), s.created, s.tailAt, func(m *journal.Message) error {
+		var a protocol.Append
+		if err := json.Unmarshal(m.Data, &a); err != nil {
+			return fmt.Errorf("log of %s: entry %d: %w", instance, m.Sequence, err)
+		}
+		return h.Apply(m.Sequence, &a)
+	})
+	return h, err
+}
+
+// read pages through a subject from a sequence on. It goes to the leader for what a replica does not have: everything
+// up to reach, or with reach 0 everything there is.
+func (r Reader) read(ctx context.Context, subject string, from, reach uint64, each func(*journal.Message) error) error {
+	last := from - 1
+	for more := true; more; {
+		page, again, err := r.Store.Page(ctx, r.stream(), subject, last+1, pageSize)
+		if err != nil {
+			return err
+		}
+		for i := range page {
+			if err := each(&page[i]); err != nil {
+				return err
+			}
+			last = page[i].Sequence
+		}
+		more = again
+	}
+	for reach == 0 || last < reach {
+		m, err := r.Store.NextFromLeader(ctx, r.stream(), subject, last+1)
+		if errors.Is(err, journal.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := each(m); err != nil {
+			return err
+		}
+		last = m.Sequence
+	}
+	return nil
+}
+
+// inputs reads the events sent to an instance from a sequence on, as many as the leader has.
+func (r Reader) inputs(ctx context.Context, instance protocol.Instance, from uint64) ([]engine.Input, error) {
+	var all []engine.Input
+	err := r.read(ctx, instance.EventSubject(), from, 0, func(m *journal.Message) error {
+		var e protocol.Event
+		if err := json.Unmarshal(m.Data, &e); err != nil {
+			return fmt.Errorf("event %d of %s: %w", m.Sequence, instance, err)
+		}
+		all = append(all, engine.Input{Sequence: m.Sequence, ID: e.Input, Type: e.Type, Payload: e.Payload, Sent: e.Sent})
+		return nil
+	})
+	return all, err
+}

@@ -1,0 +1,211 @@
+package runner
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/skein-run/skein/internal/execution"
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// Code is a workflow function over its encoded params.
+type Code func(ctx context.Context, create protocol.Create) (json.RawMessage, error)
+
+// Config is what a runner needs.
+type Config struct {
+	execution.Settings
+	Reader
+	// Code holds the workflow functions by the names under which they are created.
+	Code map[string]Code
+	// Slots is how many instances execute at a time.
+	Slots int
+	// Grace is how long running bodies may take to finish at shutdown. Default 10 s.
+	Grace time.Duration
+	// Linger is how long a parked execution keeps its wake, so that its own branches can revive it. Default 1 s.
+	Linger time.Duration
+	JS     jetstream.JetStream
+	Log    *slog.Logger
+	// Ready is called when the runner takes work.
+	Ready func()
+}
+
+const (
+	// markEvery is how often held wakes are marked in progress: well below the consumers' ack_wait of 5 s.
+	markEvery = 1500 * time.Millisecond
+	// outOfTouch is how long executions go on without contact to the server. The log is cleaned on the promise that
+	// no runner comes back after longer.
+	outOfTouch = 10 * time.Minute
+	// deciders is how many reads are under way at a time.
+	deciders = 2
+	// retryDelay is how long a wake waits that this runner cannot serve now.
+	retryDelay = 5 * time.Second
+)
+
+// Runner serves a project. Make it with New.
+type Runner struct {
+	Config
+	ID    string
+	nc    *nats.Conn
+	slots chan struct{}
+	// incoming carries wakes to the goroutines that read and decide.
+	incoming chan *held
+	// stopping ends when the runner takes no more work, stopped when what it had is handed back.
+	stopping context.Context
+	work     sync.WaitGroup
+
+	mu     sync.Mutex
+	room   *sync.Cond
+	inHand map[protocol.Wake]*held
+	// lingering counts those in hand whose execution is parked: they need no room.
+	lingering int
+	active    map[protocol.Instance]*execution.Execution
+	warned    map[string]bool
+}
+
+// New makes a runner.
+func New(c Config) *Runner {
+	if c.Grace == 0 {
+		c.Grace = 10 * time.Second
+	}
+	if c.Linger == 0 {
+		c.Linger = time.Second
+	}
+	c.Settings = c.Settings.WithDefaults()
+	r := &Runner{
+		Config: c, ID: "runner-" + uuid.NewString()[:8], nc: c.Store.Conn(),
+		slots: make(chan struct{}, c.Slots), incoming: make(chan *held, 4*c.Slots),
+		inHand: map[protocol.Wake]*held{}, active: map[protocol.Instance]*execution.Execution{}, warned: map[string]bool{},
+	}
+	r.room = sync.NewCond(&r.mu)
+	return r
+}
+
+// Run serves until ctx ends; then it hands back what it holds and returns nil.
+func (r *Runner) Run(ctx context.Context) error {
+	stopping, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	r.stopping = stopping
+	deaf, err := r.listen()
+	if err != nil {
+		return err
+	}
+	defer deaf()
+	consumers, err := r.consumers(ctx)
+	if err != nil {
+		return err
+	}
+	// What is in hand is worked on, and marked, until it is handed back: beyond ctx.
+	work, endWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer endWork()
+	var marking errgroup.Group
+	marking.Go(func() error { r.mark(work); return nil })
+	front, fetching := errgroup.WithContext(stopping)
+	for _, c := range consumers {
+		front.Go(func() error { r.fetch(fetching, c); return nil })
+	}
+	for range deciders {
+		front.Go(func() error { r.decide(fetching, work); return nil })
+	}
+	front.Go(func() error { <-fetching.Done(); r.roomAgain(); return nil })
+	r.Log.InfoContext(ctx, "runner takes work", logkey.Runner, r.ID, logkey.Project, r.Project)
+	if r.Ready != nil {
+		r.Ready()
+	}
+	err = front.Wait()
+	deaf()
+	stop(execution.ErrReleased)
+	r.handBack(ctx)
+	endWork()
+	return errors.Join(err, marking.Wait())
+}
+
+// consumers finds the durable consumers of the project: they are made when it is registered.
+func (r *Runner) consumers(ctx context.Context) ([]jetstream.Consumer, error) {
+	var all []jetstream.Consumer
+	find := func(stream, name string) error {
+		c, err := r.JS.Consumer(ctx, stream, name)
+		if err != nil {
+			return fmt.Errorf("consumer %s of stream %s: %w", name, stream, err)
+		}
+		all = append(all, c)
+		return nil
+	}
+	for shard := range r.Shards {
+		if err := find(r.stream(), protocol.ConsumerWakes(shard)); err != nil {
+			return nil, err
+		}
+	}
+	return all, find(protocol.TimersStream(r.Project), protocol.ConsumerDue)
+}
+
+// handBack returns what nobody decided about, and waits until executions have released what they hold.
+func (r *Runner) handBack(ctx context.Context) {
+	r.mu.Lock()
+	executing := len(r.active)
+	r.mu.Unlock()
+	r.Log.InfoContext(ctx, "runner hands back its work", logkey.Runner, r.ID, "executing", executing)
+	for {
+		select {
+		case h := <-r.incoming:
+			r.giveBack(h)
+		default:
+			r.work.Wait()
+			return
+		}
+	}
+}
+
+// release gives an execution back at shutdown.
+func (r *Runner) release(x *execution.Execution) {
+	grace, cancel := context.WithTimeoutCause(context.Background(), r.Grace, execution.ErrReleased)
+	defer cancel()
+	x.Release(grace)
+}
+
+// mark tells the server that wakes are being worked on, and drops all work if there is no contact for too long.
+func (r *Runner) mark(ctx context.Context) {
+	ticker := time.NewTicker(markEvery)
+	defer ticker.Stop()
+	contact := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		r.mu.Lock()
+		wakes := make([]*held, 0, len(r.inHand))
+		for _, h := range r.inHand {
+			wakes = append(wakes, h)
+		}
+		r.mu.Unlock()
+		for _, h := range wakes {
+			h.inProgress()
+		}
+		if r.nc.FlushTimeout(markEvery) == nil {
+			contact = time.Now()
+		}
+		if time.Since(contact) > outOfTouch {
+			r.dropAll(execution.ErrOutOfTouch)
+		}
+	}
+}
+
+func (r *Runner) dropAll(cause error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, x := range r.active {
+		go x.Drop(cause)
+	}
+}

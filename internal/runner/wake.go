@@ -1,0 +1,191 @@
+package runner
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// held is a wake that this runner has and has not acked.
+type held struct {
+	engine.Wake
+	instance protocol.Instance
+	// again is set if the wake was delivered before: a log that is still empty may hide a lost run.
+	again bool
+
+	mu  sync.Mutex
+	msg jetstream.Msg // the newest delivery: its reply subject acks
+	end bool          // acked or given back: no more marks
+}
+
+func (h *held) inProgress() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.end {
+		_ = h.msg.InProgress() // a lost mark costs a redelivery, which the table handles
+	}
+}
+
+func (h *held) redelivered(msg jetstream.Msg) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.msg = msg
+	if !h.end {
+		_ = msg.InProgress()
+	}
+}
+
+// settle ends the holding by ack or nak. A lost ack costs a redelivery.
+func (h *held) settle(how func(jetstream.Msg) error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.end {
+		h.end = true
+		_ = how(h.msg)
+	}
+}
+
+// ack drops the wake: what it asked for is durable.
+func (r *Runner) ack(h *held) { r.settle(h, jetstream.Msg.Ack) }
+
+// later gives the wake back for a while.
+func (r *Runner) later(h *held, delay time.Duration) {
+	r.settle(h, func(m jetstream.Msg) error { return m.NakWithDelay(delay) })
+}
+
+// giveBack returns the wake at once; only at shutdown, when this runner will not take it again.
+func (r *Runner) giveBack(h *held) { r.settle(h, jetstream.Msg.Nak) }
+
+// drop forgets the wake without a word: somebody else works under it, or the server will deliver it again.
+func (r *Runner) drop(h *held) { r.settle(h, func(jetstream.Msg) error { return nil }) }
+
+func (r *Runner) settle(h *held, how func(jetstream.Msg) error) {
+	h.settle(how)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.inHand[h.Wake.Wake] == h {
+		delete(r.inHand, h.Wake.Wake)
+	}
+	r.room.Broadcast()
+}
+
+func (r *Runner) roomAgain() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.room.Broadcast()
+}
+
+// capacity bounds the wakes in hand: those that execute and as many that are decided about or wait for a slot.
+func (r *Runner) capacity() int { return 2 * r.Slots }
+
+// fetch takes wakes while there is room for them. What is fetched is read at once: a wake that ages in a buffer is
+// delivered to somebody else as well.
+func (r *Runner) fetch(ctx context.Context, consumer jetstream.Consumer) {
+	for failures := 0; ctx.Err() == nil; {
+		n := r.waitForRoom(ctx)
+		if n == 0 {
+			return
+		}
+		err := r.fetchBatch(ctx, consumer, n)
+		if err == nil {
+			failures = 0
+			continue
+		}
+		if failures++; failures == 3 {
+			r.Log.WarnContext(ctx, "cannot fetch wakes, trying again", logkey.Stream, consumer.CachedInfo().Stream, logkey.Error, err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(min(time.Duration(failures)*20*time.Millisecond, time.Second)):
+		}
+	}
+}
+
+func (r *Runner) waitForRoom(ctx context.Context) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for ctx.Err() == nil {
+		if n := r.capacity() - len(r.inHand) + r.lingering; n > 0 {
+			return n
+		}
+		r.room.Wait()
+	}
+	return 0
+}
+
+func (r *Runner) fetchBatch(ctx context.Context, consumer jetstream.Consumer, n int) error {
+	batch, err := consumer.Fetch(n, jetstream.FetchContext(ctx), jetstream.FetchHeartbeat(2*time.Second))
+	if err != nil {
+		return err
+	}
+	for msg := range batch.Messages() {
+		r.receive(ctx, msg)
+	}
+	if err := batch.Error(); err != nil && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return nil
+}
+
+// receive takes a delivery in hand. A wake that is in hand already only gets its new reply subject.
+func (r *Runner) receive(ctx context.Context, msg jetstream.Msg) {
+	h, err := read(msg)
+	if err != nil {
+		r.Log.ErrorContext(ctx, "a wake that cannot be read is left alone", logkey.Subject, msg.Subject(), logkey.Error, err)
+		_ = msg.NakWithDelay(time.Minute)
+		return
+	}
+	r.mu.Lock()
+	if known := r.inHand[h.Wake.Wake]; known != nil {
+		r.mu.Unlock()
+		known.redelivered(msg)
+		return
+	}
+	r.inHand[h.Wake.Wake] = h
+	r.mu.Unlock()
+	select {
+	case r.incoming <- h:
+	case <-r.stopping.Done():
+		r.giveBack(h)
+	}
+}
+
+// read makes a wake of a delivery.
+func read(msg jetstream.Msg) (*held, error) {
+	meta, err := msg.Metadata()
+	if err != nil {
+		return nil, err
+	}
+	h := &held{msg: msg, again: meta.NumDelivered > 1}
+	h.Wake.Wake = protocol.Wake{Stream: meta.Stream, Sequence: meta.Sequence.Stream}
+	if instance, park, err := protocol.ParseDueSubject(msg.Subject()); err == nil {
+		var t protocol.Timer
+		if err := json.Unmarshal(msg.Data(), &t); err != nil {
+			return nil, fmt.Errorf("timer: %w", err)
+		}
+		h.instance, h.Kind, h.Park, h.Incarnation, h.Due = instance, engine.WakeDue, park, t.Incarnation, t.Due
+		return h, nil
+	}
+	instance, class, err := protocol.ParseInstanceSubject(msg.Subject())
+	if err != nil {
+		return nil, err
+	}
+	h.instance, h.Kind = instance, engine.WakeCreate
+	if class == protocol.ClassEvent {
+		var e protocol.Event
+		if err := json.Unmarshal(msg.Data(), &e); err != nil {
+			return nil, fmt.Errorf("event: %w", err)
+		}
+		h.Kind, h.EventType = engine.WakeEvent, e.Type
+	}
+	return h, nil
+}

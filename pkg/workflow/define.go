@@ -1,0 +1,75 @@
+package workflow
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/skein-run/skein/internal/runner"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// Event is what a workflow function is started with.
+type Event[P any] struct {
+	// Payload is the params that the creator gave.
+	Payload P
+	// InstanceID and Workflow name the instance.
+	InstanceID string
+	Workflow   string
+	// Timestamp is when the instance was created. It is the same in every run.
+	Timestamp time.Time
+}
+
+// Definition is a workflow function with the class name under which skein.jsonc knows it. Make it with [Define].
+type Definition struct {
+	class string
+	code  runner.Code
+}
+
+// Class is the name that "class_name" in skein.jsonc refers to.
+func (d Definition) Class() string { return d.class }
+
+// Define makes a workflow of a function. Params and result travel as JSON.
+//
+// What the function returns ends the instance: a result as complete, an error (or panic) as errored. Params that do
+// not decode into P end it as errored, too.
+func Define[P, R any](class string, run func(ctx context.Context, event Event[P]) (R, error)) Definition {
+	code := func(ctx context.Context, create protocol.Create) (json.RawMessage, error) {
+		event := Event[P]{InstanceID: create.ID, Workflow: create.Workflow, Timestamp: create.Created}
+		if len(create.Params) > 0 {
+			if err := json.Unmarshal(create.Params, &event.Payload); err != nil {
+				return nil, &EncodingError{What: "params of " + create.Workflow, Err: err}
+			}
+		}
+		result, err := run(ctx, event)
+		if err != nil {
+			return nil, err
+		}
+		return encode(result, fmt.Sprintf("result of workflow %q", create.Workflow))
+	}
+	return Definition{class: class, code: code}
+}
+
+// encode turns a value into JSON within the size limit.
+func encode(v any, what string) (json.RawMessage, error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return nil, &EncodingError{What: what, Err: err}
+	}
+	if len(raw) > protocol.MaxPayload {
+		return nil, &SizeError{What: what, Size: len(raw), Limit: protocol.MaxPayload}
+	}
+	return raw, nil
+}
+
+func decode[T any](raw json.RawMessage, what string) (T, error) {
+	var v T
+	if len(raw) == 0 {
+		return v, nil
+	}
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return v, &EncodingError{What: what, Err: err}
+	}
+	return v, nil
+}

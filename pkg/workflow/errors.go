@@ -1,0 +1,221 @@
+package workflow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/internal/execution"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// Errors of calls that come from the wrong place or at the wrong time. Nothing is stored for them.
+var (
+	// ErrNoWorkflow is returned by a step whose context is not one of workflow code.
+	ErrNoWorkflow = execution.ErrNoWorkflow
+	// ErrNested is returned by a step that is called from the body of another.
+	ErrNested = execution.ErrNested
+	// ErrInFlight is returned by a step if another of the same name has not finished.
+	ErrInFlight = engine.ErrInFlight
+	// ErrAmbiguous is returned by a step whose name another branch of the same group uses as well: which came first
+	// would decide whose result is whose.
+	ErrAmbiguous = engine.ErrAmbiguous
+	// ErrNoProject is returned by a binding outside of an agent's turn and a workflow: use its In method.
+	ErrNoProject = errors.New("no project in this context: use In with an open project")
+	// ErrWouldBlock is returned by Result in an agent's turn: the turn would hold up the agent.
+	ErrWouldBlock = errors.New("waiting for a result would block the agent's turn")
+	// ErrExists is wrapped by [ExistsError].
+	ErrExists = errors.New("instance exists")
+	// ErrNotFound is wrapped by [NotFoundError].
+	ErrNotFound = errors.New("instance not found")
+	// ErrFinished is returned by SendEvent to an instance that has ended.
+	ErrFinished = errors.New("instance has ended")
+	// ErrNoTarget is wrapped by [NoTargetError].
+	ErrNoTarget = errors.New("no such workflow is registered")
+	// ErrOption is wrapped by [OptionError].
+	ErrOption = errors.New("invalid option")
+	// ErrTooLarge is wrapped by [SizeError].
+	ErrTooLarge = errors.New("value is too large")
+)
+
+// Failure is an error in the form in which it is stored: name, message, causes, details.
+type Failure = protocol.Failure
+
+// StepError is the outcome of a step that failed for good. It is the same in every run.
+type StepError struct {
+	Step string
+	*Failure
+}
+
+func (e *StepError) Error() string { return fmt.Sprintf("step %q: %s", e.Step, e.Message) }
+
+// Unwrap gives the stored failure.
+func (e *StepError) Unwrap() error { return e.Failure }
+
+// Is makes errors.Is(err, context.DeadlineExceeded) true for a timeout.
+func (e *StepError) Is(target error) bool { return isTimeout(e.Failure, target) }
+
+// TimeoutError is the outcome of a wait whose time ran out; errors.Is(err, context.DeadlineExceeded) holds.
+type TimeoutError struct {
+	Step string
+	*Failure
+}
+
+func (e *TimeoutError) Error() string { return fmt.Sprintf("wait %q: %s", e.Step, e.Message) }
+
+// Unwrap gives the stored failure.
+func (e *TimeoutError) Unwrap() error { return e.Failure }
+
+// Is makes errors.Is(err, context.DeadlineExceeded) true.
+func (e *TimeoutError) Is(target error) bool { return isTimeout(e.Failure, target) }
+
+// InstanceError is how an instance ended that did not complete.
+type InstanceError struct {
+	Workflow string
+	ID       string
+	*Failure
+}
+
+func (e *InstanceError) Error() string {
+	return fmt.Sprintf("instance %q of workflow %q failed: %s", e.ID, e.Workflow, e.Message)
+}
+
+// Unwrap gives the stored failure.
+func (e *InstanceError) Unwrap() error { return e.Failure }
+
+// Is makes errors.Is(err, context.DeadlineExceeded) true for a timeout.
+func (e *InstanceError) Is(target error) bool { return isTimeout(e.Failure, target) }
+
+func isTimeout(f *Failure, target error) bool {
+	return target == context.DeadlineExceeded && f.Name == protocol.FailureTimeout
+}
+
+// ExistsError refuses a create: an instance of this id exists.
+type ExistsError struct{ Workflow, ID string }
+
+func (e *ExistsError) Error() string {
+	return fmt.Sprintf("create instance %q of workflow %q: %v; choose another id, or get the one that is there", e.ID, e.Workflow, ErrExists)
+}
+
+// Unwrap makes errors.Is(err, ErrExists) true.
+func (e *ExistsError) Unwrap() error { return ErrExists }
+
+// NotFoundError says that there is no such instance.
+type NotFoundError struct{ Workflow, ID string }
+
+func (e *NotFoundError) Error() string {
+	return fmt.Sprintf("instance %q of workflow %q: %v", e.ID, e.Workflow, ErrNotFound)
+}
+
+// Unwrap makes errors.Is(err, ErrNotFound) true.
+func (e *NotFoundError) Unwrap() error { return ErrNotFound }
+
+// NoTargetError says that a binding leads to a project or workflow that nobody has registered.
+type NoTargetError struct {
+	Binding, Project, Workflow string
+	// Projects are the registered projects if Project is not among them, else Workflows those of the project.
+	Projects, Workflows []string
+}
+
+func (e *NoTargetError) Error() string {
+	if e.Workflows == nil && e.Projects != nil {
+		return fmt.Sprintf("binding %q: no project %q is registered, there %s; has one of its runners ever started?",
+			e.Binding, e.Project, listed("is", "are", e.Projects))
+	}
+	return fmt.Sprintf("binding %q: project %q has no workflow %q, there %s",
+		e.Binding, e.Project, e.Workflow, listed("is", "are", e.Workflows))
+}
+
+func listed(one, many string, names []string) string {
+	switch len(names) {
+	case 0:
+		return one + " none"
+	case 1:
+		return fmt.Sprintf("%s %q", one, names[0])
+	}
+	return many + ` "` + strings.Join(names, `", "`) + `"`
+}
+
+// Unwrap makes errors.Is(err, ErrNoTarget) true.
+func (e *NoTargetError) Unwrap() error { return ErrNoTarget }
+
+// ClassError says that skein.jsonc binds a workflow to another class than its project has registered for it.
+type ClassError struct{ Binding, Workflow, Want, Have string }
+
+func (e *ClassError) Error() string {
+	return fmt.Sprintf("binding %q: class_name is %q, but workflow %q is of class %q", e.Binding, e.Want, e.Workflow, e.Have)
+}
+
+// OptionError refuses the value of an option.
+type OptionError struct {
+	Option  string
+	Value   any
+	Allowed string
+}
+
+func (e *OptionError) Error() string {
+	return fmt.Sprintf("%v: %s is %v, allowed is %s", ErrOption, e.Option, e.Value, e.Allowed)
+}
+
+// Unwrap makes errors.Is(err, ErrOption) true.
+func (e *OptionError) Unwrap() error { return ErrOption }
+
+// SizeError says that a value is over the limit for one message. Store large values elsewhere and pass on where.
+type SizeError struct {
+	What        string
+	Size, Limit int
+}
+
+func (e *SizeError) Error() string {
+	return fmt.Sprintf("%s: %v: %d bytes as JSON, at most %d are allowed", e.What, ErrTooLarge, e.Size, e.Limit)
+}
+
+// Unwrap makes errors.Is(err, ErrTooLarge) true.
+func (e *SizeError) Unwrap() error { return ErrTooLarge }
+
+// Terminal is true: the same value would be too large again.
+func (e *SizeError) Terminal() bool { return true }
+
+// FailureName names the error when it is stored.
+func (e *SizeError) FailureName() string { return protocol.FailureEncoding }
+
+// EncodingError says that a value cannot travel as JSON.
+type EncodingError struct {
+	What string
+	Err  error
+}
+
+func (e *EncodingError) Error() string { return fmt.Sprintf("%s: %v", e.What, e.Err) }
+
+// Unwrap gives the error of encoding/json.
+func (e *EncodingError) Unwrap() error { return e.Err }
+
+// Terminal is true: the same value would fail again.
+func (e *EncodingError) Terminal() bool { return true }
+
+// FailureName names the error when it is stored.
+func (e *EncodingError) FailureName() string { return protocol.FailureEncoding }
+
+// NonRetryable marks an error of a step's body: the step fails at once, without further attempts.
+func NonRetryable(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &nonRetryable{err}
+}
+
+type nonRetryable struct{ error }
+
+func (e *nonRetryable) Unwrap() error  { return e.error }
+func (e *nonRetryable) Terminal() bool { return true }
+func (e *nonRetryable) FailureName() string {
+	if n, ok := errors.AsType[interface {
+		error
+		protocol.Named
+	}](e.error); ok {
+		return n.FailureName()
+	}
+	return "NonRetryableError"
+}

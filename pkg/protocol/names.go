@@ -95,6 +95,9 @@ func CheckProject(name string) error { return checkToken("project", name, MaxPro
 // CheckWorkflow reports whether name can be the name of a workflow.
 func CheckWorkflow(name string) error { return checkToken("workflow", name, MaxWorkflowName) }
 
+// CheckBinding reports whether name can be the name by which a project reaches a workflow.
+func CheckBinding(name string) error { return checkToken("binding", name, MaxWorkflowName) }
+
 // CheckInstance reports whether id can be the id of an instance.
 func CheckInstance(id string) error { return checkToken("instance id", id, MaxInstanceID) }
 

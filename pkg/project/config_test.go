@@ -1,0 +1,223 @@
+package project_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/skein-run/skein/internal/process"
+	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+const flightDesk = `// The project of the agents.
+{
+	"name": "flight-desk",
+	"workflows": [
+		{
+			"name": "EMAIL_WORKFLOW", /* there */
+			"class_name": "OnboardingWorkflow",
+			"script_name": "email-workflows",
+		},
+		{ "name": "refund", "binding": "REFUND", "class_name": "Refund" },
+		{ "name": "audit", "binding": "AUDIT", "class_name": "Audit", "script_name": "flight-desk" },
+	],
+	"nats_url": "nats://10.0.0.1:4222",
+	"slots": 64,
+	"shutdown_grace": "30s",
+}
+`
+
+func TestParse(t *testing.T) {
+	t.Parallel()
+	c, err := project.Parse("skein.jsonc", []byte(flightDesk))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []project.Workflow{
+		{Name: "EMAIL_WORKFLOW", Binding: "EMAIL_WORKFLOW", ClassName: "OnboardingWorkflow", ScriptName: "email-workflows"},
+		{Name: "refund", Binding: "REFUND", ClassName: "Refund"},
+		{Name: "audit", Binding: "AUDIT", ClassName: "Audit", ScriptName: "flight-desk"},
+	}
+	if c.Name != "flight-desk" || !slices.Equal(c.Workflows, want) {
+		t.Errorf("config is %+v", c)
+	}
+	if c.Settings != (project.Settings{NATSURL: "nats://10.0.0.1:4222", Slots: 64, ShutdownGrace: process.Duration(30 * time.Second)}) {
+		t.Errorf("settings are %+v", c.Settings)
+	}
+	if own := c.Own(); !slices.Equal(own, want[1:]) {
+		t.Errorf("own workflows are %+v", own)
+	}
+}
+
+func TestBinding(t *testing.T) {
+	t.Parallel()
+	c, err := project.Parse("skein.jsonc", []byte(flightDesk))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []project.Target{
+		{Binding: "EMAIL_WORKFLOW", Project: "email-workflows", Workflow: "EMAIL_WORKFLOW", Class: "OnboardingWorkflow"},
+		{Binding: "REFUND", Project: "flight-desk", Workflow: "refund", Class: "Refund"},
+		{Binding: "AUDIT", Project: "flight-desk", Workflow: "audit", Class: "Audit"},
+	} {
+		if got, err := c.Binding(want.Binding); err != nil || got != want {
+			t.Errorf("%s leads to %+v, error %v", want.Binding, got, err)
+		}
+	}
+	_, err = c.Binding("refund") // the name, but it has a binding
+	unknown, ok := errors.AsType[*project.UnknownBindingError](err)
+	if !ok || unknown.Binding != "refund" || !slices.Equal(unknown.Known, []string{"AUDIT", "EMAIL_WORKFLOW", "REFUND"}) {
+		t.Fatalf("error is %v", err)
+	}
+	if f := protocol.NewFailure(err); !f.Terminal || f.Name != "UnknownBindingError" || !strings.Contains(f.Message, `"AUDIT", "EMAIL_WORKFLOW"`) {
+		t.Errorf("stored as %+v", f)
+	}
+	// A configuration that was made in code, without the defaults of a file.
+	made := project.Config{Name: "a", Workflows: []project.Workflow{{Name: "w", ClassName: "W"}}}
+	if got, err := made.Binding("w"); err != nil || got.Project != "a" {
+		t.Errorf("w leads to %+v, error %v", got, err)
+	}
+}
+
+// Every row has one fault, at the place marked by «».
+func TestFaultsAreLocated(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ name, file, want string }{
+		{"empty file", `«»`, "unexpected EOF"},
+		{"cut off", "{\n\t\"name\": \"a\",«»", "unexpected EOF"},
+		{"missing comma", "{\n  \"name\": \"a\"\n  «»\"slots\": 1\n}", "invalid character"},
+		{"open comment", "{ «»/* \"name\": \"a\" }", "comment"},
+		{"bare word", "{ \"name\": «»a }", "invalid"},
+		{"second value", "{ \"name\": \"a\" }\n«»{}", "after top-level value"},
+		{"not an object", `«»["name"]`, "want an object, found an array"},
+		{"no name", `«»{}`, "name: invalid name: project is empty"},
+		{"empty name", `{ "name": «»"" }`, "name: is empty"},
+		{"bad name", "{\n  // who\n  \"name\": «»\"my project\"\n}", `name: invalid name: project "my project"`},
+		{"name of a wrong type", `{ "name": «»12 }`, "name: want a string, found a number"},
+		{"null", `{ "name": «»null }`, "name: want a string, found null"},
+		{"unknown field", "{ \"name\": \"a\",\n«»\"colour\": \"red\" }", `unknown field "colour"; there are name, workflows, nats_url`},
+		{"field in another case", `{ «»"Name": "a" }`, `unknown field "Name"`},
+		{"field twice", "{ \"name\": \"a\",\n  «»\"name\": \"b\" }", "name: stands here a second time"},
+		{"after tabs and comments", "/* ä */ { \"name\": \"a\", // first\r\n\t\t«»\"x\": 1 }", `unknown field "x"`},
+		{"workflows no array", `{ "name": "a", "workflows": «»{} }`, "workflows: want an array, found an object"},
+		{"workflow no object", `{ "name": "a", "workflows": [ «»"w" ] }`, "workflows[0]: want an object, found a string"},
+		{"unknown field of a workflow", "{ \"name\": \"a\", \"workflows\": [\n\t{ \"name\": \"w\", \"class_name\": \"W\" },\n\t{ \"name\": \"v\", «»\"class\": \"V\" } ] }",
+			`workflows[1]: unknown field "class"; there are name, binding, class_name, script_name`},
+		{"workflow's field of a wrong type", `{ "name": "a", "workflows": [ { "name": "w", "class_name": «»true } ] }`, "workflows[0].class_name: want a string, found a boolean"},
+		{"workflow without name", `{ "name": "a", "workflows": [ «»{ "class_name": "W" } ] }`, "workflows[0].name: invalid name: workflow is empty"},
+		{"workflow without class", `{ "name": "a", "workflows": [ «»{ "name": "w" } ] }`, "workflows[0].class_name: invalid name: class is empty"},
+		{"bad workflow name", `{ "name": "a", "workflows": [ { "name": "v", "class_name": "V" }, { "name": «»"w.x", "class_name": "W" } ] }`, `workflows[1].name: invalid name: workflow "w.x"`},
+		{"bad script name", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "script_name": «»"-b" } ] }`, `workflows[0].script_name: invalid name: project "-b"`},
+		{"bad binding", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "binding": «»"W W" } ] }`, `workflows[0].binding: invalid name: binding "W W"`},
+		{"same binding", `{ "name": "a", "workflows": [ { "name": "w", "binding": "B", "class_name": "W" }, { "name": "v", "binding": «»"B", "class_name": "V" } ] }`,
+			`workflows[1].binding: binding "B" is that of workflows[0] already`},
+		{"name is another's binding", `{ "name": "a", "workflows": [ { "name": "w", "binding": "v", "class_name": "W" }, { "name": «»"v", "class_name": "V" } ] }`,
+			`workflows[1].name: binding "v" is that of workflows[0] already`},
+		{"own workflow twice", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W" }, { "name": «»"w", "binding": "B", "class_name": "V", "script_name": "a" } ] }`,
+			`workflows[1].name: workflow "w" of this project is defined by workflows[0] already`},
+		{"setting of a wrong type", `{ "name": "a", "slots": «»"8" }`, "slots: want a number, found a string"},
+		{"number for a text setting", `{ "name": "a", "shutdown_grace": «»10 }`, "shutdown_grace: want a string, found a number"},
+		{"bad setting", "{ \"name\": \"a\",\n \"slots\": «»0 }", `slots: "0": allowed is 1 to 10000`},
+		{"bad url", `{ "name": "a", "nats_url": «»"http://me:secret@x" }`, `nats_url: "http://***@x": allowed is nats://`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			before, _, ok := strings.Cut(row.file, "«»")
+			if !ok {
+				t.Fatal("no mark")
+			}
+			lines := strings.Split(before, "\n")
+			line, column := len(lines), len(lines[len(lines)-1])+1
+			_, err := project.Parse("dir/skein.jsonc", []byte(strings.Replace(row.file, "«»", "", 1)))
+			e, ok := errors.AsType[*project.ConfigError](err)
+			if !ok {
+				t.Fatalf("error is %v", err)
+			}
+			if e.Line != line || e.Column != column || e.File != "dir/skein.jsonc" {
+				t.Errorf("the fault is at %d:%d, reported is: %v", line, column, err)
+			}
+			if !strings.Contains(err.Error(), row.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("error is %v, want one with %q", err, row.want)
+			}
+		})
+	}
+}
+
+func TestMessageIsWhatEditorsUnderstand(t *testing.T) {
+	t.Parallel()
+	_, err := project.Parse("skein.jsonc", []byte("{\n  \"name\": \"a\",\n  \"slots\": 0,\n  \"workflow\": []\n}"))
+	const want = `skein.jsonc:3:12: slots: "0": allowed is 1 to 10000
+skein.jsonc:4:3: unknown field "workflow"; there are name, workflows, nats_url, nats_creds, health_addr, log_level, log_format, shutdown_grace, replicas, slots, http_addr`
+	if err == nil || err.Error() != want {
+		t.Errorf("error is\n%v\nwant\n%s", err, want)
+	}
+}
+
+func TestSeveralWorkflowsOfOneForeignName(t *testing.T) {
+	t.Parallel()
+	// Names must differ only within this project.
+	_, err := project.Parse("f", []byte(`{ "name": "a", "workflows": [
+		{ "name": "w", "class_name": "W" },
+		{ "name": "w", "binding": "B", "class_name": "W", "script_name": "b" },
+		{ "name": "w", "binding": "C", "class_name": "W", "script_name": "c" } ] }`))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestValidateWithoutFile(t *testing.T) {
+	t.Parallel()
+	c := project.Config{Name: "a", Workflows: []project.Workflow{{Name: "w", ClassName: "W"}, {Name: "w x"}}}
+	err := c.Validate()
+	for _, want := range []string{`workflows[1].name: invalid name: workflow "w x"`, "workflows[1].class_name: invalid name: class is empty"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is missing in: %v", want, err)
+		}
+	}
+	if !errors.Is(err, protocol.ErrName) {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "skein.jsonc")
+	_, err := project.Load(path)
+	if !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error is %v", err)
+	}
+	var said strings.Builder
+	process.Report(&said, err)
+	if !strings.Contains(said.String(), path) || !strings.Contains(said.String(), "next: create it") {
+		t.Errorf("report is %s", said.String())
+	}
+	if err := os.WriteFile(path, []byte(flightDesk), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := project.Load(path); err != nil || c.Name != "flight-desk" {
+		t.Errorf("config %+v, error %v", c, err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(flightDesk))
+	f.Add([]byte(`{ "name": "a", "workflows": [ { "name": 1 }, [], null ], "slots": {}, "slots": 1e9 }`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := project.Parse("f", data)
+		if err != nil {
+			e, ok := errors.AsType[*project.ConfigError](err)
+			if !ok || e.Line < 1 || e.Column < 1 {
+				t.Fatalf("fault without place: %v", err)
+			}
+			return
+		}
+		if err := c.Validate(); err != nil {
+			t.Fatalf("parsed but not valid: %v", err)
+		}
+	})
+}

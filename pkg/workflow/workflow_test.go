@@ -55,7 +55,7 @@ func (b *bench) serve(settings execution.Settings, definitions ...Definition) (s
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	r := runner.New(runner.Config{
-		Settings: settings, Reader: b.reader(), Code: code, Slots: 16, Grace: time.Second, Linger: 50 * time.Millisecond,
+		Settings: settings, Reader: b.reader(), Code: code, Slots: 128, Grace: time.Second, Linger: 50 * time.Millisecond,
 		JS: b.js, Log: slog.New(slog.NewTextHandler(b.t.Output(), nil)),
 	})
 	go func() { done <- r.Run(ctx) }()

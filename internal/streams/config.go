@@ -32,6 +32,8 @@ func workflowsConfig(project string) jetstream.StreamConfig {
 	c := baseStream(protocol.WorkflowsStream(project), protocol.WorkflowSubjects(project))
 	c.Retention = jetstream.LimitsPolicy
 	c.DenyDelete = true
+	source, destination := protocol.DoneRepublish(project)
+	c.RePublish = &jetstream.RePublish{Source: source, Destination: destination}
 	return c
 }
 

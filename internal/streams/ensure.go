@@ -90,6 +90,7 @@ func streamSettings(c jetstream.StreamConfig) []setting {
 		{"mirror", present(c.Mirror != nil)},
 		{"sources", present(len(c.Sources) > 0)},
 		{"subject_transform", present(c.SubjectTransform != nil)},
+		{"republish", republish(c.RePublish)},
 	}
 }
 
@@ -119,6 +120,13 @@ func age(d time.Duration) string {
 		return "unlimited"
 	}
 	return d.String()
+}
+
+func republish(r *jetstream.RePublish) string {
+	if r == nil {
+		return "not set"
+	}
+	return r.Source + " to " + r.Destination
 }
 
 func present(b bool) string {

@@ -327,6 +327,11 @@ func (i Instance) LogSubject() string { return i.subject("log") }
 // DoneSubject announces the end of the instance.
 func (i Instance) DoneSubject() string { return i.subject("done") }
 
+// EndedSubject tells of the same once it is stored: it is not, as the done subject is, heard before.
+func (i Instance) EndedSubject() string {
+	return "ended." + i.Project + "." + strconv.Itoa(i.Shard) + "." + i.Workflow + "." + i.ID
+}
+
 // TimerSubject holds the timer of one park. The park's log sequence is part of the name, so that no late writer can
 // touch the timer of a newer park.
 func (i Instance) TimerSubject(park uint64) string { return i.timer(park, "at") }
@@ -415,6 +420,11 @@ func WorkflowSubjects(project string) string { return "wf." + project + ".>" }
 // make it slow once it lags.
 func InputSubjects(project string, shard int) string {
 	return "wf." + project + "." + strconv.Itoa(shard) + ".in.>"
+}
+
+// DoneRepublish is what the WORKFLOWS stream repeats to core subscribers after storing it, and where (EndedSubject).
+func DoneRepublish(project string) (source, destination string) {
+	return "wf." + project + ".*.done.*.*", "ended." + project + ".{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}"
 }
 
 // TimerSubjects is everything on the TIMERS stream of a project.

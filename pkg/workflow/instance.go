@@ -128,7 +128,7 @@ const (
 // await waits for the announcement of the end. What is heard is a hint; what the leader holds counts.
 func (i *Instance[R]) await(ctx context.Context) (*protocol.Done, error) {
 	hints := make(chan *nats.Msg, 8)
-	sub, err := i.project.NC.ChanSubscribe(i.at.DoneSubject(), hints)
+	sub, err := i.project.NC.ChanSubscribe(i.at.EndedSubject(), hints)
 	if err != nil {
 		return nil, err
 	}

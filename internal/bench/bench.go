@@ -1,0 +1,216 @@
+// Package bench measures what a user of workflows feels: the time from create to result, and how many instances
+// complete per second, with server, runner and client as processes of their own.
+//
+// It must never report a figure of a run in which an instance failed or was lost.
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"runtime"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/workflow"
+)
+
+// Params start one instance of the measured workflow.
+type Params struct {
+	Steps int `json:"steps"`
+}
+
+// binding and class of the measured workflow.
+const (
+	projectName = "bench"
+	bindingName = "STEPS"
+	className   = "Steps"
+)
+
+// steps is the measured workflow: steps whose bodies do nothing, each waiting for the one before.
+func steps(ctx context.Context, event workflow.Event[Params]) (int, error) {
+	sum := 0
+	for i := range event.Payload.Steps {
+		n, err := workflow.Do(ctx, fmt.Sprintf("step %d", i+1), func(context.Context) (int, error) { return sum + 1, nil })
+		if err != nil {
+			return 0, err
+		}
+		sum = n
+	}
+	return sum, nil
+}
+
+func config(url string) project.Config {
+	c := project.Config{Name: projectName, Workflows: []project.Workflow{{Name: bindingName, ClassName: className}}}
+	c.Settings.NATSURL = url
+	c.Settings.LogLevel = "warn"
+	return c
+}
+
+// Report is the outcome of a measurement.
+type Report struct {
+	Benchmark string  `json:"benchmark"`
+	Setup     string  `json:"setup"`
+	Go        string  `json:"go"`
+	CPUs      int     `json:"cpus"`
+	Steps     int     `json:"steps"`
+	InFlight  int     `json:"in_flight"`
+	Completed int     `json:"completed"`
+	Seconds   float64 `json:"seconds"`
+	PerSecond float64 `json:"completed_per_second"`
+	// P50 to Max are milliseconds from before the create to after the result.
+	P50 float64 `json:"p50_ms"`
+	P90 float64 `json:"p90_ms"`
+	P99 float64 `json:"p99_ms"`
+	Max float64 `json:"max_ms"`
+}
+
+// load is one measurement.
+type load struct {
+	name     string
+	steps    int
+	inFlight int
+	warmUp   time.Duration
+	duration time.Duration
+}
+
+// run keeps inFlight instances going for the duration and measures those that began after the warm-up.
+func (l load) run(ctx context.Context, url string) (Report, error) {
+	p, err := project.Open(ctx, config(url))
+	if err != nil {
+		return Report{}, err
+	}
+	defer p.Close()
+	binding := workflow.Bind[Params, int](bindingName).In(p)
+	begin := time.Now().Add(l.warmUp)
+	end := begin.Add(l.duration)
+	took := make([][]time.Duration, l.inFlight)
+	group, ctx := errgroup.WithContext(ctx)
+	for i := range took {
+		group.Go(func() error {
+			for time.Now().Before(end) {
+				start := time.Now()
+				if err := one(ctx, binding, l.steps); err != nil {
+					return err
+				}
+				if start.After(begin) {
+					took[i] = append(took[i], time.Since(start))
+				}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return Report{}, fmt.Errorf("%s: %w", l.name, err)
+	}
+	return l.report(time.Since(begin), slices.Concat(took...)), nil
+}
+
+func one(ctx context.Context, binding workflow.Bound[Params, int], steps int) error {
+	instance, err := binding.Create(ctx, Params{Steps: steps})
+	if err != nil {
+		return err
+	}
+	result, err := instance.Result(ctx)
+	if err != nil {
+		return err
+	}
+	if result != steps {
+		return fmt.Errorf("instance %s ended with %d, want %d", instance.ID(), result, steps)
+	}
+	return nil
+}
+
+func (l load) report(took time.Duration, each []time.Duration) Report {
+	slices.Sort(each)
+	return Report{
+		Benchmark: l.name, Setup: "server, runner and client as three processes, TCP on loopback, one NATS server, file store, default sync",
+		Go: runtime.Version(), CPUs: runtime.NumCPU(), Steps: l.steps, InFlight: l.inFlight, Completed: len(each),
+		Seconds: took.Seconds(), PerSecond: float64(len(each)) / took.Seconds(),
+		P50: quantile(each, 0.5), P90: quantile(each, 0.9), P99: quantile(each, 0.99), Max: quantile(each, 1),
+	}
+}
+
+// quantile is the q-th quantile of sorted durations in milliseconds, rounded to microseconds.
+func quantile(sorted []time.Duration, q float64) float64 {
+	if len(sorted) == 0 {
+		return 0
+	}
+	i := min(int(q*float64(len(sorted))), len(sorted)-1)
+	return math.Round(float64(sorted[i])/float64(time.Microsecond)) / 1000
+}
+
+func (r Report) print(w io.Writer, output string) error {
+	if output == "json" {
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(r)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "benchmark\t%s\n", r.Benchmark)
+	fmt.Fprintf(t, "setup\t%s\n", r.Setup)
+	fmt.Fprintf(t, "machine\t%d CPUs, %s\n", r.CPUs, r.Go)
+	fmt.Fprintf(t, "load\t%d steps, %d in flight\n", r.Steps, r.InFlight)
+	fmt.Fprintf(t, "completed\t%d in %.1f s\n", r.Completed, r.Seconds)
+	fmt.Fprintf(t, "throughput\t%.0f completed/s\n", r.PerSecond)
+	fmt.Fprintf(t, "create to result\tp50 %.2f ms, p90 %.2f ms, p99 %.2f ms, max %.2f ms\n", r.P50, r.P90, r.P99, r.Max)
+	return t.Flush()
+}
+
+// Command is `skein bench`.
+func Command() *cobra.Command {
+	cmd := &cobra.Command{Use: "bench", Short: "Measure latency and throughput of workflows on this machine"}
+	cmd.AddCommand(
+		measure(load{name: "latency", steps: 10, inFlight: 1}, "Time from create to result, one instance at a time"),
+		measure(load{name: "throughput", steps: 5, inFlight: 64}, "Completed instances per second"),
+		serverCommand(), runnerCommand(),
+	)
+	return cmd
+}
+
+func measure(l load, short string) *cobra.Command {
+	var output, url string
+	cmd := &cobra.Command{
+		Use: l.name, Short: short, Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := l.validate(output); err != nil {
+				return err
+			}
+			report, err := withProcesses(cmd, url, func(ctx context.Context, url string) (Report, error) { return l.run(ctx, url) })
+			if err != nil {
+				return err
+			}
+			return report.print(cmd.OutOrStdout(), output)
+		},
+	}
+	cmd.Flags().IntVar(&l.steps, "steps", l.steps, "steps of one instance")
+	cmd.Flags().IntVar(&l.inFlight, "in-flight", l.inFlight, "instances under way at a time")
+	cmd.Flags().DurationVar(&l.duration, "duration", 10*time.Second, "how long to measure")
+	cmd.Flags().DurationVar(&l.warmUp, "warm-up", 2*time.Second, "how long to run before measuring")
+	cmd.Flags().StringVar(&url, "nats-url", "", "measure on this NATS server instead of one that is started for it")
+	cmd.Flags().StringVar(&output, "output", "text", "text or json")
+	return cmd
+}
+
+func (l load) validate(output string) error {
+	switch {
+	case l.steps < 1 || l.steps > 1000:
+		return fmt.Errorf("--steps: %d: allowed is 1 to 1000", l.steps)
+	case l.inFlight < 1 || l.inFlight > 10_000:
+		return fmt.Errorf("--in-flight: %d: allowed is 1 to 10000", l.inFlight)
+	case l.duration <= 0 || l.duration > time.Hour:
+		return fmt.Errorf("--duration: %v: allowed is more than 0 and at most 1h", l.duration)
+	case l.warmUp < 0 || l.warmUp > time.Hour:
+		return fmt.Errorf("--warm-up: %v: allowed is 0 to 1h", l.warmUp)
+	case output != "text" && output != "json":
+		return fmt.Errorf("--output: %q: allowed is text or json", output)
+	}
+	return nil
+}

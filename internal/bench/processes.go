@@ -1,0 +1,139 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/spf13/cobra"
+
+	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/workflow"
+)
+
+// readyWithin is how long a started process may take to say that it is ready.
+const readyWithin = 20 * time.Second
+
+// withProcesses runs measure with a server and a runner of their own beside it.
+func withProcesses(cmd *cobra.Command, url string, measure func(ctx context.Context, url string) (Report, error)) (r Report, err error) {
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if url == "" {
+		dir, err := os.MkdirTemp("", "skein-bench-")
+		if err != nil {
+			return r, err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+		server, ready, err := start(ctx, cmd, "server", "--data", dir)
+		if err != nil {
+			return r, err
+		}
+		defer end(server)
+		url = ready
+	}
+	runner, _, err := start(ctx, cmd, "runner", "--nats-url", url)
+	if err != nil {
+		return r, err
+	}
+	defer end(runner)
+	fmt.Fprintln(cmd.ErrOrStderr(), "measuring ...")
+	return measure(ctx, url)
+}
+
+// start runs a hidden command of this program as a process and waits for its line "ready <what>".
+func start(ctx context.Context, cmd *cobra.Command, args ...string) (*exec.Cmd, string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, "", err
+	}
+	child := exec.CommandContext(ctx, self, append([]string{"bench"}, args...)...)
+	child.Cancel = func() error { return child.Process.Signal(syscall.SIGTERM) }
+	child.Stderr = cmd.ErrOrStderr()
+	out, err := child.StdoutPipe()
+	if err != nil {
+		return nil, "", err
+	}
+	if err := child.Start(); err != nil {
+		return nil, "", fmt.Errorf("start the bench %s: %w", args[0], err)
+	}
+	ready := make(chan string, 1)
+	go func() { // ends with the child's output
+		defer close(ready)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			if what, ok := strings.CutPrefix(lines.Text(), "ready "); ok {
+				ready <- what
+			}
+		}
+	}()
+	select {
+	case what, ok := <-ready:
+		if ok {
+			return child, what, nil
+		}
+		err = errors.New("it ended")
+	case <-time.After(readyWithin):
+		err = fmt.Errorf("not ready after %v", readyWithin)
+	}
+	end(child)
+	return nil, "", fmt.Errorf("start the bench %s: %w", args[0], err)
+}
+
+func end(child *exec.Cmd) {
+	_ = child.Process.Signal(syscall.SIGTERM)
+	_ = child.Wait()
+}
+
+func serverCommand() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{Use: "server", Hidden: true, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		s, err := server.NewServer(&server.Options{
+			ServerName: "bench", Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true,
+		})
+		if err != nil {
+			return err
+		}
+		s.Start()
+		if !s.ReadyForConnections(readyWithin) {
+			return errors.New("the NATS server does not start")
+		}
+		fmt.Fprintln(cmd.OutOrStdout(), "ready", s.ClientURL())
+		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		<-ctx.Done()
+		s.Shutdown()
+		s.WaitForShutdown()
+		return nil
+	}}
+	cmd.Flags().StringVar(&dir, "data", "", "store directory")
+	return cmd
+}
+
+func runnerCommand() *cobra.Command {
+	var url string
+	cmd := &cobra.Command{Use: "runner", Hidden: true, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		p, err := project.Open(ctx, config(url))
+		if err != nil {
+			return err
+		}
+		defer p.Close()
+		go func() { // ends with the process
+			for !p.IsReady() {
+				time.Sleep(5 * time.Millisecond)
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "ready runner")
+		}()
+		return project.Run(ctx, p, workflow.Runner(workflow.Define(className, steps)))
+	}}
+	cmd.Flags().StringVar(&url, "nats-url", "", "server")
+	return cmd
+}

@@ -60,6 +60,10 @@ func (r *Runner) activate(ctx context.Context, h *held, s sight) {
 		r.decideFromLeader(ctx, h)
 		return
 	}
+	if h.again && left.Tail > 0 && left.Phase == engine.Running && r.executedElsewhere(ctx, h) {
+		r.drop(h)
+		return
+	}
 	if left.Tail > 0 || h.again {
 		if err := r.claim(ctx, h, history); err != nil {
 			r.refused(ctx, h, err)

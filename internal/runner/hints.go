@@ -17,7 +17,7 @@ import (
 
 // listen subscribes to pokes and to questions about instances, until deaf is called.
 func (r *Runner) listen() (deaf func(), err error) {
-	pokes, err := r.nc.Subscribe(protocol.PokeSubject(r.Project), func(m *nats.Msg) { r.poked(m.Data) })
+	pokes, err := r.nc.Subscribe(protocol.PokeSubject(r.Project), r.poked)
 	if err != nil {
 		return nil, fmt.Errorf("listen for pokes: %w", err)
 	}
@@ -47,17 +47,49 @@ func (r *Runner) poke(h *held) {
 	}
 }
 
-func (r *Runner) poked(data []byte) {
+func (r *Runner) poked(m *nats.Msg) {
 	var p protocol.Poke
-	if json.Unmarshal(data, &p) != nil {
+	if json.Unmarshal(m.Data, &p) != nil {
 		return
 	}
 	r.mu.Lock()
 	x := r.active[protocol.Instance{Project: r.Project, Shard: p.Shard, Workflow: p.Workflow, ID: p.ID}]
 	r.mu.Unlock()
-	if x != nil {
+	switch {
+	case x == nil:
+	case p.Wake == nil:
 		go x.Refresh() // ends with the execution
+	case x.Wake == *p.Wake && strings.HasPrefix(m.Reply, protocol.InboxPrefix):
+		r.markNow(x.Wake)
+		_ = m.Respond(nil) // unheard, the asker claims, and this execution is refused
 	}
+}
+
+func (r *Runner) markNow(wake protocol.Wake) {
+	r.mu.Lock()
+	h := r.inHand[wake]
+	r.mu.Unlock()
+	if h != nil {
+		h.inProgress()
+	}
+}
+
+// answerSoon is how long a runner that executes an instance may take to say so.
+const answerSoon = 200 * time.Millisecond
+
+// executedElsewhere asks whether a healthy runner executes the instance under this very wake: then the wake came again
+// only because its marks were lost, as when a server's leader changes. Silence costs a repeated body at worst.
+func (r *Runner) executedElsewhere(ctx context.Context, h *held) bool {
+	body, err := json.Marshal(protocol.Poke{
+		V: protocol.Version, Shard: h.instance.Shard, Workflow: h.instance.Workflow, ID: h.instance.ID, Wake: &h.Wake.Wake,
+	})
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerSoon)
+	defer cancel()
+	_, err = r.nc.RequestWithContext(ctx, protocol.PokeSubject(r.Project), body)
+	return err == nil
 }
 
 // answerWithin bounds how long a question may take.

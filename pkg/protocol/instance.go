@@ -259,7 +259,9 @@ type Poke struct {
 	Shard    int    `json:"shard"`
 	Workflow string `json:"workflow"`
 	ID       string `json:"id"`
-	Input    uint64 `json:"input"`
+	Input    uint64 `json:"input,omitempty"`
+	// Wake asks who executes the instance under it: that runner answers, the others are silent.
+	Wake *Wake `json:"wake,omitempty"`
 }
 
 // Ask is a request for the status of an instance, Answer what a runner of its project says.

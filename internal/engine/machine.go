@@ -77,7 +77,7 @@ type Branch struct {
 	parent  *Branch
 	path    string
 	born    uint64
-	joined  bool
+	joined  uint64 // moment of the join, 0 before
 	groups  int
 	members int
 }
@@ -99,7 +99,10 @@ func (m *Machine) NextGroup(b *Branch) int {
 }
 
 // Join ends a branch: what its parent calls from now on comes after it.
-func (m *Machine) Join(b *Branch) { b.joined = true }
+func (m *Machine) Join(b *Branch) {
+	m.tick++
+	b.joined = m.tick
+}
 
 func (b *Branch) within(other *Branch) bool {
 	for x := b; x != nil; x = x.parent {
@@ -110,24 +113,24 @@ func (b *Branch) within(other *Branch) bool {
 	return false
 }
 
-// before reports whether a use by branch u at moment at comes before anything that b calls now, in every run.
+// before reports whether a use by branch u at moment at comes before anything that b calls now, in every run: the use
+// came before the fork of the line that b is on, or all branches from u up to that line are joined and, unless b is
+// the one who joined them, were so before the fork of its line.
 func (u *Branch) before(at uint64, b *Branch) bool {
-	if u == b {
+	x := u
+	for ; !b.within(x); x = x.parent {
+		if x.joined == 0 || x.parent == nil {
+			return false
+		}
+		at = max(at, x.joined)
+	}
+	if x == b {
 		return true
 	}
-	if b.within(u) { // u forked b or one of its parents: before only if the use came before the fork
-		x := b
-		for x.parent != u {
-			x = x.parent
-		}
-		return at <= x.born
+	for b.parent != x {
+		b = b.parent
 	}
-	for x := u; x != nil && !b.within(x); x = x.parent {
-		if x.joined {
-			return true
-		}
-	}
-	return false
+	return at <= b.born
 }
 
 // call finds the step that a call of workflow code is about: by name, and by how often that name was called before.
@@ -137,11 +140,11 @@ func (m *Machine) call(b *Branch, op protocol.Op, name string) (*Step, error) {
 		use = &nameUse{by: b}
 		m.names[nameKey{op, name}] = use
 	}
-	switch {
-	case use.inFlight:
-		return nil, fmt.Errorf("%s %q: %w", op, name, ErrInFlight)
+	switch { // in this order: which error it is must not depend on who was faster
 	case !use.by.before(use.at, b):
 		return nil, fmt.Errorf("%s %q: %w", op, name, ErrAmbiguous)
+	case use.inFlight:
+		return nil, fmt.Errorf("%s %q: %w", op, name, ErrInFlight)
 	}
 	m.tick++
 	use.count, use.by, use.at = use.count+1, b, m.tick

@@ -1,0 +1,56 @@
+package journal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Purge removes the messages of subject (wildcards allowed) whose sequence is below before. It goes on through
+// disconnects until ctx ends; removing what is gone is a success. There is no purge without a bound: it would take what
+// another writer stores at this moment.
+func (s *Store) Purge(ctx context.Context, stream, subject string, before uint64) error {
+	if before == 0 {
+		return fmt.Errorf("purge %s: needs a bound", subject)
+	}
+	body, err := json.Marshal(map[string]any{"filter": subject, "seq": before})
+	if err != nil {
+		return err
+	}
+	for wait := (backoff{}); ; {
+		err := s.tryPurge(ctx, stream, body)
+		if err == nil {
+			return nil
+		}
+		if !retryable(err) {
+			return fmt.Errorf("purge %s: %w", subject, err)
+		}
+		if stop := wait.sleep(ctx); stop != nil {
+			return fmt.Errorf("purge %s: %w (last try: %w)", subject, stop, err)
+		}
+	}
+}
+
+func (s *Store) tryPurge(ctx context.Context, stream string, body []byte) error {
+	answer, err := s.request(ctx, &nats.Msg{Subject: "$JS.API.STREAM.PURGE." + stream, Data: body})
+	if err != nil {
+		return err
+	}
+	var r struct {
+		Success bool         `json:"success"`
+		Error   *ServerError `json:"error"`
+	}
+	if err := json.Unmarshal(answer.Data, &r); err != nil {
+		return fmt.Errorf("answer %.80q: %w", answer.Data, err)
+	}
+	if r.Error != nil {
+		return r.Error
+	}
+	if !r.Success {
+		return errors.New("the server did not purge")
+	}
+	return nil
+}

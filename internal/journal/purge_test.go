@@ -1,0 +1,88 @@
+package journal_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/natstest"
+)
+
+func TestPurgeKeepsWhatCameAfterItsBound(t *testing.T) {
+	t.Parallel()
+	nc := natstest.Start(t).Connect(t)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, AllowRollup: true}); err != nil {
+		t.Fatal(err)
+	}
+	store, err := journal.Open(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(subject string) uint64 {
+		sequence, err := store.Publish(t.Context(), subject, nil, []byte("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sequence
+	}
+	other, old, kept := put("s.b"), put("s.a"), put("s.a")
+	for range 2 { // the second time nothing is there to remove
+		if err := store.Purge(t.Context(), "S", "s.a", old+1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m, err := store.NextFromLeader(t.Context(), "S", "s.a", 1); err != nil || m.Sequence != kept {
+		t.Errorf("first of s.a is %+v, %v, want sequence %d", m, err, kept)
+	}
+	if m, err := store.Last(t.Context(), "S", "s.b"); err != nil || m.Sequence != other {
+		t.Errorf("s.b holds %+v, %v, want sequence %d", m, err, other)
+	}
+	if err := store.Purge(t.Context(), "S", "s.>", 0); err == nil {
+		t.Error("a purge without a bound was done")
+	}
+	err = store.Purge(t.Context(), "NONE", "s.>", 1)
+	if server, ok := errors.AsType[*journal.ServerError](err); !ok || server.Code != 404 {
+		t.Errorf("purge of a stream that is not there: %v", err)
+	}
+}
+
+func TestAppendWithHeaders(t *testing.T) {
+	t.Parallel()
+	nc := natstest.Start(t).Connect(t)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, AllowRollup: true}); err != nil {
+		t.Fatal(err)
+	}
+	store, err := journal.Open(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := nats.Header{"Nats-Rollup": {"sub"}}
+	first, err := store.AppendWith(t.Context(), "S", "s.a", 0, header, []byte("1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(header) != 1 {
+		t.Errorf("the caller's headers were changed: %v", header)
+	}
+	second, err := store.AppendWith(t.Context(), "S", "s.a", first, header, []byte("2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := store.NextFromLeader(t.Context(), "S", "s.a", 1); err != nil || m.Sequence != second {
+		t.Errorf("the rollup left %+v, %v", m, err)
+	}
+	if _, err := store.AppendWith(t.Context(), "S", "s.a", first, header, []byte("3")); !errors.Is(err, journal.ErrConflict) {
+		t.Errorf("append after an old message: %v", err)
+	}
+}

@@ -1,0 +1,269 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// actor is one agent in the memory of this host. One goroutine takes the agent, runs its turns one after the other and
+// lets it go.
+type actor struct {
+	host  *host
+	class *class
+	id    protocol.Agent
+	log   *slog.Logger
+
+	jobs    chan *job
+	mail    *mailbox
+	started chan struct{} // closed when the agent takes turns
+	gone    chan struct{} // closed when it is out of memory
+	verdict error         // why it is gone; set before gone is closed
+	cancel  context.CancelCauseFunc
+	epoch   atomic.Uint64 // 0 until the agent is taken
+
+	// The rest belongs to the goroutine.
+	agent   Agent
+	at      version             // the record as stored
+	taken   uint64              // the sequence of the write that took the agent
+	stamp   stamp               // the lease under which at was read or written
+	pending []protocol.Outgoing // stored, and not carried out yet
+	stuck   map[string]bool     // concerns of pending entries that wait for retry
+	retry   backoff
+	refused []error // to be told to the agent
+}
+
+// endError ends an actor: what it was about to do must not go on.
+type endError struct{ error }
+
+func (e *endError) Unwrap() error { return e.error }
+
+func isEnd(err error) bool {
+	_, ok := errors.AsType[*endError](err)
+	return ok
+}
+
+// run is the life of the actor. What belongs to the agent's turns ends with ctx, what answers others with work.
+func (a *actor) run(work, ctx context.Context) {
+	defer a.cancel(nil)
+	err := a.live(work, ctx)
+	a.host.forget(a)
+	if err == nil {
+		err = errMoved
+	}
+	if isEnd(err) && !errors.Is(err, ErrShutdown) {
+		err = fmt.Errorf("%w: %w", errMoved, err)
+	}
+	a.verdict = err
+	close(a.gone)
+}
+
+func (a *actor) live(work, ctx context.Context) error {
+	v, s, err := a.host.take(ctx, a.id)
+	if err != nil {
+		return err
+	}
+	a.at, a.taken, a.stamp, a.pending = v, v.sequence, s, v.record.Outbox
+	a.log = a.log.With(slog.Uint64(logkey.Life, v.record.Life), slog.Uint64(logkey.Epoch, v.record.Epoch))
+	a.log.DebugContext(ctx, "took the agent")
+	a.epoch.Store(v.record.Epoch)
+	stopListening, err := a.host.listen(work, a)
+	if err != nil {
+		return errors.Join(err, a.release(ctx))
+	}
+	defer stopListening()
+	if err = a.start(ctx); err == nil {
+		close(a.started)
+		err = a.loop(ctx)
+	}
+	if isEnd(err) {
+		a.cancel(ErrLostOwnership)
+		a.log.WarnContext(ctx, "dropped the agent", slog.Any(logkey.Error, err))
+		return err
+	}
+	if err != nil && ctx.Err() == nil {
+		a.log.ErrorContext(ctx, "agent cannot start", slog.Any(logkey.Error, err))
+	}
+	if releaseErr := a.release(ctx); releaseErr != nil {
+		a.log.WarnContext(ctx, "could not let the agent go, another host will take it", slog.Any(logkey.Error, releaseErr))
+	}
+	return err
+}
+
+// start carries out what an earlier owner left, then makes the agent and runs its OnStart.
+func (a *actor) start(ctx context.Context) error {
+	if err := a.carryOut(ctx); err != nil {
+		return err
+	}
+	made, err := a.class.instance(a.id.Name, a.at.record.State)
+	if err != nil {
+		return err
+	}
+	a.agent = made
+	if starter, ok := made.(Starter); ok {
+		_, err := a.turn(ctx, nil, func(ctx context.Context, _ *draft) error { return starter.OnStart(ctx) })
+		if err != nil {
+			return fmt.Errorf("OnStart of agent %q: %w", a.id.Name, err)
+		}
+	}
+	return a.afterTurn(ctx)
+}
+
+// loop serves until the agent is idle or the host drains (nil), or it must be dropped.
+func (a *actor) loop(ctx context.Context) error {
+	active := time.Now()
+	for {
+		select {
+		case <-a.host.draining:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		default:
+		}
+		if err := a.mail.load(ctx, a.host.inbox, a.id); err != nil {
+			return err
+		}
+		l, due := a.mail.next(time.Now())
+		if l == nil {
+			more, err := a.wait(ctx, due, active)
+			if err != nil || !more {
+				return err
+			}
+		} else if err := a.receive(ctx, l); err != nil {
+			return err
+		}
+		if l != nil {
+			if err := a.serveWaiting(ctx); err != nil {
+				return err
+			}
+		}
+		active = time.Now()
+	}
+}
+
+// serveWaiting gives one waiting caller its turn, so that much mail does not keep callers out.
+func (a *actor) serveWaiting(ctx context.Context) error {
+	select {
+	case j := <-a.jobs:
+		return a.serve(ctx, j)
+	default:
+		return nil
+	}
+}
+
+// wait waits for the next thing to do, and does it if it is a request. It returns false when the agent is idle.
+func (a *actor) wait(ctx context.Context, due, active time.Time) (more bool, err error) {
+	until := active.Add(a.class.idle)
+	idle := len(a.pending) == 0 && due.IsZero()
+	if !idle {
+		until = earliest(due, a.retry.at)
+	}
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
+	select {
+	case j := <-a.jobs:
+		return true, a.serve(ctx, j)
+	case <-a.mail.rung:
+		return true, nil
+	case <-timer.C:
+		if idle {
+			return false, nil
+		}
+		return true, a.afterTurn(ctx)
+	case <-a.host.draining:
+		return true, nil
+	case <-ctx.Done():
+		return true, nil
+	}
+}
+
+// earliest is the earlier of two moments; the zero time is none.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// fit returns when this host holds its lease and the agent is still its own. It is asked before every turn, before
+// every answer of a turn that wrote nothing, and before anything is carried out.
+func (a *actor) fit(ctx context.Context) error {
+	s, err := a.host.lease.wait(ctx)
+	if err != nil {
+		return &endError{err}
+	}
+	if s == a.stamp {
+		return nil
+	}
+	now, err := a.host.records.read(ctx, a.id)
+	if err != nil {
+		return &endError{err}
+	}
+	if now.sequence != a.at.sequence {
+		return &endError{ErrLostOwnership}
+	}
+	a.stamp = s
+	return nil
+}
+
+// hasStarted reports whether the agent takes turns.
+func (a *actor) hasStarted() bool {
+	select {
+	case <-a.started:
+		return true
+	default:
+		return false
+	}
+}
+
+// release gives the agent up: without an owner, and without what is carried out. An agent that never stored anything
+// leaves nothing behind.
+func (a *actor) release(ctx context.Context) error {
+	a.mail.handBack(a.host.nc)
+	if len(a.pending) > 0 {
+		a.host.leftBehind.Store(true)
+		return errors.New("something that its turns asked for could not be carried out yet")
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.host.times.release)
+	defer cancel()
+	if a.at.record.Turn == 0 && a.at.sequence == a.taken {
+		return a.host.records.remove(ctx, a.id, a.at.sequence)
+	}
+	r := a.at.record
+	r.Owner, r.Outbox = "", nil
+	r.Commit, r.Updated = uuid.NewString(), time.Now().UTC()
+	_, err := a.host.records.write(ctx, a.id, a.at.sequence, r)
+	if isConflict(err) {
+		return nil // another host has it
+	}
+	return err
+}
+
+// backoff is when to try something again.
+type backoff struct {
+	at   time.Time
+	wait time.Duration
+}
+
+func (b *backoff) again(first, most time.Duration) {
+	b.wait = min(max(2*b.wait, first), most)
+	b.at = time.Now().Add(b.wait)
+}
+
+// draft is an empty one for the next turn.
+func (a *actor) draft(firing *Moment) *draft {
+	return &draft{
+		project: a.host.project, agent: a.id, class: a.class, core: a.agent.base(), firing: firing,
+		log:    a.log.With(slog.Uint64(logkey.Turn, a.at.record.Turn+1)),
+		stored: a.at.record, pending: slices.Clone(a.pending),
+	}
+}

@@ -1,0 +1,60 @@
+package agent
+
+import (
+	"sync"
+	"time"
+
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// calls makes one turn of a request that arrives twice: a caller that got no answer in time asks again on another way,
+// and the first one may still be under way here.
+type calls struct {
+	crew        *crew
+	rememberFor time.Duration
+
+	mu    sync.Mutex // guards what follows
+	known map[string]*call
+	ended []*call // in the order in which they ended
+}
+
+type call struct {
+	id    string
+	done  chan struct{} // closed when reply is set
+	reply protocol.Reply
+	ended time.Time
+}
+
+// start runs fn, unless a request of this id has been started before.
+func (c *calls) start(id string, fn func() protocol.Reply) *call {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forgetOld(time.Now())
+	if id != "" && c.known[id] != nil {
+		return c.known[id]
+	}
+	started := &call{id: id, done: make(chan struct{})}
+	if id != "" {
+		c.known[id] = started
+	}
+	c.crew.do(func() {
+		reply := fn()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		started.reply, started.ended = reply, time.Now()
+		if reply.Moved {
+			delete(c.known, id) // it was not started, and may come back
+		} else if id != "" {
+			c.ended = append(c.ended, started)
+		}
+		close(started.done)
+	})
+	return started
+}
+
+func (c *calls) forgetOld(now time.Time) {
+	for len(c.ended) > 0 && now.Sub(c.ended[0].ended) > c.rememberFor {
+		delete(c.known, c.ended[0].id)
+		c.ended = c.ended[1:]
+	}
+}

@@ -1,0 +1,194 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/skein-run/skein/internal/turn"
+	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// maxSources bounds the sources of mail that one record keeps marks of.
+const maxSources = 4096
+
+// draft is what one turn has asked for so far. It is seen by the turn alone, and stored whole or not at all.
+type draft struct {
+	project *project.Project
+	agent   protocol.Agent
+	class   *class
+	core    *core
+	log     *slog.Logger
+	firing  *Moment
+	// stored is the record as it is, pending what it asks for and what is not carried out yet. Neither changes.
+	stored  protocol.Record
+	pending []protocol.Outgoing
+
+	mu    sync.Mutex // guards what follows
+	over  bool
+	state json.RawMessage
+	seen  map[string]uint64 // nil: as stored
+	out   []protocol.Outgoing
+}
+
+// draftOf returns the draft of the turn that ctx belongs to, if it is one of the agent that c is the core of.
+func draftOf(ctx context.Context, c *core) (*draft, error) {
+	d, err := anyDraft(ctx)
+	if err == nil && d.core != c {
+		err = ErrNoTurn
+	}
+	return d, err
+}
+
+func anyDraft(ctx context.Context) (*draft, error) {
+	t, _ := turn.From(ctx)
+	d, ok := t.(*draft)
+	if !ok {
+		return nil, ErrNoTurn
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.over {
+		return nil, ErrNoTurn
+	}
+	return d, nil
+}
+
+// change runs fn with the draft locked, unless the turn is over.
+func (d *draft) change(fn func() error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.over {
+		return ErrNoTurn
+	}
+	return fn()
+}
+
+// end lets nothing change the draft any more.
+func (d *draft) end() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.over = true
+}
+
+func (d *draft) setState(raw json.RawMessage) error {
+	return d.change(func() error {
+		d.state = raw
+		d.core.set(raw)
+		return nil
+	})
+}
+
+// number is what the turn is counted as if it is stored.
+func (d *draft) number() uint64 { return d.stored.Turn + 1 }
+
+// put adds an entry to the outbox and returns its id. The draft is locked.
+func (d *draft) put(o protocol.Outgoing) string {
+	o.ID = d.nextID()
+	d.out = append(d.out, o)
+	return o.ID
+}
+
+func (d *draft) nextID() string {
+	return protocol.OutgoingID(d.stored.Life, d.number(), len(d.out)+1)
+}
+
+// applied returns the mark of a source of mail, and whether there is one. The draft is locked.
+func (d *draft) applied(source string) (uint64, bool) {
+	if d.seen != nil {
+		n, ok := d.seen[source]
+		return n, ok
+	}
+	n, ok := d.stored.Seen[source]
+	return n, ok
+}
+
+// mark sets the mark of a source. The draft is locked.
+func (d *draft) mark(source string, number uint64) error {
+	d.ownSeen()
+	if _, known := d.seen[source]; !known && len(d.seen) >= maxSources {
+		return &ScheduleError{Field: "count", Value: fmt.Sprint(len(d.seen)),
+			Reason: fmt.Sprintf("the agent has %d schedules and other sources of mail, more are not allowed", maxSources)}
+	}
+	d.seen[source] = number
+	return nil
+}
+
+// forget takes the mark of a source out: mail of it is unknown from now on. The draft is locked.
+func (d *draft) forget(source string) {
+	d.ownSeen()
+	delete(d.seen, source)
+}
+
+func (d *draft) ownSeen() {
+	if d.seen == nil {
+		d.seen = maps.Clone(d.stored.Seen)
+	}
+	if d.seen == nil {
+		d.seen = map[string]uint64{}
+	}
+}
+
+// next is the record that stores the turn, and whether it would change anything.
+func (d *draft) next(commit string, now time.Time) (protocol.Record, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := d.stored
+	changed := len(d.out) > 0
+	if d.state != nil && !bytes.Equal(d.state, r.State) {
+		r.State, changed = d.state, true
+	}
+	if d.seen != nil && !maps.Equal(d.seen, r.Seen) {
+		r.Seen, changed = d.seen, true
+	}
+	r.Outbox = slices.Concat(d.pending, d.out)
+	r.Turn, r.Commit, r.Updated = d.number(), commit, now
+	return r, changed
+}
+
+// Project is the project of the agent.
+func (d *draft) Project() *project.Project { return d.project }
+
+// Create puts the start of an instance into the outbox.
+func (d *draft) Create(target protocol.Instance, create protocol.Create) error {
+	return d.change(func() error {
+		d.put(protocol.Outgoing{Kind: protocol.OutgoingCreate, Instance: outgoingTarget(target), Create: &create})
+		return nil
+	})
+}
+
+// SendEvent puts an event to an instance into the outbox.
+func (d *draft) SendEvent(target protocol.Instance, event protocol.Event) error {
+	return d.change(func() error {
+		d.put(protocol.Outgoing{Kind: protocol.OutgoingEvent, Instance: outgoingTarget(target), Event: &event})
+		return nil
+	})
+}
+
+// Drafted returns the create of target that this turn, or an earlier one whose outbox is not carried out, holds.
+func (d *draft) Drafted(target protocol.Instance) (protocol.Create, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, o := range slices.Concat(d.pending, d.out) {
+		if o.Kind == protocol.OutgoingCreate && o.Instance != nil && o.Create != nil && *o.Instance == *outgoingTarget(target) {
+			return *o.Create, true
+		}
+	}
+	return protocol.Create{}, false
+}
+
+// Source says that the agent acts.
+func (d *draft) Source() protocol.Source {
+	return protocol.Source{Kind: "agent", Project: d.agent.Project, Class: d.agent.Class, Name: d.agent.Name}
+}
+
+func outgoingTarget(i protocol.Instance) *protocol.OutgoingTarget {
+	return &protocol.OutgoingTarget{Project: i.Project, Shard: i.Shard, Workflow: i.Workflow, ID: i.ID}
+}

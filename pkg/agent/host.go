@@ -1,0 +1,119 @@
+package agent
+
+import (
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// host is one stay of an agent host on a project: from its first lease to the last agent let go.
+type host struct {
+	project *project.Project
+	name    string // of the project
+	id      string
+	nc      *nats.Conn
+	store   *journal.Store
+	log     *slog.Logger
+	classes []*class
+	times   timing
+
+	lease    *lease
+	peers    *peers
+	records  *records
+	inbox    inbox
+	couriers *couriers
+	calls    *calls
+
+	// launch runs an actor in a goroutine of crew.
+	launch func(*actor)
+	crew   crew
+	// draining is closed when the agents must be let go.
+	draining chan struct{}
+	// leftBehind is set if an agent could not be let go in full: then the lease must stay, so that others see it end.
+	leftBehind atomic.Bool
+	// dropped counts mail of the agents' own that was void.
+	dropped atomic.Uint64
+
+	mu       sync.Mutex // guards what follows
+	closed   bool
+	agents   map[protocol.Agent]*actor
+	sweeping map[string]bool
+}
+
+func newHost(p *project.Project, classes []*class, store *journal.Store, times timing) *host {
+	h := &host{
+		project: p, name: p.Config.Name, id: uuid.NewString(), nc: p.NC, store: store, classes: classes, times: times,
+		draining: make(chan struct{}), agents: map[protocol.Agent]*actor{}, sweeping: map[string]bool{},
+	}
+	h.log = p.Log.With(slog.String(logkey.Host, h.id))
+	h.lease = newLease(p.NC, store, h.name, h.id, times, h.log)
+	h.peers = &peers{store: store, where: h.lease.where, misses: times.leaseMisses, seen: map[string]peer{}}
+	h.records = &records{store: store, where: bucketOf(protocol.AgentsBucket(h.name))}
+	h.inbox = inbox{store: store, stream: protocol.InboxStream(h.name), project: h.name}
+	h.couriers = &couriers{host: h, bells: map[protocol.Agent][]protocol.Bell{}}
+	h.calls = &calls{crew: &h.crew, rememberFor: times.rememberFor, known: map[string]*call{}}
+	return h
+}
+
+// find returns the agent if it is in memory here, or on its way.
+func (h *host) find(id protocol.Agent) *actor {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.agents[id]
+}
+
+// activate brings an agent into memory here, unless it is. Whether this host owns it is known when it is ready.
+func (h *host) activate(id protocol.Agent) (*actor, error) {
+	c := h.class(id.Class)
+	if c == nil {
+		return nil, &ClassError{Class: id.Class, Reason: "is not served by this host"}
+	}
+	if err := protocol.CheckAgent(id.Name); err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if a := h.agents[id]; a != nil {
+		return a, nil
+	}
+	if h.closed {
+		return nil, ErrShutdown
+	}
+	a := &actor{
+		host: h, class: c, id: id,
+		log:  h.log.With(slog.String(logkey.Class, id.Class), slog.String(logkey.Agent, id.Name)),
+		jobs: make(chan *job), mail: newMailbox(), started: make(chan struct{}), gone: make(chan struct{}),
+		stuck: map[string]bool{},
+	}
+	h.agents[id] = a
+	h.launch(a)
+	return a, nil
+}
+
+// forget takes an actor out that ends. From now on the agent can be brought into memory anew.
+func (h *host) forget(a *actor) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.agents[a.id] == a {
+		delete(h.agents, a.id)
+	}
+}
+
+// all returns the agents in memory.
+func (h *host) all() []*actor {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := make([]*actor, 0, len(h.agents))
+	for _, a := range h.agents {
+		all = append(all, a)
+	}
+	return all
+}

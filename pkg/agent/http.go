@@ -1,0 +1,192 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+const (
+	// maxBody bounds the body of a request, and of an answer, at the host that owns the agent.
+	maxBody = 8 << 20
+	// maxRelayed bounds them if they travel between hosts: they must fit into one message.
+	maxRelayed = 512 << 10
+
+	readHeaderTimeout = 10 * time.Second
+	readTimeout       = time.Minute
+	keepAliveTimeout  = 2 * time.Minute
+	maxHeaderBytes    = 64 << 10
+)
+
+// newServer makes the HTTP server of a host. There is no write timeout: an answer may wait for a long turn.
+func newServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler: handler, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout,
+		IdleTimeout: keepAliveTimeout, MaxHeaderBytes: maxHeaderBytes,
+	}
+}
+
+// ServeHTTP answers /agents/<class>/<name>/…; the agent sees the whole path.
+func (h *host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	response, err := h.route(w, r)
+	if err != nil {
+		if r.Context().Err() != nil {
+			return // the caller has gone away
+		}
+		response = failed(err)
+		if e, ok := errors.AsType[*Error](err); ok && e.status() == http.StatusServiceUnavailable {
+			response.Header["Retry-After"] = []string{"1"}
+		}
+	}
+	maps.Copy(w.Header(), response.Header)
+	w.Header().Set("Content-Length", strconv.Itoa(len(response.Body)))
+	if !bodyAllowed(r.Method, response.Status) {
+		w.Header().Del("Content-Length")
+		response.Body = nil
+	}
+	w.WriteHeader(response.Status)
+	if _, err := w.Write(response.Body); err != nil && bodyAllowed(r.Method, response.Status) {
+		h.log.DebugContext(r.Context(), "write answer", slog.Any(logkey.Error, err))
+	}
+}
+
+func bodyAllowed(method string, status int) bool {
+	return method != http.MethodHead && status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+func (h *host) route(w http.ResponseWriter, r *http.Request) (*protocol.HTTPResponse, error) {
+	segment, name, err := splitPath(r.URL)
+	if err != nil {
+		return nil, err
+	}
+	c := h.classAt(segment)
+	if c == nil {
+		return errorResponse(http.StatusNotFound, errorText{
+			Name: "UnknownClass", Message: fmt.Sprintf("no agent class %q is served here", segment), Classes: h.routes(),
+		}), nil
+	}
+	if name == "" {
+		return nil, &Error{Status: http.StatusNotFound, Name: "MissingName",
+			Message: fmt.Sprintf("the path names no agent; wanted is /agents/%s/<name>", c.route)}
+	}
+	if err := protocol.CheckAgent(name); err != nil {
+		return nil, &Error{Status: http.StatusBadRequest, Name: "BadName", Message: err.Error(), Err: err}
+	}
+	if !c.takesRequests() {
+		return nil, &Error{Status: http.StatusNotFound, Name: "NotFound",
+			Message: fmt.Sprintf("agents of class %q take no requests: the class has no OnRequest", c.name)}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, &Error{Status: http.StatusRequestEntityTooLarge, Name: "BodyTooLarge",
+			Message: fmt.Sprintf("the body is over %d bytes long, more are not allowed", tooLarge.Limit)}
+	}
+	if err != nil {
+		return nil, &Error{Status: http.StatusBadRequest, Name: "BadRequest", Message: "the body cannot be read", Err: err}
+	}
+	id := protocol.Agent{Project: h.name, Class: c.name, Name: name}
+	response, err := h.deliver(r.Context(), id, newHTTPErrand(r, body), h.times.findWithin)
+	if errors.Is(err, errFate) {
+		return nil, &Error{Status: http.StatusBadGateway, Name: "FateUnknown", Message: err.Error(), Err: err}
+	}
+	if errors.Is(err, ErrShutdown) {
+		return nil, &Error{Status: http.StatusServiceUnavailable, Name: "ShuttingDown", Message: err.Error(), Err: err}
+	}
+	return response, err
+}
+
+// splitPath takes class and name out of /agents/<class>/<name>/…; name is empty if it is missing.
+func splitPath(u *url.URL) (class, name string, err error) {
+	rest, ok := strings.CutPrefix(u.EscapedPath(), "/agents/")
+	if !ok || rest == "" {
+		return "", "", &Error{Status: http.StatusNotFound, Name: "NotFound",
+			Message: "no such path; agents are at /agents/<class>/<name>"}
+	}
+	class, rest, _ = strings.Cut(rest, "/")
+	name, _, _ = strings.Cut(rest, "/")
+	class, classErr := url.PathUnescape(class)
+	name, nameErr := url.PathUnescape(name)
+	if err := errors.Join(classErr, nameErr); err != nil {
+		return "", "", &Error{Status: http.StatusBadRequest, Name: "BadPath", Message: err.Error(), Err: err}
+	}
+	return class, name, nil
+}
+
+// classAt is the class that a part of a path names; nil if there is none.
+func (h *host) classAt(segment string) *class {
+	for _, c := range h.classes {
+		if c.serves(segment) {
+			return c
+		}
+	}
+	return nil
+}
+
+// class is the class of a name as records have it; nil if this host does not serve it.
+func (h *host) class(name string) *class {
+	for _, c := range h.classes {
+		if c.name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+func (h *host) routes() []string {
+	routes := make([]string, 0, len(h.classes))
+	for _, c := range h.classes {
+		routes = append(routes, c.route)
+	}
+	slices.Sort(routes)
+	return routes
+}
+
+func (c *class) takesRequests() bool {
+	_, ok := c.kind.MethodByName("OnRequest")
+	return ok
+}
+
+// relayable is a request as it travels to another host.
+func relayable(r *http.Request, body []byte) *protocol.HTTPRequest {
+	return &protocol.HTTPRequest{
+		Method: r.Method, URL: r.URL.String(), Host: r.Host, Remote: r.RemoteAddr, Header: r.Header, Body: body,
+	}
+}
+
+// relayedRequest is the inverse of relayable, but for the body.
+func relayedRequest(p *protocol.HTTPRequest) (*http.Request, error) {
+	u, err := url.Parse(p.URL)
+	if err != nil {
+		return nil, fmt.Errorf("relayed request: url %q: %w", p.URL, err)
+	}
+	header := http.Header(p.Header)
+	if header == nil {
+		header = http.Header{}
+	}
+	return &http.Request{
+		Method: p.Method, URL: u, Host: p.Host, RemoteAddr: p.Remote, Header: header, RequestURI: p.URL,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: int64(len(p.Body)),
+	}, nil
+}
+
+// listenHTTP opens the address of the settings.
+func listenHTTP(ctx context.Context, addr string) (net.Listener, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("http_addr %q: %w", addr, err)
+	}
+	return listener, nil
+}

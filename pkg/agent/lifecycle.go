@@ -1,0 +1,148 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// run is the life of a host: lease, then everything that brings work, until ctx is done or one of them fails; then all
+// of it in reverse. What is under way lives in a context of its own, so that it can be finished.
+func (h *host) run(ctx context.Context, service string, listener net.Listener) error {
+	work, cancelWork := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer h.crew.wait()
+	defer cancelWork(ErrShutdown)
+	h.launch = func(a *actor) {
+		turns, cancel := context.WithCancelCause(work)
+		a.cancel = cancel
+		h.crew.do(func() { a.run(work, turns) })
+	}
+	server := newServer(h)
+	endLease := h.keepLease(work)
+	if _, err := h.lease.wait(ctx); err != nil {
+		endLease()
+		return errors.Join(err, listener.Close())
+	}
+	unsubscribe, err := h.subscribe(work)
+	if err != nil {
+		endLease()
+		return errors.Join(err, listener.Close())
+	}
+	bells, stopBells := context.WithCancel(ctx)
+	failed := make(chan error, 2)
+	var intake sync.WaitGroup
+	intake.Go(func() { failed <- h.followDoorbell(bells, work) })
+	intake.Go(func() { failed <- server.Serve(listener) })
+	h.log.InfoContext(ctx, "taking requests", slog.String(logkey.Address, listener.Addr().String()),
+		slog.String(logkey.Path, "/agents/{"+strings.Join(h.routes(), ",")+"}/<name>"))
+	h.project.Ready(service)
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	grace := time.Duration(h.project.Config.Settings.ShutdownGrace)
+	stopBells()
+	h.stopServer(ctx, server, grace/2)
+	intake.Wait()
+	h.drain(ctx, grace/4)
+	unsubscribe()
+	endLease()
+	return err
+}
+
+// keepLease renews the lease until the returned function is called. That removes the row, unless an agent was left
+// behind: then others shall see the lease end, and look after it.
+func (h *host) keepLease(work context.Context) (end func()) {
+	ctx, cancel := context.WithCancel(work)
+	var renewals sync.WaitGroup
+	renewals.Go(func() { h.lease.run(ctx, func(regained bool) { h.beat(work, regained) }) })
+	return func() {
+		cancel()
+		renewals.Wait()
+		if h.leftBehind.Load() {
+			return
+		}
+		ctx, cancel := context.WithTimeout(work, h.times.release)
+		defer cancel()
+		row := h.lease.where
+		if err := h.store.Purge(ctx, row.stream, row.subject(h.id), h.lease.last()+1); err != nil {
+			h.log.WarnContext(ctx, "could not remove the lease, it will run out", slog.Any(logkey.Error, err))
+		}
+	}
+}
+
+// subscribe listens to what other hosts send to this one, or to any that has the class.
+func (h *host) subscribe(work context.Context) (unsubscribe func(), err error) {
+	var subs []*nats.Subscription
+	unsubscribe = func() {
+		for _, sub := range subs {
+			if err := sub.Unsubscribe(); err != nil {
+				h.log.DebugContext(work, "unsubscribe", slog.Any(logkey.Error, err))
+			}
+		}
+	}
+	add := func(subject, queue string, handle func(context.Context, *nats.Msg)) {
+		if err != nil {
+			return
+		}
+		var sub *nats.Subscription
+		if sub, err = h.nc.QueueSubscribe(subject, queue, func(m *nats.Msg) { h.crew.do(func() { handle(work, m) }) }); err != nil {
+			err = fmt.Errorf("listen to %s: %w", subject, err)
+			return
+		}
+		subs = append(subs, sub)
+	}
+	add(protocol.HostSubject(h.name, h.id), "", h.onHostRequest)
+	for _, c := range h.classes {
+		subject := protocol.ActivateSubject(h.name, c.name)
+		add(subject, subject, h.onActivate)
+	}
+	if err != nil {
+		unsubscribe()
+		return nil, err
+	}
+	h.flush(work)
+	return unsubscribe, nil
+}
+
+// stopServer takes no more requests and gives those under way some time.
+func (h *host) stopServer(ctx context.Context, server *http.Server, grace time.Duration) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		h.log.WarnContext(ctx, "requests are cut off: the grace period does not allow to finish them", slog.Any(logkey.Error, err))
+		if err := server.Close(); err != nil {
+			h.log.DebugContext(ctx, "close connections", slog.Any(logkey.Error, err))
+		}
+	}
+}
+
+// drain lets all agents go, and returns when they are gone or the grace is over. No new ones come into memory.
+func (h *host) drain(ctx context.Context, grace time.Duration) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	close(h.draining)
+	for _, a := range h.all() {
+		select {
+		case <-a.gone:
+		case <-ctx.Done():
+			h.leftBehind.Store(true)
+			h.log.WarnContext(ctx, "agents are dropped in their turns: the grace period does not allow to finish them")
+			return
+		}
+	}
+}

@@ -1,0 +1,217 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// MailError is handed to OnError when mail was given up and put among the dead letters.
+type MailError struct {
+	// Source says where the mail came from: "schedule/<id>" for the agent's own schedules.
+	Source   string
+	Callback string
+	Attempts int
+	Err      error
+}
+
+func (e *MailError) Error() string {
+	return fmt.Sprintf("callback %q for mail of %q given up after %d attempts: %v", e.Callback, e.Source, e.Attempts, e.Err)
+}
+
+// Unwrap returns the error of the last attempt.
+func (e *MailError) Unwrap() error { return e.Err }
+
+// FailureName is how the error is called where it is stored or answered.
+func (e *MailError) FailureName() string { return "MailError" }
+
+// malformedError is the reason for a dead letter that was no mail.
+type malformedError struct{ error }
+
+func (e *malformedError) Unwrap() error       { return e.error }
+func (e *malformedError) FailureName() string { return "MalformedMailError" }
+func (e *malformedError) Terminal() bool      { return true }
+
+// schedule is the id of the agent's own schedule that a letter stems from, if it does.
+func (a *actor) schedule(l *letter) (id string, ok bool) {
+	if l.from != a.id.Project {
+		return "", false
+	}
+	return strings.CutPrefix(l.mail.Source, protocol.ScheduleSource(""))
+}
+
+// receive applies a letter, or decides that there is nothing to apply.
+func (a *actor) receive(ctx context.Context, l *letter) error {
+	if l.malformed != nil {
+		return a.bury(ctx, l, &malformedError{l.malformed})
+	}
+	if reason := a.isVoid(l); reason != "" {
+		if id, own := a.schedule(l); own && reason == unknownSchedule {
+			a.forgetRow(id)
+		}
+		a.host.dropped.Add(1)
+		a.log.DebugContext(ctx, "dropped mail", slog.String(logkey.Cause, reason), slog.String(logkey.Source, l.lane),
+			slog.Uint64(logkey.Number, l.mail.Number))
+		a.mail.settle(l)
+		return a.afterTurn(ctx)
+	}
+	cb, err := a.callbackOf(l)
+	if err != nil {
+		return a.bury(ctx, l, err)
+	}
+	l.attempts++
+	_, err = a.turn(ctx, a.firing(l), func(ctx context.Context, d *draft) error {
+		if err := cb.call(ctx, a.agent, l.mail.Payload); err != nil {
+			return err
+		}
+		return d.markApplied(a, l)
+	})
+	switch {
+	case isEnd(err):
+		return err
+	case err == nil:
+		a.mail.settle(l)
+		return a.afterTurn(ctx)
+	}
+	return a.tryAgain(ctx, l, err)
+}
+
+const unknownSchedule = "of a schedule that is no more"
+
+// isVoid says why a letter must not be applied; empty if it must.
+func (a *actor) isVoid(l *letter) string {
+	if l.mail.Life != 0 && l.mail.Life != a.at.record.Life {
+		return "of another life"
+	}
+	applied, known := a.at.record.Seen[l.lane]
+	_, own := a.schedule(l)
+	switch {
+	case own && l.mail.Life == 0:
+		return "of a schedule, without a life"
+	case own && !known:
+		return unknownSchedule
+	case l.mail.Number <= applied:
+		return "applied before"
+	}
+	return ""
+}
+
+// forgetRow removes the row of a cron schedule that the record does not know, so that it does not fire for ever: a
+// host that was frozen between its write and the row can have put it after another cancelled it. This needs no turn:
+// that there is no such schedule is what the record says.
+func (a *actor) forgetRow(id string) {
+	if firesOnce(id) {
+		return // the scheduler has removed it
+	}
+	a.pending = append(a.pending, protocol.Outgoing{ID: "forget." + id, Kind: protocol.OutgoingCancelSchedule, Cancel: id})
+}
+
+func (a *actor) callbackOf(l *letter) (callback, error) {
+	cb, err := a.class.lookUp(l.mail.Callback)
+	if err != nil {
+		return callback{}, err
+	}
+	if l.from != a.id.Project && !a.class.isCallable(l.mail.Callback) {
+		return callback{}, &CallbackError{Class: a.class.name, Callback: l.mail.Callback,
+			Reason: fmt.Sprintf("project %q may not call it; agent.Callable would allow it", l.from)}
+	}
+	return cb, nil
+}
+
+func (a *actor) firing(l *letter) *Moment {
+	id, own := a.schedule(l)
+	if !own {
+		return nil
+	}
+	m := &Moment{Schedule: id, Actual: time.Now().UTC(), Attempt: l.attempts, Planned: l.mail.Sent}
+	if l.mail.Planned != nil {
+		m.Planned = *l.mail.Planned
+	}
+	return m
+}
+
+// markApplied drafts that a letter is applied: a schedule that fires once is over, one that the callback has cancelled
+// stays unknown.
+func (d *draft) markApplied(a *actor, l *letter) error {
+	id, own := a.schedule(l)
+	return d.change(func() error {
+		if !own {
+			return d.mark(l.lane, l.mail.Number)
+		}
+		if _, known := d.applied(l.lane); !known {
+			return nil
+		}
+		if firesOnce(id) {
+			d.forget(l.lane)
+			return nil
+		}
+		return d.mark(l.lane, l.mail.Number)
+	})
+}
+
+// tryAgain puts a failed letter off, with the later ones of its lane, or gives it up.
+func (a *actor) tryAgain(ctx context.Context, l *letter, err error) error {
+	attrs := []any{slog.String(logkey.Callback, l.mail.Callback), slog.String(logkey.Source, l.lane),
+		slog.Int(logkey.Attempt, l.attempts), slog.Any(logkey.Error, err)}
+	if p, ok := errors.AsType[*PanicError](err); ok {
+		attrs = append(attrs, slog.String(logkey.Stack, string(p.Stack)))
+	}
+	terminal, ok := errors.AsType[protocol.TerminalError](err)
+	if l.attempts >= a.host.times.mailAttempts || ok && terminal.Terminal() {
+		return a.bury(ctx, l, err)
+	}
+	most := min(a.host.times.mailDelay<<l.attempts, a.host.times.mailDelayMost)
+	l.notBefore = time.Now().Add(rand.N(most))
+	a.log.DebugContext(ctx, "callback failed, trying again", attrs...)
+	return nil
+}
+
+// bury stores a letter as applied and as a dead letter in one write, and tells the agent.
+func (a *actor) bury(ctx context.Context, l *letter, cause error) error {
+	dead := &protocol.DeadLetter{
+		V: protocol.Version, Class: a.id.Class, Name: a.id.Name, Mail: l.mail, From: l.from,
+		Attempts: l.attempts, Error: protocol.NewFailure(cause), Time: time.Now().UTC(),
+	}
+	err := a.storeDead(ctx, l, dead)
+	if errors.Is(err, journal.ErrTooLarge) {
+		a.log.ErrorContext(ctx, "dead letter is stored without its payload, which is too large beside the state",
+			slog.String(logkey.Source, l.lane), slog.Uint64(logkey.Number, l.mail.Number))
+		dead.Mail.Payload = nil
+		err = a.storeDead(ctx, l, dead)
+	}
+	if isEnd(err) {
+		return err
+	}
+	if err != nil {
+		return &endError{fmt.Errorf("store dead letter: %w", err)}
+	}
+	failure := &MailError{Source: l.lane, Callback: l.mail.Callback, Attempts: l.attempts, Err: cause}
+	a.log.WarnContext(ctx, "gave up mail, it is among the dead letters", slog.Any(logkey.Error, failure))
+	a.mail.settle(l)
+	a.refused = append(a.refused, failure)
+	return a.afterTurn(ctx)
+}
+
+func (a *actor) storeDead(ctx context.Context, l *letter, dead *protocol.DeadLetter) error {
+	_, err := a.turn(ctx, nil, func(_ context.Context, d *draft) error {
+		if l.malformed == nil {
+			if err := d.markApplied(a, l); err != nil {
+				// The record holds no more marks. Without one, a late copy of this letter makes a second dead letter.
+				a.log.ErrorContext(ctx, "dead letter has no mark", slog.Any(logkey.Error, err))
+			}
+		}
+		return d.change(func() error {
+			d.put(protocol.Outgoing{Kind: protocol.OutgoingDead, Dead: dead})
+			return nil
+		})
+	})
+	return err
+}

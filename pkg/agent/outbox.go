@@ -1,0 +1,180 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/internal/testsignal"
+	"github.com/skein-run/skein/pkg/protocol"
+	"github.com/skein-run/skein/pkg/workflow"
+)
+
+// afterTurn carries out what turns asked for, and tells the agent what was refused for good.
+func (a *actor) afterTurn(ctx context.Context) error {
+	for {
+		if err := a.carryOut(ctx); err != nil {
+			return err
+		}
+		if len(a.refused) == 0 {
+			return nil
+		}
+		first := a.refused[0]
+		a.refused = a.refused[1:]
+		if err := a.report(ctx, first); err != nil {
+			return err
+		}
+	}
+}
+
+// carryOut tries every pending entry once, in their order, and acks the mail whose turns it finishes. What cannot be
+// done now stays pending until it is time to try again; it holds up only what concerns the same thing.
+func (a *actor) carryOut(ctx context.Context) error {
+	if !time.Now().Before(a.retry.at) {
+		clear(a.stuck)
+	}
+	var rest []protocol.Outgoing
+	for i, o := range a.pending {
+		if err := a.fit(ctx); err != nil {
+			return err
+		}
+		about := concern(o)
+		if a.stuck[about] {
+			rest = append(rest, o)
+			continue
+		}
+		done, err := a.carryOne(ctx, o)
+		switch {
+		case !done && ctx.Err() != nil:
+			a.pending = append(rest, a.pending[i:]...)
+			return &endError{context.Cause(ctx)}
+		case !done:
+			a.stuck[about] = true
+			rest = append(rest, o)
+			a.putOff(ctx, o, err)
+		case err != nil:
+			a.refused = append(a.refused, &RefusedError{What: describe(o), Err: err})
+		}
+	}
+	a.pending = rest
+	if len(rest) > 0 {
+		return nil
+	}
+	a.retry = backoff{}
+	testsignal.At(testsignal.AgentProjected)
+	a.mail.ackSettled(a.host.nc)
+	return nil
+}
+
+// putOff notes when to try a pending entry again.
+func (a *actor) putOff(ctx context.Context, o protocol.Outgoing, err error) {
+	a.retry.again(a.host.times.retryFirst, a.host.times.retryMost)
+	a.log.WarnContext(ctx, "cannot carry out what a turn asked for, trying on", slog.String("outgoing", describe(o)),
+		slog.Duration(logkey.Delay, a.retry.wait), slog.Any(logkey.Error, err))
+}
+
+// carryOne does what one entry asks for. If done is false, it may be tried again; else err says why it was refused.
+func (a *actor) carryOne(ctx context.Context, o protocol.Outgoing) (done bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, a.host.times.carryOut)
+	defer cancel()
+	switch o.Kind {
+	case protocol.OutgoingCreate:
+		err = a.host.create(ctx, o)
+	case protocol.OutgoingEvent:
+		i := instance(o.Instance)
+		err = a.host.publish(ctx, i.EventSubject(), o.Event)
+	case protocol.OutgoingSchedule:
+		err = a.host.publish(ctx, a.scheduleRow(o.Schedule.ID), o.Schedule)
+	case protocol.OutgoingCancelSchedule:
+		err = a.host.dropRow(ctx, a.scheduleRow(o.Cancel))
+	case protocol.OutgoingDead:
+		dead := bucketOf(protocol.DeadBucket(a.id.Project))
+		err = a.host.publish(ctx, dead.subject(protocol.DeadKey(a.id.Class, a.id.Name, o.ID)), o.Dead)
+	default:
+		// Of a newer program: its next host will know.
+		return false, fmt.Errorf("unknown kind %q", o.Kind)
+	}
+	unknown := errors.Is(err, journal.ErrUnknownOutcome) || errors.Is(err, nats.ErrConnectionClosed) || ctx.Err() != nil
+	return err == nil || !unknown, err
+}
+
+func (a *actor) scheduleRow(id string) string {
+	rows := bucketOf(protocol.SchedulesBucket(a.id.Project))
+	return rows.subject(protocol.ScheduleKey(a.id.Class, a.id.Name, id))
+}
+
+// create starts an instance. Finding one that this very call has started is a success.
+func (h *host) create(ctx context.Context, o protocol.Outgoing) error {
+	body, err := json.Marshal(o.Create)
+	if err != nil {
+		return err
+	}
+	i := instance(o.Instance)
+	_, err = h.store.Append(ctx, protocol.WorkflowsStream(i.Project), i.CreateSubject(), 0, body)
+	conflict, ok := errors.AsType[*journal.ConflictError](err)
+	if !ok {
+		return err
+	}
+	var there protocol.Create
+	if conflict.Tail != nil && json.Unmarshal(conflict.Tail.Data, &there) == nil && there.Input == o.Create.Input {
+		return nil
+	}
+	return &workflow.ExistsError{Workflow: i.Workflow, ID: i.ID}
+}
+
+// publish stores a message that is harmless twice.
+func (h *host) publish(ctx context.Context, subject string, message any) error {
+	body, err := json.Marshal(message)
+	if err != nil {
+		return err
+	}
+	_, err = h.store.Publish(ctx, subject, nil, body)
+	return err
+}
+
+// dropRow deletes a row of a schedule: who follows the rows must see that it went.
+func (h *host) dropRow(ctx context.Context, subject string) error {
+	_, err := h.store.Publish(ctx, subject, nats.Header{protocol.HeaderKVOperation: {protocol.KVDelete}}, nil)
+	return err
+}
+
+func instance(t *protocol.OutgoingTarget) protocol.Instance {
+	return protocol.Instance{Project: t.Project, Shard: t.Shard, Workflow: t.Workflow, ID: t.ID}
+}
+
+// concern names what an entry is about: entries about the same thing keep their order.
+func concern(o protocol.Outgoing) string {
+	switch o.Kind {
+	case protocol.OutgoingCreate, protocol.OutgoingEvent:
+		return "instance " + instance(o.Instance).String()
+	case protocol.OutgoingSchedule:
+		return protocol.ScheduleSource(o.Schedule.ID)
+	case protocol.OutgoingCancelSchedule:
+		return protocol.ScheduleSource(o.Cancel)
+	}
+	return o.ID
+}
+
+// describe says what an entry asks for.
+func describe(o protocol.Outgoing) string {
+	switch o.Kind {
+	case protocol.OutgoingCreate:
+		return "start of instance " + instance(o.Instance).String()
+	case protocol.OutgoingEvent:
+		return fmt.Sprintf("event %q to instance %s", o.Event.Type, instance(o.Instance))
+	case protocol.OutgoingSchedule:
+		return fmt.Sprintf("schedule %q", o.Schedule.ID)
+	case protocol.OutgoingCancelSchedule:
+		return fmt.Sprintf("end of schedule %q", o.Cancel)
+	case protocol.OutgoingDead:
+		return fmt.Sprintf("dead letter %q", o.ID)
+	}
+	return fmt.Sprintf("entry %q of kind %q", o.ID, o.Kind)
+}

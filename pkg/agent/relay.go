@@ -1,0 +1,250 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// What asking another host can come to, beside an answer and errMoved. After the first two the request was not
+// started; after errFate nobody can tell.
+var (
+	errNobody = errors.New("nobody listens there")
+	errSilent = errors.New("no answer in time")
+	errFate   = errors.New("the agent's host accepted the request and then went silent: whether it was carried out is not known")
+)
+
+// ask sends a request to another host and waits for its answer: as long as the host says that it is at it. A bell is
+// answered when it is accepted.
+func (h *host) ask(ctx context.Context, subject string, request protocol.Request) (protocol.Reply, error) {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return protocol.Reply{}, fmt.Errorf("encode request to %s: %w", subject, err)
+	}
+	inbox := h.nc.NewInbox()
+	answers, err := h.nc.SubscribeSync(inbox)
+	if err != nil {
+		return protocol.Reply{}, fmt.Errorf("ask %s: %w", subject, err)
+	}
+	defer func() {
+		if err := answers.Unsubscribe(); err != nil {
+			h.log.DebugContext(ctx, "unsubscribe", slog.Any(logkey.Error, err))
+		}
+	}()
+	if err := h.nc.PublishRequest(subject, inbox, body); err != nil {
+		return protocol.Reply{}, fmt.Errorf("ask %s: %w: %w", subject, errSilent, err)
+	}
+	patience, silence := h.times.acceptWithin, errSilent
+	for {
+		reply, err := nextReply(ctx, answers, patience)
+		switch {
+		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+			return reply, silence
+		case err != nil:
+			return reply, err
+		case reply.Moved:
+			return reply, moved(reply.Owner)
+		case reply.Accepted && request.HTTP != nil:
+			patience, silence = h.times.acceptLost, errFate
+		default:
+			return reply, nil
+		}
+	}
+}
+
+func moved(owner string) error {
+	if owner == "" {
+		return errMoved
+	}
+	return &ownedError{owner: owner}
+}
+
+func nextReply(ctx context.Context, answers *nats.Subscription, patience time.Duration) (protocol.Reply, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var reply protocol.Reply
+	m, err := answers.NextMsgWithContext(ctx)
+	if errors.Is(err, nats.ErrNoResponders) || err == nil && len(m.Data) == 0 {
+		return reply, errNobody
+	}
+	if err != nil {
+		return reply, err
+	}
+	if err := json.Unmarshal(m.Data, &reply); err != nil {
+		return reply, fmt.Errorf("answer of a host: %w", err)
+	}
+	if reply.V > protocol.Version {
+		return reply, fmt.Errorf("answer of a host: has version %d, this program knows %d", reply.V, protocol.Version)
+	}
+	return reply, nil
+}
+
+// respond answers a request, but only to inboxes: a client may name any subject as its reply, and would have us write
+// there with our rights.
+func (h *host) respond(ctx context.Context, m *nats.Msg, reply protocol.Reply) {
+	if !strings.HasPrefix(m.Reply, protocol.InboxPrefix) {
+		return
+	}
+	reply.V = protocol.Version
+	body, err := json.Marshal(reply)
+	if err == nil {
+		err = h.nc.Publish(m.Reply, body)
+	}
+	if err != nil {
+		h.log.DebugContext(ctx, "answer another host", slog.Any(logkey.Error, err))
+	}
+}
+
+// listen makes the agent's own subject lead here.
+func (h *host) listen(ctx context.Context, a *actor) (stop func(), err error) {
+	sub, err := h.nc.Subscribe(a.id.RequestSubject(), func(m *nats.Msg) {
+		h.crew.do(func() { h.onRequest(ctx, m, a) })
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listen for agent %q: %w", a.id, err)
+	}
+	stop = func() {
+		if err := sub.Unsubscribe(); err != nil {
+			h.log.DebugContext(ctx, "unsubscribe", slog.Any(logkey.Error, err))
+		}
+	}
+	h.flush(ctx)
+	return stop, nil
+}
+
+// flush returns when the server knows the subscriptions. Without a server it gives up: the connection tells the next
+// one.
+func (h *host) flush(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, h.times.acceptWithin)
+	defer cancel()
+	if err := h.nc.FlushWithContext(ctx); err != nil {
+		h.log.DebugContext(ctx, "flush", slog.Any(logkey.Error, err))
+	}
+}
+
+// onHostRequest serves what others send to this host, because they know that it owns the agent.
+func (h *host) onHostRequest(ctx context.Context, m *nats.Msg) {
+	var request protocol.Request
+	if err := json.Unmarshal(m.Data, &request); err != nil || request.Activate == nil {
+		h.respond(ctx, m, refuse("malformed request"))
+		return
+	}
+	id := protocol.Agent{Project: h.name, Class: request.Activate.Class, Name: request.Activate.Name}
+	a, err := h.activate(id)
+	if err != nil {
+		h.respond(ctx, m, protocol.Reply{Moved: true})
+		return
+	}
+	h.onRequest(ctx, m, a)
+}
+
+// onActivate serves what others send to any host that has the class.
+func (h *host) onActivate(ctx context.Context, m *nats.Msg) {
+	var request protocol.Request
+	if err := json.Unmarshal(m.Data, &request); err != nil || request.Activate == nil || request.HTTP != nil {
+		h.respond(ctx, m, refuse("malformed request"))
+		return
+	}
+	id := protocol.Agent{Project: h.name, Class: request.Activate.Class, Name: request.Activate.Name}
+	if request.Bell != nil {
+		h.respond(ctx, m, protocol.Reply{Accepted: true})
+		h.couriers.send(ctx, id, *request.Bell)
+		return
+	}
+	a, err := h.activate(id)
+	if err == nil {
+		err = a.ready(ctx)
+	}
+	h.respond(ctx, m, h.ownership(err))
+}
+
+// ownership tells who owns an agent, given what became of activating it here.
+func (h *host) ownership(err error) protocol.Reply {
+	if err == nil {
+		return protocol.Reply{Owner: h.id}
+	}
+	if owned, ok := errors.AsType[*ownedError](err); ok {
+		return protocol.Reply{Owner: owned.owner}
+	}
+	if errors.Is(err, errMoved) {
+		return protocol.Reply{Moved: true}
+	}
+	return protocol.Reply{Error: protocol.NewFailure(err)}
+}
+
+func refuse(why string) protocol.Reply {
+	return protocol.Reply{Error: &protocol.Failure{Name: protocol.FailureUsage, Message: why, Terminal: true}}
+}
+
+// onRequest serves a request for an agent of this host.
+func (h *host) onRequest(ctx context.Context, m *nats.Msg, a *actor) {
+	var request protocol.Request
+	if err := json.Unmarshal(m.Data, &request); err != nil || request.V > protocol.Version {
+		h.respond(ctx, m, refuse("malformed request, or one of a newer program"))
+		return
+	}
+	switch {
+	case request.Bell != nil:
+		reply := protocol.Reply{Accepted: true}
+		if err := a.ringWhenReady(ctx, *request.Bell); err != nil {
+			reply = movedReply(err)
+		}
+		h.respond(ctx, m, reply)
+	case request.HTTP != nil:
+		h.onHTTP(ctx, m, a, request)
+	default:
+		h.respond(ctx, m, protocol.Reply{Owner: h.id})
+	}
+}
+
+// movedReply says that the agent is not here, and where it is if that is known.
+func movedReply(err error) protocol.Reply {
+	reply := protocol.Reply{Moved: true}
+	if owned, ok := errors.AsType[*ownedError](err); ok {
+		reply.Owner = owned.owner
+	}
+	return reply
+}
+
+// onHTTP runs a relayed request and says that it is at it until the answer is there.
+func (h *host) onHTTP(ctx context.Context, m *nats.Msg, a *actor, request protocol.Request) {
+	h.respond(ctx, m, protocol.Reply{Accepted: true})
+	call := h.calls.start(request.ID, func() protocol.Reply { return h.callAgent(ctx, a, request.HTTP) })
+	ticker := time.NewTicker(h.times.acceptEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-call.done:
+			h.respond(ctx, m, call.reply)
+			return
+		case <-ticker.C:
+			h.respond(ctx, m, protocol.Reply{Accepted: true})
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (h *host) callAgent(ctx context.Context, a *actor, relayed *protocol.HTTPRequest) protocol.Reply {
+	r, err := relayedRequest(relayed)
+	if err != nil {
+		return refuse(err.Error())
+	}
+	response, err := a.do(ctx, &job{request: r, body: relayed.Body, limit: maxRelayed, done: make(chan outcome, 1)})
+	switch {
+	case errors.Is(err, errMoved):
+		return movedReply(err)
+	case err != nil:
+		return protocol.Reply{HTTP: failed(err)}
+	}
+	return protocol.Reply{HTTP: response}
+}

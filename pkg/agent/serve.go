@@ -1,0 +1,99 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// job is a request that waits for its turn.
+type job struct {
+	request *http.Request
+	body    []byte
+	// limit is the most bytes that the answer's body may have.
+	limit int
+	done  chan outcome // takes one, without waiting
+}
+
+// outcome is an answer, or why there is none.
+type outcome struct {
+	response *protocol.HTTPResponse
+	err      error
+}
+
+// errDropped answers a request whose turn ran and was not stored because the host had lost the agent.
+var errDropped = &Error{Status: http.StatusServiceUnavailable, Name: "OwnershipLost",
+	Message: "the agent moved to another host while it served the request; nothing of the request was stored"}
+
+// do hands a job to the agent and waits for the answer. The error is errMoved if the turn was not started.
+func (a *actor) do(ctx context.Context, j *job) (*protocol.HTTPResponse, error) {
+	select {
+	case a.jobs <- j:
+	case <-a.gone:
+		return nil, a.verdict
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	select {
+	case o := <-j.done:
+		return o.response, o.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// serve runs the turn of a request.
+func (a *actor) serve(ctx context.Context, j *job) error {
+	if err := a.fit(ctx); err != nil {
+		j.done <- outcome{err: errMoved} // not started: another host may
+		return err
+	}
+	w := newAnswer(j.limit)
+	stored, err := a.turn(ctx, nil, func(ctx context.Context, _ *draft) error {
+		handler, ok := a.agent.(Requester)
+		if !ok {
+			return &Error{Status: http.StatusNotFound, Name: "NotFound", Message: "agents of this class take no requests"}
+		}
+		r := j.request.WithContext(ctx)
+		r.Body = io.NopCloser(bytes.NewReader(j.body))
+		if err := handler.OnRequest(w, r); err != nil {
+			return err
+		}
+		return w.err
+	})
+	if isEnd(err) {
+		j.done <- outcome{err: errDropped}
+		return err
+	}
+	response := w.response()
+	if err != nil {
+		a.logFailed(ctx, j, err)
+		response = failed(err)
+	}
+	if !stored { // a stored turn is its own proof that the agent was ours
+		if err := a.fit(ctx); err != nil {
+			j.done <- outcome{err: errDropped}
+			return err
+		}
+	}
+	j.done <- outcome{response: response}
+	return a.afterTurn(ctx)
+}
+
+// logFailed tells what a caller is only told with status 500.
+func (a *actor) logFailed(ctx context.Context, j *job, err error) {
+	if e, ok := errors.AsType[*Error](err); ok && e.status() < http.StatusInternalServerError {
+		return
+	}
+	attrs := []any{slog.String(logkey.Method, j.request.Method), slog.String(logkey.Path, j.request.URL.Path), slog.Any(logkey.Error, err)}
+	if p, ok := errors.AsType[*PanicError](err); ok {
+		attrs = append(attrs, slog.String(logkey.Stack, string(p.Stack)))
+	}
+	a.log.ErrorContext(ctx, "OnRequest failed, its turn is dropped", attrs...)
+}

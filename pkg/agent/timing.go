@@ -1,0 +1,48 @@
+package agent
+
+import "time"
+
+// timing is every duration and number that the rules of agents rest on. Tests shorten some.
+type timing struct {
+	// A lease is renewed every leaseEvery and good for leaseFor from when the renewal was sent. Whoever has renewed
+	// its own leaseMisses times and saw no change of another's holds that for over.
+	leaseEvery  time.Duration
+	leaseFor    time.Duration
+	leaseMisses uint64
+	// absentGap is between the two looks for a host that has no listener.
+	absentGap time.Duration
+
+	// An owner says at once that it has a request, and again every acceptEvery. A caller that hears nothing for
+	// acceptWithin asks elsewhere; once it was accepted, it gives up after acceptLost.
+	acceptWithin time.Duration
+	acceptEvery  time.Duration
+	acceptLost   time.Duration
+	// findWithin is how long a caller looks for an owner.
+	findWithin time.Duration
+	// bellWithin is the same for a bell. It rings again anyway.
+	bellWithin time.Duration
+	// rememberFor is how long an owner knows the answer to a request that may come again.
+	rememberFor time.Duration
+
+	slowTurn time.Duration
+	// carryOut bounds one try of one entry of an outbox; between tries of what is stuck are retryFirst to retryMost.
+	carryOut   time.Duration
+	retryFirst time.Duration
+	retryMost  time.Duration
+	// release bounds the write with which an agent is let go.
+	release time.Duration
+
+	mailAttempts  int
+	mailDelay     time.Duration
+	mailDelayMost time.Duration
+}
+
+func defaultTiming() timing {
+	return timing{
+		leaseEvery: 1500 * time.Millisecond, leaseFor: 5 * time.Second, leaseMisses: 5, absentGap: 150 * time.Millisecond,
+		acceptWithin: 500 * time.Millisecond, acceptEvery: 2 * time.Second, acceptLost: 6 * time.Second,
+		findWithin: 30 * time.Second, bellWithin: 10 * time.Second, rememberFor: 30 * time.Second,
+		slowTurn: 10 * time.Second, carryOut: 5 * time.Second, retryFirst: time.Second, retryMost: 30 * time.Second,
+		release: 3 * time.Second, mailAttempts: 3, mailDelay: 100 * time.Millisecond, mailDelayMost: 3 * time.Second,
+	}
+}

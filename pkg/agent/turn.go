@@ -1,0 +1,103 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/internal/testsignal"
+	"github.com/skein-run/skein/internal/turn"
+)
+
+// turn runs fn as one turn and stores what it asked for. An error means that nothing of it is stored, and that the
+// agent in memory is as before; an *endError, that the actor must end.
+func (a *actor) turn(ctx context.Context, firing *Moment, fn func(context.Context, *draft) error) (stored bool, err error) {
+	if err := a.fit(ctx); err != nil {
+		return false, err
+	}
+	d := a.draft(firing)
+	err = a.runDraft(ctx, d, fn)
+	if err == nil {
+		stored, err = a.commit(ctx, d)
+	}
+	if err != nil {
+		d.core.set(a.at.record.State)
+	}
+	return stored, err
+}
+
+// runDraft calls fn with the context of a turn and closes the draft when it returns.
+func (a *actor) runDraft(ctx context.Context, d *draft, fn func(context.Context, *draft) error) error {
+	limit := a.class.limit
+	turnCtx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w: over %s", ErrTurnTooLong, limit))
+	defer cancel()
+	slow := time.AfterFunc(a.host.times.slowTurn, func() {
+		d.log.WarnContext(ctx, "turn is slow, the agent's other callers wait", slog.Duration(logkey.Duration, a.host.times.slowTurn))
+	})
+	defer slow.Stop()
+	defer d.end()
+	if err := protect(func() error { return fn(turn.With(turnCtx, d), d) }); err != nil {
+		return err
+	}
+	if turnCtx.Err() != nil {
+		return context.Cause(turnCtx)
+	}
+	return nil
+}
+
+// commit stores a draft by one compare-and-set write of the record; one that changes nothing is not written.
+func (a *actor) commit(ctx context.Context, d *draft) (stored bool, err error) {
+	next, changed := d.next(uuid.NewString(), time.Now().UTC())
+	if !changed {
+		return false, nil
+	}
+	testsignal.At(testsignal.AgentBeforeCommit)
+	v, err := a.host.records.write(ctx, a.id, a.at.sequence, next)
+	switch {
+	case isConflict(err):
+		return false, &endError{ErrLostOwnership}
+	case errors.Is(err, journal.ErrUnknownOutcome):
+		return false, &endError{err}
+	case err != nil:
+		return false, err
+	}
+	a.at, a.pending = v, next.Outbox
+	testsignal.At(testsignal.AgentAfterCommit)
+	return true, nil
+}
+
+// report gives the agent a turn for an error that no caller sees.
+func (a *actor) report(ctx context.Context, cause error) error {
+	handler, ok := a.agent.(ErrorHandler)
+	if !ok {
+		a.log.ErrorContext(ctx, "agent has no OnError for an error that nobody else sees", slog.Any(logkey.Error, cause))
+		return nil
+	}
+	_, err := a.turn(ctx, nil, func(ctx context.Context, _ *draft) error { return handler.OnError(ctx, cause) })
+	if isEnd(err) {
+		return err
+	}
+	if err != nil {
+		a.log.ErrorContext(ctx, "OnError failed", slog.Any(logkey.Error, err), slog.Any(logkey.Cause, cause))
+	}
+	return nil
+}
+
+// protect makes an error of a panic in user code.
+func protect(fn func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = newPanic(r)
+		}
+	}()
+	return fn()
+}
+
+func newPanic(value any) *PanicError { return &PanicError{Value: value, Stack: debug.Stack()} }

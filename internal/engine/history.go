@@ -78,7 +78,7 @@ type History struct {
 	Ended   time.Time
 
 	released bool // the newest run gave the instance back
-	unblamed bool // the newest run follows a lost one that named no step
+	unblamed bool // the newest run follows a lost one that named no step, and no body of it came back yet
 	hard     bool // the newest run follows a lost one
 }
 
@@ -150,6 +150,7 @@ func (h *History) applyStep(a *protocol.Append, e *protocol.Entry, s *Step) erro
 	case protocol.EntryAttemptFailed:
 		s.settle(e, a.Runner, at)
 		s.Failed++
+		h.unblamed = false
 		s.Until = e.Until
 		if e.Config != nil {
 			s.Config = e.Config

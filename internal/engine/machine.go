@@ -219,6 +219,7 @@ func (m *Machine) FailAttempt(s *Step, failure *protocol.Failure, now time.Time)
 		return time.Time{}, false
 	}
 	s.Failed++
+	m.h.unblamed = false // its body came back
 	until = now.Add(Delay(*s.Config, s.Failed))
 	e := protocol.Entry{
 		Kind: protocol.EntryAttemptFailed, Step: &s.Key, Attempt: attempt, Started: &started, Error: failure,

@@ -19,6 +19,9 @@ const MaxWait = 365 * 24 * time.Hour
 
 // Delay is the time between the n-th failed attempt (from 1) and the next one.
 func Delay(c protocol.StepConfig, n int) time.Duration {
+	if c.Delay <= 0 {
+		return 0 // and not nothing times infinity
+	}
 	base := float64(c.Delay)
 	switch c.Backoff {
 	case BackoffLinear:

@@ -81,6 +81,8 @@ const (
 	WakeCreate WakeKind = iota
 	WakeEvent
 	WakeDue
+	// WakeNudge comes from a runner whose parked execution still had a goroutine that called in.
+	WakeNudge
 )
 
 // Wake is the message that made a runner look at an instance.
@@ -183,6 +185,8 @@ func decideParked(s Situation, w Wake, holds bool, older Older, now time.Time) A
 		}
 		return Claim
 	case w.Kind == WakeEvent && w.Sequence > s.Park && Matches(s.Waits, w.EventType):
+		return Claim
+	case w.Kind == WakeNudge && w.Sequence > s.Park:
 		return Claim
 	case !holds:
 		return Ack

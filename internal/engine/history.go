@@ -210,6 +210,9 @@ func (h *History) closeAttempts(at time.Time) {
 	}
 }
 
+// Released reports whether the newest run gave the instance back.
+func (h *History) Released() bool { return h.released }
+
 // ClaimEntry is the entry by which wake takes the instance: it says whether the run before was lost, and which steps
 // are charged with that.
 func (h *History) ClaimEntry(wake protocol.Wake) protocol.Entry {

@@ -78,7 +78,7 @@ func (s *Scope) attempt(ctx context.Context, step *engine.Step, body Body) error
 	x.activity++
 	x.changed.Broadcast()
 	switch {
-	case x.phase == over:
+	case x.phase == over || x.phase == finishing:
 		s.exit()
 	case failure == nil:
 		x.m.Complete(step, result, time.Now().UTC())

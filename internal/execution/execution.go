@@ -74,6 +74,8 @@ type Config struct {
 	Log      *slog.Logger
 	// Inputs reads the events from a sequence on.
 	Inputs func(ctx context.Context, from uint64) ([]engine.Input, error)
+	// Nudge stores a new wake for the instance, which is parked, and names it.
+	Nudge func(ctx context.Context, park uint64) (protocol.Wake, error)
 }
 
 // EventKind says what happened to an execution.
@@ -81,9 +83,10 @@ type EventKind int
 
 // Kinds of events.
 const (
-	// Parked: a parked entry is stored. The runner projects, lingers and then calls Leave.
+	// Parked: a parked entry is stored. The runner projects and acks, lingers and then calls Leave.
 	Parked EventKind = iota
-	// Revived: a branch called in after the park; a claim is stored and the code runs again.
+	// Revived: a goroutine called in after the park. Wake is a new wake under which the instance is claimed; the code
+	// runs again.
 	Revived
 	// Finished: the terminal entry is stored.
 	Finished
@@ -96,6 +99,7 @@ type Event struct {
 	Kind EventKind
 	// Sequence is that of the log entry.
 	Sequence uint64
+	Wake     protocol.Wake
 	Park     protocol.Entry
 	Done     protocol.Done
 	Err      error
@@ -109,6 +113,7 @@ const (
 	parked
 	reviving
 	releasing
+	finishing
 	over
 )
 
@@ -191,6 +196,7 @@ func (x *Execution) main(s *Scope, code func(context.Context) (json.RawMessage, 
 
 // complete stores the end of the workflow. x.mu is held.
 func (x *Execution) complete(result json.RawMessage, failure *protocol.Failure) {
+	x.phase = finishing // nothing may come after the terminal entry, not even in the same append
 	x.m.Finish(result, failure)
 	if !x.flush(x.m.Position()) {
 		return
@@ -233,24 +239,43 @@ func (x *Execution) wakeUp() bool {
 		switch x.phase {
 		case running:
 			return true
-		case over, releasing:
+		case over, releasing, finishing:
 			return false
 		case parked:
-			x.phase = reviving
-			if !x.claim() {
-				return false
-			}
-			x.say(Event{Kind: Revived, Sequence: x.expected})
-			return true
+			return x.revive()
 		default:
 			x.changed.Wait()
 		}
 	}
 }
 
-// claim takes the instance back after a park, under the wake that is still held. x.mu is held.
+// revive takes the instance back for a goroutine that called in after the park: under a new wake, because the wake of
+// the park may have been acked by anyone who saw the park. Whoever else gets the new wake finds the instance claimed
+// under it, or claims it first and does the work in place of this execution. x.mu is held, but not while sending.
+func (x *Execution) revive() bool {
+	x.phase = reviving
+	park := x.expected
+	x.mu.Unlock()
+	wake, err := x.Nudge(x.life, park)
+	x.mu.Lock()
+	if err != nil {
+		x.end(Event{Kind: Dropped, Err: err}, err)
+	}
+	if x.phase != reviving {
+		return false
+	}
+	x.Config.Wake = wake
+	if !x.claim() {
+		return false
+	}
+	x.say(Event{Kind: Revived, Sequence: x.expected, Wake: wake})
+	return true
+}
+
+// claim takes the instance back after a park. x.mu is held.
 func (x *Execution) claim() bool {
-	x.m.Record(protocol.Entry{Kind: protocol.EntryClaimed, Wake: &x.Wake})
+	wake := x.Config.Wake
+	x.m.Record(protocol.Entry{Kind: protocol.EntryClaimed, Wake: &wake})
 	if !x.flush(x.m.Position()) {
 		return false
 	}
@@ -259,15 +284,40 @@ func (x *Execution) claim() bool {
 	return true
 }
 
-// Reclaim goes on after a park because of an input older than it. It reports whether the code runs.
+// Wake is the wake that the instance is held under.
+func (x *Execution) Wake() protocol.Wake {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.Config.Wake
+}
+
+// Reclaim goes on after a park because of an input older than it: that is the duty of the wake that parked. It reports
+// whether the code runs.
 func (x *Execution) Reclaim() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.wakeUp()
+	for x.phase == reviving {
+		x.changed.Wait()
+	}
+	if x.phase == parked {
+		x.phase = reviving
+		return x.claim()
+	}
+	return x.phase == running
 }
 
-// Leave ends a parked execution whose code was not revived; it returns false if it was.
-func (x *Execution) Leave() bool {
+// LeaveAfter ends a parked execution when it has lingered, or stop is closed. It returns false if the code was revived
+// or the execution dropped: the events tell.
+func (x *Execution) LeaveAfter(linger time.Duration, stop <-chan struct{}) bool {
+	timer := time.NewTimer(linger)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-stop:
+	case e := <-x.events:
+		x.say(e)
+		return false
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.phase != parked {
@@ -387,8 +437,8 @@ func (x *Execution) store(entries []protocol.Entry) error {
 	}
 	x.appended++
 	body, err := json.Marshal(protocol.Append{
-		V: protocol.Version, ID: x.Runner + "." + strconv.FormatUint(x.Wake.Sequence, 36) + "." + strconv.FormatUint(x.appended, 36),
-		Incarnation: x.History.Incarnation, Holder: x.Wake, Runner: x.Runner, Time: time.Now().UTC(), Entries: entries,
+		V: protocol.Version, ID: x.Runner + "." + strconv.FormatUint(x.Config.Wake.Sequence, 36) + "." + strconv.FormatUint(x.appended, 36),
+		Incarnation: x.History.Incarnation, Holder: x.Config.Wake, Runner: x.Runner, Time: time.Now().UTC(), Entries: entries,
 	})
 	if err != nil {
 		return fmt.Errorf("encode log entry: %w", err)

@@ -93,6 +93,9 @@ func (x *Execution) refresh() error {
 		x.quiet()
 		return err
 	}
+	if x.phase != running { // parked meanwhile: newer inputs are their own wakes' business now
+		return nil
+	}
 	x.loaded = true
 	x.signal(x.m.Deliver(inputs))
 	x.quiet()

@@ -60,7 +60,7 @@ func (r *Runner) activate(ctx context.Context, h *held, s sight) {
 		r.decideFromLeader(ctx, h)
 		return
 	}
-	if h.again && left.Tail > 0 && left.Phase == engine.Running && r.executedElsewhere(ctx, h) {
+	if left.Tail > 0 && left.Phase == engine.Running && !history.Released() && r.executedElsewhere(ctx, h) {
 		r.drop(h)
 		return
 	}
@@ -144,6 +144,7 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 		Inputs: func(ctx context.Context, from uint64) ([]engine.Input, error) {
 			return r.inputs(ctx, h.instance, max(from, history.Incarnation))
 		},
+		Nudge: func(ctx context.Context, park uint64) (protocol.Wake, error) { return r.nudge(ctx, h.instance, park) },
 	}, func(ctx context.Context) (json.RawMessage, error) { return code(ctx, history.Create) })
 	r.enter(h.instance, x)
 	defer r.leave(h.instance, x)
@@ -160,10 +161,15 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 			r.ack(h)
 			return
 		case execution.Parked:
-			if r.park(ctx, h, history.Incarnation, x, e, slot) {
+			if !r.park(ctx, h, history.Incarnation, x, e) {
+				continue
+			}
+			slot.free()
+			if x.LeaveAfter(r.Linger, r.stopping.Done()) {
 				return
 			}
 		case execution.Revived:
+			h = r.revived(h, e.Wake)
 		case execution.Dropped:
 			r.dropped(ctx, h, e.Err)
 			return
@@ -171,8 +177,8 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 	}
 }
 
-// park projects a park, frees the slot, lingers and acks. It returns false if the code runs again.
-func (r *Runner) park(ctx context.Context, h *held, incarnation uint64, x *execution.Execution, e execution.Event, slot *slot) bool {
+// park projects a park and acks. It returns false if the code runs again, or is over, and the wake is still held.
+func (r *Runner) park(ctx context.Context, h *held, incarnation uint64, x *execution.Execution, e execution.Event) bool {
 	testsignal.At(testsignal.RunnerAppended)
 	if waitsForEvents(e.Park.Waits) {
 		inputs, err := r.inputs(ctx, h.instance, incarnation)
@@ -190,34 +196,28 @@ func (r *Runner) park(ctx context.Context, h *held, incarnation uint64, x *execu
 		return false
 	}
 	testsignal.At(testsignal.RunnerProjected)
-	slot.free()
-	r.lingers(+1)
-	defer r.lingers(-1)
-	linger := time.NewTimer(r.Linger)
-	defer linger.Stop()
-	select {
-	case again := <-x.Events():
-		if again.Kind == execution.Revived {
-			r.disarm(h.instance, e.Sequence, e.Park.Until)
-			return false
-		}
-		r.dropped(ctx, h, again.Err)
-		return true
-	case <-linger.C:
-	case <-r.stopping.Done():
-	}
-	if !x.Leave() {
-		return false
-	}
 	r.ack(h)
 	return true
 }
 
-func (r *Runner) lingers(n int) {
+// nudge stores a new wake for an instance that was parked too early.
+func (r *Runner) nudge(ctx context.Context, instance protocol.Instance, park uint64) (protocol.Wake, error) {
+	body, err := json.Marshal(protocol.Nudge{V: protocol.Version, Runner: r.ID, Park: park})
+	if err != nil {
+		return protocol.Wake{}, err
+	}
+	sequence, err := r.Store.Publish(ctx, instance.NudgeSubject(), nil, body)
+	return protocol.Wake{Stream: r.stream(), Sequence: sequence}, err
+}
+
+// revived takes the nudge in hand under which the execution goes on, although it may not be delivered yet: when it is,
+// here, it can be marked and acked. Delivered elsewhere, it comes again until the instance is parked or finished.
+func (r *Runner) revived(old *held, wake protocol.Wake) *held {
+	h := &held{Wake: engine.Wake{Wake: wake, Kind: engine.WakeNudge}, instance: old.instance, again: true}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.lingering += n
-	r.room.Broadcast()
+	r.inHand[wake] = h
+	return h
 }
 
 func waitsForEvents(waits []protocol.Wait) bool {

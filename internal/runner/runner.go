@@ -32,7 +32,8 @@ type Config struct {
 	Slots int
 	// Grace is how long running bodies may take to finish at shutdown. Default 10 s.
 	Grace time.Duration
-	// Linger is how long a parked execution keeps its wake, so that its own branches can revive it. Default 1 s.
+	// Linger is how long a parked execution stays in memory, so that a goroutine that nobody counted can revive it.
+	// Default 1 s.
 	Linger time.Duration
 	JS     jetstream.JetStream
 	Log    *slog.Logger
@@ -67,10 +68,8 @@ type Runner struct {
 	mu     sync.Mutex
 	room   *sync.Cond
 	inHand map[protocol.Wake]*held
-	// lingering counts those in hand whose execution is parked: they need no room.
-	lingering int
-	active    map[protocol.Instance]*execution.Execution
-	warned    map[string]bool
+	active map[protocol.Instance]*execution.Execution
+	warned map[string]bool
 }
 
 // New makes a runner.

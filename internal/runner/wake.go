@@ -23,14 +23,14 @@ type held struct {
 	again bool
 
 	mu  sync.Mutex
-	msg jetstream.Msg // the newest delivery: its reply subject acks
+	msg jetstream.Msg // the newest delivery: its reply subject acks; nil if there was none here
 	end bool          // acked or given back: no more marks
 }
 
 func (h *held) inProgress() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.end {
+	if !h.end && h.msg != nil {
 		_ = h.msg.InProgress() // a lost mark costs a redelivery, which the table handles
 	}
 }
@@ -48,10 +48,10 @@ func (h *held) redelivered(msg jetstream.Msg) {
 func (h *held) settle(how func(jetstream.Msg) error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.end {
-		h.end = true
+	if !h.end && h.msg != nil {
 		_ = how(h.msg)
 	}
+	h.end = true
 }
 
 // ack drops the wake: what it asked for is durable.
@@ -114,7 +114,7 @@ func (r *Runner) waitForRoom(ctx context.Context) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for ctx.Err() == nil {
-		if n := r.capacity() - len(r.inHand) + r.lingering; n > 0 {
+		if n := r.capacity() - len(r.inHand); n > 0 {
 			return n
 		}
 		r.room.Wait()
@@ -180,7 +180,10 @@ func read(msg jetstream.Msg) (*held, error) {
 		return nil, err
 	}
 	h.instance, h.Kind = instance, engine.WakeCreate
-	if class == protocol.ClassEvent {
+	switch class {
+	case protocol.ClassNudge:
+		h.Kind = engine.WakeNudge
+	case protocol.ClassEvent:
 		var e protocol.Event
 		if err := json.Unmarshal(msg.Data(), &e); err != nil {
 			return nil, fmt.Errorf("event: %w", err)

@@ -70,6 +70,7 @@ func instanceGoldens() []golden {
 			Created: at(1), Finished: at(9), Error: failure(),
 		}},
 		{"timer.full", protocol.Timer{V: protocol.Version, Workflow: "booking", ID: "u-7", Incarnation: 4, Park: 12, Due: at(30)}},
+		{"nudge.full", protocol.Nudge{V: protocol.Version, Runner: "runner-1", Park: 17}},
 		{"poke.full", protocol.Poke{V: protocol.Version, Shard: 2, Workflow: "booking", ID: "u-7", Input: 13}},
 		{"poke.who", protocol.Poke{V: protocol.Version, Shard: 2, Workflow: "booking", ID: "u-7", Wake: &protocol.Wake{Stream: "WORKFLOWS_email", Sequence: 13}}},
 		{"ask.full", protocol.Ask{V: protocol.Version, Workflow: "booking", ID: "u-7"}},

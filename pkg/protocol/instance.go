@@ -46,6 +46,14 @@ type Event struct {
 	Sent    time.Time       `json:"sent"`
 }
 
+// Nudge wakes an instance whose code called in after it was parked.
+type Nudge struct {
+	V      int    `json:"v"`
+	Runner string `json:"runner"`
+	// Park is the log sequence of the park.
+	Park uint64 `json:"park"`
+}
+
 // Wake names the message that made a runner look at an instance: its stream and its sequence there.
 type Wake struct {
 	Stream   string

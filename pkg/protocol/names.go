@@ -315,6 +315,9 @@ func (i Instance) CreateSubject() string { return i.subject("in") + ".create" }
 // EventSubject takes the events sent to the instance.
 func (i Instance) EventSubject() string { return i.subject("in") + ".event" }
 
+// NudgeSubject takes nudges: wakes without a content that a runner sends to an instance that it parked too early.
+func (i Instance) NudgeSubject() string { return i.subject("in") + ".nudge" }
+
 // InputsSubject matches everything sent to the instance by those who may only send inputs.
 func (i Instance) InputsSubject() string { return i.subject("in") + ".*" }
 
@@ -351,6 +354,7 @@ type Class string
 const (
 	ClassCreate  Class = "create"
 	ClassEvent   Class = "event"
+	ClassNudge   Class = "nudge"
 	ClassControl Class = "ctl"
 	ClassLog     Class = "log"
 	ClassDone    Class = "done"
@@ -368,7 +372,7 @@ func ParseInstanceSubject(subject string) (Instance, Class, error) {
 	}
 	class := Class(t[3])
 	switch {
-	case len(t) == 7 && t[3] == "in" && (t[6] == "create" || t[6] == "event"):
+	case len(t) == 7 && t[3] == "in" && (t[6] == "create" || t[6] == "event" || t[6] == "nudge"):
 		return i, Class(t[6]), nil
 	case len(t) == 6 && (class == ClassControl || class == ClassLog || class == ClassDone):
 		return i, class, nil

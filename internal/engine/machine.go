@@ -308,13 +308,17 @@ func (m *Machine) Deliver(inputs []Input) []protocol.Key {
 			continue
 		}
 		m.seen = in.Sequence
-		void := in.Sequence < m.h.Incarnation || m.h.Consumed[in.Sequence] || m.h.ConsumedIDs[in.ID] || m.known[in.ID]
-		if !void {
+		if !m.void(in, m.known) {
 			m.known[in.ID] = true
 			m.inputs = append(m.inputs, in)
 		}
 	}
 	return m.match()
+}
+
+// void reports whether an input counts for nothing: it was for an instance that had this id before, or its id is taken.
+func (m *Machine) void(in Input, ids map[string]bool) bool {
+	return in.Sequence < m.h.Incarnation || m.h.Consumed[in.Sequence] || m.h.ConsumedIDs[in.ID] || ids[in.ID]
 }
 
 // Seen is the sequence of the newest input delivered.
@@ -462,11 +466,16 @@ func (m *Machine) Take() ([]protocol.Entry, uint64) {
 	return e, m.taken
 }
 
-// WouldTake reports whether one of the inputs is older than the park and would end one of its waits.
+// WouldTake reports whether one of the inputs is older than the park and would end one of its waits. It must be told
+// all inputs, in order.
 func (m *Machine) WouldTake(park uint64, waits []protocol.Wait, inputs []Input) bool {
+	ids := map[string]bool{}
 	for _, in := range inputs {
-		void := in.Sequence < m.h.Incarnation || m.h.Consumed[in.Sequence] || m.h.ConsumedIDs[in.ID]
-		if !void && in.Sequence < park && Matches(waits, in.Type) {
+		if m.void(in, ids) {
+			continue
+		}
+		ids[in.ID] = true
+		if in.Sequence < park && Matches(waits, in.Type) {
 			return true
 		}
 	}

@@ -1,0 +1,140 @@
+package engine_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// Positions in the stream of the instances below: create, an older event, the park, a newer event.
+const (
+	createAt = 7
+	olderAt  = 9
+	parkedAt = 12
+	newerAt  = 14
+)
+
+func firing(sequence, park uint64) engine.Wake {
+	return engine.Wake{
+		Wake: protocol.Wake{Stream: "TIMERS_mail", Sequence: sequence}, Kind: engine.WakeDue,
+		Park: park, Incarnation: createAt, Due: noon,
+	}
+}
+
+func input(sequence uint64, eventType string) engine.Wake {
+	return engine.Wake{Wake: wake(sequence), Kind: engine.WakeEvent, EventType: eventType}
+}
+
+func creation(sequence uint64) engine.Wake {
+	return engine.Wake{Wake: wake(sequence), Kind: engine.WakeCreate}
+}
+
+// tail is the situation after one append.
+func tail(holder protocol.Wake, last protocol.Entry) engine.Situation {
+	return engine.Situate(stream, createAt, parkedAt, &protocol.Append{V: protocol.Version, Incarnation: createAt, Holder: holder, Entries: []protocol.Entry{last}})
+}
+
+func TestDecide(t *testing.T) {
+	t.Parallel()
+	forEvent := protocol.Entry{Kind: protocol.EntryParked, Waits: []protocol.Wait{{Key: event("e"), Type: "a"}}, Until: &noon}
+	forTime := protocol.Entry{Kind: protocol.EntryParked, Waits: []protocol.Wait{{Key: protocol.Key{Op: protocol.OpSleep, Name: "a", Count: 1}}}, Until: &noon}
+	running := protocol.Entry{Kind: protocol.EntryStarted, Step: &protocol.Key{Op: protocol.OpDo, Name: "x", Count: 1}}
+	completed := protocol.Entry{Kind: protocol.EntryCompleted}
+	fired := firing(5, parkedAt)
+	old := firing(4, olderAt)
+	stranger := fired
+	stranger.Incarnation = 3
+	empty := engine.Situate(stream, createAt, 0, nil)
+	foreign := engine.Situate(stream, createAt, parkedAt, &protocol.Append{Incarnation: 3, Entries: []protocol.Entry{completed}})
+	tests := []struct {
+		name  string
+		s     engine.Situation
+		w     engine.Wake
+		older engine.Older
+		want  engine.Action
+	}{
+		{"no instance", engine.Situation{}, input(olderAt, "a"), 0, engine.Ack},
+		{"no instance, its timer", engine.Situation{}, fired, 0, engine.Ack},
+		{"older than the create", empty, input(createAt-1, "a"), 0, engine.Ack},
+		{"create of an older instance", empty, creation(createAt - 1), 0, engine.Ack},
+		{"timer of an older instance", tail(wake(createAt), forTime), stranger, 0, engine.Ack},
+		{"timer of an older instance that runs", tail(stranger.Wake, running), stranger, 0, engine.Ack},
+
+		{"empty log, create", empty, creation(createAt), 0, engine.Start},
+		{"empty log, event", empty, input(olderAt, "a"), 0, engine.Poke},
+		{"only another incarnation in the log, create", foreign, creation(createAt), 0, engine.Claim},
+
+		{"running, holder", tail(wake(createAt), running), creation(createAt), 0, engine.Claim},
+		{"running, event that holds", tail(wake(olderAt), running), input(olderAt, "a"), 0, engine.Claim},
+		{"running, timer that holds", tail(old.Wake, running), old, 0, engine.Claim},
+		{"running, another event", tail(wake(createAt), running), input(olderAt, "a"), 0, engine.Poke},
+		{"running, create no longer holds", tail(wake(olderAt), running), creation(createAt), 0, engine.Poke},
+		{"running, timer", tail(wake(createAt), running), fired, 0, engine.Poke},
+		{"running, holder of that sequence in another stream", tail(protocol.Wake{Stream: "TIMERS_mail", Sequence: olderAt}, running), input(olderAt, "a"), 0, engine.Poke},
+		{"released, holder", tail(wake(createAt), protocol.Entry{Kind: protocol.EntryReleased}), creation(createAt), 0, engine.Claim},
+
+		{"finished, holder", tail(wake(createAt), completed), creation(createAt), 0, engine.Project},
+		{"finished, event", tail(wake(createAt), completed), input(newerAt, "a"), 0, engine.Ack},
+		{"finished, timer", tail(wake(createAt), completed), fired, 0, engine.Ack},
+		{"failed, holder", tail(wake(createAt), protocol.Entry{Kind: protocol.EntryFailed}), creation(createAt), 0, engine.Project},
+
+		{"parked, holder, inputs not looked at", tail(wake(createAt), forEvent), creation(createAt), engine.OlderUnknown, engine.LookOlder},
+		{"parked, holder, an older input", tail(wake(createAt), forEvent), creation(createAt), engine.OlderSome, engine.Claim},
+		{"parked, holder, no older input", tail(wake(createAt), forEvent), creation(createAt), engine.OlderNone, engine.Arm},
+		{"parked, event that holds", tail(wake(olderAt), forEvent), input(olderAt, "a"), engine.OlderNone, engine.Arm},
+		{"parked, timer of the park before that holds", tail(old.Wake, forEvent), old, engine.OlderSome, engine.Claim},
+		{"parked for a time, holder", tail(wake(createAt), forTime), creation(createAt), engine.OlderUnknown, engine.Arm},
+		{"parked, newer event", tail(wake(createAt), forEvent), input(newerAt, "a"), 0, engine.Claim},
+		{"parked, newer event of another type", tail(wake(createAt), forEvent), input(newerAt, "b"), 0, engine.Ack},
+		{"parked for a time, newer event of its name", tail(wake(createAt), forTime), input(newerAt, "a"), 0, engine.Ack},
+		{"parked, older event", tail(wake(createAt), forEvent), input(olderAt, "a"), engine.OlderSome, engine.Ack},
+		{"parked, create no longer holds", tail(wake(olderAt), forEvent), creation(createAt), engine.OlderSome, engine.Ack},
+		{"parked, its timer", tail(wake(createAt), forTime), fired, 0, engine.Claim},
+		{"parked, timer of the park before", tail(wake(createAt), forTime), old, 0, engine.Ack},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if got := engine.Decide(tt.s, tt.w, tt.older, noon); got != tt.want {
+				t.Errorf("decided %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestTimerThatFiresEarlyIsKept(t *testing.T) {
+	t.Parallel()
+	s := tail(wake(createAt), protocol.Entry{Kind: protocol.EntryParked, Until: &noon})
+	tests := []struct {
+		name string
+		now  time.Time
+		want engine.Action
+	}{
+		{"early", noon.Add(-1), engine.Keep},
+		{"on time", noon, engine.Claim},
+		{"late", noon.Add(time.Hour), engine.Claim},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			for _, w := range []engine.Wake{firing(5, parkedAt), firing(6, parkedAt)} {
+				if got := engine.Decide(s, w, engine.OlderUnknown, tt.now); got != tt.want {
+					t.Errorf("decided %v, want %v", got, tt.want)
+				}
+			}
+		})
+	}
+}
+
+func TestActionsHaveNames(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for a := engine.Ack; a <= engine.LookOlder; a++ {
+		if s := a.String(); s == "" || seen[s] {
+			t.Errorf("action %d is called %q", a, s)
+		}
+		seen[a.String()] = true
+	}
+}

@@ -36,6 +36,7 @@ const (
 	Duration = "duration"
 	Delay    = "delay"
 	Count    = "count"
+	Late     = "late"
 	Slots    = "slots"
 	Service  = "service"
 	Signal   = "signal"

@@ -1,0 +1,152 @@
+package scheduler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// tombstoneTTL lets what cancelled a moment disappear; it is the least the server takes.
+const tombstoneTTL = "1s"
+
+// settle brings the clock subject of a schedule in line with its row. handled is the firing that was just put into the
+// inbox; nil if this is not about one. A row that can never fire is disarmed, and returned as a *RowError.
+func (s *Scheduler) settle(ctx context.Context, k key, handled *protocol.Tick) error {
+	for {
+		v, tail, err := s.look(ctx, k, handled == nil)
+		bad, isBad := errors.AsType[*RowError](err)
+		if err != nil && !isBad {
+			return err
+		}
+		v.handled, v.now = handled, s.now()
+		switch do, moment := decide(v); do {
+		case arm:
+			err = s.arm(ctx, k, v.row, moment, tail)
+		case disarm:
+			err = s.disarm(ctx, k, tail)
+		default:
+			err = nil
+		}
+		switch {
+		case errors.Is(err, journal.ErrConflict): // another scheduler was faster: look again
+		case err != nil:
+			return err
+		case isBad:
+			return bad
+		default:
+			return nil
+		}
+	}
+}
+
+// look reads a view in the order that decide relies on, and the sequence that the clock subject is at. A *RowError
+// comes with a view that has no row.
+func (s *Scheduler) look(ctx context.Context, k key, withFired bool) (v view, tail uint64, err error) {
+	if v.armed, tail, err = s.tick(ctx, k.clockSubject()); err != nil {
+		return v, 0, err
+	}
+	if v.armed == nil && withFired {
+		if v.fired, _, err = s.tick(ctx, k.dueSubject()); err != nil {
+			return v, 0, err
+		}
+	}
+	v.row, err = s.row(ctx, k)
+	return v, tail, err
+}
+
+// tick reads the newest message of a subject of the clock, and its sequence. A tombstone is no tick; what is not of
+// ours is one of no row, so that it is replaced.
+func (s *Scheduler) tick(ctx context.Context, subject string) (*protocol.Tick, uint64, error) {
+	m, err := s.store.Last(ctx, protocol.StreamClock, subject)
+	switch {
+	case errors.Is(err, journal.ErrNotFound):
+		return nil, 0, nil
+	case err != nil:
+		return nil, 0, fmt.Errorf("read %s: %w", subject, err)
+	case len(m.Data) == 0:
+		return nil, m.Sequence, nil
+	}
+	t, err := parseTick(m.Data)
+	if err != nil {
+		t = &protocol.Tick{}
+	}
+	return t, m.Sequence, nil
+}
+
+func parseTick(data []byte) (*protocol.Tick, error) {
+	t := new(protocol.Tick)
+	if err := json.Unmarshal(data, t); err != nil {
+		return nil, err
+	}
+	if t.Planned.IsZero() || t.Revision == 0 || t.Definition == "" {
+		return nil, errors.New("revision, definition or planned moment is missing")
+	}
+	return t, nil
+}
+
+// row reads the row of a schedule; nil if there is none.
+func (s *Scheduler) row(ctx context.Context, k key) (*row, error) {
+	m, err := s.store.Last(ctx, k.rowStream(), k.rowSubject())
+	if errors.Is(err, journal.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", k.rowSubject(), err)
+	}
+	return parseRow(k, m)
+}
+
+func (s *Scheduler) arm(ctx context.Context, k key, r *row, moment time.Time, tail uint64) error {
+	body, err := json.Marshal(protocol.Tick{
+		V: protocol.Version, Revision: r.revision, Definition: r.definition, Planned: moment.UTC(),
+	})
+	if err != nil {
+		return fmt.Errorf("arm %s: %w", k.clockSubject(), err)
+	}
+	_, err = s.store.AppendWith(ctx, protocol.StreamClock, k.clockSubject(), tail, nats.Header{
+		protocol.HeaderSchedule:       {"@at " + fireAt(moment)},
+		protocol.HeaderScheduleTarget: {k.dueSubject()},
+		protocol.HeaderRollup:         {protocol.RollupSubject},
+	}, body)
+	return err
+}
+
+// fireAt writes a moment with all its digits: a schedule cut to the second fires early. What is long past is written
+// as a moment that the server can count in nanoseconds.
+func fireAt(moment time.Time) string {
+	if moment.Before(time.Unix(0, 0)) {
+		moment = time.Unix(0, 0)
+	}
+	return moment.UTC().Format(time.RFC3339Nano)
+}
+
+// disarm replaces what is armed by a tombstone. A purge would leave the server's timer in memory until it is due.
+func (s *Scheduler) disarm(ctx context.Context, k key, tail uint64) error {
+	_, err := s.store.AppendWith(ctx, protocol.StreamClock, k.clockSubject(), tail, nats.Header{
+		protocol.HeaderRollup: {protocol.RollupSubject},
+		protocol.HeaderTTL:    {tombstoneTTL},
+	}, nil)
+	return err
+}
+
+// deleteRow deletes the row that has fired, unless it was replaced: then the new one arms itself.
+func (s *Scheduler) deleteRow(ctx context.Context, k key, revision uint64) error {
+	header := nats.Header{protocol.HeaderKVOperation: {protocol.KVDelete}}
+	_, err := s.store.AppendWith(ctx, k.rowStream(), k.rowSubject(), revision, header, nil)
+	if errors.Is(err, journal.ErrConflict) {
+		return nil
+	}
+	return err
+}
+
+// purgeMarker removes the delete marker at sequence. A row that was put since then is not touched.
+func (s *Scheduler) purgeMarker(ctx context.Context, k key, sequence uint64) error {
+	return s.store.Purge(ctx, k.rowStream(), k.rowSubject(), sequence+1)
+}

@@ -1,0 +1,62 @@
+package scheduler
+
+import (
+	"time"
+
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// view is what is known of a schedule when it is decided what its clock subject has to hold. The fields were read in
+// the order clock, due, row. So a row that is there has not been served completely, and a moment that is armed stems
+// from this row or an older one.
+type view struct {
+	// armed is the moment that waits on the clock subject, fired the newest firing that is not acked.
+	armed, fired *protocol.Tick
+	row          *row
+	// handled is the firing that has just become mail, if one has.
+	handled *protocol.Tick
+	now     time.Time
+}
+
+type verb string
+
+const (
+	leave  verb = "leave"
+	arm    verb = "arm"
+	disarm verb = "disarm"
+)
+
+// decide says what to do with the clock subject of a schedule, and for arm the moment. Doing it twice, or for several
+// schedulers at once, comes to the same.
+func decide(v view) (verb, time.Time) {
+	r := v.row
+	if r == nil {
+		if v.armed == nil {
+			return leave, time.Time{}
+		}
+		return disarm, time.Time{}
+	}
+	if v.armed != nil && v.armed.Revision > r.revision && !r.made(v.armed) {
+		return leave, time.Time{}
+	}
+	moment := r.first()
+	switch {
+	case r.made(v.handled) && r.Kind != protocol.ScheduleCron:
+		return leave, time.Time{} // it was its only moment
+	case r.made(v.handled):
+		if r.made(v.armed) && v.armed.Planned.After(v.handled.Planned) {
+			return leave, time.Time{} // the firing came twice
+		}
+		moment = r.next(v.handled.Planned, v.now)
+	case r.made(v.armed), r.made(v.fired):
+		// Its firing goes on from there. A row put again unchanged must not start over from its creation.
+		return leave, time.Time{}
+	}
+	if moment.IsZero() { // a line that has no further moment
+		return leave, time.Time{}
+	}
+	return arm, moment
+}
+
+// made reports whether a moment was computed from a row of the same content.
+func (r *row) made(t *protocol.Tick) bool { return t != nil && t.Definition == r.definition }

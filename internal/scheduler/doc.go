@@ -1,0 +1,16 @@
+// Package scheduler makes the schedules of agents come due. It follows the schedule rows of all projects, arms the
+// next moment of each as a message schedule on the CLOCK stream, and when that fires puts mail into the agent's inbox
+// and arms the next one.
+//
+// Any number of schedulers work side by side; none leads and none remembers anything. What they share is on the
+// server: a message is only a reason to look, the newest row and what is armed are read from the leader, and the clock
+// is changed by compare-and-append. While no scheduler runs, what is armed still fires and waits; rows wait too.
+//
+// Order of a firing: mail, then the next moment (or, for a schedule that fires once, the deletion of its row), then
+// the ack. A crash in between brings the firing again, and with it mail of the same source and number, which the agent
+// drops. Moments that passed while nobody could serve them collapse into the one that fires: an agent gets one mail
+// for all of them, with the oldest moment.
+//
+// It must never act on what a message says without having read the row, never let an older row replace what a newer
+// one armed, and never drop a firing because something failed.
+package scheduler

@@ -1,0 +1,157 @@
+package scheduler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/internal/testsignal"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// Points at which a test can stop a scheduler.
+const (
+	// SignalMailed is reached when a firing is in the inbox and nothing else is done.
+	SignalMailed = "scheduler.mailed"
+	// SignalSettled is reached when the next moment is armed, or the row deleted, and the firing is not acked.
+	SignalSettled = "scheduler.settled"
+)
+
+// lateAfter is how late a firing may be before it is told.
+const lateAfter = 5 * time.Second
+
+// staleTries is how often a firing is tried again whose row seems older than what fired.
+const staleTries = 4
+
+// notYet returns a message until a moment.
+type notYet struct{ wait time.Duration }
+
+func (e *notYet) Error() string { return fmt.Sprintf("not due for another %s", e.wait) }
+
+// handleRow is called for every message on the rows of project: a put, or the marker of a delete. It returns nil if the
+// message can be acked.
+func (s *Scheduler) handleRow(ctx context.Context, project string, m jetstream.Msg) error {
+	k, err := parseRowSubject(project, m.Subject())
+	if err != nil {
+		s.log.WarnContext(ctx, "ignored a row that is no schedule", slog.Any(logkey.Error, err))
+		return nil
+	}
+	err = s.settle(ctx, k, nil)
+	if bad, ok := errors.AsType[*RowError](err); ok {
+		s.log.WarnContext(ctx, "schedule cannot fire", k.attr(), slog.Any(logkey.Error, bad))
+		return nil
+	}
+	if err != nil || m.Headers().Get(protocol.HeaderKVOperation) == "" {
+		return err
+	}
+	meta, err := m.Metadata()
+	if err != nil {
+		return err
+	}
+	return s.purgeMarker(ctx, k, meta.Sequence.Stream)
+}
+
+// handleDue is called for every firing. It returns nil if the message can be acked.
+func (s *Scheduler) handleDue(ctx context.Context, m jetstream.Msg) error {
+	k, err := parseDueSubject(m.Subject())
+	if err == nil {
+		var t *protocol.Tick
+		if t, err = parseTick(m.Data()); err == nil {
+			return s.fire(ctx, k, t, m)
+		}
+	}
+	s.log.WarnContext(ctx, "ignored a message that is no firing", slog.String(logkey.Subject, m.Subject()),
+		slog.Any(logkey.Error, err))
+	return nil
+}
+
+func (s *Scheduler) fire(ctx context.Context, k key, t *protocol.Tick, m jetstream.Msg) error {
+	r, err := s.row(ctx, k)
+	if bad, ok := errors.AsType[*RowError](err); ok {
+		s.log.WarnContext(ctx, "schedule cannot fire", k.attr(), slog.Any(logkey.Error, bad))
+		return nil
+	}
+	if err != nil || r == nil {
+		return err
+	}
+	if !r.made(t) {
+		return s.settleOther(ctx, k, r, t, m)
+	}
+	now := s.now()
+	if wait := t.Planned.Sub(now); wait > 0 {
+		return &notYet{wait}
+	}
+	if err := s.mail(ctx, k, r, t, now); err != nil {
+		return err
+	}
+	testsignal.At(SignalMailed)
+	if r.Kind == protocol.ScheduleCron {
+		err = s.settle(ctx, k, t)
+	} else {
+		err = s.deleteRow(ctx, k, r.revision)
+	}
+	if bad, ok := errors.AsType[*RowError](err); ok { // the row was replaced meanwhile; its own message tells
+		s.log.DebugContext(ctx, "schedule cannot fire again", k.attr(), slog.Any(logkey.Error, bad))
+		err = nil
+	}
+	if err == nil {
+		testsignal.At(SignalSettled)
+	}
+	return err
+}
+
+// settleOther is for a firing that is not of the row that stands there. The row arms itself; should it be older than
+// the firing, its bucket was replaced, and only we know that it has to be armed. As such an answer can also come from a
+// server that does not know yet that it no longer leads, it must be repeated first.
+func (s *Scheduler) settleOther(ctx context.Context, k key, r *row, t *protocol.Tick, m jetstream.Msg) error {
+	meta, err := m.Metadata()
+	if err != nil {
+		return err
+	}
+	if r.revision < t.Revision && meta.NumDelivered < staleTries {
+		return fmt.Errorf("row %s has revision %d, its firing is of %d", k.rowSubject(), r.revision, t.Revision)
+	}
+	err = s.settle(ctx, k, nil)
+	if _, ok := errors.AsType[*RowError](err); ok {
+		return nil // told when the row came
+	}
+	return err
+}
+
+// mail puts a firing into the agent's inbox.
+func (s *Scheduler) mail(ctx context.Context, k key, r *row, t *protocol.Tick, now time.Time) error {
+	planned := t.Planned.UTC()
+	body, err := json.Marshal(protocol.Mail{
+		V: protocol.Version, Source: protocol.ScheduleSource(k.id), Number: number(planned), Life: r.Life,
+		Callback: r.Callback, Payload: r.Payload, Planned: &planned, Sent: now.UTC(),
+	})
+	if err != nil {
+		return fmt.Errorf("mail of %s: %w", k.rowSubject(), err)
+	}
+	if _, err := s.store.Publish(ctx, k.agent.InboxSubject(k.agent.Project), nil, body); err != nil {
+		return err
+	}
+	s.count(ctx, k, r, planned, now)
+	return nil
+}
+
+// count counts a firing and tells a late one. What was asked for in the past is not late.
+func (s *Scheduler) count(ctx context.Context, k key, r *row, planned, now time.Time) {
+	s.fired.Add(1)
+	if r.Created.After(planned) {
+		planned = r.Created
+	}
+	late := now.Sub(planned)
+	if late <= lateAfter {
+		return
+	}
+	s.late.Add(1)
+	s.log.WarnContext(ctx, "schedule fired late", k.attr(), slog.Time(logkey.Planned, planned),
+		slog.Duration(logkey.Delay, late))
+}

@@ -1,0 +1,435 @@
+package scheduler_test
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/internal/process"
+	"github.com/skein-run/skein/internal/scheduler"
+	"github.com/skein-run/skein/internal/streams"
+	"github.com/skein-run/skein/internal/testsignal"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+func TestCronWithTwoSchedulersOneOfThemStopped(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	first := w.start(t)
+	w.start(t)
+	row := cron("s", "* * * * * *")
+	w.put(t, row)
+	w.awaitMails(t, 2)
+	first.stop(t)
+	assertMoments(t, w.awaitMails(t, 5), row, time.Second)
+}
+
+func TestServerRestart(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.start(t)
+	w.awaitArmed(t, "near", w.put(t, after("near", 1500*time.Millisecond)))
+	w.awaitArmed(t, "far", w.put(t, after("far", 4*time.Second)))
+	row := cron("cron", "* * * * * *")
+	w.awaitArmed(t, "cron", w.put(t, row))
+	w.server.Restart(t)
+	natstest.Eventually(t, wait, "all have fired, cron three times", func() bool {
+		count := map[string]int{}
+		for _, m := range w.mails(t, project) {
+			count[m.Source]++
+		}
+		return count["schedule/near"] > 0 && count["schedule/far"] > 0 && count["schedule/cron"] > 2
+	})
+	last := map[string]uint64{}
+	for _, m := range w.mails(t, project) {
+		if m.Number <= last[m.Source] {
+			t.Errorf("%s: number %d came after %d", m.Source, m.Number, last[m.Source])
+		}
+		last[m.Source] = m.Number
+	}
+	// New rows are followed as before.
+	w.delete(t, "cron")
+	w.put(t, after("after", 100*time.Millisecond))
+	w.awaitNothingLeft(t)
+}
+
+func TestConsumersMadeAgain(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.start(t)
+	rows := protocol.KVStream(protocol.SchedulesBucket(project))
+	for stream, consumer := range map[string]string{protocol.StreamClock: protocol.ConsumerClock, rows: protocol.ConsumerScheduler} {
+		if err := w.js.DeleteConsumer(t.Context(), stream, consumer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.put(t, after("s", 0))
+	natstest.Eventually(t, wait, "both losses are told", func() bool {
+		return strings.Count(w.log.String(), "cannot follow") == 2
+	})
+	if err := streams.EnsureClock(t.Context(), w.js, streams.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	w.registerProject(t, project)
+	w.awaitMails(t, 1)
+	w.awaitNothingLeft(t)
+	if n := strings.Count(w.log.String(), "cannot follow"); n != 2 {
+		t.Errorf("the log tells %d times of two outages", n)
+	}
+}
+
+// TestCluster moves leaders and restarts servers under two schedulers.
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	w, cluster := setupCluster(t)
+	w.start(t)
+	w.start(t)
+	row := cron("cron", "* * * * * *")
+	w.put(t, row)
+	const n = 40
+	for i := range n {
+		w.put(t, after(fmt.Sprint(i), time.Duration(i)*250*time.Millisecond))
+	}
+	for i, stream := range []string{protocol.StreamClock, protocol.KVStream(protocol.SchedulesBucket(project)), protocol.InboxStream(project)} {
+		cluster.MoveLeader(t, stream)
+		cluster.Restart(t, i)
+	}
+	var mails []protocol.Mail
+	natstest.Eventually(t, 2*wait, "all have fired, cron after the last of them", func() bool {
+		mails = w.mails(t, project)
+		fired := map[string]bool{}
+		for _, m := range mails {
+			fired[m.Source] = true
+		}
+		return len(fired) == n+1 && mails[len(mails)-1].Source == protocol.ScheduleSource("cron")
+	})
+	w.delete(t, "cron")
+	w.awaitNothingLeft(t)
+	// Mail may come twice, and what comes twice has one identity.
+	for _, m := range mails {
+		if m.Source != protocol.ScheduleSource("cron") {
+			continue
+		}
+		if m.Number%1000 != 0 || m.Number != uint64(m.Planned.UnixMilli()) || !m.Planned.After(row.Created) {
+			t.Errorf("mail %+v is not on the grid", m)
+		}
+	}
+}
+
+func TestMissedMomentsCollapse(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	first := w.start(t)
+	row := cron("s", "* * * * * *")
+	w.awaitArmed(t, "s", w.put(t, row))
+	w.awaitMails(t, 1)
+	first.stop(t)
+	before := len(w.mails(t, project))
+	tick := w.armed(t, "s")
+	if tick == nil {
+		t.Fatal("nothing is armed while no scheduler runs")
+	}
+	natstest.Eventually(t, wait, "three moments are missed", func() bool { return time.Since(tick.Planned) > 3*time.Second })
+	w.start(t)
+	mails := w.awaitMails(t, before+3)
+	missed, next := mails[before], mails[before+1]
+	if !missed.Planned.Equal(tick.Planned) {
+		t.Errorf("planned %s, want the moment that was armed: %s", missed.Planned, tick.Planned)
+	}
+	if !next.Planned.After(missed.Sent) {
+		t.Errorf("the second mail is of %s, which was missed too: the first was sent at %s", next.Planned, missed.Sent)
+	}
+	assertMoments(t, mails, row, time.Second)
+}
+
+func TestRowsThatCameWhileNobodyWasThere(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	row := cron("cron", "* * * * * *")
+	row.Created = time.Now().Add(-time.Hour)
+	w.put(t, row)
+	w.put(t, after("once", 0))
+	w.put(t, after("cancelled", 0))
+	w.delete(t, "cancelled")
+	w.start(t)
+	var mails []protocol.Mail
+	natstest.Eventually(t, wait, "both have fired, cron twice", func() bool {
+		count := map[string]int{}
+		mails = w.mails(t, project)
+		for _, m := range mails {
+			count[m.Source]++
+		}
+		return count["schedule/cron"] > 1 && count["schedule/once"] > 0
+	})
+	missed := 0
+	for _, m := range mails {
+		if m.Source == "schedule/cancelled" {
+			t.Errorf("a cancelled schedule fired: %+v", m)
+		}
+		if m.Source == "schedule/cron" && m.Sent.Sub(*m.Planned) > time.Minute {
+			missed++
+		}
+	}
+	if missed != 1 {
+		t.Errorf("%d mails of what was missed in an hour, want 1: %+v", missed, mails)
+	}
+}
+
+func TestProjectThatComesLater(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.start(t)
+	const later = "later"
+	if err := streams.RegisterAgents(t.Context(), w.js, later, []string{class}); err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, wait, "the missing streams are told", func() bool {
+		return w.log.has("cannot follow") && w.log.has("KV_SCHEDULES_"+later)
+	})
+	w.registerProject(t, later)
+	body := []byte(fmt.Sprintf(`{"v":1,"id":"s","class":%q,"name":%q,"kind":"date","at":"2026-01-01T00:00:00Z","callback":"C","created":"2026-01-01T00:00:00Z"}`, class, name))
+	if _, err := w.store.Publish(t.Context(), rowSubject(later, "s"), nil, body); err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, wait, "the later project's agent has mail", func() bool { return len(w.mails(t, later)) == 1 })
+}
+
+func TestGarbage(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	if err := streams.EnsureClock(t.Context(), w.js, streams.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	w.putRaw(t, "garbage", []byte("garbage"))
+	if _, err := w.store.Publish(t.Context(), "$KV.SCHEDULES_"+project+".odd", nil, []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	for _, subject := range []string{"clock.due.odd", protocol.ClockDueSubject(project, class, name, "garbage")} {
+		if _, err := w.store.Publish(t.Context(), subject, nil, []byte("garbage")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.start(t)
+	w.put(t, after("good", 100*time.Millisecond))
+	w.awaitMails(t, 1)
+	rows := protocol.KVStream(protocol.SchedulesBucket(project))
+	natstest.Eventually(t, wait, "everything is acked", func() bool {
+		return w.unacked(t, rows, protocol.ConsumerScheduler) == 0 && w.messages(t, protocol.StreamClock) == 0
+	})
+	for _, text := range []string{"schedule cannot fire", "ignored a row that is no schedule", "ignored a message that is no firing"} {
+		if !w.log.has(text) {
+			t.Errorf("the log does not say %q", text)
+		}
+	}
+}
+
+func TestGarbageInPlaceOfARowDisarmsIt(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.start(t)
+	w.awaitArmed(t, "s", w.put(t, after("s", time.Hour)))
+	w.putRaw(t, "s", []byte(`{"v":1,"kind":"moon"}`))
+	natstest.Eventually(t, wait, "nothing is armed", func() bool { return w.armed(t, "s") == nil })
+	if !w.log.has("schedule cannot fire") {
+		t.Error("the log does not say why")
+	}
+}
+
+func TestRowOfANewerProgramIsKept(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.start(t)
+	w.putRaw(t, "s", []byte(`{"v":2}`))
+	natstest.Eventually(t, wait, "the log tells", func() bool { return w.log.has("newer version") })
+	if n := w.unacked(t, protocol.KVStream(protocol.SchedulesBucket(project)), protocol.ConsumerScheduler); n != 1 {
+		t.Errorf("%d messages wait for a newer program, want 1", n)
+	}
+}
+
+// withoutInbox takes the inbox away, so that firings cannot be handled.
+func (w *world) withoutInbox(t *testing.T) {
+	t.Helper()
+	if err := w.js.DeleteStream(t.Context(), protocol.InboxStream(project)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFiringWaitsForTheInbox(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.withoutInbox(t)
+	w.start(t)
+	w.put(t, after("s", 0))
+	natstest.Eventually(t, wait, "a try has failed", func() bool { return w.log.has("handling failed") })
+	w.registerProject(t, project)
+	w.awaitMails(t, 1)
+	w.awaitNothingLeft(t)
+}
+
+// setAckWait makes the clock, with another ack_wait than usual.
+func (w *world) setAckWait(t *testing.T, ackWait time.Duration) jetstream.Consumer {
+	t.Helper()
+	if err := streams.EnsureClock(t.Context(), w.js, streams.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := w.js.Consumer(t.Context(), protocol.StreamClock, protocol.ConsumerClock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := c.CachedInfo().Config
+	config.AckWait = ackWait
+	if c, err = w.js.UpdateConsumer(t.Context(), protocol.StreamClock, config); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// A message that takes longer than the consumer's ack_wait must not go to another scheduler.
+func TestSlowHandlingKeepsItsMessage(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	const ackWait = time.Second
+	c := w.setAckWait(t, ackWait)
+	w.withoutInbox(t)
+	w.start(t)
+	w.put(t, after("s", 0))
+	natstest.Eventually(t, wait, "the firing is held", func() bool {
+		info, err := c.Info(t.Context())
+		return err == nil && info.NumAckPending == 1
+	})
+	start := time.Now()
+	natstest.Eventually(t, wait, "three ack_waits pass", func() bool {
+		info, err := c.Info(t.Context())
+		if err != nil || info.NumRedelivered != 0 {
+			t.Fatalf("redelivered after %s: %+v, %v", time.Since(start), info, err)
+		}
+		return time.Since(start) > 3*ackWait
+	})
+}
+
+func TestStopHandsBack(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	const ackWait = time.Minute
+	c := w.setAckWait(t, ackWait)
+	w.withoutInbox(t)
+	s := w.start(t)
+	const n = 100 // more than are handled at a time
+	for i := range n {
+		w.put(t, after(fmt.Sprint(i), 0))
+	}
+	natstest.Eventually(t, wait, "the scheduler has more than it handles", func() bool {
+		info, err := c.Info(t.Context())
+		return err == nil && info.NumAckPending >= 80
+	})
+	start := time.Now()
+	s.stop(t)
+	w.registerProject(t, project)
+	w.start(t)
+	w.awaitMails(t, n)
+	if took := time.Since(start); took > ackWait/2 {
+		t.Errorf("another scheduler had them after %s", took)
+	}
+	w.awaitNothingLeft(t)
+}
+
+// TestKilled kills a real process between two steps of a firing.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		point string
+		mails int
+		row   protocol.Schedule
+	}{
+		{scheduler.SignalMailed, 2, after("s", 0)},
+		{scheduler.SignalSettled, 1, after("s", 0)},
+		{scheduler.SignalMailed, 2, cron("s", "@every 1h")},
+		{scheduler.SignalSettled, 2, cron("s", "@every 1h")},
+	} {
+		t.Run(string(tt.row.Kind)+" "+tt.point, func(t *testing.T) {
+			t.Parallel()
+			w := setup(t)
+			tt.row.Created = tt.row.Created.Add(-90 * time.Minute)
+			w.put(t, tt.row)
+			w.killAt(t, tt.point)
+			w.start(t)
+			mails := w.awaitMails(t, tt.mails)
+			natstest.Eventually(t, wait, "the firing is acked", func() bool {
+				return w.unacked(t, protocol.StreamClock, protocol.ConsumerClock) == 0
+			})
+			if mails = w.mails(t, project); len(mails) != tt.mails {
+				t.Fatalf("%d mails, want %d: %+v", len(mails), tt.mails, mails)
+			}
+			for _, m := range mails {
+				if m.Source != mails[0].Source || m.Number != mails[0].Number {
+					t.Errorf("mails of one firing differ: %+v", mails)
+				}
+			}
+			if tt.row.Kind != protocol.ScheduleCron {
+				w.awaitNothingLeft(t)
+				return
+			}
+			if next := w.armed(t, "s"); next == nil || !next.Planned.After(time.Now()) {
+				t.Errorf("armed is %+v", next)
+			}
+		})
+	}
+}
+
+// killAt runs a scheduler as a process until it reaches a point, and kills it there.
+func (w *world) killAt(t *testing.T, point string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), serverEnv+"="+w.server.URL(), testsignal.Env+"="+point)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	reached := false
+	for lines := bufio.NewScanner(stderr); !reached && lines.Scan(); {
+		said = append(said, lines.Text())
+		reached = strings.Contains(lines.Text(), "testsignal: "+point)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait() // it was killed
+	if !reached {
+		t.Fatalf("the process did not reach %s:\n%s", point, strings.Join(said, "\n"))
+	}
+}
+
+func TestCloseOfTheConnectionEndsRun(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	nc := w.dial(t)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	health := process.NewHealth()
+	s := scheduler.New(scheduler.Options{NC: nc, JS: js, Log: w.log.logger(), Health: health})
+	done := make(chan error, 1)
+	go func() { done <- s.Run(t.Context()) }()
+	natstest.Eventually(t, wait, "scheduler is ready", func() bool { return health.Readiness().Ready })
+	nc.Close()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("no error although the connection is closed for good")
+		}
+	case <-time.After(wait):
+		t.Fatal("it goes on without a connection")
+	}
+}

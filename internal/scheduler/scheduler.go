@@ -1,0 +1,142 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/internal/process"
+	"github.com/skein-run/skein/internal/streams"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// Parts of the process's health.
+const (
+	partClock    = "clock"
+	partProjects = "projects"
+)
+
+const (
+	// parallel is how many messages a scheduler handles at a time, over all projects.
+	parallel = 64
+	// finishLimit is how long what is being handled may take when the scheduler is told to stop.
+	finishLimit = 5 * time.Second
+)
+
+// errStopping ends what was not finished within finishLimit.
+var errStopping = errors.New("scheduler is stopping")
+
+// Options are what a scheduler works with. NC, JS and Log are needed.
+type Options struct {
+	NC  *nats.Conn
+	JS  jetstream.JetStream
+	Log *slog.Logger
+	// Health is told when the scheduler takes work. Nil: nobody is.
+	Health *process.Health
+	// Replicas of the streams that the scheduler makes, if they are not there.
+	Replicas int
+	// Now tells the time. Nil: time.Now.
+	Now func() time.Time
+}
+
+// Scheduler makes schedules come due. Run runs it once.
+type Scheduler struct {
+	opts   Options
+	js     jetstream.JetStream
+	log    *slog.Logger
+	health *process.Health
+	now    func() time.Time
+	store  *journal.Store
+	// slots bounds what is handled at a time.
+	slots       chan struct{}
+	fired, late atomic.Uint64
+}
+
+// Stats counts what a scheduler did since it was started.
+type Stats struct {
+	// Fired counts mail put into inboxes, Late that which was more than 5 s late.
+	Fired, Late uint64
+}
+
+// New makes a Scheduler.
+func New(opts Options) *Scheduler {
+	s := &Scheduler{
+		opts: opts, js: opts.JS, log: opts.Log, health: opts.Health, now: opts.Now, slots: make(chan struct{}, parallel),
+	}
+	if s.health == nil {
+		s.health = process.NewHealth()
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	s.health.Expect(partClock, partProjects)
+	return s
+}
+
+// Stats returns what was done so far.
+func (s *Scheduler) Stats() Stats { return Stats{Fired: s.fired.Load(), Late: s.late.Load()} }
+
+// Run works until ctx is done; then it takes nothing more, finishes what it handles and hands the rest back. It outlives
+// restarts of the server; it returns an error only if it cannot work at all.
+func (s *Scheduler) Run(ctx context.Context) error {
+	store, err := journal.Open(s.opts.NC)
+	if err != nil {
+		return err
+	}
+	s.store = store
+	err = s.run(ctx)
+	stats := s.Stats()
+	s.log.InfoContext(ctx, "scheduler ended", slog.Uint64(logkey.Count, stats.Fired), slog.Uint64(logkey.Late, stats.Late))
+	if s.opts.NC.IsClosed() {
+		return err
+	}
+	return errors.Join(err, store.Close())
+}
+
+func (s *Scheduler) run(ctx context.Context) error {
+	opts := streams.Options{Replicas: s.opts.Replicas, Log: s.log}
+	if err := errors.Join(streams.EnsureProjects(ctx, s.js, opts), streams.EnsureClock(ctx, s.js, opts)); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	work, stopWork := finishing(ctx)
+	defer stopWork()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return s.follow(ctx, work, feed{
+			stream: protocol.StreamClock, consumer: protocol.ConsumerClock, handle: s.handleDue,
+			bound: func() { s.health.Ready(partClock) },
+			lost:  func(err error) { s.health.NotReady(partClock, err.Error()) },
+		})
+	})
+	g.Go(func() error { return s.followProjects(ctx, work) })
+	return g.Wait()
+}
+
+// finishing returns the context of what is being handled: it ends some time after ctx.
+func finishing(ctx context.Context) (context.Context, func()) {
+	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(finishLimit)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel(errStopping)
+		case <-work.Done():
+		}
+	})
+	return work, func() {
+		stop()
+		cancel(nil)
+	}
+}

@@ -1,0 +1,286 @@
+package scheduler_test
+
+import (
+	"encoding/json"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/internal/streams"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+func TestDelayFiresOnceAndLeavesNothing(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	s := w.start(t)
+	row := after("call/1", 300*time.Millisecond)
+	w.put(t, row)
+	mails := w.awaitMails(t, 1)
+	w.awaitNothingLeft(t)
+	if mails = w.mails(t, project); len(mails) != 1 {
+		t.Fatalf("%d mails, want 1", len(mails))
+	}
+	m := mails[0]
+	if m.V != protocol.Version || m.Source != "schedule/call/1" || m.Number != uint64(row.At.UnixMilli()) || m.Life != row.Life ||
+		m.Callback != row.Callback || string(m.Payload) != string(row.Payload) || !m.Planned.Equal(*row.At) {
+		t.Errorf("mail %+v of row %+v", m, row)
+	}
+	if m.Sent.Before(*row.At) {
+		t.Errorf("sent at %s, before %s", m.Sent, row.At)
+	}
+	if stats := s.Stats(); stats.Fired != 1 || stats.Late != 0 {
+		t.Errorf("stats %+v", stats)
+	}
+}
+
+func TestDateInThePastFiresAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, moment := range map[string]time.Time{
+		"an hour ago":       time.Now().Add(-time.Hour),
+		"before all epochs": time.Date(1500, 1, 1, 0, 0, 0, 0, time.UTC),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := setup(t)
+			s := w.start(t)
+			w.put(t, at("d", moment))
+			if m := w.awaitMails(t, 1)[0]; !m.Planned.Equal(moment) || m.Number == 0 || m.Number > math.MaxInt64 {
+				t.Errorf("mail %+v", m)
+			}
+			w.awaitNothingLeft(t)
+			if stats := s.Stats(); stats.Late != 0 {
+				t.Errorf("stats %+v: what was asked for in the past is not late", stats)
+			}
+		})
+	}
+}
+
+func TestUpdateRearms(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name          string
+		first, second time.Duration
+	}{
+		{"earlier", time.Hour, 300 * time.Millisecond},
+		{"later", 2 * time.Second, 4 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := setup(t)
+			w.start(t)
+			w.awaitArmed(t, "s", w.put(t, after("s", tt.first)))
+			row := after("s", tt.second)
+			w.awaitArmed(t, "s", w.put(t, row))
+			// A moment that is only followed by another on its subject comes back when the server is killed.
+			if n := w.messages(t, protocol.StreamClock); n != 1 {
+				t.Errorf("the clock holds %d messages, want 1", n)
+			}
+			mails := w.awaitMails(t, 1)
+			w.awaitNothingLeft(t)
+			if mails = w.mails(t, project); len(mails) != 1 || !mails[0].Planned.Equal(*row.At) {
+				t.Errorf("mails %+v, want one of %s", mails, row.At)
+			}
+		})
+	}
+}
+
+func TestDeleteCancels(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.start(t)
+	w.awaitArmed(t, "far", w.put(t, after("far", time.Hour)))
+	w.awaitArmed(t, "near", w.put(t, after("near", 2*time.Second)))
+	w.awaitArmed(t, "cron", w.put(t, cron("cron", "*/2 * * * * *")))
+	for _, id := range []string{"far", "near", "cron"} {
+		w.delete(t, id)
+	}
+	w.awaitNothingLeft(t)
+	// Whatever was armed would have fired by the time that a later one does.
+	w.put(t, after("witness", 2500*time.Millisecond))
+	natstest.Eventually(t, wait, "the witness has fired", func() bool {
+		for _, m := range w.mails(t, project) {
+			if m.Source == protocol.ScheduleSource("witness") {
+				return true
+			}
+		}
+		return false
+	})
+	for _, m := range w.mails(t, project) {
+		if m.Source == protocol.ScheduleSource("far") || m.Source == protocol.ScheduleSource("near") {
+			t.Errorf("cancelled schedule fired: %+v", m)
+		}
+	}
+}
+
+func TestDeletedAndPutAgain(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.start(t)
+	w.awaitArmed(t, "s", w.put(t, after("s", time.Hour)))
+	w.delete(t, "s")
+	row := after("s", 500*time.Millisecond) // within the second in which the tombstone stands
+	w.put(t, row)
+	if mails := w.awaitMails(t, 1); !mails[0].Planned.Equal(*row.At) {
+		t.Errorf("mails %+v, want one of %s", mails, row.At)
+	}
+	w.awaitNothingLeft(t)
+}
+
+func TestOlderRowDoesNotReplaceWhatANewerOneArmed(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	if err := streams.EnsureClock(t.Context(), w.js, streams.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	old := w.put(t, after("s", time.Hour))
+	newer := protocol.Tick{V: 1, Revision: old + 100, Definition: "of the newer row", Planned: time.Now().Add(2 * time.Hour).UTC()}
+	w.arm(t, "s", newer)
+	w.start(t)
+	witness := w.put(t, after("witness", time.Hour))
+	w.awaitArmed(t, "witness", witness)
+	natstest.Eventually(t, wait, "both rows are handled", func() bool {
+		return w.unacked(t, protocol.KVStream(protocol.SchedulesBucket(project)), protocol.ConsumerScheduler) == 0
+	})
+	if got := w.armed(t, "s"); got == nil || got.Revision != newer.Revision {
+		t.Errorf("armed is %+v, want %+v", got, newer)
+	}
+}
+
+// An outbox that is projected again puts its rows again, at any time.
+func TestRowPutAgainUnchangedGoesOn(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.start(t)
+	row := cron("s", "* * * * * *")
+	w.put(t, row)
+	for i := range 5 {
+		mails := w.awaitMails(t, i+1)
+		assertMoments(t, mails, row, time.Second)
+		w.put(t, row)
+	}
+}
+
+func TestEarlyFiringWaits(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	const behind = 1500 * time.Millisecond
+	now := func() time.Time { return time.Now().Add(-behind) }
+	w.startAt(t, now)
+	row := after("s", 300*time.Millisecond)
+	w.put(t, row)
+	mails := w.awaitMails(t, 1)
+	w.awaitNothingLeft(t)
+	if mails = w.mails(t, project); len(mails) != 1 || mails[0].Sent.Before(*row.At) {
+		t.Errorf("mails %+v, want one not before %s", mails, row.At)
+	}
+}
+
+func TestLateFiringIsTold(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	s := w.startAt(t, func() time.Time { return time.Now().Add(8 * time.Second) })
+	w.put(t, after("s", 300*time.Millisecond))
+	w.awaitMails(t, 1)
+	w.awaitNothingLeft(t)
+	if stats := s.Stats(); stats.Fired != 1 || stats.Late != 1 || !w.log.has("schedule fired late") {
+		t.Errorf("stats %+v", stats)
+	}
+}
+
+func TestDueThatComesTwiceHasOneIdentity(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	if err := streams.EnsureClock(t.Context(), w.js, streams.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	row := cron("s", "@every 1h")
+	w.put(t, row)
+	first := w.start(t)
+	natstest.Eventually(t, wait, "armed", func() bool { return w.armed(t, "s") != nil })
+	first.stop(t)
+	tick := *w.armed(t, "s")
+	later := func() time.Time { return tick.Planned.Add(time.Second) }
+	for range 2 {
+		w.due(t, "s", tick)
+	}
+	w.startAt(t, later)
+	mails := w.awaitMails(t, 2)
+	if len(mails) != 2 || mails[0].Source != mails[1].Source || mails[0].Number != mails[1].Number {
+		t.Fatalf("mails %+v", mails)
+	}
+	natstest.Eventually(t, wait, "the next moment is armed", func() bool {
+		next := w.armed(t, "s")
+		return next != nil && next.Planned.Equal(tick.Planned.Add(time.Hour))
+	})
+}
+
+// What is on the clock from a bucket that is gone must not hold up the rows of the one that took its place.
+func TestRowOlderThanItsFiringArmsItself(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	if err := streams.EnsureClock(t.Context(), w.js, streams.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	w.arm(t, "s", protocol.Tick{V: 1, Revision: 1000, Definition: "of a row that is gone", Planned: time.Now().Add(time.Second).UTC()})
+	w.start(t)
+	row := after("s", 500*time.Millisecond)
+	w.put(t, row)
+	if mails := w.awaitMails(t, 1); len(mails) != 1 || !mails[0].Planned.Equal(*row.At) {
+		t.Errorf("mails %+v", mails)
+	}
+	w.awaitNothingLeft(t)
+}
+
+// arm puts a moment on the clock as a scheduler does.
+func (w *world) arm(t *testing.T, id string, tick protocol.Tick) {
+	t.Helper()
+	w.publishTick(t, protocol.ClockSubject(project, class, name, id), tick, map[string][]string{
+		protocol.HeaderSchedule:       {"@at " + tick.Planned.Format(time.RFC3339Nano)},
+		protocol.HeaderScheduleTarget: {protocol.ClockDueSubject(project, class, name, id)},
+		protocol.HeaderRollup:         {protocol.RollupSubject},
+	})
+}
+
+// due makes a moment come due as the server does.
+func (w *world) due(t *testing.T, id string, tick protocol.Tick) {
+	t.Helper()
+	w.publishTick(t, protocol.ClockDueSubject(project, class, name, id), tick, nil)
+}
+
+func (w *world) publishTick(t *testing.T, subject string, tick protocol.Tick, header map[string][]string) {
+	t.Helper()
+	body, err := json.Marshal(tick)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.store.Publish(t.Context(), subject, header, body); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// assertMoments wants the mail of a cron schedule to be on its grid, each moment once, none before it was sent, and
+// none left out unless the one before was late.
+func assertMoments(t *testing.T, mails []protocol.Mail, row protocol.Schedule, interval time.Duration) {
+	t.Helper()
+	for i, m := range mails {
+		if m.Planned.UnixMilli()%interval.Milliseconds() != 0 || m.Number != uint64(m.Planned.UnixMilli()) {
+			t.Errorf("mail %d: planned %s, number %d is not on the grid", i, m.Planned, m.Number)
+		}
+		if m.Sent.Before(*m.Planned) || !m.Planned.After(row.Created) {
+			t.Errorf("mail %d: planned %s, sent %s, created %s", i, m.Planned, m.Sent, row.Created)
+		}
+		if i == 0 {
+			continue
+		}
+		before := mails[i-1]
+		gap := m.Planned.Sub(*before.Planned)
+		if gap <= 0 {
+			t.Errorf("mail %d: planned %s came after %s", i, m.Planned, before.Planned)
+		}
+		if late := before.Sent.Sub(*before.Planned); gap > interval && late < gap-interval {
+			t.Errorf("mail %d: planned %s follows %s, which was only %s late", i, m.Planned, before.Planned, late)
+		}
+	}
+}

@@ -77,6 +77,7 @@ func TestPositions(t *testing.T) {
 		var position, hard, durable uint64
 		taken := 0
 		for range 80 {
+			outcomes := b.outcomes
 			if b.r.IntN(5) > 0 {
 				b.act()
 			} else {
@@ -93,6 +94,9 @@ func TestPositions(t *testing.T) {
 			}
 			if m.Position() < position || m.Hard() < hard || m.Hard() > m.Position() {
 				t.Fatalf("seed %d: position %d after %d, hard %d after %d", seed, m.Position(), position, m.Hard(), hard)
+			}
+			if b.outcomes > outcomes && m.Hard() == hard {
+				t.Fatalf("seed %d: an outcome has the position %d of another", seed, hard)
 			}
 			position, hard = m.Position(), m.Hard()
 			if all := taken == b.outcomes; all != (durable >= hard) {

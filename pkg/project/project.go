@@ -150,7 +150,7 @@ func Run(ctx context.Context, p *Project, services ...Service) error {
 		seen[s.Name()] = true
 		p.health.Expect(s.Name())
 	}
-	group, serveCtx := &errgroup.Group{}, ctx
+	group, serveCtx := errgroup.WithContext(ctx)
 	for _, s := range services {
 		group.Go(func() error { return serve(serveCtx, p, s) })
 	}

@@ -8,15 +8,12 @@ package turn
 import (
 	"context"
 
-	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
 // Turn is one turn of an agent, as seen by what runs in it. All methods are safe for concurrent use. After the turn
 // has ended they return an error.
 type Turn interface {
-	// Project is the project of the agent: its bindings and how NATS is reached.
-	Project() *project.Project
 	// Create puts the start of an instance into the outbox; it is published after the commit.
 	Create(target protocol.Instance, create protocol.Create) error
 	// SendEvent puts an event to an instance into the outbox; it is published after the commit.

@@ -262,7 +262,7 @@ func (b *backoff) again(first, most time.Duration) {
 // draft is an empty one for the next turn.
 func (a *actor) draft(firing *Moment) *draft {
 	return &draft{
-		project: a.host.project, agent: a.id, class: a.class, core: a.agent.base(), firing: firing,
+		agent: a.id, class: a.class, core: a.agent.base(), firing: firing,
 		log:    a.log.With(slog.Uint64(logkey.Turn, a.at.record.Turn+1)),
 		stored: a.at.record, pending: slices.Clone(a.pending),
 	}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/skein-run/skein/internal/turn"
-	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -21,12 +20,11 @@ const maxSources = 4096
 
 // draft is what one turn has asked for so far. It is seen by the turn alone, and stored whole or not at all.
 type draft struct {
-	project *project.Project
-	agent   protocol.Agent
-	class   *class
-	core    *core
-	log     *slog.Logger
-	firing  *Moment
+	agent  protocol.Agent
+	class  *class
+	core   *core
+	log    *slog.Logger
+	firing *Moment
 	// stored is the record as it is, pending what it asks for and what is not carried out yet. Neither changes.
 	stored  protocol.Record
 	pending []protocol.Outgoing
@@ -152,9 +150,6 @@ func (d *draft) next(commit string, now time.Time) (protocol.Record, bool) {
 	r.Turn, r.Commit, r.Updated = d.number(), commit, now
 	return r, changed
 }
-
-// Project is the project of the agent.
-func (d *draft) Project() *project.Project { return d.project }
 
 // Create puts the start of an instance into the outbox.
 func (d *draft) Create(target protocol.Instance, create protocol.Create) error {

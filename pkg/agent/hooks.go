@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -39,8 +40,7 @@ func hooks() []reflect.Method {
 
 // checkHooks refuses methods that look like hooks and are none: a misspelt hook would never be called.
 func (c *class) checkHooks() {
-	for i := range c.kind.NumMethod() {
-		m := c.kind.Method(i)
+	for m := range c.kind.Methods() {
 		if m.Name == "InitialState" {
 			c.checkInitialState(m)
 		}
@@ -90,15 +90,8 @@ func looksLikeHook(name string) bool {
 
 // withoutReceiver prints the type of a method as that of a function.
 func withoutReceiver(t reflect.Type) string {
-	in := make([]reflect.Type, 0, t.NumIn())
-	for i := 1; i < t.NumIn(); i++ {
-		in = append(in, t.In(i))
-	}
-	out := make([]reflect.Type, 0, t.NumOut())
-	for i := range t.NumOut() {
-		out = append(out, t.Out(i))
-	}
-	return reflect.FuncOf(in, out, t.IsVariadic()).String()
+	in := slices.Collect(t.Ins())
+	return reflect.FuncOf(in[1:], slices.Collect(t.Outs()), t.IsVariadic()).String()
 }
 
 func suggestion(name string) string {

@@ -48,7 +48,8 @@ type host struct {
 	sweeping map[string]bool
 }
 
-func newHost(p *project.Project, classes []*class, store *journal.Store, times timing) *host {
+func newHost(p *project.Project, classes []*class, times timing) *host {
+	store := p.Journal()
 	h := &host{
 		project: p, name: p.Config.Name, id: uuid.NewString(), nc: p.NC, store: store, classes: classes, times: times,
 		draining: make(chan struct{}), agents: map[protocol.Agent]*actor{}, sweeping: map[string]bool{},

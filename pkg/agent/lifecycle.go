@@ -14,13 +14,14 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
 // run is the life of a host: lease, then everything that brings work, until ctx is done or one of them fails; then all
 // of it in reverse. What is under way lives in a context of its own, so that it can be finished.
 func (h *host) run(ctx context.Context, service string, listener net.Listener) error {
-	work, cancelWork := context.WithCancelCause(context.WithoutCancel(ctx))
+	work, cancelWork := context.WithCancelCause(project.With(context.WithoutCancel(ctx), h.project))
 	defer h.crew.wait()
 	defer cancelWork(ErrShutdown)
 	h.launch = func(a *actor) {

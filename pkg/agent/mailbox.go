@@ -36,7 +36,6 @@ type letter struct {
 	lane      string
 	attempts  int
 	notBefore time.Time
-	err       error // of the last attempt
 }
 
 // mailbox holds an agent's mail while the agent is in memory. Bells come from anywhere, letters from the stream: a

@@ -112,6 +112,7 @@ func (r *rig) host(t *testing.T, classes []Class, options ...hostOption) *testHo
 		if err := h.stop(); err != nil && !h.nc.IsClosed() {
 			t.Errorf("host ended: %v", err)
 		}
+		p.Close()
 		h.log.close()
 	})
 	natstest.Eventually(t, soon, "the host is ready", func() bool {

@@ -119,9 +119,12 @@ func (w When) resolve(row *protocol.Schedule) (time.Time, error) {
 	return time.Time{}, &ScheduleError{Field: "when", Value: "zero", Reason: "wanted is agent.After, agent.At or agent.Cron"}
 }
 
+// lastMoment is the latest that can be armed: the server counts nanoseconds in 64 bits.
+var lastMoment = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
+
 func setMoment(row *protocol.Schedule, at time.Time) (time.Time, error) {
-	if at.Year() > 9999 {
-		return time.Time{}, &ScheduleError{Field: "when", Value: at.String(), Reason: "is after the year 9999"}
+	if at.After(lastMoment) {
+		return time.Time{}, &ScheduleError{Field: "when", Value: at.Format(time.RFC3339), Reason: "allowed is before 2200-01-01"}
 	}
 	row.At = &at
 	return at, nil

@@ -8,7 +8,6 @@ import (
 	"net"
 	"sync"
 
-	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/process"
 	"github.com/skein-run/skein/internal/streams"
@@ -67,22 +66,13 @@ func (s *HostService) check() error {
 
 // Serve serves until ctx is done. Then it takes nothing more in, finishes the turns that are under way, and lets all
 // agents go.
-func (s *HostService) Serve(ctx context.Context, p *project.Project) (err error) {
+func (s *HostService) Serve(ctx context.Context, p *project.Project) error {
 	if err := s.check(); err != nil {
 		return err
 	}
 	if err := s.register(ctx, p); err != nil {
 		return err
 	}
-	store, err := journal.Open(p.NC)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if !p.NC.IsClosed() {
-			err = errors.Join(err, store.Close())
-		}
-	}()
 	listener, err := listenHTTP(ctx, p.Config.Settings.HTTPAddr)
 	if err != nil {
 		return err
@@ -90,7 +80,7 @@ func (s *HostService) Serve(ctx context.Context, p *project.Project) (err error)
 	s.mu.Lock()
 	s.addr = listener.Addr()
 	s.mu.Unlock()
-	h := newHost(p, s.classes, store, s.times)
+	h := newHost(p, s.classes, s.times)
 	return h.run(ctx, s.Name(), listener)
 }
 

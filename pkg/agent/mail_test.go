@@ -1,0 +1,387 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// showLog answers with the log in the state; POST schedules Note with the body an hour ahead and answers with its id.
+func showLog(d *desk, w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodPost {
+		_, err := io.WriteString(w, strings.Join(d.State().Log, ","))
+		return err
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return err
+	}
+	when := After(time.Hour)
+	if r.URL.Query().Has("cron") {
+		when = Cron("@hourly")
+	}
+	task, err := Schedule(r.Context(), when, d.Note, string(body))
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, task.ID)
+	return err
+}
+
+// schedule has the desk "jo" make a schedule and returns its id and the agent's life.
+func (h *testHost) schedule(t *testing.T, r *rig, query, payload string) (id string, life uint64) {
+	t.Helper()
+	status, id := h.call(t, http.MethodPost, "/agents/desk/jo"+query, payload)
+	if status != 200 {
+		t.Fatalf("schedule = %d %s", status, id)
+	}
+	record, _ := r.record(t, "jo")
+	return id, record.Life
+}
+
+func firing(id string, life, number uint64, payload string) protocol.Mail {
+	raw, err := json.Marshal(payload)
+	if err != nil {
+		panic(err)
+	}
+	planned := time.UnixMilli(int64(number)).UTC()
+	return protocol.Mail{Source: protocol.ScheduleSource(id), Number: number, Life: life, Callback: "Note", Payload: raw, Planned: &planned}
+}
+
+func TestFiringIsAppliedOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := r.host(t, desks(func(d *desk) { d.request = showLog }))
+	cron, life := h.schedule(t, r, "?cron", "tick")
+	for _, number := range []uint64{1000, 1000, 2000, 1000, 2000} { // a second firing, and copies of both
+		r.mail(t, "jo", testProject, firing(cron, life, number, fmt.Sprint(number)))
+	}
+	r.inboxEmpty(t)
+	h.expect(t, "/agents/desk/jo", 200, "1000,2000")
+	record, _ := r.record(t, "jo")
+	if record.Seen[protocol.ScheduleSource(cron)] != 2000 || record.Turn != 3 {
+		t.Errorf("record %+v, want the mark 2000 and 3 turns", record)
+	}
+
+	once, _ := h.schedule(t, r, "", "late")
+	r.mail(t, "jo", testProject, firing(once, life, 3000, "once"))
+	r.mail(t, "jo", testProject, firing(once, life, 3000, "once"))
+	r.mail(t, "jo", testProject, firing(once, life, 4000, "once"))
+	r.inboxEmpty(t)
+	h.expect(t, "/agents/desk/jo", 200, "1000,2000,once")
+	record, _ = r.record(t, "jo")
+	if _, known := record.Seen[protocol.ScheduleSource(once)]; known {
+		t.Errorf("marks %v, want none of a schedule that has fired once for all", record.Seen)
+	}
+}
+
+func TestBellThatRingsAgainAppliesNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := r.host(t, desks(func(d *desk) { d.request = showLog }))
+	cron, life := h.schedule(t, r, "?cron", "tick")
+	sequence := r.mail(t, "jo", testProject, firing(cron, life, 1000, "a"))
+	r.inboxEmpty(t)
+	acked := make(chan string, 8)
+	old := protocol.AckPrefix + "test"
+	sub, err := r.nc.Subscribe(old, func(m *nats.Msg) { acked <- string(m.Data) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	for _, ack := range []string{"elsewhere", old} {
+		request, err := json.Marshal(protocol.Request{V: protocol.Version, Bell: &protocol.Bell{Sequence: sequence, Ack: ack}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.nc.Request(agentNamed("jo").RequestSubject(), request, soon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case got := <-acked:
+		if got != "+ACK" {
+			t.Errorf("bell of applied mail was answered with %q, want an ack", got)
+		}
+	case <-time.After(soon):
+		t.Error("bell of applied mail was not acked")
+	}
+	h.expect(t, "/agents/desk/jo", 200, "a")
+}
+
+func TestOwnMailOfUnknownSourceIsDropped(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := r.host(t, desks(func(d *desk) { d.request = showLog }))
+	cron, life := h.schedule(t, r, "?cron", "tick")
+	// The row of a cancelled schedule that a frozen host has put again must not fire for ever.
+	zombie := protocol.ScheduleKey("Desk", "jo", "cron-unknown")
+	r.put(t, protocol.SchedulesBucket(testProject), zombie, protocol.Schedule{})
+	for _, m := range []protocol.Mail{
+		firing("cron-unknown", life, 1000, "unknown"),
+		firing("9.9.9", life, 1000, "unknown"),
+		firing(cron, life+1, 1000, "other life"),
+		firing(cron, 0, 1000, "no life"),
+	} {
+		r.mail(t, "jo", testProject, m)
+	}
+	r.inboxEmpty(t)
+	h.expect(t, "/agents/desk/jo", 200, "")
+	natstest.Eventually(t, soon, "the row of the unknown schedule is gone", func() bool {
+		return r.row(t, protocol.SchedulesBucket(testProject), zombie) == nil
+	})
+	if rows := r.rows(t, protocol.SchedulesBucket(testProject)); len(rows) != 1 {
+		t.Errorf("rows %v, want that of the known schedule only", rows)
+	}
+	if dead := r.rows(t, protocol.DeadBucket(testProject)); len(dead) != 0 {
+		t.Errorf("dead letters %v, want none: void mail is dropped", dead)
+	}
+}
+
+// deadLetters reads all dead letters, by source.
+func (r *rig) deadLetters(t *testing.T) map[string]protocol.DeadLetter {
+	t.Helper()
+	letters := map[string]protocol.DeadLetter{}
+	for _, raw := range r.rows(t, protocol.DeadBucket(testProject)) {
+		var d protocol.DeadLetter
+		if err := json.Unmarshal(raw, &d); err != nil {
+			t.Fatal(err)
+		}
+		letters[d.Mail.Source] = d
+	}
+	return letters
+}
+
+func TestFailingCallbackBecomesADeadLetter(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	var mu sync.Mutex
+	var attempts []Moment
+	var failures []error
+	h := r.host(t, desks(func(d *desk) {
+		d.request = showLog
+		d.ring = func(ctx context.Context, d *desk, text string) error {
+			m, _ := Firing(ctx)
+			mu.Lock()
+			attempts = append(attempts, m)
+			mu.Unlock()
+			if err := d.Note(ctx, "dropped with the attempt"); err != nil {
+				return err
+			}
+			if text == "panic" {
+				panic("boom")
+			}
+			return errors.New("no luck")
+		}
+		d.failed = func(ctx context.Context, d *desk, err error) error {
+			mu.Lock()
+			failures = append(failures, err)
+			mu.Unlock()
+			return d.Note(ctx, "told")
+		}
+	}), timings(func(t *timing) { t.mailDelay, t.mailDelayMost = time.Millisecond, 4*time.Millisecond }))
+	cron, life := h.schedule(t, r, "?cron", "tick")
+	failing := firing(cron, life, 1000, "error")
+	failing.Callback = "Ring"
+	r.mail(t, "jo", testProject, failing)
+	r.mail(t, "jo", testProject, firing(cron, life, 2000, "later"))
+	r.inboxEmpty(t)
+	h.expect(t, "/agents/desk/jo", 200, "told,later")
+	mu.Lock()
+	defer mu.Unlock()
+	if len(attempts) != 3 || attempts[2].Attempt != 3 || attempts[0].Planned.UnixMilli() != 1000 || attempts[0].Schedule != cron {
+		t.Errorf("attempts %+v, want three of the firing", attempts)
+	}
+	var gaveUp *MailError
+	if len(failures) != 1 || !errors.As(failures[0], &gaveUp) || gaveUp.Attempts != 3 || gaveUp.Callback != "Ring" {
+		t.Errorf("OnError got %v, want one MailError after 3 attempts", failures)
+	}
+	letter := r.deadLetters(t)[protocol.ScheduleSource(cron)]
+	if letter.Attempts != 3 || letter.Error == nil || letter.Error.Message != "no luck" || letter.Mail.Number != 1000 ||
+		letter.From != testProject || string(letter.Mail.Payload) != `"error"` {
+		t.Errorf("dead letter %+v", letter)
+	}
+}
+
+func TestFailingLaneHoldsNoOther(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := r.host(t, desks(func(d *desk) {
+		d.request = showLog
+		d.ring = func(context.Context, *desk, string) error { return errors.New("no luck") }
+	}), timings(func(t *timing) { t.mailDelay, t.mailDelayMost = time.Hour, time.Hour }))
+	cron, life := h.schedule(t, r, "?cron", "tick")
+	other, _ := h.schedule(t, r, "", "other")
+	failing := firing(cron, life, 1000, "error")
+	failing.Callback = "Ring"
+	r.mail(t, "jo", testProject, failing)
+	r.mail(t, "jo", testProject, firing(cron, life, 2000, "must not overtake"))
+	r.mail(t, "jo", testProject, firing(other, life, 2000, "other"))
+	r.awaitRecord(t, "jo", "the other schedule has fired", func(p protocol.Record) bool { return len(p.Seen) == 1 })
+	h.expect(t, "/agents/desk/jo", 200, "other")
+}
+
+func TestMailThatCannotBeAppliedBecomesADeadLetterAtOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := r.host(t, desks(func(d *desk) { d.request = showLog }, Callable((*desk).Note), Renamed("OldNote", (*desk).Note)))
+	stranger := func(source, callback, payload string) protocol.Mail {
+		return protocol.Mail{Source: source, Number: 1, Callback: callback, Payload: json.RawMessage(payload)}
+	}
+	r.mail(t, "jo", testProject, stranger("no-method", "Gone", `"x"`))
+	r.mail(t, "jo", testProject, stranger("hook", "OnError", `"x"`))
+	r.mail(t, "jo", testProject, stranger("payload", "Note", `{"not":"a text"}`))
+	r.mail(t, "jo", "other-project", stranger("not-callable", "Ring", `"x"`))
+	r.mail(t, "jo", "other-project", stranger("callable", "Note", `"by another project"`))
+	r.mail(t, "jo", "other-project", stranger("callable", "Note", `"a copy"`))
+	r.mail(t, "jo", testProject, stranger("callable", "OldNote", `"by the same source of this project"`))
+	r.mail(t, "jo", "other-project", stranger("schedule/x", "Note", `"no schedule of ours"`))
+	if _, err := r.store.Publish(t.Context(), agentNamed("jo").InboxSubject(testProject), nil, []byte("no mail")); err != nil {
+		t.Fatal(err)
+	}
+	r.inboxEmpty(t)
+	h.expect(t, "/agents/desk/jo", 200, "by another project,by the same source of this project,no schedule of ours")
+	letters := r.deadLetters(t)
+	for source, name := range map[string]string{
+		"no-method": "CallbackError", "hook": "CallbackError", "payload": protocol.FailureEncoding,
+		"not-callable": "CallbackError", "": "MalformedMailError",
+	} {
+		if letter, ok := letters[source]; !ok || letter.Error.Name != name {
+			t.Errorf("dead letter of %q: %+v, want one because of %s", source, letter, name)
+		}
+	}
+	if len(letters) != 5 {
+		t.Errorf("%d dead letters, want 5: %v", len(letters), letters)
+	}
+	if got := string(letters[""].Mail.Payload); got != `"no mail"` {
+		t.Errorf("payload of a dead letter that was no mail: %s", got)
+	}
+}
+
+func TestCallbackThatCancelsItsOwnSchedule(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := r.host(t, desks(func(d *desk) {
+		d.request = showLog
+		d.ring = func(ctx context.Context, d *desk, _ string) error {
+			m, _ := Firing(ctx)
+			found, err := CancelSchedule(ctx, m.Schedule)
+			if !found || err != nil {
+				t.Errorf("CancelSchedule = %v, %v", found, err)
+			}
+			return d.Note(ctx, "cancelled")
+		}
+	}))
+	cron, life := h.schedule(t, r, "?cron", "tick")
+	for number := uint64(1); number <= 3; number++ {
+		m := firing(cron, life, number, "x")
+		m.Callback = "Ring"
+		r.mail(t, "jo", testProject, m)
+	}
+	r.inboxEmpty(t)
+	h.expect(t, "/agents/desk/jo", 200, "cancelled")
+	if record, _ := r.record(t, "jo"); len(record.Seen) != 0 {
+		t.Errorf("marks %v, want none", record.Seen)
+	}
+	if rows := r.rows(t, protocol.SchedulesBucket(testProject)); len(rows) != 0 {
+		t.Errorf("rows %v, want none", rows)
+	}
+}
+
+func TestMailReachesTheOwnerInOrder(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	classes := desks(func(d *desk) { d.request = showLog }, IdleAfter(50*time.Millisecond))
+	first := r.host(t, classes)
+	r.host(t, classes)
+	cron, life := first.schedule(t, r, "?cron", "tick")
+	var want []string
+	for number := uint64(1); number <= 200; number++ {
+		text := fmt.Sprint(number)
+		want = append(want, text)
+		r.mail(t, "jo", testProject, firing(cron, life, number, text))
+	}
+	r.inboxEmpty(t)
+	record, _ := r.record(t, "jo")
+	var state deskState
+	if err := json.Unmarshal(record.State, &state); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(state.Log, want) {
+		t.Errorf("applied %v, want 1 to 200 in order", state.Log)
+	}
+}
+
+func TestMailOfAKilledHostIsAppliedByTheNext(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	inTurn := make(chan struct{}, 8)
+	first := r.host(t, desks(func(d *desk) {
+		d.request = showLog
+		d.ring = func(ctx context.Context, _ *desk, _ string) error {
+			inTurn <- struct{}{}
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
+	}))
+	cron, life := first.schedule(t, r, "?cron", "tick")
+	m := firing(cron, life, 1000, "x")
+	m.Callback = "Ring"
+	r.mail(t, "jo", testProject, m)
+	<-inTurn
+	second := r.host(t, desks(func(d *desk) {
+		d.request = showLog
+		d.ring = func(ctx context.Context, d *desk, text string) error { return d.Note(ctx, "second host") }
+	}))
+	first.kill(t)
+	second.expect(t, "/agents/desk/jo", 200, "second host") // it reads its mail when it takes the agent
+	record := r.awaitRecord(t, "jo", "the firing is applied", func(p protocol.Record) bool {
+		return p.Seen[protocol.ScheduleSource(cron)] == 1000
+	})
+	if record.Turn != 2 {
+		t.Errorf("%d turns, want 2: the schedule and one firing", record.Turn)
+	}
+}
+
+func TestMailboxKeepsLanesInOrder(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	m := newMailbox()
+	for i, l := range []letter{{lane: "a"}, {lane: "a"}, {lane: "b"}, {lane: "c"}} {
+		l.sequence = uint64(i + 1)
+		m.letters = append(m.letters, &l)
+	}
+	var order []string
+	m.letters[0].notBefore = now.Add(time.Minute)
+	for range 2 {
+		l, _ := m.next(now)
+		order = append(order, fmt.Sprint(l.lane, l.sequence))
+		m.settle(l)
+	}
+	l, due := m.next(now)
+	if l != nil || !due.Equal(now.Add(time.Minute)) {
+		t.Errorf("next = %+v, %s; want nothing until the parked letter is due", l, due)
+	}
+	for range 2 {
+		l, _ := m.next(now.Add(time.Minute))
+		order = append(order, fmt.Sprint(l.lane, l.sequence))
+		m.settle(l)
+	}
+	if want := []string{"b3", "c4", "a1", "a2"}; !reflect.DeepEqual(order, want) {
+		t.Errorf("order %v, want %v", order, want)
+	}
+}

@@ -1,0 +1,170 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/internal/streams"
+	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/protocol"
+	"github.com/skein-run/skein/pkg/workflow"
+)
+
+const quickPause = 200 * time.Millisecond
+
+var email = workflow.Bind[string, int]("EMAIL")
+
+func withEmail(_ *HostService, c *project.Config) {
+	c.Workflows = []project.Workflow{{Name: "EMAIL", ClassName: "Onboarding", ScriptName: "email-workflows"}}
+}
+
+// emailProject registers the project that the binding leads to, without a runner.
+func (r *rig) emailProject(t *testing.T) {
+	t.Helper()
+	r.workflows(t, "email-workflows")
+	err := streams.RegisterWorkflows(t.Context(), r.js, "email-workflows", 1, map[string]string{"EMAIL": "Onboarding"})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r *rig) createOf(t *testing.T, id string) *protocol.Create {
+	t.Helper()
+	i := protocol.Instance{Project: "email-workflows", Workflow: "EMAIL", ID: id}
+	m, err := r.store.Last(t.Context(), protocol.WorkflowsStream(i.Project), i.CreateSubject())
+	if isNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c protocol.Create
+	if err := json.Unmarshal(m.Data, &c); err != nil {
+		t.Fatal(err)
+	}
+	return &c
+}
+
+func TestWorkflowStartsWithTheTurn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.emailProject(t)
+	h := r.host(t, desks(func(d *desk) {
+		d.request = func(d *desk, w http.ResponseWriter, r *http.Request) error {
+			id := r.URL.Query().Get("id")
+			instance, err := email.Create(r.Context(), "params", workflow.ID(id))
+			if err != nil {
+				return err
+			}
+			status, err := instance.Status(r.Context())
+			if err != nil || status.State != workflow.Queued {
+				t.Errorf("status in the turn: %+v, %v; want queued", status, err)
+			}
+			if _, err := email.Create(r.Context(), "again", workflow.ID(id)); !errors.Is(err, workflow.ErrExists) {
+				t.Errorf("second create in the turn: %v, want ErrExists", err)
+			}
+			if r.Method == http.MethodPut {
+				return errors.New("dropped")
+			}
+			_, err = io.WriteString(w, instance.ID())
+			return err
+		}
+	}, Uses(email)), withEmail)
+	if status, _ := h.call(t, http.MethodPut, "/agents/desk/jo?id=dropped", ""); status != 500 {
+		t.Errorf("PUT = %d, want 500", status)
+	}
+	if status, body := h.call(t, http.MethodPost, "/agents/desk/jo?id=u7", ""); status != 200 || body != "u7" {
+		t.Errorf("POST = %d %s", status, body)
+	}
+	natstest.Eventually(t, soon, "the create is published", func() bool { return r.createOf(t, "u7") != nil })
+	create := r.createOf(t, "u7")
+	want := protocol.Source{Kind: "agent", Project: testProject, Class: "Desk", Name: "jo"}
+	if create.Source != want || string(create.Params) != `"params"` {
+		t.Errorf("create %+v", create)
+	}
+	if r.createOf(t, "dropped") != nil {
+		t.Error("a dropped turn has started an instance")
+	}
+	if status, body := h.call(t, http.MethodPost, "/agents/desk/jo?id=u7", ""); status != 500 || !strings.Contains(body, "instance exists") {
+		t.Errorf("POST of an id that is taken = %d %s, want the error", status, body)
+	}
+}
+
+func TestStartThatLosesARaceIsTold(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.emailProject(t)
+	var mu sync.Mutex
+	var failures []error
+	h := r.host(t, desks(func(d *desk) {
+		d.request = func(d *desk, w http.ResponseWriter, q *http.Request) error {
+			if q.Method == http.MethodGet {
+				return count(d, w, q)
+			}
+			if _, err := email.Create(q.Context(), "params", workflow.ID("raced")); err != nil {
+				return err
+			}
+			// Between the check in the turn and the start, somebody else takes the id.
+			i := protocol.Instance{Project: "email-workflows", Workflow: "EMAIL", ID: "raced"}
+			body := []byte(`{"v":1,"input":"theirs","workflow":"EMAIL","id":"raced"}`)
+			if _, err := r.store.Append(q.Context(), protocol.WorkflowsStream(i.Project), i.CreateSubject(), 0, body); err != nil {
+				return err
+			}
+			if _, err := email.Create(q.Context(), "params", workflow.ID("after")); err != nil {
+				return err
+			}
+			return d.SetState(q.Context(), deskState{Count: 5})
+		}
+		d.failed = func(_ context.Context, _ *desk, err error) error {
+			mu.Lock()
+			defer mu.Unlock()
+			failures = append(failures, err)
+			return nil
+		}
+	}, Uses(email)), withEmail)
+	if status, body := h.call(t, http.MethodPost, "/agents/desk/jo", ""); status != 200 {
+		t.Fatalf("POST = %d %s", status, body)
+	}
+	h.expect(t, "/agents/desk/jo", 200, "5")
+	mu.Lock()
+	defer mu.Unlock()
+	var refused *RefusedError
+	if len(failures) != 1 || !errors.As(failures[0], &refused) || !errors.Is(failures[0], workflow.ErrExists) {
+		t.Errorf("OnError got %v, want one RefusedError that is ErrExists", failures)
+	}
+	if r.createOf(t, "after") == nil || r.createOf(t, "raced").Input != "theirs" {
+		t.Error("the refused entry held up the one behind it, or replaced what was there")
+	}
+}
+
+func TestWhatCannotBeCarriedOutHoldsNothingUp(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	target := protocol.OutgoingTarget{Project: "email-workflows", Workflow: "EMAIL", ID: "u7"}
+	r.own(t, "jo", "dead",
+		protocol.Outgoing{ID: "1.1.1", Kind: protocol.OutgoingCreate, Instance: &target,
+			Create: &protocol.Create{V: protocol.Version, Input: "in1", Workflow: "EMAIL", ID: "u7"}},
+		protocol.Outgoing{ID: "1.1.2", Kind: protocol.OutgoingSchedule, Schedule: &protocol.Schedule{ID: "s1"}})
+	h := r.host(t, desks(nil, IdleAfter(1)), timings(func(t *timing) {
+		t.carryOut, t.retryFirst, t.retryMost = quickPause, quickPause, quickPause
+	}))
+	h.expect(t, "/agents/desk/jo", 200, "5") // the stream of the other project does not exist
+	if r.row(t, protocol.SchedulesBucket(testProject), protocol.ScheduleKey("Desk", "jo", "s1")) == nil {
+		t.Error("the schedule waits for the workflow")
+	}
+	h.call(t, http.MethodPost, "/agents/desk/jo", "")
+	if record, _ := r.record(t, "jo"); len(record.Outbox) != 1 || record.Outbox[0].ID != "1.1.1" || record.Turn != 2 {
+		t.Errorf("record %+v, want a new turn and what is still to be done", record)
+	}
+	r.emailProject(t)
+	natstest.Eventually(t, soon, "the instance is started", func() bool { return r.createOf(t, "u7") != nil })
+	r.awaitRecord(t, "jo", "is let go with an empty outbox", func(p protocol.Record) bool { return p.Owner == "" && len(p.Outbox) == 0 })
+}

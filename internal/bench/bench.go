@@ -47,6 +47,9 @@ func steps(ctx context.Context, event workflow.Event[Params]) (int, error) {
 	return sum, nil
 }
 
+// configFile is the skein.jsonc of the runner: what config says.
+var configFile = fmt.Sprintf(`{ "name": %q, "workflows": [ { "name": %q, "class_name": %q } ] }`, projectName, bindingName, className)
+
 func config(url string) project.Config {
 	c := project.Config{Name: projectName, Workflows: []project.Workflow{{Name: bindingName, ClassName: className}}}
 	c.Settings.NATSURL = url

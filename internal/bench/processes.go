@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -26,20 +27,24 @@ const readyWithin = 20 * time.Second
 func withProcesses(cmd *cobra.Command, url string, measure func(ctx context.Context, url string) (Report, error)) (r Report, err error) {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	dir, err := os.MkdirTemp("", "skein-bench-")
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	if url == "" {
-		dir, err := os.MkdirTemp("", "skein-bench-")
-		if err != nil {
-			return r, err
-		}
-		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-		server, ready, err := start(ctx, cmd, "server", "--data", dir)
+		server, ready, err := start(ctx, cmd, "server", "--data", filepath.Join(dir, "nats"))
 		if err != nil {
 			return r, err
 		}
 		defer end(server)
 		url = ready
 	}
-	runner, _, err := start(ctx, cmd, "runner", "--nats-url", url)
+	file := filepath.Join(dir, "skein.jsonc")
+	if err := os.WriteFile(file, []byte(configFile), 0o600); err != nil {
+		return r, err
+	}
+	runner, _, err := start(ctx, cmd, "runner", "--config", file, "--nats-url", url, "--log-level", "warn")
 	if err != nil {
 		return r, err
 	}
@@ -116,24 +121,29 @@ func serverCommand() *cobra.Command {
 	return cmd
 }
 
+// runnerCommand is a workflow runner like any other; it only says on stdout when it takes work.
 func runnerCommand() *cobra.Command {
-	var url string
-	cmd := &cobra.Command{Use: "runner", Hidden: true, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		p, err := project.Open(ctx, config(url))
-		if err != nil {
-			return err
-		}
-		defer p.Close()
-		go func() { // ends with the process
-			for !p.IsReady() {
-				time.Sleep(5 * time.Millisecond)
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), "ready runner")
-		}()
-		return project.Run(ctx, p, workflow.Runner(workflow.Define(className, steps)))
-	}}
-	cmd.Flags().StringVar(&url, "nats-url", "", "server")
+	cmd := project.Command("runner", announced{workflow.Runner(workflow.Define(className, steps))})
+	cmd.Hidden = true
 	return cmd
+}
+
+// announced prints a line when a service is ready.
+type announced struct{ project.Service }
+
+// Serve runs the service.
+func (a announced) Serve(ctx context.Context, p *project.Project) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() { // ends with the service
+		for tick := time.Tick(5 * time.Millisecond); !p.IsReady(); {
+			select {
+			case <-tick:
+			case <-ctx.Done():
+				return
+			}
+		}
+		fmt.Println("ready runner")
+	}()
+	return a.Service.Serve(ctx, p)
 }

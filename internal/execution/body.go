@@ -160,7 +160,7 @@ func (x *Execution) grace(ctx context.Context, ended <-chan outcome) outcome {
 	case o := <-ended:
 		return o
 	case <-t.C:
-		x.Log.WarnContext(ctx, "a step body goes on although its context has ended")
+		x.Logger().WarnContext(ctx, "a step body goes on although its context has ended")
 		return outcome{failure: protocol.NewFailure(context.Cause(ctx))}
 	}
 }

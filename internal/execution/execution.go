@@ -177,6 +177,11 @@ func Start(ctx context.Context, c Config, code func(context.Context) (json.RawMe
 	return x
 }
 
+// Logger is a logger that knows the instance and the runner.
+func (x *Execution) Logger() *slog.Logger {
+	return x.Log.With(logkey.Instance, x.Instance.String(), logkey.Runner, x.Runner)
+}
+
 // Events tells what happens. The channel is never closed; after Finished or Dropped nothing comes.
 func (x *Execution) Events() <-chan Event { return x.events }
 
@@ -457,7 +462,7 @@ func (x *Execution) store(entries []protocol.Entry) error {
 		return fmt.Errorf("%w: %w", ErrSuperseded, err)
 	}
 	if err != nil {
-		x.Log.WarnContext(x.ctx, "append given up", logkey.Instance, x.Instance.String(), logkey.Error, err)
+		x.Logger().WarnContext(x.ctx, "append given up", logkey.Error, err)
 		return err
 	}
 	x.expected = sequence

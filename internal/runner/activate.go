@@ -140,7 +140,7 @@ func (r *Runner) refused(ctx context.Context, h *held, err error) {
 func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, code Code, slot *slot) {
 	x := execution.Start(ctx, execution.Config{
 		Settings: r.Settings, Store: r.Store, Instance: h.instance, Runner: r.ID, History: history, Wake: h.Wake.Wake,
-		Log: r.Log.With(logkey.Instance, h.instance.String(), logkey.Runner, r.ID),
+		Log: r.Log,
 		Inputs: func(ctx context.Context, from uint64) ([]engine.Input, error) {
 			return r.inputs(ctx, h.instance, max(from, history.Incarnation))
 		},

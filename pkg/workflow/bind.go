@@ -96,9 +96,15 @@ func (b Bound[P, R]) Create(ctx context.Context, params P, options ...CreateOpti
 		Created: time.Now().UTC(), Source: protocol.Source{Kind: "program", Project: b.project.Config.Name},
 	}
 	if t, ok := turn.From(ctx); ok {
-		return instance, b.createInTurn(ctx, t, instance.at, create)
+		err = b.createInTurn(ctx, t, instance.at, create)
+	} else {
+		instance.created = true
+		err = b.createNow(ctx, instance.at, create)
 	}
-	return instance, b.createNow(ctx, instance.at, create)
+	if err != nil {
+		return nil, err
+	}
+	return instance, nil
 }
 
 // createInTurn asks for the start with the commit of the turn. An id that is taken is told at once.

@@ -37,6 +37,8 @@ type Instance[R any] struct {
 	at      protocol.Instance
 	project *project.Project
 	reader  runner.Reader
+	// created is set on the handle of the call that started the instance.
+	created bool
 }
 
 // ID is the instance's id.
@@ -119,44 +121,63 @@ func (i *Instance[R]) Result(ctx context.Context) (R, error) {
 	return decode[R](done.Output, fmt.Sprintf("result of workflow %q", i.at.Workflow))
 }
 
-// Polling is only the net below the hint: a core message can be lost.
+// Polling is only the net below what is heard: a core message can be lost.
 const (
-	firstPoll = 250 * time.Millisecond
+	firstPoll = 20 * time.Millisecond
 	maxPoll   = 5 * time.Second
 )
 
-// await waits for the announcement of the end. What is heard is a hint; what the leader holds counts.
+// await waits for the announcement of the end. The stream repeats it to subscribers after it has stored it, so that
+// what is heard counts as much as what is read from the leader.
 func (i *Instance[R]) await(ctx context.Context) (*protocol.Done, error) {
-	hints := make(chan *nats.Msg, 8)
-	sub, err := i.project.NC.ChanSubscribe(i.at.EndedSubject(), hints)
+	heard := make(chan *nats.Msg, 8)
+	sub, err := i.project.NC.ChanSubscribe(i.at.EndedSubject(), heard)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = sub.Unsubscribe() }()
 	// On one connection the server takes the subscription before the read that follows it: an end that the read does
-	// not see is heard.
-	for poll := firstPoll; ; poll = min(2*poll, maxPoll) {
-		m, err := i.project.Journal().Last(ctx, protocol.WorkflowsStream(i.at.Project), i.at.DoneSubject())
-		if err == nil {
-			var done protocol.Done
-			if err := json.Unmarshal(m.Data, &done); err != nil {
-				return nil, err
+	// not see is heard. An instance that was just created has hardly ended: it is listened for first.
+	read := !i.created
+	timer := time.NewTimer(firstPoll)
+	defer timer.Stop()
+	for poll := firstPoll; ; read = true {
+		if read {
+			done, err := i.end(ctx)
+			if done != nil || err != nil {
+				return done, err
 			}
-			return &done, nil
 		}
-		if !errors.Is(err, journal.ErrNotFound) {
-			return nil, err
-		}
-		timer := time.NewTimer(poll)
+		poll = min(2*poll, maxPoll)
+		timer.Reset(poll)
 		select {
-		case <-hints:
+		case m := <-heard:
+			return decodeDone(m.Data)
 		case <-timer.C:
 		case <-ctx.Done():
-			timer.Stop()
 			return nil, context.Cause(ctx)
 		}
-		timer.Stop()
 	}
+}
+
+// end reads the announcement of the end; nil if there is none.
+func (i *Instance[R]) end(ctx context.Context) (*protocol.Done, error) {
+	m, err := i.project.Journal().Last(ctx, protocol.WorkflowsStream(i.at.Project), i.at.DoneSubject())
+	if errors.Is(err, journal.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return decodeDone(m.Data)
+}
+
+func decodeDone(data []byte) (*protocol.Done, error) {
+	var done protocol.Done
+	if err := json.Unmarshal(data, &done); err != nil {
+		return nil, fmt.Errorf("announcement of the end: %w", err)
+	}
+	return &done, nil
 }
 
 // SendEvent sends an event to the instance: its oldest wait for the type takes it, now or later. The payload travels
@@ -172,12 +193,12 @@ func (i *Instance[R]) SendEvent(ctx context.Context, eventType string, payload a
 	}
 	event := protocol.Event{V: protocol.Version, Input: uuid.NewString(), Type: eventType, Payload: raw, Sent: time.Now().UTC()}
 	if !i.drafted(ctx) {
-		_, err = i.project.Journal().Last(ctx, protocol.WorkflowsStream(i.at.Project), i.at.DoneSubject())
-		if err == nil {
-			return fmt.Errorf("send event %q to instance %s: %w", eventType, i.at, ErrFinished)
-		}
-		if !errors.Is(err, journal.ErrNotFound) {
+		done, err := i.end(ctx)
+		if err != nil {
 			return fmt.Errorf("send event %q to instance %s: %w", eventType, i.at, err)
+		}
+		if done != nil {
+			return fmt.Errorf("send event %q to instance %s: %w", eventType, i.at, ErrFinished)
 		}
 	}
 	if t, ok := turn.From(ctx); ok {

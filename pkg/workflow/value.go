@@ -51,7 +51,7 @@ func Logger(ctx context.Context) *slog.Logger {
 	if scope == nil {
 		return slog.Default()
 	}
-	return slog.New(quiet{scope.Execution().Log.Handler(), scope})
+	return slog.New(quiet{scope.Execution().Logger().Handler(), scope})
 }
 
 // quiet drops what is logged during replay.

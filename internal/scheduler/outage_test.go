@@ -357,14 +357,16 @@ func TestKilled(t *testing.T) {
 			t.Parallel()
 			w := setup(t)
 			tt.row.Created = tt.row.Created.Add(-90 * time.Minute)
+			w.setAckWait(t, 2*time.Second)
 			w.put(t, tt.row)
 			w.killAt(t, tt.point)
 			w.start(t)
-			mails := w.awaitMails(t, tt.mails)
+			w.awaitMails(t, tt.mails)
 			natstest.Eventually(t, wait, "the firing is acked", func() bool {
 				return w.unacked(t, protocol.StreamClock, protocol.ConsumerClock) == 0
 			})
-			if mails = w.mails(t, project); len(mails) != tt.mails {
+			mails := w.mails(t, project)
+			if len(mails) != tt.mails {
 				t.Fatalf("%d mails, want %d: %+v", len(mails), tt.mails, mails)
 			}
 			for _, m := range mails {

@@ -17,9 +17,10 @@ func TestDelayFiresOnceAndLeavesNothing(t *testing.T) {
 	s := w.start(t)
 	row := after("call/1", 300*time.Millisecond)
 	w.put(t, row)
-	mails := w.awaitMails(t, 1)
+	w.awaitMails(t, 1)
 	w.awaitNothingLeft(t)
-	if mails = w.mails(t, project); len(mails) != 1 {
+	mails := w.mails(t, project)
+	if len(mails) != 1 {
 		t.Fatalf("%d mails, want 1", len(mails))
 	}
 	m := mails[0]
@@ -77,9 +78,9 @@ func TestUpdateRearms(t *testing.T) {
 			if n := w.messages(t, protocol.StreamClock); n != 1 {
 				t.Errorf("the clock holds %d messages, want 1", n)
 			}
-			mails := w.awaitMails(t, 1)
+			w.awaitMails(t, 1)
 			w.awaitNothingLeft(t)
-			if mails = w.mails(t, project); len(mails) != 1 || !mails[0].Planned.Equal(*row.At) {
+			if mails := w.mails(t, project); len(mails) != 1 || !mails[0].Planned.Equal(*row.At) {
 				t.Errorf("mails %+v, want one of %s", mails, row.At)
 			}
 		})
@@ -170,9 +171,9 @@ func TestEarlyFiringWaits(t *testing.T) {
 	w.startAt(t, now)
 	row := after("s", 300*time.Millisecond)
 	w.put(t, row)
-	mails := w.awaitMails(t, 1)
+	w.awaitMails(t, 1)
 	w.awaitNothingLeft(t)
-	if mails = w.mails(t, project); len(mails) != 1 || mails[0].Sent.Before(*row.At) {
+	if mails := w.mails(t, project); len(mails) != 1 || mails[0].Sent.Before(*row.At) {
 		t.Errorf("mails %+v, want one not before %s", mails, row.At)
 	}
 }

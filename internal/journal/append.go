@@ -133,7 +133,7 @@ func acknowledged(answer []byte) (sequence uint64, ok bool) {
 		return 0, false
 	}
 	_, rest, ok = bytes.Cut(rest, []byte(`","seq":`))
-	if !ok || len(rest) < 2 || rest[len(rest)-1] != '}' {
+	if !ok || len(rest) < 2 || rest[len(rest)-1] != '}' || rest[0] == '0' {
 		return 0, false
 	}
 	for _, c := range rest[:len(rest)-1] {

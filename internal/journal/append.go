@@ -132,7 +132,8 @@ func acknowledged(answer []byte) (sequence uint64, ok bool) {
 	if !ok {
 		return 0, false
 	}
-	_, rest, ok = bytes.Cut(rest, []byte(`","seq":`))
+	rest = bytes.TrimLeft(rest, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+	rest, ok = bytes.CutPrefix(rest, []byte(`","seq":`))
 	if !ok || len(rest) < 2 || rest[len(rest)-1] != '}' || rest[0] == '0' {
 		return 0, false
 	}

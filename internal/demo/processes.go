@@ -1,0 +1,76 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/skein-run/skein/examples/emailworkflows"
+	"github.com/skein-run/skein/examples/flightdesk"
+	"github.com/skein-run/skein/internal/scheduler"
+	"github.com/skein-run/skein/pkg/agent"
+	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/workflow"
+)
+
+// processCommand is the hidden command of this program under which it is one of the demo's processes.
+const processCommand = "process"
+
+// The demo's processes, named as the programs are that run the same.
+const (
+	processScheduler = "scheduler"
+	processHost      = "agent-host"
+	processRunner    = "workflow-runner"
+)
+
+// errOrphan ends a process whose demo is gone.
+var errOrphan = errors.New("the demo that started this process has ended")
+
+// ProcessCommand makes the hidden command. stdin is a pipe from the demo: its end is the end of the demo, however it
+// came, so that no process outlives it.
+func ProcessCommand(stdin io.Reader) *cobra.Command {
+	return &cobra.Command{
+		Use:                processCommand,
+		Hidden:             true,
+		DisableFlagParsing: true, // the flags are those of the process
+		SilenceErrors:      true,
+		SilenceUsage:       true,
+		Args:               cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			child, err := process(args[0])
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithCancelCause(cmd.Context())
+			defer cancel(nil)
+			// Nothing can interrupt the read; the goroutine ends with the program, which has nothing else to do.
+			go func() {
+				_, _ = io.Copy(io.Discard, stdin)
+				cancel(errOrphan)
+			}()
+			child.SetArgs(args[1:])
+			child.SetErr(cmd.ErrOrStderr())
+			return child.ExecuteContext(ctx)
+		},
+	}
+}
+
+// process makes the command of one process: the very one that the main of the same name runs.
+func process(name string) (*cobra.Command, error) {
+	switch name {
+	case processScheduler:
+		return scheduler.Command(), nil
+	case processHost:
+		return project.Command(name, agent.Host(flightdesk.Classes()...)), nil
+	case processRunner:
+		onboarding, err := emailworkflows.FromEnv()
+		if err != nil {
+			return nil, err
+		}
+		return project.Command(name, workflow.Runner(emailworkflows.Workflows(onboarding)...)), nil
+	}
+	return nil, fmt.Errorf("process %q: allowed are %s, %s and %s", name, processScheduler, processHost, processRunner)
+}

@@ -29,7 +29,7 @@ type Machine struct {
 	known   map[string]bool
 	seen    uint64 // sequence of the newest input delivered
 
-	recorded int  // steps that the history held when the run began
+	recorded int  // steps that the history held when the run began, with or without an outcome
 	called   int  // how many of them were called
 	live     bool // a call was not recorded
 
@@ -62,13 +62,7 @@ type Input struct {
 
 // NewMachine begins a run over what is recorded.
 func NewMachine(h *History) *Machine {
-	m := &Machine{h: h, names: map[nameKey]*nameUse{}, known: map[string]bool{}}
-	for _, s := range h.Steps {
-		if s.Done {
-			m.recorded++
-		}
-	}
-	return m
+	return &Machine{h: h, names: map[nameKey]*nameUse{}, known: map[string]bool{}, recorded: len(h.Steps)}
 }
 
 // Branch is a line of calls that follow one another. Workflow code begins with one and gets one more for each
@@ -148,9 +142,10 @@ func (m *Machine) call(b *Branch, op protocol.Op, name string) (*Step, error) {
 	}
 	m.tick++
 	use.count, use.by, use.at = use.count+1, b, m.tick
-	s := m.h.step(protocol.Key{Op: op, Name: name, Count: use.count})
+	k := protocol.Key{Op: op, Name: name, Count: use.count}
+	m.live = m.live || m.h.Steps[k] == nil
+	s := m.h.step(k)
 	use.inFlight = !s.Done
-	m.live = m.live || !s.Done
 	m.called++
 	return s, nil
 }
@@ -489,5 +484,6 @@ func (m *Machine) EventDue(now time.Time) bool {
 	})
 }
 
-// Replaying reports whether all calls so far were answered from the history and more of it is to come.
+// Replaying reports whether another run has made all calls so far, and more of its calls are to come. That a call has
+// no outcome yet does not matter: what comes before it was said when it was recorded.
 func (m *Machine) Replaying() bool { return !m.live && m.called < m.recorded }

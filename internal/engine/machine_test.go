@@ -280,8 +280,12 @@ func TestReplaying(t *testing.T) {
 		t.Error("not replaying, with more to come")
 	}
 	must[*engine.Step](t)(m.Do(m.Root(), "b", protocol.StepConfig{}))
+	if !m.Replaying() {
+		t.Error("not replaying, with a wait to come that has no outcome yet")
+	}
+	must[*engine.Step](t)(m.Sleep(m.Root(), "nap", noon.Add(time.Hour)))
 	if m.Replaying() {
-		t.Error("replaying after all that has an outcome")
+		t.Error("replaying after all that is recorded")
 	}
 
 	m = l.machine()

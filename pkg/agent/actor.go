@@ -85,6 +85,7 @@ func (a *actor) live(work, ctx context.Context) error {
 		close(a.started)
 		err = a.loop(ctx)
 	}
+	a.mail.close(a.host.nc, err == nil)
 	if isEnd(err) {
 		a.cancel(ErrLostOwnership)
 		a.log.WarnContext(ctx, "dropped the agent", slog.Any(logkey.Error, err))
@@ -228,7 +229,6 @@ func (a *actor) hasStarted() bool {
 // release gives the agent up: without an owner, and without what is carried out. An agent that never stored anything
 // leaves nothing behind.
 func (a *actor) release(ctx context.Context) error {
-	a.mail.handBack(a.host.nc)
 	if len(a.pending) > 0 {
 		a.host.leftBehind.Store(true)
 		return errors.New("something that its turns asked for could not be carried out yet")

@@ -30,12 +30,12 @@ type errand interface {
 func (h *host) deliver(ctx context.Context, id protocol.Agent, e errand, within time.Duration) (*protocol.HTTPResponse, error) {
 	began := time.Now()
 	for wait := firstPause; ; wait = min(2*wait, longPause) {
-		response, err := h.tryDeliver(ctx, id, e)
+		response, err := h.tryDeliver(ctx, id, e, began.Add(within))
 		again := errors.Is(err, errMoved) || errors.Is(err, errNobody) || errors.Is(err, errSilent)
 		if !again {
 			return response, err
 		}
-		if time.Since(began) > within {
+		if time.Since(began) >= within {
 			return nil, &Error{Status: http.StatusServiceUnavailable, Name: "AgentUnavailable", Err: err,
 				Message: fmt.Sprintf("no host could take agent %q within %s", id.Name, within)}
 		}
@@ -45,7 +45,7 @@ func (h *host) deliver(ctx context.Context, id protocol.Agent, e errand, within 
 	}
 }
 
-func (h *host) tryDeliver(ctx context.Context, id protocol.Agent, e errand) (*protocol.HTTPResponse, error) {
+func (h *host) tryDeliver(ctx context.Context, id protocol.Agent, e errand, until time.Time) (*protocol.HTTPResponse, error) {
 	a := h.find(id)
 	if a == nil {
 		request, err := e.request()
@@ -63,7 +63,7 @@ func (h *host) tryDeliver(ctx context.Context, id protocol.Agent, e errand) (*pr
 			return nil, err
 		}
 	}
-	response, err := e.do(ctx, a)
+	response, err := h.doHere(ctx, a, e, until)
 	owned, ok := errors.AsType[*ownedError](err)
 	if !ok {
 		return response, err
@@ -78,6 +78,16 @@ func (h *host) tryDeliver(ctx context.Context, id protocol.Agent, e errand) (*pr
 		return nil, err
 	}
 	return result(reply)
+}
+
+// doHere runs an errand with an agent of this host, if that is ready in time.
+func (h *host) doHere(ctx context.Context, a *actor, e errand, until time.Time) (*protocol.HTTPResponse, error) {
+	soon, cancel := context.WithDeadlineCause(ctx, until, errSilent)
+	defer cancel()
+	if err := a.ready(soon); err != nil {
+		return nil, err
+	}
+	return e.do(ctx, a)
 }
 
 func result(reply protocol.Reply) (*protocol.HTTPResponse, error) {
@@ -138,6 +148,8 @@ func (a *actor) ringWhenReady(ctx context.Context, b protocol.Bell) error {
 	if err := a.ready(ctx); err != nil {
 		return err
 	}
-	a.mail.ring(b)
+	if !a.mail.ring(b) {
+		return errMoved
+	}
 	return nil
 }

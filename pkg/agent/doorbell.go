@@ -87,8 +87,7 @@ func (h *host) onBell(ctx context.Context, m jetstream.Msg) {
 		return
 	}
 	b := protocol.Bell{Sequence: meta.Sequence.Stream, Ack: m.Reply()}
-	if a := h.find(id); a != nil && a.hasStarted() {
-		a.mail.ring(b)
+	if a := h.find(id); a != nil && a.hasStarted() && a.mail.ring(b) {
 		return
 	}
 	h.couriers.send(ctx, id, b)

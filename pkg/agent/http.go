@@ -32,9 +32,9 @@ const (
 )
 
 // newServer makes the HTTP server of a host. There is no write timeout: an answer may wait for a long turn.
-func newServer(handler http.Handler) *http.Server {
+func newServer(handler http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler: handler, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout,
+		Handler: handler, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout,
 		IdleTimeout: keepAliveTimeout, MaxHeaderBytes: maxHeaderBytes,
 	}
 }

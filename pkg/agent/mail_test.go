@@ -98,12 +98,14 @@ func TestBellThatRingsAgainAppliesNothing(t *testing.T) {
 	r.inboxEmpty(t)
 	acked := make(chan string, 8)
 	old := protocol.AckPrefix + "test"
-	sub, err := r.nc.Subscribe(old, func(m *nats.Msg) { acked <- string(m.Data) })
-	if err != nil {
-		t.Fatal(err)
+	for _, subject := range []string{"elsewhere", old} {
+		sub, err := r.nc.Subscribe(subject, func(m *nats.Msg) { acked <- m.Subject + " " + string(m.Data) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = sub.Unsubscribe() }()
 	}
-	defer func() { _ = sub.Unsubscribe() }()
-	for _, ack := range []string{"elsewhere", old} {
+	for _, ack := range []string{"elsewhere", old} { // the first would have us publish where we should not
 		request, err := json.Marshal(protocol.Request{V: protocol.Version, Bell: &protocol.Bell{Sequence: sequence, Ack: ack}})
 		if err != nil {
 			t.Fatal(err)
@@ -111,11 +113,12 @@ func TestBellThatRingsAgainAppliesNothing(t *testing.T) {
 		if _, err := r.nc.Request(agentNamed("jo").RequestSubject(), request, soon); err != nil {
 			t.Fatal(err)
 		}
+		h.expect(t, "/agents/desk/jo", 200, "a") // the bell is dealt with
 	}
 	select {
 	case got := <-acked:
-		if got != "+ACK" {
-			t.Errorf("bell of applied mail was answered with %q, want an ack", got)
+		if got != old+" +ACK" {
+			t.Errorf("bells of applied mail were answered by %q, want an ack of the second", got)
 		}
 	case <-time.After(soon):
 		t.Error("bell of applied mail was not acked")
@@ -263,6 +266,9 @@ func TestMailThatCannotBeAppliedBecomesADeadLetterAtOnce(t *testing.T) {
 		if letter, ok := letters[source]; !ok || letter.Error.Name != name {
 			t.Errorf("dead letter of %q: %+v, want one because of %s", source, letter, name)
 		}
+	}
+	if got := letters["payload"].Attempts; got != 1 {
+		t.Errorf("%d attempts with a payload that no attempt could read, want 1", got)
 	}
 	if len(letters) != 5 {
 		t.Errorf("%d dead letters, want 5: %v", len(letters), letters)

@@ -43,8 +43,9 @@ type letter struct {
 type mailbox struct {
 	rung chan struct{} // takes one, without waiting
 
-	mu    sync.Mutex // guards bells
-	bells map[uint64]string
+	mu     sync.Mutex // guards what follows
+	closed bool
+	bells  map[uint64]string
 
 	// The rest belongs to the actor's goroutine.
 	opened  bool
@@ -57,18 +58,23 @@ func newMailbox() *mailbox {
 	return &mailbox{rung: make(chan struct{}, 1), bells: map[uint64]string{}, cursor: 1, settled: map[uint64]bool{}}
 }
 
-// ring notes that a message is there and how to ack it; the newest way counts.
-func (m *mailbox) ring(b protocol.Bell) {
+// ring notes that a message is there and how to ack it; the newest way counts. It returns false if nobody will come to
+// look any more.
+func (m *mailbox) ring(b protocol.Bell) bool {
 	if !strings.HasPrefix(b.Ack, protocol.AckPrefix) {
-		return // whoever sent this wants us to publish somewhere else
+		return true // whoever sent this wants us to publish somewhere else
 	}
 	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return false
+	}
 	m.bells[b.Sequence] = b.Ack
-	m.mu.Unlock()
 	select {
 	case m.rung <- struct{}{}:
 	default:
 	}
+	return true
 }
 
 // newest is the highest sequence that was rung and not read; 0 if there is none. Bells of what is read and neither
@@ -219,16 +225,18 @@ func (m *mailbox) ackSettled(nc *nats.Conn) {
 	clear(m.settled)
 }
 
-// handBack returns what is not applied, so that it rings elsewhere at once and not when its time is over.
-func (m *mailbox) handBack(nc *nats.Conn) {
+// close takes no more bells. If handBack is set, what is not applied rings elsewhere at once; else when its time is
+// over, as is right if the agent failed.
+func (m *mailbox) close(nc *nats.Conn, handBack bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.closed = true
 	for sequence, subject := range m.bells {
-		if !m.settled[sequence] {
+		if handBack && !m.settled[sequence] {
 			send(nc, subject, nak)
 		}
-		delete(m.bells, sequence)
 	}
+	clear(m.bells)
 }
 
 // send publishes without waiting. What is lost rings again.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -286,7 +287,10 @@ func TestShutdownFinishesTurnsAndHandsOver(t *testing.T) {
 	stopped := make(chan error, 1)
 	go func() { stopped <- first.stop() }()
 	natstest.Eventually(t, soon, "the host takes no new connections", func() bool {
-		_, _, err := first.tryCall(t.Context(), http.MethodGet, "/agents/desk/jo", "")
+		c, err := net.DialTimeout("tcp", first.service.Addr().String(), time.Second)
+		if err == nil {
+			_ = c.Close()
+		}
 		return err != nil
 	})
 	close(goOn)
@@ -406,5 +410,19 @@ func TestOnlyInboxesAreAnswered(t *testing.T) {
 	}
 	if m, err := r.store.Last(t.Context(), protocol.InboxStream(testProject), forged); !isNotFound(err) {
 		t.Errorf("a host wrote an answer where a client told it to: %v, %v", m, err)
+	}
+}
+
+func TestAgentThatWasTakenDuringAReconnectIsNotServed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := r.host(t, desks(nil), timings(func(t *timing) { t.findWithin = time.Second }))
+	h.call(t, http.MethodPost, "/agents/desk/jo", "")
+	r.server.Restart(t)
+	natstest.Eventually(t, soon, "both are connected again", func() bool { return h.nc.IsConnected() && r.nc.IsConnected() })
+	r.fakeHost(t, "other")
+	r.own(t, "jo", "other")
+	if status, body := h.call(t, http.MethodGet, "/agents/desk/jo", ""); status != 503 {
+		t.Errorf("GET = %d %s, want 503: the agent is another host's", status, body)
 	}
 }

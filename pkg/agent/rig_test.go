@@ -31,16 +31,18 @@ const (
 
 // rig is a NATS server with what the agents of one project need, and a look into it.
 type rig struct {
-	server *natstest.Server
-	nc     *nats.Conn
-	js     jetstream.JetStream
-	store  *journal.Store
+	server  *natstest.Server
+	connect func(testing.TB, ...nats.Option) *nats.Conn
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	store   *journal.Store
 }
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{server: natstest.Start(t)}
-	r.nc = r.server.Connect(t)
+	r.connect = r.server.Connect
+	r.nc = r.connect(t)
 	var err error
 	if r.js, err = jetstream.New(r.nc); err != nil {
 		t.Fatal(err)
@@ -85,7 +87,7 @@ func quick(t *timing) { t.leaseEvery, t.leaseFor = 40*time.Millisecond, 400*time
 
 func (r *rig) host(t *testing.T, classes []Class, options ...hostOption) *testHost {
 	t.Helper()
-	h := &testHost{service: Host(classes...), nc: r.server.Connect(t), log: &logBuffer{t: t}}
+	h := &testHost{service: Host(classes...), nc: r.connect(t), log: &logBuffer{t: t}}
 	config := project.Config{Name: testProject}
 	config.Settings.HTTPAddr = "127.0.0.1:0"
 	for _, o := range options {

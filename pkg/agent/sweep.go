@@ -77,7 +77,7 @@ func (h *host) endSweep(id string) {
 // what a turn has promised must not wait for the next caller. Then it removes the host's row.
 func (h *host) sweep(ctx context.Context, lost string) error {
 	row, sequence, err := h.hostRow(ctx, lost)
-	if err != nil || row == nil {
+	if err != nil || row == nil || !h.peers.isExpired(lost, sequence, h.lease.beats()) {
 		return err
 	}
 	gone, err := h.peers.doubt(ctx, *row, sequence, h.id)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
-	"strconv"
 	"sync"
 	"time"
 
@@ -72,6 +71,8 @@ type Config struct {
 	History  *engine.History
 	Wake     protocol.Wake
 	Log      *slog.Logger
+	// NextID makes the id of an append: one that nobody else makes.
+	NextID func() string
 	// Inputs reads the events from a sequence on.
 	Inputs func(ctx context.Context, from uint64) ([]engine.Input, error)
 	// Nudge stores a new wake for the instance, which is parked, and names it.
@@ -142,7 +143,6 @@ type Execution struct {
 	loaded   bool // inputs were read at least once
 	activity uint64
 	timers   timers
-	appended uint64
 }
 
 // lane counts the calls of a branch that are inside the engine, and those of them that wait durably.
@@ -440,9 +440,8 @@ func (x *Execution) store(entries []protocol.Entry) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	x.appended++
 	body, err := json.Marshal(protocol.Append{
-		V: protocol.Version, ID: x.Runner + "." + strconv.FormatUint(x.Config.Wake.Sequence, 36) + "." + strconv.FormatUint(x.appended, 36),
+		V: protocol.Version, ID: x.NextID(),
 		Incarnation: x.History.Incarnation, Holder: x.Config.Wake, Runner: x.Runner, Time: time.Now().UTC(), Entries: entries,
 	})
 	if err != nil {

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/internal/journal"
@@ -104,7 +102,7 @@ func (r *Runner) unknown(ctx context.Context, h *held) {
 // claim takes the instance for the wake: from here on, whoever executed it before is refused.
 func (r *Runner) claim(ctx context.Context, h *held, history *engine.History) error {
 	a := protocol.Append{
-		V: protocol.Version, ID: uuid.NewString(), Incarnation: history.Incarnation, Holder: h.Wake.Wake, Runner: r.ID,
+		V: protocol.Version, ID: r.nextID(), Incarnation: history.Incarnation, Holder: h.Wake.Wake, Runner: r.ID,
 		Time: time.Now().UTC(), Entries: []protocol.Entry{history.ClaimEntry(h.Wake.Wake)},
 	}
 	body, err := json.Marshal(a)
@@ -140,7 +138,7 @@ func (r *Runner) refused(ctx context.Context, h *held, err error) {
 func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, code Code, slot *slot) {
 	x := execution.Start(ctx, execution.Config{
 		Settings: r.Settings, Store: r.Store, Instance: h.instance, Runner: r.ID, History: history, Wake: h.Wake.Wake,
-		Log: r.Log,
+		Log: r.Log, NextID: r.nextID,
 		Inputs: func(ctx context.Context, from uint64) ([]engine.Input, error) {
 			return r.inputs(ctx, h.instance, max(from, history.Incarnation))
 		},

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -64,6 +66,7 @@ type Runner struct {
 	// stopping ends when the runner takes no more work, stopped when what it had is handed back.
 	stopping context.Context
 	work     sync.WaitGroup
+	appends  atomic.Uint64
 
 	mu     sync.Mutex
 	room   *sync.Cond
@@ -117,7 +120,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		front.Go(func() error { r.decide(fetching, work); return nil })
 	}
 	front.Go(func() error { <-fetching.Done(); r.roomAgain(); return nil })
-	r.Log.InfoContext(ctx, "runner takes work", logkey.Runner, r.ID, logkey.Project, r.Project)
+	r.Log.InfoContext(ctx, "runner takes work", logkey.Runner, r.ID)
 	if r.Ready != nil {
 		r.Ready()
 	}
@@ -128,6 +131,9 @@ func (r *Runner) Run(ctx context.Context) error {
 	endWork()
 	return errors.Join(err, marking.Wait())
 }
+
+// nextID makes the id of an append: the runner's id is fresh in every process.
+func (r *Runner) nextID() string { return r.ID + "." + strconv.FormatUint(r.appends.Add(1), 10) }
 
 // consumers finds the durable consumers of the project: they are made when it is registered.
 func (r *Runner) consumers(ctx context.Context) ([]jetstream.Consumer, error) {

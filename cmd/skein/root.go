@@ -30,7 +30,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		newDev(),
 		newDemo(),
-		demo.ProcessCommand(os.Stdin),
+		demo.ProcessCommand(),
 	)
 	return root
 }

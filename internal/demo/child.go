@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,10 +16,9 @@ import (
 
 // child is one of the demo's processes.
 type child struct {
-	name  string
-	cmd   *exec.Cmd
-	tap   *tap
-	stdin io.Closer
+	name string
+	cmd  *exec.Cmd
+	tap  *tap
 	// done is closed when the process is gone; err is then how it ended.
 	done   chan struct{}
 	err    error
@@ -39,13 +37,11 @@ func startChild(dir, name string, args, env []string) (*child, error) {
 	}
 	c := &child{name: name, tap: &tap{file: file}, done: make(chan struct{})}
 	c.cmd = exec.Command(self, append([]string{processCommand}, args...)...)
+	// If the demo is killed, this pipe breaks: the process logs that it has lost its NATS server, and is gone.
 	c.cmd.Stdout, c.cmd.Stderr = c.tap, c.tap
 	c.cmd.Env = append(cleanEnv(), env...)
 	c.cmd.Dir = dir
-	if c.stdin, err = c.cmd.StdinPipe(); err == nil {
-		err = c.cmd.Start()
-	}
-	if err != nil {
+	if err := c.cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", name, err), file.Close())
 	}
 	go func() { // waited for by end

@@ -1,10 +1,7 @@
 package demo
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
 
 	"github.com/spf13/cobra"
 
@@ -26,12 +23,8 @@ const (
 	processRunner    = "workflow-runner"
 )
 
-// errOrphan ends a process whose demo is gone.
-var errOrphan = errors.New("the demo that started this process has ended")
-
-// ProcessCommand makes the hidden command. stdin is a pipe from the demo: its end is the end of the demo, however it
-// came, so that no process outlives it.
-func ProcessCommand(stdin io.Reader) *cobra.Command {
+// ProcessCommand makes the hidden command.
+func ProcessCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:                processCommand,
 		Hidden:             true,
@@ -44,16 +37,9 @@ func ProcessCommand(stdin io.Reader) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ctx, cancel := context.WithCancelCause(cmd.Context())
-			defer cancel(nil)
-			// Nothing can interrupt the read; the goroutine ends with the program, which has nothing else to do.
-			go func() {
-				_, _ = io.Copy(io.Discard, stdin)
-				cancel(errOrphan)
-			}()
 			child.SetArgs(args[1:])
 			child.SetErr(cmd.ErrOrStderr())
-			return child.ExecuteContext(ctx)
+			return child.ExecuteContext(cmd.Context())
 		},
 	}
 }

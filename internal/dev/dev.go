@@ -85,9 +85,10 @@ func welcome(url, dir string, otherURL bool) string {
 Type next, each line in a terminal of its own:
 
   nats --server %[1]s sub '%[4]s'
-  go run ./cmd/workflow-runner --config examples/emailworkflows/skein.jsonc%[3]s
+  LOOK_AROUND=10s go run ./cmd/workflow-runner --config examples/emailworkflows/skein.jsonc%[3]s
   go run ./cmd/agent-host --config examples/flightdesk/skein.jsonc%[3]s
   curl -X POST -H 'user-id: ada' http://%[5]s/agents/flight-desk/ada
+  curl -X POST http://%[5]s/agents/flight-desk/ada/confirm
 
 Ctrl-C stops it.
 `, url, dir, flag, protocol.WorkflowSubjects("*"), settings.HTTPAddr)

@@ -3,6 +3,7 @@ package workflow
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -29,7 +30,8 @@ func Do[T any](ctx context.Context, name string, body func(ctx context.Context) 
 		return zero, err
 	}
 	what := fmt.Sprintf("result of step %q", name)
-	if _, err := json.Marshal(zero); err != nil { // a type that cannot be encoded is refused before the body runs
+	// A type that cannot be encoded is refused before the body runs. That its zero value alone cannot says nothing.
+	if _, err := json.Marshal(zero); isUnsupported(err) {
 		return zero, &EncodingError{What: what, Err: err}
 	}
 	raw, failure, err := scope.Do(ctx, name, config, func(ctx context.Context) (json.RawMessage, error) {
@@ -46,6 +48,11 @@ func Do[T any](ctx context.Context, name string, body func(ctx context.Context) 
 		return zero, &StepError{Step: name, Failure: failure}
 	}
 	return decode[T](raw, what)
+}
+
+func isUnsupported(err error) bool {
+	_, ok := errors.AsType[*json.UnsupportedTypeError](err)
+	return ok
 }
 
 // Exec is Do for a body without a result.

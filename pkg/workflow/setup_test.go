@@ -149,9 +149,16 @@ func (b *bench) kinds(class, id string) map[protocol.EntryKind]int {
 	return n
 }
 
-// finished waits for the end of an instance.
+// finished waits until the end of an instance is announced.
 func (b *bench) finished(class, id string) protocol.Status {
 	b.t.Helper()
+	natstest.Eventually(b.t, 30*time.Second, class+"/"+id+" has ended", func() bool {
+		_, err := b.store.Last(b.t.Context(), protocol.WorkflowsStream("p"), b.instance(class, id).DoneSubject())
+		if err != nil && !errors.Is(err, journal.ErrNotFound) {
+			b.t.Fatal(err)
+		}
+		return err == nil
+	})
 	return b.reaches(class, id, "has ended", func(s protocol.Status) bool { return s.State.Finished() })
 }
 

@@ -1,0 +1,383 @@
+package workflow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/skein-run/skein/internal/execution"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+func TestGroupRunsSideBySide(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const branches = 4
+	var together sync.WaitGroup
+	together.Add(branches)
+	var results [branches]int
+	b.run(execution.Settings{}, func(ctx context.Context, _ Event[int]) (any, error) {
+		g := NewGroup(ctx)
+		for i := range branches {
+			g.Go(func(ctx context.Context) (err error) {
+				results[i], err = Do(ctx, fmt.Sprint("branch ", i), func(context.Context) (int, error) {
+					together.Done()
+					together.Wait() // for ever, if one began only after another ended
+					return i, nil
+				})
+				return err
+			})
+		}
+		return nil, g.Wait()
+	})
+	if results != [branches]int{0, 1, 2, 3} {
+		t.Errorf("results are %v", results)
+	}
+}
+
+func TestGroupErrorEndsTheOthers(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	working := make(chan struct{})
+	var siblings [3]error
+	b.serve(execution.Settings{}, Define("w", func(ctx context.Context, _ Event[int]) (any, error) {
+		g := NewGroup(ctx)
+		g.Go(func(ctx context.Context) error {
+			siblings[0] = Exec(ctx, "works", func(ctx context.Context) error {
+				close(working)
+				<-ctx.Done()
+				return ctx.Err()
+			})
+			return siblings[0]
+		})
+		g.Go(func(ctx context.Context) error { siblings[1] = Sleep(ctx, "sleeps", time.Hour); return siblings[1] })
+		g.Go(func(ctx context.Context) error {
+			_, siblings[2] = WaitForEvent[int](ctx, "waits", "never")
+			return siblings[2]
+		})
+		g.Go(func(ctx context.Context) error {
+			return Exec(ctx, "fails", func(context.Context) error { <-working; return errFlaky }, Retries(0, 0, Constant))
+		})
+		return nil, g.Wait()
+	}))
+	b.create("w", "a", 1)
+	if f := b.errored("w", "a"); f.Message != `step "fails": the service hiccups` {
+		t.Errorf("failed with %q, want the first error", f.Message)
+	}
+	for i, err := range siblings {
+		if step, ok := errors.AsType[*StepError](err); !ok || step.Step != "fails" {
+			t.Errorf("sibling %d got %v, want the cause of its context", i, err)
+		}
+	}
+	if n := b.kinds("w", "a"); n[protocol.EntryStepCompleted]+n[protocol.EntryAttemptFailed] != 0 {
+		t.Errorf("the log has %v: what was broken off is no outcome", n)
+	}
+}
+
+func TestGroupLimit(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var now, most, all atomic.Int64
+	b.run(parks(), func(ctx context.Context, _ Event[int]) (any, error) {
+		g := NewGroup(ctx)
+		g.SetLimit(2)
+		for i := range 6 {
+			g.Go(func(ctx context.Context) error {
+				err := Exec(ctx, fmt.Sprint("step ", i), func(context.Context) error {
+					most.Store(max(most.Load(), now.Add(1)))
+					all.Add(1)
+					time.Sleep(10 * time.Millisecond)
+					now.Add(-1)
+					return nil
+				})
+				return errors.Join(err, Sleep(ctx, fmt.Sprint("nap ", i), 50*time.Millisecond))
+			})
+		}
+		return nil, g.Wait()
+	})
+	if most.Load() != 2 || all.Load() != 6 {
+		t.Errorf("%d bodies ran, at most %d at a time; want 6 and 2", all.Load(), most.Load())
+	}
+}
+
+// TestGroupParksWithAllBranches looks at what follows Wait: it must see all results or not run at all.
+func TestGroupParksWithAllBranches(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var after atomic.Int64
+	output := b.run(parks(), func(ctx context.Context, _ Event[int]) (any, error) {
+		var results [3]int
+		g := NewGroup(ctx)
+		for i := range results {
+			g.Go(func(ctx context.Context) (err error) {
+				if err := Sleep(ctx, fmt.Sprint("nap ", i), nap+time.Duration(i)*nap); err != nil {
+					return err
+				}
+				results[i], err = Do(ctx, fmt.Sprint("step ", i), func(context.Context) (int, error) { return i + 1, nil })
+				return err
+			})
+		}
+		err := g.Wait()
+		after.Add(1)
+		return results, err
+	})
+	if output != "[1,2,3]" || after.Load() != 1 {
+		t.Errorf("output %s; the code after Wait ran %d times", output, after.Load())
+	}
+	entries := b.entries("w", "a")
+	i := slices.IndexFunc(entries, func(e protocol.Entry) bool { return e.Kind == protocol.EntryParked })
+	if i < 0 || len(entries[i].Waits) != 3 {
+		t.Errorf("the first park waits for %+v, want all three branches", entries[i].Waits)
+	}
+	if n := b.kinds("w", "a"); n[protocol.EntryParked] != 3 || n[protocol.EntryStepCompleted] != 3 {
+		t.Errorf("the log has %v, want a park for each nap", n)
+	}
+}
+
+func TestErrgroupWorksToo(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	output := b.run(parks(), func(ctx context.Context, _ Event[int]) (any, error) {
+		var results [3]int
+		g, ctx := errgroup.WithContext(ctx)
+		for i := range results {
+			g.Go(func() (err error) {
+				if err := Sleep(ctx, fmt.Sprint("nap ", i), nap); err != nil {
+					return err
+				}
+				results[i], err = Do(ctx, fmt.Sprint("step ", i), func(context.Context) (int, error) { return i + 1, nil })
+				return err
+			})
+		}
+		if err := g.Wait(); err != nil {
+			return nil, err
+		}
+		return results, nil
+	})
+	if output != "[1,2,3]" {
+		t.Errorf("output %s: half of the results", output)
+	}
+}
+
+// TestNoParkWhileABranchWorks has one branch sleep while the body of another runs.
+func TestNoParkWhileABranchWorks(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	working, goOn := make(chan struct{}), make(chan struct{})
+	b.serve(parks(), Define("w", func(ctx context.Context, _ Event[int]) (any, error) {
+		g := NewGroup(ctx)
+		g.Go(func(ctx context.Context) error { return Sleep(ctx, "nap", 4*nap) })
+		g.Go(func(ctx context.Context) error {
+			return Exec(ctx, "work", func(context.Context) error { close(working); <-goOn; return nil })
+		})
+		return nil, g.Wait()
+	}))
+	b.create("w", "a", 1)
+	<-working
+	time.Sleep(nap / 2) // for a park that must not come, there is nothing to wait for
+	if n := b.kinds("w", "a"); n[protocol.EntryParked] != 0 {
+		t.Errorf("parked while a body runs: %v", n)
+	}
+	close(goOn)
+	b.reaches("w", "a", "waits", func(s protocol.Status) bool { return s.State == protocol.StateWaiting })
+	b.complete("w", "a")
+	if n := b.kinds("w", "a"); n[protocol.EntryParked] != 1 || n[protocol.EntryStepCompleted] != 1 {
+		t.Errorf("the log has %v", n)
+	}
+}
+
+// TestEventIsSeenWhileABodyRuns would wait for ever if the event were read only when the body has ended.
+func TestEventIsSeenWhileABodyRuns(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name     string
+		settings execution.Settings
+		deaf     bool
+	}{
+		{"by a poke", execution.Settings{Refresh: time.Hour}, false},
+		{"by looking now and then, if the poke is lost", execution.Settings{Refresh: 50 * time.Millisecond}, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			working, answered := make(chan struct{}), make(chan struct{})
+			b.serve(row.settings, Define("w", func(ctx context.Context, _ Event[int]) (any, error) {
+				g := NewGroup(ctx)
+				g.Go(func(ctx context.Context) error {
+					return Exec(ctx, "work", func(context.Context) error { close(working); <-answered; return nil })
+				})
+				g.Go(func(ctx context.Context) error {
+					if _, err := WaitForEvent[int](ctx, "answer", "answer"); err != nil {
+						return err
+					}
+					return Exec(ctx, "react", func(context.Context) error { close(answered); return nil })
+				})
+				return nil, g.Wait()
+			}))
+			b.create("w", "a", 1)
+			<-working
+			b.reaches("w", "a", "waits in memory", func(s protocol.Status) bool { return len(s.Steps) == 2 })
+			if row.deaf { // no runner gets the event as a wake, so that nobody pokes
+				if err := b.js.DeleteConsumer(t.Context(), protocol.WorkflowsStream("p"), protocol.ConsumerWakes(0)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.send("w", "a", "answer", 1)
+			b.complete("w", "a")
+			if n := b.kinds("w", "a"); n[protocol.EntryParked] != 0 {
+				t.Errorf("the log has %v, want no park", n)
+			}
+		})
+	}
+}
+
+// TestReturnWhileBranchesRun lets the workflow return under the feet of busy branches. Nothing may follow its end.
+func TestReturnWhileBranchesRun(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const instances = 50
+	b.serve(execution.Settings{}, Define("w", func(ctx context.Context, _ Event[int]) (string, error) {
+		g := NewGroup(ctx)
+		for i := range 4 {
+			g.Go(func(ctx context.Context) error {
+				for {
+					if err := Exec(ctx, fmt.Sprint("busy ", i), func(context.Context) error { return nil }); err != nil {
+						return err
+					}
+				}
+			})
+		}
+		for i := range 5 {
+			if err := Exec(ctx, fmt.Sprint("step ", i), func(context.Context) error { return nil }); err != nil {
+				return "", err
+			}
+		}
+		return "enough", nil
+	}))
+	for i := range instances {
+		b.create("w", fmt.Sprint(i), 1)
+	}
+	for i := range instances {
+		id := fmt.Sprint(i)
+		if s := b.complete("w", id); string(s.Output) != `"enough"` {
+			t.Errorf("output %s", s.Output)
+		}
+		entries := b.entries("w", id)
+		if last := entries[len(entries)-1]; last.Kind != protocol.EntryCompleted || b.kinds("w", id)[protocol.EntryCompleted] != 1 {
+			t.Errorf("the log ends with %s", last.Kind)
+		}
+	}
+}
+
+// TestReturnEndsBodies has a body that goes on until its context ends.
+func TestReturnEndsBodies(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	working, ended := make(chan struct{}), make(chan error, 1)
+	b.run(execution.Settings{}, func(ctx context.Context, _ Event[int]) (any, error) {
+		g := NewGroup(ctx)
+		g.Go(func(ctx context.Context) error {
+			return Exec(ctx, "endless", func(ctx context.Context) error {
+				close(working)
+				<-ctx.Done()
+				ended <- context.Cause(ctx)
+				return ctx.Err()
+			})
+		})
+		<-working
+		return nil, nil
+	})
+	if err := <-ended; !errors.Is(err, execution.ErrEnded) {
+		t.Errorf("the body's context ended because of %v", err)
+	}
+}
+
+func TestNestedGroups(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	output := b.run(parks(), func(ctx context.Context, _ Event[int]) (any, error) {
+		var sum atomic.Int64
+		step := func(ctx context.Context, name string) error {
+			n, err := Do(ctx, name, func(context.Context) (int64, error) { return 1, nil })
+			sum.Add(n)
+			return errors.Join(err, Sleep(ctx, name, nap))
+		}
+		for range 2 { // one group after the other may use the same names
+			g := NewGroup(ctx)
+			for i := range 2 {
+				g.Go(func(ctx context.Context) error {
+					inner := NewGroup(ctx)
+					for j := range 2 {
+						inner.Go(func(ctx context.Context) error { return step(ctx, fmt.Sprint(i, j)) })
+					}
+					return inner.Wait()
+				})
+			}
+			if err := g.Wait(); err != nil {
+				return nil, err
+			}
+		}
+		return sum.Load(), step(ctx, "00")
+	})
+	if output != "8" {
+		t.Errorf("output %s, want 8", output)
+	}
+	if n := b.kinds("w", "a"); n[protocol.EntryStepCompleted] != 9 {
+		t.Errorf("the log has %v, want 9 steps", n)
+	}
+}
+
+// TestRevive has a goroutine that nobody counted call in after the park, while the execution lingers or later.
+func TestRevive(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name    string
+		linger  time.Duration
+		revived bool
+	}{{"while it lingers", 10 * time.Second, true}, {"too late", time.Nanosecond, false}} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			b.linger = row.linger
+			parked := make(chan struct{})
+			var bodies atomic.Int64
+			b.serve(execution.Settings{}, Define("w", func(ctx context.Context, _ Event[int]) (int, error) {
+				result := make(chan int, 1)
+				go func() {
+					<-parked
+					n, _ := Do(ctx, "late", func(context.Context) (int, error) { return int(bodies.Add(1)), nil })
+					result <- n
+				}()
+				if _, err := WaitForEvent[int](ctx, "go", "go"); err != nil {
+					return 0, err
+				}
+				return <-result, nil
+			}))
+			b.create("w", "a", 1)
+			b.reaches("w", "a", "is parked", func(s protocol.Status) bool { return s.State == protocol.StateWaiting })
+			if !row.revived { // memory is given up a moment after the park
+				time.Sleep(nap)
+			}
+			close(parked)
+			if row.revived {
+				b.reaches("w", "a", "has done the step and waits again", func(s protocol.Status) bool {
+					return s.State == protocol.StateWaiting && len(s.Steps) == 2 && s.Steps[1].State == "completed"
+				})
+			}
+			b.send("w", "a", "go", 1)
+			if s := b.complete("w", "a"); string(s.Output) != "1" || bodies.Load() != 1 {
+				t.Errorf("output %s after %d bodies, want 1 and 1", s.Output, bodies.Load())
+			}
+			if n := b.kinds("w", "a"); row.revived != (n[protocol.EntryParked] == 2) || n[protocol.EntryStepCompleted] != 1 {
+				t.Errorf("the log has %v", n)
+			}
+		})
+	}
+}

@@ -39,7 +39,7 @@ type Options struct {
 	Keep bool
 	// Progress gets a line whenever something happens.
 	Progress io.Writer
-	// Unconfirmed is for tests: nobody confirms, so the job must be found late.
+	// Unconfirmed is for tests: nobody confirms, so the job must be found unfinished.
 	Unconfirmed bool
 }
 

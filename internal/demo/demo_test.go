@@ -129,7 +129,7 @@ func checkTimeline(t *testing.T, r Report) {
 // Without a confirmation the job cannot end: the demo must say so, not wait for ever and not call it right.
 func TestDemoSaysWhatIsMissing(t *testing.T) {
 	t.Parallel()
-	r, progress, err := run(t, "--unconfirmed", "--limit", "25s")
+	r, progress, err := run(t, "--unconfirmed")
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	if !ok || exit.ExitCode() != 1 || r.OK {
 		t.Fatalf("ended with %v, report ok is %v", err, r.OK)
@@ -139,7 +139,7 @@ func TestDemoSaysWhatIsMissing(t *testing.T) {
 	}
 	problems := strings.Join(r.Problems, "\n")
 	for _, want := range []string{
-		"waiting until the workflow is complete: not done within 25s", `it is waiting, "wait for answer" is waiting`,
+		"waiting until the workflow is complete: nobody confirmed", `it is waiting, "wait for answer" is waiting`,
 		`do "mail the receipt" #1 has 0 outcomes`, "1 different mails, want 2", "row in the bucket of schedules is still there",
 	} {
 		if !strings.Contains(problems, want) {
@@ -150,6 +150,14 @@ func TestDemoSaysWhatIsMissing(t *testing.T) {
 		if len(p.Log) == 0 {
 			t.Errorf("no log of %s", p.Name)
 		}
+	}
+}
+
+func TestDemoGivesUpAtItsLimit(t *testing.T) {
+	t.Parallel()
+	r, _, err := run(t, "--limit", "2s") // shorter than the time until the agent's callback
+	if err == nil || r.OK || len(r.Problems) == 0 || !strings.HasSuffix(r.Problems[0], "not done within 2s") {
+		t.Errorf("ended with %v, problems %q", err, r.Problems)
 	}
 }
 

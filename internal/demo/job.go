@@ -255,14 +255,27 @@ func (d *demo) confirm(ctx context.Context) error {
 		}
 		return false
 	})
-	if err != nil || d.Unconfirmed {
+	if err != nil {
 		return err
+	}
+	if d.Unconfirmed {
+		return d.waitInVain(ctx)
 	}
 	if _, err := d.call(ctx, http.MethodPost, agentPath+"/confirm", http.StatusOK); err != nil {
 		return err
 	}
 	d.say("POST %s/confirm: the agent sends the event \"confirmed\"", agentPath)
 	return nil
+}
+
+// vainLimit is how long a demo goes on in which nobody confirms.
+const vainLimit = 2 * time.Second
+
+// waitInVain is for tests: the workflow must not end by itself.
+func (d *demo) waitInVain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, vainLimit, errors.New("nobody confirmed"))
+	defer cancel()
+	return d.awaitAgent(ctx)
 }
 
 // awaitAgent waits for the agent's own word, which it has from its cron schedule.

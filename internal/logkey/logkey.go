@@ -48,4 +48,7 @@ const (
 	Status   = "status"
 	Stack    = "stack"
 	PID      = "pid"
+	Doubter  = "doubter"
+	Outgoing = "outgoing"
+	Script   = "script_name"
 )

@@ -127,32 +127,32 @@ func (a *actor) loop(ctx context.Context) error {
 		case <-a.host.draining:
 			return nil
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return &endError{context.Cause(ctx)}
 		default:
 		}
 		if err := a.mail.load(ctx, a.host.inbox, a.id); err != nil {
 			return err
 		}
+		more := true
 		l, due := a.mail.next(time.Now())
-		if l == nil {
-			more, err := a.wait(ctx, due, active)
-			if err != nil || !more {
-				return err
-			}
-		} else if err := a.receive(ctx, l); err != nil {
-			return err
-		}
+		var err error
 		if l != nil {
-			if err := a.serveWaiting(ctx); err != nil {
-				return err
-			}
+			err = a.receiveOne(ctx, l)
+		} else {
+			more, err = a.wait(ctx, due, active)
+		}
+		if err != nil || !more {
+			return err
 		}
 		active = time.Now()
 	}
 }
 
-// serveWaiting gives one waiting caller its turn, so that much mail does not keep callers out.
-func (a *actor) serveWaiting(ctx context.Context) error {
+// receiveOne applies one letter and then gives one waiting caller its turn, so that much mail does not keep callers out.
+func (a *actor) receiveOne(ctx context.Context, l *letter) error {
+	if err := a.receive(ctx, l); err != nil {
+		return err
+	}
 	select {
 	case j := <-a.jobs:
 		return a.serve(ctx, j)

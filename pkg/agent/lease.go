@@ -143,7 +143,7 @@ func (l *lease) refused(ctx context.Context, tail *journal.Message) {
 	}
 	l.mu.Unlock()
 	l.log.WarnContext(ctx, "lost the lease: another host holds this one for gone; its agents are checked before their next turn",
-		slog.String(logkey.Host, l.id), slog.String("doubted_by", row.Doubted))
+		slog.String(logkey.Host, l.id), slog.String(logkey.Doubter, row.Doubted))
 }
 
 // beats counts the renewals so far.

@@ -59,6 +59,9 @@ func (h *host) run(ctx context.Context, service string, listener net.Listener) e
 	h.drain(ctx, grace/4)
 	unsubscribe()
 	endLease()
+	if n := h.dropped.Load(); n > 0 {
+		h.log.InfoContext(ctx, "dropped void mail of the agents' own schedules", slog.Uint64(logkey.Count, n))
+	}
 	return err
 }
 

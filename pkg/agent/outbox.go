@@ -76,7 +76,7 @@ func (a *actor) carryOut(ctx context.Context) error {
 // putOff notes when to try a pending entry again.
 func (a *actor) putOff(ctx context.Context, o protocol.Outgoing, err error) {
 	a.retry.again(a.host.times.retryFirst, a.host.times.retryMost)
-	a.log.WarnContext(ctx, "cannot carry out what a turn asked for, trying on", slog.String("outgoing", describe(o)),
+	a.log.WarnContext(ctx, "cannot carry out what a turn asked for, trying on", slog.String(logkey.Outgoing, describe(o)),
 		slog.Duration(logkey.Delay, a.retry.wait), slog.Any(logkey.Error, err))
 }
 

@@ -117,7 +117,7 @@ func (s *HostService) checkBinding(ctx context.Context, p *project.Project, c *c
 	}
 	warn := func(message string) {
 		p.Log.WarnContext(ctx, message, slog.String(logkey.Class, c.name), slog.String(logkey.Binding, target.Binding),
-			slog.String("script_name", target.Project), slog.String(logkey.Workflow, target.Workflow))
+			slog.String(logkey.Script, target.Project), slog.String(logkey.Workflow, target.Workflow))
 	}
 	row, err := streams.LookUp(ctx, p.JS, target.Project)
 	switch {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/skein-run/skein/internal/bench"
 	"github.com/skein-run/skein/internal/demo"
 	"github.com/skein-run/skein/internal/process"
 )
@@ -30,6 +31,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		newDev(),
 		newDemo(),
+		bench.Command(),
 		demo.ProcessCommand(),
 	)
 	return root

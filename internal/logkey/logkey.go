@@ -1,5 +1,5 @@
 // Package logkey holds the keys of structured log lines, so that every process writes the same thing under the same
-// name and a search finds all of it. It must hold nothing but keys.
+// name and a search finds all of it. It must never hold anything but keys.
 package logkey
 
 // Keys of log attributes.

@@ -194,7 +194,7 @@ func TestProjectThatComesLater(t *testing.T) {
 		return w.log.has("cannot follow") && w.log.has("KV_SCHEDULES_"+later)
 	})
 	w.registerProject(t, later)
-	body := []byte(fmt.Sprintf(`{"v":1,"id":"s","class":%q,"name":%q,"kind":"date","at":"2026-01-01T00:00:00Z","callback":"C","created":"2026-01-01T00:00:00Z"}`, class, name))
+	body := fmt.Appendf(nil, `{"v":1,"id":"s","class":%q,"name":%q,"kind":"date","at":"2026-01-01T00:00:00Z","callback":"C","created":"2026-01-01T00:00:00Z"}`, class, name)
 	if _, err := w.store.Publish(t.Context(), rowSubject(later, "s"), nil, body); err != nil {
 		t.Fatal(err)
 	}

@@ -18,8 +18,6 @@ func at(second int) time.Time {
 	return time.Date(2026, 11, 22, 14, 20, second, 123456789, time.UTC)
 }
 
-func pointer[T any](v T) *T { return &v }
-
 func goldens() []golden {
 	all := append(instanceGoldens(), statusGoldens()...)
 	return append(append(all, agentGoldens()...), relayGoldens()...)
@@ -90,18 +88,18 @@ func entries() []protocol.Entry {
 	return []protocol.Entry{
 		{Kind: protocol.EntryClaimed, Wake: &protocol.Wake{Stream: "TIMERS_mail", Sequence: 9}, Lost: true, Blamed: []protocol.Key{*do}},
 		{Kind: protocol.EntryReleased},
-		{Kind: protocol.EntryStarted, Step: do, Attempt: 1, Started: pointer(at(3)), Config: config, Charged: true},
-		{Kind: protocol.EntryAttemptFailed, Step: do, Attempt: 1, Started: pointer(at(3)), Until: pointer(at(5)),
+		{Kind: protocol.EntryStarted, Step: do, Attempt: 1, Started: new(at(3)), Config: config, Charged: true},
+		{Kind: protocol.EntryAttemptFailed, Step: do, Attempt: 1, Started: new(at(3)), Until: new(at(5)),
 			Config: &protocol.StepConfig{}, Error: failure()},
-		{Kind: protocol.EntryStepCompleted, Step: do, Attempt: 2, Started: pointer(at(5)), Result: json.RawMessage(`{"id":1}`)},
-		{Kind: protocol.EntryStepFailed, Step: do, Attempt: 6, Started: pointer(at(6)), Error: failure()},
-		{Kind: protocol.EntryWaiting, Step: wait, Type: "confirmed", Until: pointer(at(40))},
+		{Kind: protocol.EntryStepCompleted, Step: do, Attempt: 2, Started: new(at(5)), Result: json.RawMessage(`{"id":1}`)},
+		{Kind: protocol.EntryStepFailed, Step: do, Attempt: 6, Started: new(at(6)), Error: failure()},
+		{Kind: protocol.EntryWaiting, Step: wait, Type: "confirmed", Until: new(at(40))},
 		{Kind: protocol.EntrySlept, Step: nap},
-		{Kind: protocol.EntryReceived, Step: wait, Type: "confirmed", Input: 17, InputID: "in-2", Sent: pointer(at(7)), Result: json.RawMessage(`null`)},
+		{Kind: protocol.EntryReceived, Step: wait, Type: "confirmed", Input: 17, InputID: "in-2", Sent: new(at(7)), Result: json.RawMessage(`null`)},
 		{Kind: protocol.EntryTimedOut, Step: wait, Type: "confirmed"},
 		{Kind: protocol.EntryRecorded, Step: value, Result: json.RawMessage(`"2026-11-22T14:20:07Z"`)},
-		{Kind: protocol.EntryParked, Until: pointer(at(40)), Waits: []protocol.Wait{
-			{Key: *nap, Until: pointer(at(40))}, {Key: *wait, Type: "confirmed"},
+		{Kind: protocol.EntryParked, Until: new(at(40)), Waits: []protocol.Wait{
+			{Key: *nap, Until: new(at(40))}, {Key: *wait, Type: "confirmed"},
 		}},
 		{Kind: protocol.EntryCompleted, Result: json.RawMessage(`"ok"`)},
 		{Kind: protocol.EntryFailed, Error: failure()},
@@ -111,11 +109,11 @@ func entries() []protocol.Entry {
 func statusGoldens() []golden {
 	step := protocol.StepStatus{
 		Key: protocol.Key{Op: protocol.OpDo, Name: "send e-mail", Count: 1}, State: "failed",
-		Attempts: []protocol.AttemptStatus{{Attempt: 1, Runner: "runner-a", Started: pointer(at(3)), Finished: pointer(at(4)), Error: failure()}},
-		Until:    pointer(at(5)), Output: json.RawMessage(`1`), Error: failure(), LostRuns: 1,
+		Attempts: []protocol.AttemptStatus{{Attempt: 1, Runner: "runner-a", Started: new(at(3)), Finished: new(at(4)), Error: failure()}},
+		Until:    new(at(5)), Output: json.RawMessage(`1`), Error: failure(), LostRuns: 1,
 	}
 	status := protocol.Status{
-		Workflow: "booking", ID: "u-7", State: protocol.StateRunning, Created: at(1), Finished: pointer(at(9)),
+		Workflow: "booking", ID: "u-7", State: protocol.StateRunning, Created: at(1), Finished: new(at(9)),
 		Output: json.RawMessage(`"ok"`), Error: failure(), Steps: []protocol.StepStatus{step},
 		Runs: []protocol.RunStatus{{Runner: "runner-a", Time: at(3), Wake: "WORKFLOWS_mail#4", Lost: true}},
 	}
@@ -134,11 +132,11 @@ func agentGoldens() []golden {
 		Cron: "*/5 * * * * *", Zone: "Europe/Berlin", Callback: "Check", Payload: json.RawMessage(`{"n":1}`), Created: at(1),
 	}
 	date := protocol.Schedule{
-		V: 1, ID: "d", Class: "Desk", Name: "a", Life: 3, Kind: protocol.ScheduleDate, At: pointer(at(50)), Callback: "Fly", Created: at(1),
+		V: 1, ID: "d", Class: "Desk", Name: "a", Life: 3, Kind: protocol.ScheduleDate, At: new(at(50)), Callback: "Fly", Created: at(1),
 	}
 	mail := protocol.Mail{
 		V: protocol.Version, Source: protocol.ScheduleSource("check 1"), Number: 1795357205000, Life: 3, Callback: "Check",
-		Payload: json.RawMessage(`{"n":1}`), Planned: pointer(at(5)), Sent: at(6),
+		Payload: json.RawMessage(`{"n":1}`), Planned: new(at(5)), Sent: at(6),
 	}
 	dead := protocol.DeadLetter{
 		V: protocol.Version, Class: "Desk", Name: "jo@example.com", Mail: mail, From: "flight-desk", Attempts: 5, Error: failure(), Time: at(8),
@@ -146,7 +144,7 @@ func agentGoldens() []golden {
 	return []golden{
 		{"schedule.cron", cron},
 		{"schedule.date", date},
-		{"schedule.delay", protocol.Schedule{V: 1, ID: "s", Class: "Desk", Name: "a", Life: 1, Kind: protocol.ScheduleDelay, At: pointer(at(4)), Callback: "C", Created: at(1)}},
+		{"schedule.delay", protocol.Schedule{V: 1, ID: "s", Class: "Desk", Name: "a", Life: 1, Kind: protocol.ScheduleDelay, At: new(at(4)), Callback: "C", Created: at(1)}},
 		{"tick.full", protocol.Tick{V: protocol.Version, Revision: 11, Definition: "0123456789abcdef", Planned: at(5)}},
 		{"mail.full", mail},
 		{"mail.minimal", protocol.Mail{V: 1, Source: "tell", Number: 1, Callback: "C", Sent: at(6)}},
@@ -171,8 +169,8 @@ func agentGoldens() []golden {
 func outbox(row protocol.Schedule, dead protocol.DeadLetter) []protocol.Outgoing {
 	target := &protocol.OutgoingTarget{Project: "mail", Shard: 1, Workflow: "booking", ID: "u-7"}
 	return []protocol.Outgoing{
-		{ID: protocol.OutgoingID(3, 2, 0), Kind: protocol.OutgoingCreate, Instance: target, Create: pointer(create())},
-		{ID: protocol.OutgoingID(3, 2, 1), Kind: protocol.OutgoingEvent, Instance: target, Event: pointer(event())},
+		{ID: protocol.OutgoingID(3, 2, 0), Kind: protocol.OutgoingCreate, Instance: target, Create: new(create())},
+		{ID: protocol.OutgoingID(3, 2, 1), Kind: protocol.OutgoingEvent, Instance: target, Event: new(event())},
 		{ID: protocol.OutgoingID(3, 2, 2), Kind: protocol.OutgoingSchedule, Schedule: &row},
 		{ID: protocol.OutgoingID(3, 2, 3), Kind: protocol.OutgoingCancelSchedule, Cancel: "check 1"},
 		{ID: protocol.OutgoingID(3, 2, 4), Kind: protocol.OutgoingDead, Dead: &dead},

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"strings"
@@ -139,8 +140,15 @@ func (w When) resolveCron(row *protocol.Schedule) (time.Time, error) {
 		row.Zone = w.zones[0]
 	}
 	line, err := cronline.Parse(row.Cron, row.Zone)
+	if refused, ok := errors.AsType[*cronline.LineError](err); ok {
+		value := fmt.Sprintf("%q", w.line)
+		if row.Zone != "" {
+			value += fmt.Sprintf(" in time zone %q", row.Zone)
+		}
+		return time.Time{}, &ScheduleError{Field: "when", Value: value, Reason: refused.Reason}
+	}
 	if err != nil {
-		return time.Time{}, fmt.Errorf("schedule: %w", err)
+		return time.Time{}, err
 	}
 	row.ID = cronID(row)
 	return line.Next(row.Created), nil

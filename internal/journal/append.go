@@ -99,7 +99,7 @@ type publishAnswer struct {
 
 func (s *Store) publish(ctx context.Context, subject string, header nats.Header, body []byte) (uint64, error) {
 	for wait := (backoff{}); ; {
-		answer, err := s.request(ctx, &nats.Msg{Subject: subject, Header: header, Data: body})
+		answer, err := s.replies.request(ctx, &nats.Msg{Subject: subject, Header: header, Data: body})
 		if err == nil {
 			if sequence, ok := acknowledged(answer.Data); ok {
 				return sequence, nil

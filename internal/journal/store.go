@@ -32,9 +32,9 @@ const tryTimeout = 2 * time.Second
 
 // Store reads and appends through one connection. It is safe for concurrent use.
 type Store struct {
-	nc    *nats.Conn
-	inbox string
-	sub   *nats.Subscription
+	inbox   string
+	sub     *nats.Subscription
+	replies replies
 
 	mu      sync.Mutex
 	next    uint64
@@ -44,7 +44,7 @@ type Store struct {
 // Open makes a Store on nc. The connection must not buffer while it reconnects (nats.ReconnectBufSize(-1)): what a
 // caller has given up on must not be published later.
 func Open(nc *nats.Conn) (*Store, error) {
-	s := &Store{nc: nc, inbox: nc.NewInbox(), waiting: map[string]*collector{}}
+	s := &Store{inbox: nc.NewInbox(), waiting: map[string]*collector{}, replies: replies{nc: nc}}
 	sub, err := nc.Subscribe(s.inbox+".*", s.collect)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to answers: %w", err)
@@ -56,11 +56,14 @@ func Open(nc *nats.Conn) (*Store, error) {
 	return s, nil
 }
 
-// Close ends the subscription of the Store. It does not close the connection.
-func (s *Store) Close() error { return s.sub.Unsubscribe() }
+// Close ends the subscriptions of the Store. It does not close the connection.
+func (s *Store) Close() error {
+	s.replies.close()
+	return s.sub.Unsubscribe()
+}
 
 // Conn is the connection that the Store uses.
-func (s *Store) Conn() *nats.Conn { return s.nc }
+func (s *Store) Conn() *nats.Conn { return s.replies.nc }
 
 // Message is a stored message.
 type Message struct {
@@ -110,7 +113,7 @@ type storedMessage struct {
 }
 
 func (s *Store) tryGet(ctx context.Context, stream string, body []byte) (*Message, error) {
-	answer, err := s.request(ctx, &nats.Msg{Subject: "$JS.API.STREAM.MSG.GET." + stream, Data: body})
+	answer, err := s.replies.request(ctx, &nats.Msg{Subject: "$JS.API.STREAM.MSG.GET." + stream, Data: body})
 	if err != nil {
 		return nil, err
 	}
@@ -131,13 +134,6 @@ func (s *Store) tryGet(ctx context.Context, stream string, body []byte) (*Messag
 		}
 	}
 	return m, nil
-}
-
-// request sends one message and waits for its answer, at most tryTimeout.
-func (s *Store) request(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
-	tryCtx, cancel := context.WithTimeout(ctx, tryTimeout)
-	defer cancel()
-	return s.nc.RequestMsgWithContext(tryCtx, m)
 }
 
 // Batch is the answer of a replica to a read of many subjects: one state of the store.
@@ -205,7 +201,7 @@ func (s *Store) tryDirect(ctx context.Context, subject string, body []byte) (Bat
 		delete(s.waiting, token)
 		s.mu.Unlock()
 	}()
-	if err := s.nc.PublishRequest(subject, s.inbox+"."+token, body); err != nil {
+	if err := s.replies.nc.PublishRequest(subject, s.inbox+"."+token, body); err != nil {
 		return Batch{}, err
 	}
 	timeout := time.NewTimer(tryTimeout)

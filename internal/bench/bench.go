@@ -59,10 +59,12 @@ func config(url string) project.Config {
 
 // Report is the outcome of a measurement.
 type Report struct {
-	Benchmark string  `json:"benchmark"`
-	Setup     string  `json:"setup"`
-	Go        string  `json:"go"`
-	CPUs      int     `json:"cpus"`
+	Benchmark string `json:"benchmark"`
+	Setup     string `json:"setup"`
+	Go        string `json:"go"`
+	CPUs      int    `json:"cpus"`
+	// Procs is the GOMAXPROCS of each of the three processes.
+	Procs     int     `json:"gomaxprocs"`
 	Steps     int     `json:"steps"`
 	InFlight  int     `json:"in_flight"`
 	Completed int     `json:"completed"`
@@ -80,6 +82,7 @@ type load struct {
 	name     string
 	steps    int
 	inFlight int
+	procs    int
 	warmUp   time.Duration
 	duration time.Duration
 }
@@ -135,7 +138,7 @@ func (l load) report(took time.Duration, each []time.Duration) Report {
 	slices.Sort(each)
 	return Report{
 		Benchmark: l.name, Setup: "server, runner and client as three processes, TCP on loopback, one NATS server, file store, default sync",
-		Go: runtime.Version(), CPUs: runtime.NumCPU(), Steps: l.steps, InFlight: l.inFlight, Completed: len(each),
+		Go: runtime.Version(), CPUs: runtime.NumCPU(), Procs: l.procs, Steps: l.steps, InFlight: l.inFlight, Completed: len(each),
 		Seconds: took.Seconds(), PerSecond: float64(len(each)) / took.Seconds(),
 		P50: quantile(each, 0.5), P90: quantile(each, 0.9), P99: quantile(each, 0.99), Max: quantile(each, 1),
 	}
@@ -159,7 +162,7 @@ func (r Report) print(w io.Writer, output string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "benchmark\t%s\n", r.Benchmark)
 	fmt.Fprintf(t, "setup\t%s\n", r.Setup)
-	fmt.Fprintf(t, "machine\t%d CPUs, %s\n", r.CPUs, r.Go)
+	fmt.Fprintf(t, "machine\t%d CPUs, GOMAXPROCS %d for each process, %s\n", r.CPUs, r.Procs, r.Go)
 	fmt.Fprintf(t, "load\t%d steps, %d in flight\n", r.Steps, r.InFlight)
 	fmt.Fprintf(t, "completed\t%d in %.1f s\n", r.Completed, r.Seconds)
 	fmt.Fprintf(t, "throughput\t%.0f completed/s\n", r.PerSecond)
@@ -186,7 +189,8 @@ func measure(l load, short string) *cobra.Command {
 			if err := l.validate(output); err != nil {
 				return err
 			}
-			report, err := withProcesses(cmd, url, func(ctx context.Context, url string) (Report, error) { return l.run(ctx, url) })
+			runtime.GOMAXPROCS(l.procs)
+			report, err := withProcesses(cmd, url, l.procs, func(ctx context.Context, url string) (Report, error) { return l.run(ctx, url) })
 			if err != nil {
 				return err
 			}
@@ -195,6 +199,9 @@ func measure(l load, short string) *cobra.Command {
 	}
 	cmd.Flags().IntVar(&l.steps, "steps", l.steps, "steps of one instance")
 	cmd.Flags().IntVar(&l.inFlight, "in-flight", l.inFlight, "instances under way at a time")
+	// Processes that share the CPUs wake each other: with more threads than their share, half of the time of an idle
+	// round trip goes into waking a thread of the same process.
+	cmd.Flags().IntVar(&l.procs, "procs", max(1, runtime.NumCPU()/3), "GOMAXPROCS of server, runner and client each")
 	cmd.Flags().DurationVar(&l.duration, "duration", 10*time.Second, "how long to measure")
 	cmd.Flags().DurationVar(&l.warmUp, "warm-up", 2*time.Second, "how long to run before measuring")
 	cmd.Flags().StringVar(&url, "nats-url", "", "measure on this NATS server instead of one that is started for it")
@@ -208,6 +215,8 @@ func (l load) validate(output string) error {
 		return fmt.Errorf("--steps: %d: allowed is 1 to 1000", l.steps)
 	case l.inFlight < 1 || l.inFlight > 10_000:
 		return fmt.Errorf("--in-flight: %d: allowed is 1 to 10000", l.inFlight)
+	case l.procs < 1 || l.procs > 1024:
+		return fmt.Errorf("--procs: %d: allowed is 1 to 1024", l.procs)
 	case l.duration <= 0 || l.duration > time.Hour:
 		return fmt.Errorf("--duration: %v: allowed is more than 0 and at most 1h", l.duration)
 	case l.warmUp < 0 || l.warmUp > time.Hour:

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -24,7 +25,7 @@ import (
 const readyWithin = 20 * time.Second
 
 // withProcesses runs measure with a server and a runner of their own beside it.
-func withProcesses(cmd *cobra.Command, url string, measure func(ctx context.Context, url string) (Report, error)) (r Report, err error) {
+func withProcesses(cmd *cobra.Command, url string, procs int, measure func(ctx context.Context, url string) (Report, error)) (r Report, err error) {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	dir, err := os.MkdirTemp("", "skein-bench-")
@@ -33,7 +34,7 @@ func withProcesses(cmd *cobra.Command, url string, measure func(ctx context.Cont
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	if url == "" {
-		server, ready, err := start(ctx, cmd, "server", "--data", filepath.Join(dir, "nats"))
+		server, ready, err := start(ctx, cmd, procs, "server", "--data", filepath.Join(dir, "nats"))
 		if err != nil {
 			return r, err
 		}
@@ -44,7 +45,7 @@ func withProcesses(cmd *cobra.Command, url string, measure func(ctx context.Cont
 	if err := os.WriteFile(file, []byte(configFile), 0o600); err != nil {
 		return r, err
 	}
-	runner, _, err := start(ctx, cmd, "runner", "--config", file, "--nats-url", url, "--log-level", "warn")
+	runner, _, err := start(ctx, cmd, procs, "runner", "--config", file, "--nats-url", url, "--log-level", "warn")
 	if err != nil {
 		return r, err
 	}
@@ -54,13 +55,14 @@ func withProcesses(cmd *cobra.Command, url string, measure func(ctx context.Cont
 }
 
 // start runs a hidden command of this program as a process and waits for its line "ready <what>".
-func start(ctx context.Context, cmd *cobra.Command, args ...string) (*exec.Cmd, string, error) {
+func start(ctx context.Context, cmd *cobra.Command, procs int, args ...string) (*exec.Cmd, string, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, "", err
 	}
 	child := exec.CommandContext(ctx, self, append([]string{"bench"}, args...)...)
 	child.Cancel = func() error { return child.Process.Signal(syscall.SIGTERM) }
+	child.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(procs))
 	child.Stderr = cmd.ErrOrStderr()
 	out, err := child.StdoutPipe()
 	if err != nil {

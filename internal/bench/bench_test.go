@@ -1,0 +1,90 @@
+package bench
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// TestMain lets the measurement start this binary as its server and runner.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "bench" {
+		root := &cobra.Command{Use: "skein"}
+		root.AddCommand(Command())
+		if root.Execute() != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func execute(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	cmd := Command()
+	var out bytes.Buffer
+	cmd.SetOut(&out)
+	cmd.SetErr(t.Output())
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+func TestMeasure(t *testing.T) {
+	for _, name := range []string{"latency", "throughput"} {
+		t.Run(name, func(t *testing.T) {
+			out, err := execute(t, name, "--duration", "300ms", "--warm-up", "100ms", "--output", "json", "--procs", "2")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var r Report
+			if err := json.Unmarshal([]byte(out), &r); err != nil {
+				t.Fatalf("%v in %s", err, out)
+			}
+			if r.Benchmark != name || r.Completed == 0 || r.PerSecond <= 0 || r.P50 <= 0 || r.P50 > r.P99 || r.P99 > r.Max || r.Procs != 2 {
+				t.Errorf("the report is %s", out)
+			}
+			text, err := execute(t, name, "--duration", "100ms", "--warm-up", "0s")
+			if err != nil || !strings.Contains(text, "completed/s") {
+				t.Errorf("as text: %q, %v", text, err)
+			}
+		})
+	}
+}
+
+func TestQuantiles(t *testing.T) {
+	t.Parallel()
+	each := []time.Duration{1 * time.Millisecond, 2 * time.Millisecond, 3 * time.Millisecond, 4 * time.Millisecond}
+	for q, want := range map[float64]float64{0: 1, 0.5: 3, 0.99: 4, 1: 4} {
+		if got := quantile(each, q); got != want {
+			t.Errorf("quantile %v is %v ms, want %v", q, got, want)
+		}
+	}
+	if got := quantile(nil, 0.5); got != 0 {
+		t.Errorf("quantile of nothing is %v", got)
+	}
+}
+
+func TestBadFlags(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ name, flag, value, want string }{
+		{"no steps", "--steps", "0", "--steps: 0: allowed is 1 to 1000"},
+		{"too many in flight", "--in-flight", "10001", "--in-flight: 10001: allowed is 1 to 10000"},
+		{"no time", "--duration", "0s", "--duration: 0s: allowed is more than 0 and at most 1h"},
+		{"negative warm-up", "--warm-up", "-1s", "--warm-up: -1s: allowed is 0 to 1h"},
+		{"no threads", "--procs", "0", "--procs: 0: allowed is 1 to 1024"},
+		{"unknown output", "--output", "xml", `--output: "xml": allowed is text or json`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if _, err := execute(t, "latency", tt.flag, tt.value); err == nil || err.Error() != tt.want {
+				t.Errorf("error is %v, want %s", err, tt.want)
+			}
+		})
+	}
+}

@@ -339,14 +339,15 @@ func (x *Execution) Drop(cause error) {
 	x.end(Event{Kind: Dropped, Err: cause}, cause)
 }
 
-// Release lets running bodies finish until ctx ends, records what they returned, and gives the instance back to the
-// log. No body starts meanwhile. Afterwards the events end with Dropped and ErrReleased, or with what came first.
-func (x *Execution) Release(ctx context.Context) {
+// Release lets running bodies finish until ctx ends, then tells them to stop and waits a moment for that, records what
+// they returned, and gives the instance back to the log. No body starts meanwhile. Afterwards the events end with
+// Dropped and ErrReleased, or with what came first.
+func (x *Execution) Release(ctx context.Context, moment time.Duration) {
 	stop := context.AfterFunc(ctx, func() {
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		x.cancel(ErrReleased)
-		time.AfterFunc(x.Grace, func() {
+		time.AfterFunc(moment, func() {
 			x.mu.Lock()
 			defer x.mu.Unlock()
 			x.bodies = 0

@@ -32,7 +32,8 @@ type Config struct {
 	Code map[string]Code
 	// Slots is how many instances execute at a time.
 	Slots int
-	// Grace is how long running bodies may take to finish at shutdown. Default 10 s.
+	// Grace is how long it may take at shutdown to hand back all work. Running bodies get three quarters of it to
+	// finish. Default 10 s.
 	Grace time.Duration
 	// Linger is how long a parked execution stays in memory, so that a goroutine that nobody counted can revive it.
 	// Default 1 s.
@@ -171,11 +172,12 @@ func (r *Runner) handBack(ctx context.Context) {
 	}
 }
 
-// release gives an execution back at shutdown.
+// release gives an execution back at shutdown. When the grace period is over the process ends: by then the body has
+// stopped, that is recorded, and the wake has gone back.
 func (r *Runner) release(x *execution.Execution) {
-	grace, cancel := context.WithTimeoutCause(context.Background(), r.Grace, execution.ErrReleased)
+	patience, cancel := context.WithTimeoutCause(context.Background(), r.Grace*3/4, execution.ErrReleased)
 	defer cancel()
-	x.Release(grace)
+	x.Release(patience, r.Grace/8)
 }
 
 // mark tells the server that wakes are being worked on, and drops all work if there is no contact for too long.

@@ -26,8 +26,9 @@ type bench struct {
 	nc    *nats.Conn
 	js    jetstream.JetStream
 	store *journal.Store
-	// slots, linger and log are for the runners that serve starts.
+	// slots, grace, linger and log are for the runners that serve starts.
 	slots  int
+	grace  time.Duration
 	linger time.Duration
 	log    slog.Handler
 }
@@ -35,7 +36,7 @@ type bench struct {
 func setup(t testing.TB) *bench {
 	t.Helper()
 	b := &bench{
-		t: t, nc: natstest.Start(t).Connect(t), slots: 128, linger: 50 * time.Millisecond, log: slog.NewTextHandler(t.Output(), nil),
+		t: t, nc: natstest.Start(t).Connect(t), slots: 128, grace: time.Second, linger: 50 * time.Millisecond, log: slog.NewTextHandler(t.Output(), nil),
 	}
 	var err error
 	if b.js, err = jetstream.New(b.nc); err != nil {
@@ -60,7 +61,7 @@ func (b *bench) serve(settings execution.Settings, definitions ...Definition) (s
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	r := runner.New(runner.Config{
-		Settings: settings, Reader: b.reader(), Code: code, Slots: b.slots, Grace: time.Second, Linger: b.linger,
+		Settings: settings, Reader: b.reader(), Code: code, Slots: b.slots, Grace: b.grace, Linger: b.linger,
 		JS: b.js, Log: slog.New(b.log),
 	})
 	go func() { done <- r.Run(ctx) }()

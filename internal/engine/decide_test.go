@@ -16,7 +16,7 @@ const (
 	newerAt  = 14
 )
 
-func firing(sequence, park uint64) engine.Wake {
+func timer(sequence, park uint64) engine.Wake {
 	return engine.Wake{
 		Wake: protocol.Wake{Stream: "TIMERS_mail", Sequence: sequence}, Kind: engine.WakeDue,
 		Park: park, Incarnation: createAt, Due: noon,
@@ -42,8 +42,8 @@ func TestDecide(t *testing.T) {
 	forTime := protocol.Entry{Kind: protocol.EntryParked, Waits: []protocol.Wait{{Key: protocol.Key{Op: protocol.OpSleep, Name: "a", Count: 1}}}, Until: &noon}
 	running := protocol.Entry{Kind: protocol.EntryStarted, Step: &protocol.Key{Op: protocol.OpDo, Name: "x", Count: 1}}
 	completed := protocol.Entry{Kind: protocol.EntryCompleted}
-	fired := firing(5, parkedAt)
-	old := firing(4, olderAt)
+	fired := timer(5, parkedAt)
+	old := timer(4, olderAt)
 	stranger := fired
 	stranger.Incarnation = 3
 	empty := engine.Situate(stream, createAt, 0, nil)
@@ -119,7 +119,7 @@ func TestTimerThatFiresEarlyIsKept(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			for _, w := range []engine.Wake{firing(5, parkedAt), firing(6, parkedAt)} {
+			for _, w := range []engine.Wake{timer(5, parkedAt), timer(6, parkedAt)} {
 				if got := engine.Decide(s, w, engine.OlderUnknown, tt.now); got != tt.want {
 					t.Errorf("decided %v, want %v", got, tt.want)
 				}

@@ -101,9 +101,7 @@ func (h *History) Apply(sequence uint64, a *protocol.Append) error {
 	if a.Incarnation != h.Incarnation {
 		return nil
 	}
-	if len(h.Runs) == 0 {
-		h.Runs = append(h.Runs, Run{Runner: a.Runner, Time: a.Time, Wake: h.Holder})
-	}
+	h.begun(a)
 	for i := range a.Entries {
 		if err := h.apply(sequence, a, &a.Entries[i]); err != nil {
 			return fmt.Errorf("log entry %d: %w", sequence, err)
@@ -112,6 +110,20 @@ func (h *History) Apply(sequence uint64, a *protocol.Append) error {
 	create := h.Incarnation
 	h.Situation = Situate(h.Stream, create, sequence, a)
 	return nil
+}
+
+// begun notes the run that began without a claim. Whoever gives the instance back unbegun had none, and of one that was
+// lost before it wrote anything nobody knows whose it was.
+func (h *History) begun(a *protocol.Append) {
+	if len(h.Runs) > 0 || len(a.Entries) == 0 {
+		return
+	}
+	switch first := a.Entries[0]; {
+	case first.Kind == protocol.EntryClaimed && first.Lost:
+		h.Runs = append(h.Runs, Run{Time: h.Create.Created, Wake: h.Holder})
+	case first.Kind != protocol.EntryClaimed && first.Kind != protocol.EntryReleased:
+		h.Runs = append(h.Runs, Run{Runner: a.Runner, Time: a.Time, Wake: h.Holder})
+	}
 }
 
 func (h *History) apply(sequence uint64, a *protocol.Append, e *protocol.Entry) error {

@@ -32,7 +32,7 @@ func (h *History) State() protocol.State {
 		return protocol.StateComplete
 	case h.Phase == Parked:
 		return protocol.StateWaiting
-	case h.Tail == 0:
+	case len(h.Runs) == 0:
 		return protocol.StateQueued
 	}
 	return protocol.StateRunning

@@ -1,0 +1,377 @@
+package engine_test
+
+import (
+	"time"
+
+	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// rules are those of a runner that no function of the engine holds. Each is a switch.
+type rules struct {
+	ReadReachesInput  bool // a read counts for an input only if it includes it
+	ReadReachesPark   bool // a read counts for a firing only if it includes its park
+	LookAfterPark     bool // after parking, look whether an older input is there
+	OnlyOlderInputs   bool // and leave newer ones to their own wakes
+	StoreBeforeBody   bool // results are stored before the next body begins
+	StoreBeforeAck    bool
+	ArmBeforeAck      bool
+	AnnounceBeforeAck bool
+	TimerPerPark      bool // each park has a timer of its own
+	LookAfterRefusal  bool // a refusal alone decides nothing
+	ClaimNamesWake    bool // whoever claims becomes the holder
+
+	// decide is the decision table.
+	decide func(v *view, w engine.Wake, older engine.Older, now time.Time) engine.Action
+}
+
+// sound are the rules as they are.
+func sound() rules {
+	return rules{
+		ReadReachesInput: true, ReadReachesPark: true, LookAfterPark: true, OnlyOlderInputs: true, StoreBeforeBody: true,
+		StoreBeforeAck: true, ArmBeforeAck: true, AnnounceBeforeAck: true, TimerPerPark: true, LookAfterRefusal: true,
+		ClaimNamesWake: true,
+		decide: func(v *view, w engine.Wake, older engine.Older, now time.Time) engine.Action {
+			return engine.Decide(v.situation, w, older, now)
+		},
+	}
+}
+
+// wake is a wake as the decision table gets it.
+func (w *world) wake(s *state, id wakeID) engine.Wake {
+	wake := engine.Wake{Wake: id.name()}
+	switch {
+	case id >= firstFiring:
+		park := s.firings[id-firstFiring].park
+		wake.Kind, wake.Park, wake.Incarnation, wake.Due = engine.WakeDue, uint64(park), 1, *w.end(s, park)
+	case s.messages[id].kind != createMessage:
+		wake.Kind, wake.EventType = engine.WakeEvent, eventType(s.messages[id].kind)
+	}
+	return wake
+}
+
+// end is when a park ends, nil if it has no end.
+func (w *world) end(s *state, park uint8) *time.Time {
+	entries := w.appends[s.messages[park].what].Entries
+	return entries[len(entries)-1].Until
+}
+
+// step is one thing that happens.
+type step struct {
+	world *world
+	// emit gets the state afterwards and what happened.
+	emit func(s *state, what string, numbers ...uint8)
+	// broken is set if something happened that must not.
+	broken string
+}
+
+// act lets runner r do what it does next, in all ways in which that can end.
+func (x *step) act(s0 *state, r uint8) {
+	a := s0.runners[r]
+	switch a.phase {
+	case looking:
+		x.look(s0, r)
+	case older:
+		s := *s0
+		b := &s.runners[r]
+		v := x.world.view(&s, s.n)
+		if found := v.older; s.tail(s.n) == a.tail {
+			if !x.world.rules.OnlyOlderInputs {
+				found = v.any
+			}
+			x.decide(&s, b, s.n, found)
+		} else {
+			x.decide(&s, b, s.n, engine.OlderUnknown)
+		}
+		x.emit(&s, "R%d looks for older inputs", r)
+	case refused:
+		s := *s0
+		x.lookAfterRefusal(&s, &s.runners[r])
+		x.emit(&s, "R%d reads again after the refusal", r)
+	case appending, uncertain:
+		x.append(s0, r)
+	case executing:
+		x.execute(s0, r)
+	case waiting:
+		x.wait(s0, r)
+	default:
+		x.project(s0, r)
+	}
+}
+
+// execute ends the body, or tells meanwhile that it began, or ends it and gives the instance back.
+func (x *step) execute(s0 *state, r uint8) {
+	s := *s0
+	a := &s.runners[r]
+	a.done |= 1 << a.op
+	x.run(&s, a)
+	x.emit(&s, "R%d: body of step %d ends", r, s0.runners[r].op)
+	if s = *s0; s.left.told > 0 {
+		s.left.told--
+		if a.what = x.world.run(&s, a, inform).what; a.what != 0 {
+			a.phase, a.then = appending, thenExecute
+			x.emit(&s, "R%d tells that the body of step %d began", r, a.op)
+		}
+	}
+	if s = *s0; s.left.releases > 0 {
+		s.left.releases--
+		a.done |= 1 << a.op
+		a.phase, a.then, a.what = appending, thenRelease, x.world.run(&s, a, release).what
+		x.emit(&s, "R%d: body of step %d ends, the runner shuts down", r, a.op)
+	}
+}
+
+// look reads any state of the stream that counts for the wake.
+func (x *step) look(s0 *state, r uint8) {
+	a := s0.runners[r]
+	from := s0.reach(a.wake)
+	if isFiring := a.wake >= firstFiring; isFiring && !x.world.rules.ReadReachesPark || !isFiring && !x.world.rules.ReadReachesInput {
+		from = 1
+	}
+	for upTo := from; upTo <= s0.n; upTo++ {
+		s := *s0
+		if upTo < s0.n {
+			if s.left.stale == 0 {
+				continue
+			}
+			s.left.stale--
+		}
+		x.decide(&s, &s.runners[r], upTo, engine.OlderUnknown)
+		x.emit(&s, "R%d reads up to %d of %d", r, upTo, s0.n)
+	}
+}
+
+// decide asks the table and turns to what it says.
+func (x *step) decide(s *state, a *activation, upTo uint8, known engine.Older) {
+	v := x.world.view(s, upTo)
+	*a = activation{phase: a.phase, wake: a.wake, again: a.again}
+	switch x.world.rules.decide(v, x.world.wake(s, a.wake), known, clock(s.now)) {
+	case engine.Ack, engine.Poke:
+		a.phase = acking
+	case engine.Project:
+		a.phase = announcing
+	case engine.Arm:
+		a.phase, a.tail = arming, uint8(v.situation.Park)
+		if x.world.end(s, a.tail) == nil {
+			a.phase, a.tail = acking, 0
+		}
+	case engine.Keep:
+		*a = activation{}
+	case engine.LookOlder:
+		a.phase, a.tail = older, uint8(v.situation.Tail)
+	case engine.Start:
+		if a.again {
+			x.claim(s, a, 0)
+		} else {
+			x.run(s, a)
+		}
+	case engine.Claim:
+		x.claim(s, a, uint8(v.situation.Tail))
+	}
+}
+
+// claim turns to the append that takes the instance.
+func (x *step) claim(s *state, a *activation, tail uint8) {
+	e := x.world.fold(&s.messages, tail).ClaimEntry(a.wake.name())
+	a.phase, a.tail, a.then, a.what = appending, tail, thenRun, x.world.number(a.wake, e)
+}
+
+// run lets the code go on until it needs something.
+func (x *step) run(s *state, a *activation) {
+	n := x.world.run(s, a, goOn)
+	switch n.kind {
+	case runBody:
+		a.phase, a.op = executing, n.op
+		x.begin(s, n.op)
+	case appendFirst:
+		a.phase, a.then, a.what = appending, thenRun, n.what
+	case waitForEvent:
+		a.phase = waiting
+	case goToSleep:
+		x.store(s, a, n.what, thenCheck)
+	case finish:
+		x.store(s, a, n.what, thenAnnounce)
+	}
+}
+
+// store turns to the append of a park or of the end, after which the wake may be acked.
+func (x *step) store(s *state, a *activation, what uint16, then uint8) {
+	a.phase, a.then, a.what = appending, then, what
+	if !x.world.rules.StoreBeforeAck {
+		*s.deliveryOf(a.wake) = acked
+	}
+}
+
+// begin is a body that begins.
+func (x *step) begin(s *state, op uint8) {
+	v := x.world.view(s, s.n)
+	before := uint8(1)<<op - 1
+	switch s.bodies[op]++; {
+	case v.done&before != before:
+		x.broken = "a body begins before what comes before it is stored"
+	case s.left.stale == x.world.limits.stale && (v.done&(1<<op) != 0 || v.situation.Phase == engine.Finished):
+		x.broken = "a body begins although its outcome is stored"
+	case s.bodies[op] > 1 && !s.faulty:
+		x.broken = "a body begins twice, but nothing went wrong"
+	}
+	s.bodies[op] = min(s.bodies[op], 2)
+}
+
+// append sends an append, or sends it once more, in all ways in which that can end.
+func (x *step) append(s0 *state, r uint8) {
+	a := s0.runners[r]
+	m := message{kind: logMessage, what: a.what, tag: a.tag}
+	tail := s0.tail(s0.n)
+	switch {
+	case tail == a.tail:
+		s := *s0
+		x.stored(&s, &s.runners[r], x.put(&s, m))
+		x.emit(&s, "R%d appends at %d", r, s.n)
+	case a.tag != 0 && s0.messages[tail].tag == a.tag:
+		s := *s0
+		x.stored(&s, &s.runners[r], tail)
+		x.emit(&s, "R%d finds its append at %d", r, tail)
+	default:
+		s := *s0
+		b := &s.runners[r]
+		*b = activation{phase: refused, wake: a.wake, again: a.again}
+		if !x.world.rules.LookAfterRefusal {
+			b.phase = acking
+		}
+		x.emit(&s, "R%d: append over %d is refused", r, a.tail)
+	}
+	if a.phase == appending && s0.left.ambiguous > 0 {
+		x.appendUnclear(s0, r)
+	}
+}
+
+// appendUnclear sends an append that nobody answers. It is stored, or may be later.
+func (x *step) appendUnclear(s0 *state, r uint8) {
+	s := *s0
+	a := &s.runners[r]
+	s.left.ambiguous--
+	a.phase, a.tag = uncertain, 1+s.left.ambiguous
+	if s.network == (hanging{}) {
+		hung := s
+		hung.network = hanging{tag: a.tag, tail: a.tail, what: a.what}
+		x.emit(&hung, "R%d: append over %d hangs in the network", r, a.tail)
+	}
+	if s.tail(s.n) == a.tail {
+		x.put(&s, message{kind: logMessage, what: a.what, tag: a.tag})
+		x.emit(&s, "R%d appends at %d, the answer is lost", r, s.n)
+	}
+}
+
+// put stores an append.
+func (x *step) put(s *state, m message) uint8 {
+	at := s.store(m)
+	if wrong := x.world.view(s, at).wrong; wrong != "" {
+		x.broken = wrong
+	}
+	if e := x.world.appends[m.what].Entries[0]; e.Lost && !s.faulty {
+		x.broken = "a run is counted as lost, but nothing went wrong"
+	}
+	return at
+}
+
+// stored is what follows an append.
+func (x *step) stored(s *state, a *activation, at uint8) {
+	then, op := a.then, a.op
+	*a = activation{wake: a.wake, again: a.again, tail: at, read: a.read}
+	switch then {
+	case thenExecute:
+		a.phase, a.op = executing, op
+	case thenRelease:
+		*a = activation{}
+	case thenAnnounce:
+		*a = activation{phase: announcing, wake: a.wake, again: a.again}
+		if !x.world.rules.AnnounceBeforeAck {
+			*s.deliveryOf(a.wake) = acked
+		}
+	case thenCheck:
+		a.read = 0
+		a.phase = checking
+		if v := x.world.view(s, at); !v.situation.WaitsForEvents() || !x.world.rules.LookAfterPark {
+			x.afterPark(s, a)
+		}
+	default:
+		x.run(s, a)
+	}
+}
+
+// afterPark turns to the timer, if the park has an end, and to the ack.
+func (x *step) afterPark(s *state, a *activation) {
+	a.phase = arming
+	switch {
+	case x.world.end(s, a.tail) == nil:
+		a.phase, a.tail = acking, 0
+	case !x.world.rules.ArmBeforeAck:
+		*s.deliveryOf(a.wake) = acked
+	}
+}
+
+// wait reads inputs, at least once, or parks.
+func (x *step) wait(s0 *state, r uint8) {
+	a := s0.runners[r]
+	if a.read < s0.newestInput() {
+		s := *s0
+		b := &s.runners[r]
+		b.read = s.newestInput()
+		x.run(&s, b)
+		x.emit(&s, "R%d reads inputs up to %d", r, b.read)
+	}
+	if a.read > 0 {
+		s := *s0
+		b := &s.runners[r]
+		x.store(&s, b, x.world.run(&s, b, goOn).what, thenCheck)
+		x.emit(&s, "R%d parks", r)
+	}
+}
+
+// lookAfterRefusal drops the wake if somebody else works under it.
+func (x *step) lookAfterRefusal(s *state, a *activation) {
+	v := x.world.view(s, s.n)
+	if v.situation.Phase == engine.Running && v.situation.Holder == a.wake.name() {
+		*a = activation{}
+		return
+	}
+	x.decide(s, a, s.n, engine.OlderUnknown)
+}
+
+// project does what follows the log: look at older inputs once more, arm, announce, ack.
+func (x *step) project(s0 *state, r uint8) {
+	s := *s0
+	a := &s.runners[r]
+	switch a.phase {
+	case checking:
+		v := x.world.view(&s, a.tail) // all that is older than the park
+		found := v.older
+		if !x.world.rules.OnlyOlderInputs {
+			found = x.world.view(&s, s.n).any
+		}
+		if found == engine.OlderSome {
+			a.read = s.newestInput()
+			a.phase, a.then = appending, thenRun
+			a.what = x.world.number(a.wake, protocol.Entry{Kind: protocol.EntryClaimed, Wake: new(a.wake.name())})
+		} else {
+			x.afterPark(&s, a)
+		}
+		x.emit(&s, "R%d looks at inputs older than its park", r)
+	case arming:
+		if !x.world.rules.TimerPerPark {
+			s.armed = 0
+		}
+		s.armed |= 1 << a.tail
+		park := a.tail
+		a.phase, a.tail = acking, 0
+		x.emit(&s, "R%d arms the timer of park %d", r, park)
+	case announcing:
+		s.announced = true
+		a.phase = acking
+		x.emit(&s, "R%d announces the end", r)
+	case acking:
+		*s.deliveryOf(a.wake) = acked
+		*a = activation{}
+		x.emit(&s, "R%d acks %v", r, uint8(s0.runners[r].wake))
+	}
+}

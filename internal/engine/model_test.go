@@ -1,0 +1,174 @@
+package engine_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/skein-run/skein/internal/engine"
+)
+
+// TestModel walks through all states within bounds and finds nothing wrong.
+func TestModel(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name    string
+		program string
+		limits  budget
+	}{
+		{"no faults, one event", "SEZS", budget{events: 1, strange: 1, repeats: 1}},
+		{"no faults, two events", "SEES", budget{events: 2, repeats: 1}},
+		{"two crashes", "SEZS", budget{events: 1, crashes: 2, stale: 1}},
+		{"crash and redelivery", "SEZS", budget{events: 1, crashes: 1, zombies: 1}},
+		{"the same, more events", "SES", budget{events: 2, crashes: 1, zombies: 1}},
+		{"the same, two waits", "EES", budget{events: 2, crashes: 1, zombies: 1}},
+		{"the same, an end to the wait", "STS", budget{events: 1, crashes: 1, zombies: 1}},
+		{"the same, stale reads", "SES", budget{events: 1, crashes: 1, zombies: 1, stale: 2}},
+		{"timers", "ZS", budget{crashes: 1, zombies: 1, stale: 1, twice: 1, early: 1}},
+		{"two timers", "SZZ", budget{crashes: 2, twice: 1}},
+		{"unknown outcomes", "SES", budget{events: 1, crashes: 1, ambiguous: 2}},
+		{"unknown outcomes and redelivery", "SZS", budget{crashes: 1, zombies: 1, ambiguous: 1}},
+		{"lost consumer state", "SES", budget{events: 1, crashes: 1, resets: 2}},
+		{"shutdown", "SES", budget{events: 1, crashes: 1, zombies: 1, told: 1, releases: 1}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newWorld(tt.program, tt.limits, sound()).search(true)
+			t.Log(r)
+			if r.broken != "" {
+				t.Fatal("the protocol has a hole")
+			}
+			if r.ends == 0 || r.cut > r.states/100 {
+				t.Error("the bounds are too tight to tell anything")
+			}
+		})
+	}
+}
+
+// table changes the decision table.
+func table(change func(v *view, w engine.Wake, a engine.Action) engine.Action) func(*rules) {
+	return func(r *rules) {
+		r.decide = func(v *view, w engine.Wake, older engine.Older, now time.Time) engine.Action {
+			return change(v, w, engine.Decide(v.situation, w, older, now))
+		}
+	}
+}
+
+// instead changes one action into another where a condition holds.
+func instead(from, to engine.Action, where func(v *view, w engine.Wake) bool) func(*rules) {
+	return table(func(v *view, w engine.Wake, a engine.Action) engine.Action {
+		if a == from && where(v, w) {
+			return to
+		}
+		return a
+	})
+}
+
+func isParked(v *view, _ engine.Wake) bool  { return v.situation.Phase == engine.Parked }
+func isRunning(v *view, _ engine.Wake) bool { return v.situation.Phase == engine.Running }
+func anywhere(*view, engine.Wake) bool      { return true }
+
+func parkIsLeft(v *view, w engine.Wake) bool {
+	return w.Kind == engine.WakeDue && w.Park != v.situation.Park
+}
+
+func isConsumed(v *view, w engine.Wake) bool {
+	return w.Kind == engine.WakeEvent && v.consumed&(1<<w.Sequence) != 0
+}
+
+func newEventForPark(v *view, w engine.Wake) bool {
+	return isParked(v, w) && w.Kind == engine.WakeEvent && w.Sequence > v.situation.Park
+}
+
+func oldEventForPark(v *view, w engine.Wake) bool {
+	return isParked(v, w) && w.Kind == engine.WakeEvent && w.Sequence < v.situation.Park && !isConsumed(v, w) &&
+		engine.Matches(v.situation.Waits, w.EventType)
+}
+
+// TestEachRuleIsNeeded takes out one rule at a time: the search must find what goes wrong without it.
+func TestEachRuleIsNeeded(t *testing.T) {
+	t.Parallel()
+	const (
+		lostWake  = "no wake is left"
+		lostEvent = "an event that is there"
+		lostTimer = "no timer is left"
+	)
+	usual := budget{events: 1, crashes: 1, zombies: 1, stale: 1}
+	tests := []struct {
+		name    string
+		program string
+		limits  budget
+		without func(*rules)
+		want    string
+	}{
+		{"a read reaches the input", "SES", budget{events: 1, stale: 1}, func(r *rules) { r.ReadReachesInput = false }, lostEvent},
+		{"a read reaches the park", "ZS", budget{stale: 1}, func(r *rules) { r.ReadReachesPark = false }, lostTimer},
+		{"look at older inputs after parking", "SES", budget{events: 1}, func(r *rules) { r.LookAfterPark = false }, lostEvent},
+		{"look at older inputs only", "SES", usual, func(r *rules) { r.OnlyOlderInputs = false }, lostWake},
+		{"store before the next body", "SS", budget{}, func(r *rules) { r.StoreBeforeBody = false }, "before what comes before it"},
+		{"store before the ack", "S", budget{crashes: 1}, func(r *rules) { r.StoreBeforeAck = false }, lostWake},
+		{"arm before the ack", "ZS", budget{crashes: 1}, func(r *rules) { r.ArmBeforeAck = false }, lostTimer},
+		{"announce before the ack", "S", budget{crashes: 1}, func(r *rules) { r.AnnounceBeforeAck = false }, "nobody is told"},
+		{"a timer per park", "ZEZS", budget{events: 1, zombies: 1}, func(r *rules) { r.TimerPerPark = false }, lostTimer},
+		{"look again after a refusal", "SES", usual, func(r *rules) { r.LookAfterRefusal = false }, lostWake},
+		{"a claim names its wake", "SES", usual, func(r *rules) { r.ClaimNamesWake = false }, lostWake},
+
+		{"row 2: the holder announces", "S", budget{crashes: 1}, instead(engine.Project, engine.Ack, anywhere), "nobody is told"},
+		{"row 4: the holder claims", "S", budget{crashes: 1, told: 1}, instead(engine.Claim, engine.Ack, isRunning), lostWake},
+		{"row 4: though its event is consumed", "SES", usual, instead(engine.Claim, engine.Ack, isConsumed), lostWake},
+		{"row 4: though its park is left", "ZS", usual, instead(engine.Claim, engine.Ack, parkIsLeft), lostWake},
+		{"row 5: others do not claim", "SES", budget{events: 1}, instead(engine.Poke, engine.Claim, anywhere), "a body begins twice"},
+		{"row 6: the holder takes older inputs", "SES", usual, instead(engine.LookOlder, engine.Arm, anywhere), lostEvent},
+		{"row 6: the holder arms", "ZS", usual, instead(engine.Arm, engine.Ack, anywhere), lostTimer},
+		{"row 7: newer events claim", "SES", usual, instead(engine.Claim, engine.Ack, newEventForPark), lostEvent},
+		{"row 8: a timer claims", "ZS", budget{}, instead(engine.Claim, engine.Ack, isParked), lostTimer},
+		{"row 8: not before it is due", "ZS", budget{early: 1}, instead(engine.Keep, engine.Ack, anywhere), lostTimer},
+		{"row 8: not for a later park", "ZZS", budget{crashes: 1, zombies: 1, twice: 1}, table(laterParkToo), lostWake},
+		{"row 9: older events do not claim", "SES", usual, instead(engine.Ack, engine.Claim, oldEventForPark), lostWake},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := sound()
+			tt.without(&r)
+			found := newWorld(tt.program, tt.limits, r).search(false)
+			t.Logf("%d states: %v", found.states, found)
+			if !strings.Contains(found.broken, tt.want) {
+				t.Errorf("found %q, want %q", found.broken, tt.want)
+			}
+		})
+	}
+}
+
+func laterParkToo(v *view, w engine.Wake, a engine.Action) engine.Action {
+	if isParked(v, w) && w.Kind == engine.WakeDue && w.Park < v.situation.Park {
+		return engine.Claim
+	}
+	return a
+}
+
+// TestStability changes the table such that it claims under a wake that it let go before. That is wrong whatever comes
+// of it, and much easier to find.
+func TestStability(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name    string
+		program string
+		limits  budget
+		without func(*rules)
+	}{
+		{"older events claim", "SES", budget{events: 1}, instead(engine.Ack, engine.Claim, oldEventForPark)},
+		{"an early timer is acked", "ZS", budget{early: 1}, instead(engine.Keep, engine.Ack, anywhere)},
+		{"a timer claims for a later park", "ZZS", budget{twice: 1}, table(laterParkToo)},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := sound()
+			tt.without(&r)
+			found := newWorld(tt.program, tt.limits, r).search(true)
+			t.Logf("%d states: %v", found.states, found)
+			if !strings.Contains(found.broken, "is let go at") {
+				t.Errorf("found %q, want a wake that is let go and claims", found.broken)
+			}
+		})
+	}
+}

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 	"time"
 
@@ -70,7 +71,8 @@ func TestHistoryAndTailAgree(t *testing.T) {
 		{"parked with results", [][]protocol.Entry{{{Kind: protocol.EntryStepCompleted, Step: &key, Attempt: 1}, parked}}, engine.Parked, wake(7), protocol.StateWaiting},
 		{"claimed", [][]protocol.Entry{{parked}, {claimed}}, engine.Running, w, protocol.StateRunning},
 		{"parked again", [][]protocol.Entry{{parked}, {claimed}, {parked}}, engine.Parked, w, protocol.StateWaiting},
-		{"released", [][]protocol.Entry{{{Kind: protocol.EntryReleased}}}, engine.Running, wake(7), protocol.StateRunning},
+		{"given back unbegun", [][]protocol.Entry{{{Kind: protocol.EntryReleased}}}, engine.Running, wake(7), protocol.StateQueued},
+		{"released", [][]protocol.Entry{{{Kind: protocol.EntryStarted, Step: &key, Attempt: 1}}, {{Kind: protocol.EntryReleased}}}, engine.Running, wake(7), protocol.StateRunning},
 		{"completed", [][]protocol.Entry{{parked}, {claimed}, {{Kind: protocol.EntryCompleted}}}, engine.Finished, w, protocol.StateComplete},
 		{"failed", [][]protocol.Entry{{{Kind: protocol.EntryFailed, Error: &protocol.Failure{Name: "Boom"}}}}, engine.Finished, wake(7), protocol.StateErrored},
 	}
@@ -100,6 +102,37 @@ func TestHistoryAndTailAgree(t *testing.T) {
 			}
 			if h.State() != tt.state {
 				t.Errorf("state is %q, want %q", h.State(), tt.state)
+			}
+		})
+	}
+}
+
+// TestRunsThatLeftNoTrace: a run that wrote nothing before it was lost was somebody's, but nobody knows whose.
+func TestRunsThatLeftNoTrace(t *testing.T) {
+	t.Parallel()
+	w := wake(7)
+	for _, tt := range []struct {
+		name    string
+		entries []protocol.Entry
+		want    []engine.Run
+	}{
+		{"lost", []protocol.Entry{{Kind: protocol.EntryClaimed, Wake: &w, Lost: true}}, []engine.Run{{Wake: w, Lost: true}, {Runner: "r", Wake: w}}},
+		{"given back unbegun", []protocol.Entry{{Kind: protocol.EntryReleased}, {Kind: protocol.EntryClaimed, Wake: &w}}, []engine.Run{{Runner: "r", Wake: w}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := engine.NewHistory(stream, 7, protocol.Create{})
+			for i := range tt.entries {
+				a := &protocol.Append{V: protocol.Version, Incarnation: 7, Holder: w, Runner: "r", Entries: tt.entries[i : i+1]}
+				if err := h.Apply(uint64(8+i), a); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !slices.Equal(h.Runs, tt.want) {
+				t.Errorf("runs are %+v, want %+v", h.Runs, tt.want)
+			}
+			if e := h.ClaimEntry(w); !e.Lost {
+				t.Error("the run that has claimed is lost if another one claims under its wake")
 			}
 		})
 	}

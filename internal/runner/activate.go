@@ -29,12 +29,14 @@ func (r *Runner) activate(ctx context.Context, h *held, s sight) {
 	select {
 	case r.slots <- struct{}{}:
 	case <-r.stopping.Done():
+		r.untouched(ctx, h)
 		r.giveBack(h)
 		return
 	}
 	slot := &slot{r: r, taken: true}
 	defer slot.free()
 	if r.stopping.Err() != nil {
+		r.untouched(ctx, h)
 		r.giveBack(h)
 		return
 	}
@@ -96,6 +98,7 @@ func (r *Runner) unknown(ctx context.Context, h *held) {
 		r.Log.WarnContext(ctx, "this runner has no code for a workflow, its instances wait for another runner",
 			"workflow", h.instance.Workflow, logkey.Instance, h.instance.String())
 	}
+	r.untouched(ctx, h)
 	r.later(h, retryDelay)
 }
 

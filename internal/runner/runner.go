@@ -164,6 +164,7 @@ func (r *Runner) handBack(ctx context.Context) {
 	for {
 		select {
 		case h := <-r.incoming:
+			r.untouched(ctx, h)
 			r.giveBack(h)
 		default:
 			r.work.Wait()

@@ -65,6 +65,27 @@ func (r *Runner) later(h *held, delay time.Duration) {
 // giveBack returns the wake at once; only at shutdown, when this runner will not take it again.
 func (r *Runner) giveBack(h *held) { r.settle(h, jetstream.Msg.Nak) }
 
+// untouchedWithin bounds the time in which a wake is noted as untouched.
+const untouchedWithin = time.Second
+
+// untouched notes that the instance of a create is given back without having been begun: delivered again with an empty
+// log, it would look like a run that was lost. Only the first to get it knows. If that cannot be noted, no harm is done.
+func (r *Runner) untouched(ctx context.Context, h *held) {
+	if h.Kind != engine.WakeCreate || h.again {
+		return
+	}
+	body, err := json.Marshal(protocol.Append{
+		V: protocol.Version, ID: r.nextID(), Incarnation: h.Sequence, Holder: h.Wake.Wake, Runner: r.ID,
+		Time: time.Now().UTC(), Entries: []protocol.Entry{{Kind: protocol.EntryReleased}},
+	})
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), untouchedWithin)
+	defer cancel()
+	_, _ = r.Store.Append(ctx, r.stream(), h.instance.LogSubject(), 0, body)
+}
+
 // drop forgets the wake without a word: somebody else works under it, or the server will deliver it again.
 func (r *Runner) drop(h *held) { r.settle(h, func(jetstream.Msg) error { return nil }) }
 
@@ -155,6 +176,7 @@ func (r *Runner) receive(ctx context.Context, msg jetstream.Msg) {
 	select {
 	case r.incoming <- h:
 	case <-r.stopping.Done():
+		r.untouched(ctx, h)
 		r.giveBack(h)
 	}
 }

@@ -324,7 +324,7 @@ type AttemptStatus struct {
 	Error    *Failure   `json:"error,omitempty"`
 }
 
-// RunStatus is one activation of an instance.
+// RunStatus is one activation of an instance. Runner is empty if the run was lost before it wrote anything.
 type RunStatus struct {
 	Runner string    `json:"runner"`
 	Time   time.Time `json:"time"`

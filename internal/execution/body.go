@@ -106,7 +106,7 @@ func (s *Scope) begin(step *engine.Step) *Attempt {
 	if x.m.StartIsHard() {
 		need = x.m.Position()
 	}
-	if !x.flush(need) || x.phase == releasing {
+	if !x.flush(need) || x.phase == releasing || x.phase == finishing {
 		s.exit()
 	}
 	return &Attempt{

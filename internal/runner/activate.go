@@ -170,6 +170,7 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 				return
 			}
 		case execution.Revived:
+			r.ack(h) // if the park did not: the claim under the nudge takes the instance from it for good
 			h = r.revived(h, e.Wake)
 		case execution.Dropped:
 			r.dropped(ctx, h, e.Err)

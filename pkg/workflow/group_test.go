@@ -136,8 +136,9 @@ func TestGroupParksWithAllBranches(t *testing.T) {
 	if i < 0 || len(entries[i].Waits) != 3 {
 		t.Errorf("the first park waits for %+v, want all three branches", entries[i].Waits)
 	}
-	if n := b.kinds("w", "a"); n[protocol.EntryParked] != 3 || n[protocol.EntryStepCompleted] != 3 {
-		t.Errorf("the log has %v, want a park for each nap", n)
+	// On a busy machine two naps may be over before the instance parks again.
+	if n := b.kinds("w", "a"); n[protocol.EntryParked] < 1 || n[protocol.EntryParked] > 3 || n[protocol.EntryStepCompleted] != 3 {
+		t.Errorf("the log has %v, want at most a park for each nap, and three steps", n)
 	}
 }
 

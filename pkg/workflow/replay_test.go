@@ -152,7 +152,8 @@ func TestValuesOutsideOfWorkflowCode(t *testing.T) {
 		t.Errorf("ids in a body are %s and %s, info is %s", first, second, output)
 	}
 	ctx := t.Context()
-	if NewID(ctx) == NewID(ctx) || time.Since(Now(ctx)) > time.Minute || Logger(ctx) != slog.Default() || (Info(ctx) != InstanceInfo{}) {
+	third, fourth := NewID(ctx), NewID(ctx)
+	if third == fourth || time.Since(Now(ctx)) > time.Minute || Logger(ctx) != slog.Default() || (Info(ctx) != InstanceInfo{}) {
 		t.Error("outside of a workflow the values are not the world's")
 	}
 	if n := b.kinds("w", "a"); n[protocol.EntryRecorded] != 0 {

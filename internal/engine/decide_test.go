@@ -27,6 +27,10 @@ func input(sequence uint64, eventType string) engine.Wake {
 	return engine.Wake{Wake: wake(sequence), Kind: engine.WakeEvent, EventType: eventType}
 }
 
+func nudged(sequence uint64) engine.Wake {
+	return engine.Wake{Wake: wake(sequence), Kind: engine.WakeNudge}
+}
+
 func creation(sequence uint64) engine.Wake {
 	return engine.Wake{Wake: wake(sequence), Kind: engine.WakeCreate}
 }
@@ -91,6 +95,13 @@ func TestDecide(t *testing.T) {
 		{"parked for a time, newer event of its name", tail(wake(createAt), forTime), input(newerAt, "a"), 0, engine.Ack},
 		{"parked, older event", tail(wake(createAt), forEvent), input(olderAt, "a"), engine.OlderSome, engine.Ack},
 		{"parked, create no longer holds", tail(wake(olderAt), forEvent), creation(createAt), engine.OlderSome, engine.Ack},
+		{"parked, newer nudge", tail(wake(createAt), forTime), nudged(newerAt), 0, engine.Claim},
+		{"parked, older nudge", tail(wake(createAt), forTime), nudged(olderAt), engine.OlderSome, engine.Ack},
+		{"parked, older nudge that holds", tail(wake(olderAt), forEvent), nudged(olderAt), engine.OlderNone, engine.Arm},
+		{"running, nudge", tail(wake(createAt), running), nudged(newerAt), 0, engine.Poke},
+		{"running, nudge that holds", tail(wake(olderAt), running), nudged(olderAt), 0, engine.Claim},
+		{"finished, nudge", tail(wake(createAt), completed), nudged(newerAt), 0, engine.Ack},
+		{"nudge older than the create", empty, nudged(createAt - 1), 0, engine.Ack},
 		{"parked, its timer", tail(wake(createAt), forTime), fired, 0, engine.Claim},
 		{"parked, timer of the park before", tail(wake(createAt), forTime), old, 0, engine.Ack},
 	}

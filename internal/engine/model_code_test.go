@@ -94,6 +94,7 @@ type view struct {
 	consumed  uint16       // events, as a set
 	older     engine.Older // whether an input older than the park would end a wait
 	any       engine.Older // whether any input would
+	released  bool         // the newest run gave the instance back
 	wrong     string       // what the newest message of the log must not have said
 }
 
@@ -113,7 +114,7 @@ func (w *world) view(s *state, upTo uint8) *view {
 		return v
 	}
 	h := w.fold(&k, upTo)
-	v := &view{older: engine.OlderNone, any: engine.OlderNone}
+	v := &view{older: engine.OlderNone, any: engine.OlderNone, released: h.Released()}
 	tail := s.tail(upTo)
 	var newest *protocol.Append
 	if tail > 0 {

@@ -20,6 +20,9 @@ type rules struct {
 	TimerPerPark      bool // each park has a timer of its own
 	LookAfterRefusal  bool // a refusal alone decides nothing
 	ClaimNamesWake    bool // whoever claims becomes the holder
+	AskBeforeClaim    bool // ask whether somebody executes under the wake
+	SayNothingBegan   bool // who gives a create back unbegun says so in the log
+	NudgeToRevive     bool // who goes on after a park does so under a new wake
 
 	// decide is the decision table.
 	decide func(v *view, w engine.Wake, older engine.Older, now time.Time) engine.Action
@@ -30,7 +33,7 @@ func sound() rules {
 	return rules{
 		ReadReachesInput: true, ReadReachesPark: true, LookAfterPark: true, OnlyOlderInputs: true, StoreBeforeBody: true,
 		StoreBeforeAck: true, ArmBeforeAck: true, AnnounceBeforeAck: true, TimerPerPark: true, LookAfterRefusal: true,
-		ClaimNamesWake: true,
+		ClaimNamesWake: true, AskBeforeClaim: true, NudgeToRevive: true, SayNothingBegan: true,
 		decide: func(v *view, w engine.Wake, older engine.Older, now time.Time) engine.Action {
 			return engine.Decide(v.situation, w, older, now)
 		},
@@ -44,6 +47,8 @@ func (w *world) wake(s *state, id wakeID) engine.Wake {
 	case id >= firstFiring:
 		park := s.firings[id-firstFiring].park
 		wake.Kind, wake.Park, wake.Incarnation, wake.Due = engine.WakeDue, uint64(park), 1, *w.end(s, park)
+	case s.messages[id].kind == nudgeMessage:
+		wake.Kind = engine.WakeNudge
 	case s.messages[id].kind != createMessage:
 		wake.Kind, wake.EventType = engine.WakeEvent, eventType(s.messages[id].kind)
 	}
@@ -63,31 +68,26 @@ type step struct {
 	emit func(s *state, what string, numbers ...uint8)
 	// broken is set if something happened that must not.
 	broken string
+	// unheard is set if nobody answers the question who executes.
+	unheard bool
 }
 
 // act lets runner r do what it does next, in all ways in which that can end.
 func (x *step) act(s0 *state, r uint8) {
-	a := s0.runners[r]
+	a := &s0.runners[r]
+	if a.live && a.phase >= checking && s0.left.revivals > 0 {
+		x.revive(s0, r)
+	}
+	if a.phase == looking && a.wake == 1 && !a.again && s0.left.releases > 0 {
+		x.giveBack(s0, r)
+	}
 	switch a.phase {
-	case looking:
-		x.look(s0, r)
-	case older:
-		s := *s0
-		b := &s.runners[r]
-		v := x.world.view(&s, s.n)
-		if found := v.older; s.tail(s.n) == a.tail {
-			if !x.world.rules.OnlyOlderInputs {
-				found = v.any
-			}
-			x.decide(&s, b, s.n, found)
-		} else {
-			x.decide(&s, b, s.n, engine.OlderUnknown)
+	case looking, older, refused:
+		x.read(s0, r)
+		if x.unheard = s0.faulty && s0.executed(a.wake); x.unheard {
+			x.read(s0, r)
+			x.unheard = false
 		}
-		x.emit(&s, "R%d looks for older inputs", r)
-	case refused:
-		s := *s0
-		x.lookAfterRefusal(&s, &s.runners[r])
-		x.emit(&s, "R%d reads again after the refusal", r)
 	case appending, uncertain:
 		x.append(s0, r)
 	case executing:
@@ -97,6 +97,59 @@ func (x *step) act(s0 *state, r uint8) {
 	default:
 		x.project(s0, r)
 	}
+}
+
+// giveBack returns a create to the server before anything began: the runner shuts down, or has no code for it.
+func (x *step) giveBack(s0 *state, r uint8) {
+	s := *s0
+	s.left.releases--
+	s.runners[r] = activation{}
+	if x.world.rules.SayNothingBegan && s.tail(s.n) == 0 {
+		x.put(&s, message{kind: logMessage, what: x.world.number(1, protocol.Entry{Kind: protocol.EntryReleased})})
+	}
+	x.emit(&s, "R%d gives its wake back", r)
+}
+
+// read reads the instance and decides.
+func (x *step) read(s0 *state, r uint8) {
+	s := *s0
+	a := &s.runners[r]
+	switch a.phase {
+	case older:
+		v := x.world.view(&s, s.n)
+		found := v.older
+		switch {
+		case s.tail(s.n) != a.tail:
+			found = engine.OlderUnknown // about another park
+		case !x.world.rules.OnlyOlderInputs:
+			found = v.any
+		}
+		x.decide(&s, a, s.n, found)
+		x.emit(&s, "R%d looks for older inputs", r)
+	case refused:
+		v := x.world.view(&s, s.n)
+		if v.situation.Phase == engine.Running && v.situation.Holder == a.wake.name() {
+			*a = activation{} // somebody else works under it
+		} else {
+			x.decide(&s, a, s.n, engine.OlderUnknown)
+		}
+		x.emit(&s, "R%d reads again after the refusal", r)
+	default:
+		x.look(s0, r)
+	}
+}
+
+// revive lets a goroutine of a parked execution call in: it goes on under a wake of its own.
+func (x *step) revive(s0 *state, r uint8) {
+	s := *s0
+	s.left.revivals--
+	a := &s.runners[r]
+	a.phase, a.then, a.read = appending, thenRun, 0
+	if x.world.rules.NudgeToRevive {
+		a.old, a.wake, a.mute = a.wake, wakeID(s.store(message{kind: nudgeMessage})), true
+	}
+	a.what = x.world.reclaim(a.wake)
+	x.emit(&s, "R%d: a goroutine calls in after the park", r)
 }
 
 // execute ends the body, or tells meanwhile that it began, or ends it and gives the instance back.
@@ -144,7 +197,7 @@ func (x *step) look(s0 *state, r uint8) {
 // decide asks the table and turns to what it says.
 func (x *step) decide(s *state, a *activation, upTo uint8, known engine.Older) {
 	v := x.world.view(s, upTo)
-	*a = activation{phase: a.phase, wake: a.wake, again: a.again}
+	*a = activation{phase: a.phase, wake: a.wake, again: a.again, mute: a.mute}
 	switch x.world.rules.decide(v, x.world.wake(s, a.wake), known, clock(s.now)) {
 	case engine.Ack, engine.Poke:
 		a.phase = acking
@@ -166,18 +219,18 @@ func (x *step) decide(s *state, a *activation, upTo uint8, known engine.Older) {
 			x.run(s, a)
 		}
 	case engine.Claim:
+		runs := v.situation.Phase == engine.Running && !v.released
+		if runs && x.world.rules.AskBeforeClaim && s.executed(a.wake) && !x.unheard {
+			*a = activation{}
+			return
+		}
 		x.claim(s, a, uint8(v.situation.Tail))
 	}
 }
 
-// claim turns to the append that takes the instance.
-func (x *step) claim(s *state, a *activation, tail uint8) {
-	e := x.world.fold(&s.messages, tail).ClaimEntry(a.wake.name())
-	a.phase, a.tail, a.then, a.what = appending, tail, thenRun, x.world.number(a.wake, e)
-}
-
 // run lets the code go on until it needs something.
 func (x *step) run(s *state, a *activation) {
+	a.live = true
 	n := x.world.run(s, a, goOn)
 	switch n.kind {
 	case runBody:
@@ -191,14 +244,6 @@ func (x *step) run(s *state, a *activation) {
 		x.store(s, a, n.what, thenCheck)
 	case finish:
 		x.store(s, a, n.what, thenAnnounce)
-	}
-}
-
-// store turns to the append of a park or of the end, after which the wake may be acked.
-func (x *step) store(s *state, a *activation, what uint16, then uint8) {
-	a.phase, a.then, a.what = appending, then, what
-	if !x.world.rules.StoreBeforeAck {
-		*s.deliveryOf(a.wake) = acked
 	}
 }
 
@@ -217,94 +262,12 @@ func (x *step) begin(s *state, op uint8) {
 	s.bodies[op] = min(s.bodies[op], 2)
 }
 
-// append sends an append, or sends it once more, in all ways in which that can end.
-func (x *step) append(s0 *state, r uint8) {
-	a := s0.runners[r]
-	m := message{kind: logMessage, what: a.what, tag: a.tag}
-	tail := s0.tail(s0.n)
-	switch {
-	case tail == a.tail:
-		s := *s0
-		x.stored(&s, &s.runners[r], x.put(&s, m))
-		x.emit(&s, "R%d appends at %d", r, s.n)
-	case a.tag != 0 && s0.messages[tail].tag == a.tag:
-		s := *s0
-		x.stored(&s, &s.runners[r], tail)
-		x.emit(&s, "R%d finds its append at %d", r, tail)
-	default:
-		s := *s0
-		b := &s.runners[r]
-		*b = activation{phase: refused, wake: a.wake, again: a.again}
-		if !x.world.rules.LookAfterRefusal {
-			b.phase = acking
-		}
-		x.emit(&s, "R%d: append over %d is refused", r, a.tail)
-	}
-	if a.phase == appending && s0.left.ambiguous > 0 {
-		x.appendUnclear(s0, r)
-	}
-}
-
-// appendUnclear sends an append that nobody answers. It is stored, or may be later.
-func (x *step) appendUnclear(s0 *state, r uint8) {
-	s := *s0
-	a := &s.runners[r]
-	s.left.ambiguous--
-	a.phase, a.tag = uncertain, 1+s.left.ambiguous
-	if s.network == (hanging{}) {
-		hung := s
-		hung.network = hanging{tag: a.tag, tail: a.tail, what: a.what}
-		x.emit(&hung, "R%d: append over %d hangs in the network", r, a.tail)
-	}
-	if s.tail(s.n) == a.tail {
-		x.put(&s, message{kind: logMessage, what: a.what, tag: a.tag})
-		x.emit(&s, "R%d appends at %d, the answer is lost", r, s.n)
-	}
-}
-
-// put stores an append.
-func (x *step) put(s *state, m message) uint8 {
-	at := s.store(m)
-	if wrong := x.world.view(s, at).wrong; wrong != "" {
-		x.broken = wrong
-	}
-	if e := x.world.appends[m.what].Entries[0]; e.Lost && !s.faulty {
-		x.broken = "a run is counted as lost, but nothing went wrong"
-	}
-	return at
-}
-
-// stored is what follows an append.
-func (x *step) stored(s *state, a *activation, at uint8) {
-	then, op := a.then, a.op
-	*a = activation{wake: a.wake, again: a.again, tail: at, read: a.read}
-	switch then {
-	case thenExecute:
-		a.phase, a.op = executing, op
-	case thenRelease:
-		*a = activation{}
-	case thenAnnounce:
-		*a = activation{phase: announcing, wake: a.wake, again: a.again}
-		if !x.world.rules.AnnounceBeforeAck {
-			*s.deliveryOf(a.wake) = acked
-		}
-	case thenCheck:
-		a.read = 0
-		a.phase = checking
-		if v := x.world.view(s, at); !v.situation.WaitsForEvents() || !x.world.rules.LookAfterPark {
-			x.afterPark(s, a)
-		}
-	default:
-		x.run(s, a)
-	}
-}
-
 // afterPark turns to the timer, if the park has an end, and to the ack.
 func (x *step) afterPark(s *state, a *activation) {
 	a.phase = arming
 	switch {
 	case x.world.end(s, a.tail) == nil:
-		a.phase, a.tail = acking, 0
+		a.phase = acking
 	case !x.world.rules.ArmBeforeAck:
 		*s.deliveryOf(a.wake) = acked
 	}
@@ -328,16 +291,6 @@ func (x *step) wait(s0 *state, r uint8) {
 	}
 }
 
-// lookAfterRefusal drops the wake if somebody else works under it.
-func (x *step) lookAfterRefusal(s *state, a *activation) {
-	v := x.world.view(s, s.n)
-	if v.situation.Phase == engine.Running && v.situation.Holder == a.wake.name() {
-		*a = activation{}
-		return
-	}
-	x.decide(s, a, s.n, engine.OlderUnknown)
-}
-
 // project does what follows the log: look at older inputs once more, arm, announce, ack.
 func (x *step) project(s0 *state, r uint8) {
 	s := *s0
@@ -351,8 +304,7 @@ func (x *step) project(s0 *state, r uint8) {
 		}
 		if found == engine.OlderSome {
 			a.read = s.newestInput()
-			a.phase, a.then = appending, thenRun
-			a.what = x.world.number(a.wake, protocol.Entry{Kind: protocol.EntryClaimed, Wake: new(a.wake.name())})
+			a.phase, a.then, a.what = appending, thenRun, x.world.reclaim(a.wake)
 		} else {
 			x.afterPark(&s, a)
 		}
@@ -362,16 +314,22 @@ func (x *step) project(s0 *state, r uint8) {
 			s.armed = 0
 		}
 		s.armed |= 1 << a.tail
-		park := a.tail
-		a.phase, a.tail = acking, 0
-		x.emit(&s, "R%d arms the timer of park %d", r, park)
+		a.phase = acking
+		x.emit(&s, "R%d arms the timer of park %d", r, a.tail)
 	case announcing:
 		s.announced = true
 		a.phase = acking
 		x.emit(&s, "R%d announces the end", r)
 	case acking:
-		*s.deliveryOf(a.wake) = acked
-		*a = activation{}
+		if !a.mute {
+			*s.deliveryOf(a.wake) = acked
+		}
+		if a.phase = lingering; !a.live || s.left.revivals == 0 {
+			*a = activation{}
+		}
 		x.emit(&s, "R%d acks %v", r, uint8(s0.runners[r].wake))
+	case lingering:
+		*a = activation{}
+		x.emit(&s, "R%d forgets the parked execution", r)
 	}
 }

@@ -25,6 +25,7 @@ const (
 	createMessage
 	eventMessage
 	strangeMessage // an event that no wait is for
+	nudgeMessage   // the wake of an execution that goes on after its park
 	logMessage
 )
 
@@ -73,6 +74,7 @@ const (
 	arming           // arm the timer of the park
 	announcing       // tell the end
 	acking           // ack
+	lingering        // stay in memory after the park
 )
 
 // What follows an append.
@@ -89,6 +91,9 @@ type activation struct {
 	phase phase
 	wake  wakeID
 	again bool   // the wake was delivered before
+	mute  bool   // the wake was not delivered to this runner: it cannot ack
+	old   wakeID // of the execution before it goes on under a nudge
+	live  bool   // an execution is in memory, running or parked
 	tail  uint8  // what the next append expects; the park
 	read  uint8  // inputs up to here were read
 	done  uint8  // bodies that ended but are not stored, as a set
@@ -118,6 +123,7 @@ type budget struct {
 	twice, early             uint8 // timers
 	told                     uint8 // starts that are stored while their bodies run
 	releases                 uint8 // shutdowns
+	revivals                 uint8 // parked executions that go on because a goroutine calls in
 }
 
 // state is everything that there is.
@@ -154,7 +160,7 @@ func (s *state) tail(upTo uint8) uint8 {
 // newestInput is the sequence of the newest event, or else of the create.
 func (s *state) newestInput() uint8 {
 	i := s.n
-	for s.messages[i].kind == logMessage {
+	for s.messages[i].kind >= nudgeMessage {
 		i--
 	}
 	return i
@@ -197,14 +203,19 @@ func (s *state) reach(w wakeID) uint8 {
 	return uint8(w)
 }
 
-// owned reports whether a runner has the wake in hand.
-func (s *state) owned(w wakeID) bool {
+// owner is the runner that has the wake in hand, nil if none has.
+func (s *state) owner(w wakeID) *activation {
 	for i := range s.runners {
-		if s.runners[i].phase != idle && s.runners[i].wake == w {
-			return true
+		if a := &s.runners[i]; a.phase != idle && a.phase != lingering && (a.wake == w || a.old == w) {
+			return a
 		}
 	}
-	return false
+	return nil
+}
+
+// executed reports whether an execution is in memory under the wake.
+func (s *state) executed(w wakeID) bool {
+	return s.runners[0].live && s.runners[0].wake == w || s.runners[1].live && s.runners[1].wake == w
 }
 
 // sort makes states equal that differ only in which runner is which.

@@ -20,15 +20,21 @@ func TestModel(t *testing.T) {
 		{"no faults, two events", "SEES", budget{events: 2, repeats: 1}},
 		{"two crashes", "SEZS", budget{events: 1, crashes: 2, stale: 1}},
 		{"crash and redelivery", "SEZS", budget{events: 1, crashes: 1, zombies: 1}},
-		{"the same, more events", "SES", budget{events: 2, crashes: 1, zombies: 1}},
-		{"the same, two waits", "EES", budget{events: 2, crashes: 1, zombies: 1}},
-		{"the same, an end to the wait", "STS", budget{events: 1, crashes: 1, zombies: 1}},
-		{"the same, stale reads", "SES", budget{events: 1, crashes: 1, zombies: 1, stale: 2}},
+		{"crash and redelivery, more events", "SES", budget{events: 2, crashes: 1, zombies: 1}},
+		{"crash and redelivery, two waits", "EES", budget{events: 2, crashes: 1, zombies: 1}},
+		{"crash and redelivery, an end to the wait", "STS", budget{events: 1, crashes: 1, zombies: 1}},
+		{"crash and redelivery, stale reads", "SES", budget{events: 1, crashes: 1, zombies: 1, stale: 2}},
 		{"timers", "ZS", budget{crashes: 1, zombies: 1, stale: 1, twice: 1, early: 1}},
 		{"two timers", "SZZ", budget{crashes: 2, twice: 1}},
 		{"unknown outcomes", "SES", budget{events: 1, crashes: 1, ambiguous: 2}},
 		{"unknown outcomes and redelivery", "SZS", budget{crashes: 1, zombies: 1, ambiguous: 1}},
 		{"lost consumer state", "SES", budget{events: 1, crashes: 1, resets: 2}},
+		{"going on after a park", "SES", budget{events: 1, revivals: 1, crashes: 1}},
+		{"going on after a park, redelivery", "E", budget{events: 1, revivals: 1, crashes: 1, zombies: 1}},
+		{"going on after a park, stale reads", "E", budget{events: 1, revivals: 1, crashes: 1, stale: 1}},
+		{"going on after a park, unknown outcomes", "ES", budget{events: 1, revivals: 1, ambiguous: 1}},
+		{"going on after a park, a timer", "ZS", budget{revivals: 1, crashes: 1}},
+		{"going on after a park, twice", "ES", budget{events: 1, revivals: 2}},
 		{"shutdown", "SES", budget{events: 1, crashes: 1, zombies: 1, told: 1, releases: 1}},
 	}
 	for _, tt := range tests {
@@ -72,6 +78,8 @@ func parkIsLeft(v *view, w engine.Wake) bool {
 	return w.Kind == engine.WakeDue && w.Park != v.situation.Park
 }
 
+func isNudged(v *view, w engine.Wake) bool { return isParked(v, w) && w.Kind == engine.WakeNudge }
+
 func isConsumed(v *view, w engine.Wake) bool {
 	return w.Kind == engine.WakeEvent && v.consumed&(1<<w.Sequence) != 0
 }
@@ -113,6 +121,10 @@ func TestEachRuleIsNeeded(t *testing.T) {
 		{"look again after a refusal", "SES", usual, func(r *rules) { r.LookAfterRefusal = false }, lostWake},
 		{"a claim names its wake", "SES", usual, func(r *rules) { r.ClaimNamesWake = false }, lostWake},
 
+		{"ask before claiming", "ES", budget{events: 1, revivals: 1}, func(r *rules) { r.AskBeforeClaim = false }, "but nothing went wrong"},
+		{"say that nothing began", "S", budget{releases: 1}, func(r *rules) { r.SayNothingBegan = false }, "counted as lost"},
+		{"a nudge to revive", "ZS", budget{revivals: 1, crashes: 1}, func(r *rules) { r.NudgeToRevive = false }, lostWake},
+
 		{"row 2: the holder announces", "S", budget{crashes: 1}, instead(engine.Project, engine.Ack, anywhere), "nobody is told"},
 		{"row 4: the holder claims", "S", budget{crashes: 1, told: 1}, instead(engine.Claim, engine.Ack, isRunning), lostWake},
 		{"row 4: though its event is consumed", "SES", usual, instead(engine.Claim, engine.Ack, isConsumed), lostWake},
@@ -121,6 +133,7 @@ func TestEachRuleIsNeeded(t *testing.T) {
 		{"row 6: the holder takes older inputs", "SES", usual, instead(engine.LookOlder, engine.Arm, anywhere), lostEvent},
 		{"row 6: the holder arms", "ZS", usual, instead(engine.Arm, engine.Ack, anywhere), lostTimer},
 		{"row 7: newer events claim", "SES", usual, instead(engine.Claim, engine.Ack, newEventForPark), lostEvent},
+		{"row 7: nudges claim", "ZS", budget{revivals: 1, crashes: 1, stale: 1}, instead(engine.Claim, engine.Ack, isNudged), lostWake},
 		{"row 8: a timer claims", "ZS", budget{}, instead(engine.Claim, engine.Ack, isParked), lostTimer},
 		{"row 8: not before it is due", "ZS", budget{early: 1}, instead(engine.Keep, engine.Ack, anywhere), lostTimer},
 		{"row 8: not for a later park", "ZZS", budget{crashes: 1, zombies: 1, twice: 1}, table(laterParkToo), lostWake},

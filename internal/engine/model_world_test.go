@@ -46,12 +46,16 @@ func (x *step) deliverWakes(s0 *state) {
 			*s.deliveryOf(w) = fresh
 			x.emit(&s, "the server forgets that it delivered wake %v", uint8(w))
 		}
-		owned := s0.owned(w)
-		if r == uint8(len(s0.runners)) || d == acked || d == delivered && owned && s0.left.zombies == 0 {
+		owner := s0.owner(w)
+		if owner != nil && owner.mute && owner.wake == w {
+			x.deliverToOwner(s0, w)
+		}
+		zombie := d == delivered && owner != nil && !owner.mute
+		if r == uint8(len(s0.runners)) || d == acked || zombie && s0.left.zombies == 0 {
 			return
 		}
 		s := *s0
-		if d == delivered && owned {
+		if zombie {
 			s.left.zombies--
 			s.faulty = true
 		}
@@ -59,6 +63,17 @@ func (x *step) deliverWakes(s0 *state) {
 		*s.deliveryOf(w) = delivered
 		x.emit(&s, "R%d gets wake %v", r, uint8(w))
 	})
+}
+
+// deliverToOwner gives a nudge to the runner that made it, which can ack it from now on.
+func (x *step) deliverToOwner(s0 *state, w wakeID) {
+	s := *s0
+	if *s.deliveryOf(w) == acked {
+		return
+	}
+	*s.deliveryOf(w) = delivered
+	s.owner(w).mute = false
+	x.emit(&s, "the runner that made the nudge %v gets it", uint8(w))
 }
 
 // send lets events arrive.

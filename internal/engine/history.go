@@ -92,10 +92,29 @@ func NewHistory(stream string, sequence uint64, create protocol.Create) *History
 	}
 }
 
+// Readable reports, with ErrNewer, whether this version understands a message of a log. A tail that it does not must not
+// be decided about: an entry of a new kind may mean that the instance waits, and its only wake would be acked.
+func Readable(a *protocol.Append) error {
+	if a.V > protocol.Version {
+		return fmt.Errorf("version %d: %w", a.V, ErrNewer)
+	}
+	for _, e := range a.Entries {
+		switch e.Kind {
+		case protocol.EntryClaimed, protocol.EntryReleased, protocol.EntryStarted, protocol.EntryAttemptFailed,
+			protocol.EntryStepCompleted, protocol.EntryStepFailed, protocol.EntryWaiting, protocol.EntrySlept,
+			protocol.EntryReceived, protocol.EntryTimedOut, protocol.EntryRecorded, protocol.EntryParked,
+			protocol.EntryCompleted, protocol.EntryFailed:
+		default:
+			return fmt.Errorf("kind %q: %w", e.Kind, ErrNewer)
+		}
+	}
+	return nil
+}
+
 // Apply folds the next message of the log, stored at sequence. A message of another incarnation only moves the tail.
 func (h *History) Apply(sequence uint64, a *protocol.Append) error {
-	if a.V > protocol.Version {
-		return fmt.Errorf("log entry %d: version %d: %w", sequence, a.V, ErrNewer)
+	if err := Readable(a); err != nil {
+		return fmt.Errorf("log entry %d: %w", sequence, err)
 	}
 	h.Tail = sequence
 	if a.Incarnation != h.Incarnation {

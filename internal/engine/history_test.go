@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -253,5 +254,26 @@ func TestNothingIsAnnouncedBeforeTheEnd(t *testing.T) {
 	l.add(protocol.Entry{Kind: protocol.EntryParked})
 	if done, ok := l.history().Done(); ok {
 		t.Errorf("announced: %+v", done)
+	}
+}
+
+// TestReadable: what this version does not know must stop it at the tail, whatever the table would say.
+func TestReadable(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name string
+		a    protocol.Append
+		ok   bool
+	}{
+		{"known", protocol.Append{V: 1, Entries: []protocol.Entry{{Kind: protocol.EntryClaimed}, {Kind: protocol.EntryParked}}}, true},
+		{"of a newer version", protocol.Append{V: protocol.Version + 1, Entries: []protocol.Entry{{Kind: protocol.EntryParked}}}, false},
+		{"a new kind", protocol.Append{V: 1, Entries: []protocol.Entry{{Kind: protocol.EntryParked}, {Kind: "paused"}}}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if err := engine.Readable(&tt.a); (err == nil) != tt.ok || err != nil && !errors.Is(err, engine.ErrNewer) {
+				t.Errorf("Readable: %v", err)
+			}
+		})
 	}
 }

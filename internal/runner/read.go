@@ -62,9 +62,7 @@ func (s *sight) add(class protocol.Class, m journal.Message) error {
 		if err := json.Unmarshal(m.Data, s.tail); err != nil {
 			return err
 		}
-		if s.tail.V > protocol.Version {
-			return engine.ErrNewer
-		}
+		return engine.Readable(s.tail)
 	}
 	return nil
 }

@@ -34,6 +34,7 @@ const tryTimeout = 2 * time.Second
 type Store struct {
 	inbox   string
 	sub     *nats.Subscription
+	reads   chan struct{} // has room for the reads that may be under way
 	replies replies
 
 	mu      sync.Mutex
@@ -44,7 +45,9 @@ type Store struct {
 // Open makes a Store on nc. The connection must not buffer while it reconnects (nats.ReconnectBufSize(-1)): what a
 // caller has given up on must not be published later.
 func Open(nc *nats.Conn) (*Store, error) {
-	s := &Store{inbox: nc.NewInbox(), waiting: map[string]*collector{}, replies: replies{nc: nc}}
+	s := &Store{
+		inbox: nc.NewInbox(), reads: make(chan struct{}, maxReads), waiting: map[string]*collector{}, replies: replies{nc: nc},
+	}
 	sub, err := nc.Subscribe(s.inbox+".*", s.collect)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to answers: %w", err)
@@ -139,24 +142,36 @@ func (s *Store) tryGet(ctx context.Context, stream string, body []byte) (*Messag
 // Batch is the answer of a replica to a read of many subjects: one state of the store.
 type Batch struct {
 	Messages []Message
-	// UpTo is the sequence up to which the replica has read; 0 if it had nothing for any of the subjects.
+	// UpTo is the sequence up to which the replica has read; 0 if it had nothing for any of the subjects, or if the
+	// answer is Cut.
 	UpTo uint64
+	// Cut is set if the answer lacks something because it would have grown too large: ask for less.
+	Cut bool
+
+	pending uint64 // how many messages the replica did not send
+	last    uint64 // sequence of the newest message of Messages
 }
 
 // LastOfMany reads the newest message of every subject that one of the filters matches, from whichever replica
 // answers. The answer may be stale: the caller must check that UpTo reaches what made it ask. At most 1,024 subjects.
+// An answer that would grow too large is cut short: it says nothing about what it lacks.
 func (s *Store) LastOfMany(ctx context.Context, stream string, filters []string) (Batch, error) {
-	return s.direct(ctx, stream, directRequest{MultiLast: filters})
+	b, err := s.direct(ctx, stream, directRequest{MultiLast: filters, MaxBytes: maxBatch})
+	if b.pending > 0 {
+		b.Cut, b.UpTo = true, 0
+	}
+	return b, err
 }
 
 // Page reads up to limit messages of subject from sequence on, from whichever replica answers, and reports whether
 // there are more. Few at a time: a long read over scattered messages holds up appends to the stream.
 func (s *Store) Page(ctx context.Context, stream, subject string, from uint64, limit int) ([]Message, bool, error) {
-	b, err := s.direct(ctx, stream, directRequest{NextBySubject: subject, Sequence: max(from, 1), Batch: limit})
+	request := directRequest{NextBySubject: subject, Sequence: max(from, 1), Batch: limit, MaxBytes: maxPage}
+	b, err := s.direct(ctx, stream, request)
 	if err != nil {
 		return nil, false, err
 	}
-	return b.Messages, len(b.Messages) == limit, nil
+	return b.Messages, len(b.Messages) > 0 && b.pending > 0, nil
 }
 
 type directRequest struct {
@@ -164,7 +179,16 @@ type directRequest struct {
 	NextBySubject string   `json:"next_by_subj,omitempty"`
 	Sequence      uint64   `json:"seq,omitempty"`
 	Batch         int      `json:"batch,omitempty"`
+	MaxBytes      int      `json:"max_bytes,omitempty"`
 }
+
+// What a client has asked for and not yet taken counts against the server's max_pending, 64 MiB: beyond it the server
+// closes the connection, and the same reads would begin again. So answers are bounded, and how many are under way.
+const (
+	maxBatch = 4 << 20
+	maxPage  = 1 << 20
+	maxReads = 12
+)
 
 // collector gathers the messages of one batch answer. done is closed when the end or an error arrived.
 type collector struct {
@@ -190,6 +214,12 @@ func (s *Store) direct(ctx context.Context, stream string, request directRequest
 }
 
 func (s *Store) tryDirect(ctx context.Context, subject string, body []byte) (Batch, error) {
+	select {
+	case s.reads <- struct{}{}:
+		defer func() { <-s.reads }()
+	case <-ctx.Done():
+		return Batch{}, context.Cause(ctx)
+	}
 	c := &collector{done: make(chan struct{})}
 	s.mu.Lock()
 	s.next++
@@ -241,13 +271,18 @@ func (c *collector) add(m *nats.Msg) (end bool, err error) {
 	case "":
 	case "204":
 		c.batch.UpTo, _ = strconv.ParseUint(m.Header.Get(protocol.HeaderUpToSequence), 10, 64)
-		return true, nil
+		c.batch.pending, _ = strconv.ParseUint(m.Header.Get(protocol.HeaderPending), 10, 64)
+		return true, c.follows(m)
 	case "404":
 		return true, nil
 	case "503":
 		return true, nats.ErrNoResponders
 	default:
-		return true, fmt.Errorf("direct get: status %s %s", status, m.Header.Get("Description"))
+		code, _ := strconv.Atoi(status)
+		return true, &ServerError{Code: code, Description: "direct get: status " + status + " " + m.Header.Get("Description")}
+	}
+	if err := c.follows(m); err != nil {
+		return true, err
 	}
 	stored := Message{Subject: m.Header.Get(protocol.HeaderSubject), Header: m.Header, Data: m.Data}
 	if stored.Sequence, err = strconv.ParseUint(m.Header.Get(protocol.HeaderSequence), 10, 64); err != nil {
@@ -256,6 +291,19 @@ func (c *collector) add(m *nats.Msg) (end bool, err error) {
 	if stored.Time, err = time.Parse(time.RFC3339Nano, m.Header.Get(protocol.HeaderTime)); err != nil {
 		return true, fmt.Errorf("direct get: time: %w", err)
 	}
-	c.batch.Messages = append(c.batch.Messages, stored)
+	c.batch.Messages, c.batch.last = append(c.batch.Messages, stored), stored.Sequence
 	return false, nil
+}
+
+// follows reports an error if a message was lost between m and the one before it, as when the connection moved to
+// another server meanwhile: a log with a hole would be replayed as if a step had never run.
+func (c *collector) follows(m *nats.Msg) error {
+	before, err := strconv.ParseUint(m.Header.Get(protocol.HeaderLastSequence), 10, 64)
+	if err != nil {
+		return fmt.Errorf("direct get: last sequence: %w", err)
+	}
+	if before != c.batch.last {
+		return fmt.Errorf("direct get: a message was lost after sequence %d", c.batch.last)
+	}
+	return nil
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// maxTogether bounds how many wakes one read serves: three subjects each, below the server's 1,024.
+// maxTogether bounds how many wakes one read serves: two subjects each, below the server's 1,024.
 const maxTogether = 256
 
 // decide reads and decides about wakes as they come until ctx ends, those that came together with one read.
@@ -40,11 +40,17 @@ func (r *Runner) decideTogether(ctx context.Context, wakes []*held) {
 	for _, h := range wakes {
 		filters = append(filters, h.instance.CreateSubject(), h.instance.LogSubject())
 	}
+	asked := time.Now()
 	batch, err := r.Store.LastOfMany(ctx, r.stream(), filters)
-	if err != nil {
+	switch {
+	case err != nil:
 		for _, h := range wakes {
 			r.failed(ctx, h, err)
 		}
+		return
+	case batch.Cut && len(wakes) > 1:
+		r.decideTogether(ctx, wakes[:len(wakes)/2])
+		r.decideTogether(ctx, wakes[len(wakes)/2:])
 		return
 	}
 	sights := map[protocol.Instance]*sight{}
@@ -55,7 +61,7 @@ func (r *Runner) decideTogether(ctx context.Context, wakes []*held) {
 			continue
 		}
 		if sights[instance] == nil {
-			sights[instance] = &sight{at: time.Now(), upTo: batch.UpTo}
+			sights[instance] = &sight{at: asked, upTo: batch.UpTo}
 		}
 		if err := sights[instance].add(class, m); err != nil {
 			if broken == nil {

@@ -64,6 +64,9 @@ func (s *Scope) attempt(ctx context.Context, step *engine.Step, body Body) error
 			return err
 		}
 	}
+	if x.phase != running && !x.wakeUp() {
+		s.exit()
+	}
 	if ctx.Err() != nil {
 		x.m.Abandon(step.Key)
 		return context.Cause(ctx)
@@ -98,15 +101,12 @@ func (s *Scope) attempt(ctx context.Context, step *engine.Step, body Body) error
 // begin records the start of an attempt and makes durable what must be before its body runs.
 func (s *Scope) begin(step *engine.Step) *Attempt {
 	x := s.x
-	if x.phase != running && !x.wakeUp() {
-		s.exit()
-	}
 	n := x.m.Begin(step, time.Now().UTC())
 	need := x.m.Hard()
 	if x.m.StartIsHard() {
 		need = x.m.Position()
 	}
-	if !x.flush(need) || x.phase == releasing || x.phase == finishing {
+	if !x.flush(need) || x.phase != running && !x.wakeUp() { // meanwhile it may even have parked
 		s.exit()
 	}
 	return &Attempt{

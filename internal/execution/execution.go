@@ -133,6 +133,7 @@ type Execution struct {
 	changed  *sync.Cond // broadcast when an append ended or the phase changed
 	m        *engine.Machine
 	phase    phase
+	leaving  bool          // told to release while parked: it is not revived any more
 	gone     chan struct{} // closed when the execution is over: blocked calls end their goroutines
 	expected uint64        // sequence of the log's tail
 	durable  uint64        // position of the machine up to which entries are stored
@@ -247,7 +248,7 @@ func (x *Execution) wakeUp() bool {
 		case over, releasing, finishing:
 			return false
 		case parked:
-			return x.revive()
+			return !x.leaving && x.revive()
 		default:
 			x.changed.Wait()
 		}
@@ -286,43 +287,55 @@ func (x *Execution) claim() bool {
 	}
 	x.phase = running
 	x.changed.Broadcast()
+	// What came due meanwhile found the execution parked, and its timers are spent.
+	x.armDue()
+	x.armRefresh()
 	return true
 }
 
-// Wake is the wake that the instance is held under.
-func (x *Execution) Wake() protocol.Wake {
+// Holds reports whether the execution goes on under a wake.
+func (x *Execution) Holds(wake protocol.Wake) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.Config.Wake
+	return x.phase != parked && x.phase != over && x.Config.Wake == wake
 }
 
 // Reclaim goes on after a park because of an input older than it: that is the duty of the wake that parked. It reports
-// whether the code runs.
+// whether the code runs; if it does not, the execution is over, or will be, and the events tell why.
 func (x *Execution) Reclaim() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for x.phase == reviving {
 		x.changed.Wait()
 	}
-	if x.phase == parked {
+	switch {
+	case x.phase == parked && x.leaving:
+		x.end(Event{Kind: Dropped, Err: ErrReleased}, ErrReleased)
+	case x.phase == parked:
 		x.phase = reviving
 		return x.claim()
 	}
 	return x.phase == running
 }
 
-// LeaveAfter ends a parked execution when it has lingered, or stop is closed. It returns false if the code was revived
-// or the execution dropped: the events tell.
-func (x *Execution) LeaveAfter(linger time.Duration, stop <-chan struct{}) bool {
+// LeaveAfter ends a parked execution when it has lingered, or stop is closed. If the code was revived before, or the
+// execution dropped, it returns false and the event that says so.
+func (x *Execution) LeaveAfter(linger time.Duration, stop <-chan struct{}) (next Event, left bool) {
 	timer := time.NewTimer(linger)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-stop:
 	case e := <-x.events:
-		x.say(e)
-		return false
+		return e, false
 	}
+	if x.leave() {
+		return Event{}, true
+	}
+	return <-x.events, false
+}
+
+func (x *Execution) leave() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.phase != parked {
@@ -360,6 +373,7 @@ func (x *Execution) Release(ctx context.Context, moment time.Duration) {
 	for x.phase == parking || x.phase == reviving {
 		x.changed.Wait()
 	}
+	x.leaving = true
 	if x.phase != running { // parked: there is nothing to give back
 		return
 	}

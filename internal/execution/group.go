@@ -22,6 +22,7 @@ type Group struct {
 	live     int
 	limit    int
 	err      error
+	exited   bool // a branch's goroutine was ended: the group will never be whole
 	waiting  []*waiter
 }
 
@@ -78,7 +79,11 @@ func (g *Group) done(child *Scope, err error, returned bool) {
 	x := g.s.x
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if !returned && x.phase != over {
+	switch {
+	case returned:
+	case child.exited:
+		g.exited = true
+	default:
 		err = &protocol.Failure{Name: protocol.FailurePanic, Message: errExited.Error(), Terminal: true}
 	}
 	delete(x.lanes, child.branch)
@@ -109,7 +114,7 @@ func (g *Group) block() {
 	case <-x.gone:
 	}
 	x.mu.Lock()
-	if x.phase == over {
+	if x.phase == over || g.exited {
 		g.s.exit()
 	}
 }
@@ -119,6 +124,9 @@ func (g *Group) Wait() error {
 	g.s.enter()
 	for g.live > 0 {
 		g.block()
+	}
+	if g.exited {
+		g.s.exit()
 	}
 	for _, b := range g.branches {
 		g.s.x.m.Join(b)

@@ -120,7 +120,7 @@ func (x *Execution) due() {
 // armDue sets the timer for the next wait that ends in memory. x.mu is held.
 func (x *Execution) armDue() {
 	next, ok := x.m.NextDue()
-	if !ok {
+	if !ok || x.phase == over { // a timer would keep an execution in memory that is over
 		return
 	}
 	if x.timers.due != nil {
@@ -135,7 +135,7 @@ func (x *Execution) armDue() {
 
 // armRefresh reads inputs from time to time while a wait for an event is in memory. x.mu is held.
 func (x *Execution) armRefresh() {
-	if _, forEvent := x.m.Waiting(); !forEvent {
+	if _, forEvent := x.m.Waiting(); !forEvent || x.phase == over {
 		return
 	}
 	if x.timers.refresh != nil {
@@ -152,9 +152,10 @@ func (x *Execution) armRefresh() {
 	})
 }
 
-// armSoft lets entries that only inform go alone if no company comes. x.mu is held.
+// armSoft lets entries go alone if no company comes: those that only inform, and results while other branches or code
+// outside of the engine take their time. x.mu is held.
 func (x *Execution) armSoft() {
-	if !x.m.Buffered() || x.timers.soft != nil {
+	if !x.m.Buffered() || x.timers.soft != nil || x.phase == over {
 		return
 	}
 	x.timers.soft = time.AfterFunc(x.Gather, func() {

@@ -24,6 +24,7 @@ type Scope struct {
 	x      *Execution
 	branch *engine.Branch
 	lane   *lane
+	exited bool // a call ended its goroutine; guarded by the execution's mutex
 }
 
 type scopeKey struct{}
@@ -52,6 +53,7 @@ func (s *Scope) Execution() *Execution { return s.x }
 func (s *Scope) enter() {
 	s.x.mu.Lock()
 	if !s.x.wakeUp() {
+		s.exited = true
 		s.x.mu.Unlock()
 		runtime.Goexit()
 	}
@@ -63,12 +65,14 @@ func (s *Scope) enter() {
 func (s *Scope) leave() {
 	s.lane.inside--
 	s.x.activity++
+	s.x.armSoft()
 	s.x.quiet()
 	s.x.mu.Unlock()
 }
 
 // exit ends a call and its goroutine.
 func (s *Scope) exit() {
+	s.exited = true
 	s.leave()
 	runtime.Goexit()
 }

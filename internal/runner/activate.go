@@ -139,22 +139,24 @@ func (r *Runner) refused(ctx context.Context, h *held, err error) {
 
 // execute runs the code and follows what becomes of it. The order is always the same: append, project, ack.
 func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, code Code, slot *slot) {
+	instance := h.instance
 	x := execution.Start(ctx, execution.Config{
-		Settings: r.Settings, Store: r.Store, Instance: h.instance, Runner: r.ID, History: history, Wake: h.Wake.Wake,
+		Settings: r.Settings, Store: r.Store, Instance: instance, Runner: r.ID, History: history, Wake: h.Wake.Wake,
 		Log: r.Log, NextID: r.nextID,
 		Inputs: func(ctx context.Context, from uint64) ([]engine.Input, error) {
-			return r.inputs(ctx, h.instance, max(from, history.Incarnation))
+			return r.inputs(ctx, instance, max(from, history.Incarnation))
 		},
-		Nudge: func(ctx context.Context, park uint64) (protocol.Wake, error) { return r.nudge(ctx, h.instance, park) },
+		Nudge: func(ctx context.Context, park uint64) (protocol.Wake, error) { return r.nudge(ctx, instance, park) },
 	}, func(ctx context.Context) (json.RawMessage, error) { return code(ctx, history.Create) })
-	r.enter(h.instance, x)
-	defer r.leave(h.instance, x)
+	r.enter(instance, x)
+	defer r.leave(instance, x)
 	defer context.AfterFunc(r.stopping, func() { r.release(x) })()
+	e := <-x.Events()
 	for {
-		switch e := <-x.Events(); e.Kind {
+		switch e.Kind {
 		case execution.Finished:
 			testsignal.At(testsignal.RunnerAppended)
-			if err := r.announce(ctx, h.instance, e.Done); err != nil {
+			if err := r.announce(ctx, instance, e.Done); err != nil {
 				r.failed(ctx, h, err)
 				return
 			}
@@ -162,12 +164,13 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 			r.ack(h)
 			return
 		case execution.Parked:
-			if !r.park(ctx, h, history.Incarnation, x, e) {
+			if r.park(ctx, h, history.Incarnation, x, e) {
+				slot.free()
+				var left bool
+				if e, left = x.LeaveAfter(r.Linger, r.stopping.Done()); left {
+					return
+				}
 				continue
-			}
-			slot.free()
-			if x.LeaveAfter(r.Linger, r.stopping.Done()) {
-				return
 			}
 		case execution.Revived:
 			r.ack(h) // if the park did not: the claim under the nudge takes the instance from it for good
@@ -176,6 +179,7 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 			r.dropped(ctx, h, e.Err)
 			return
 		}
+		e = <-x.Events()
 	}
 }
 
@@ -188,9 +192,11 @@ func (r *Runner) park(ctx context.Context, h *held, incarnation uint64, x *execu
 			x.Drop(err)
 			return false
 		}
-		if x.Older(e.Sequence, e.Park.Waits, inputs) && x.Reclaim() {
-			x.Deliver(inputs)
-			return false
+		if x.Older(e.Sequence, e.Park.Waits, inputs) {
+			if x.Reclaim() {
+				x.Deliver(inputs)
+			}
+			return false // refused, the wake may be what somebody else holds the instance under: no ack
 		}
 	}
 	if err := r.arm(ctx, h.instance, incarnation, e.Sequence, e.Park.Until); err != nil {

@@ -59,7 +59,7 @@ func (r *Runner) poked(m *nats.Msg) {
 	case x == nil:
 	case p.Wake == nil:
 		go x.Refresh() // ends with the execution
-	case x.Wake() == *p.Wake && strings.HasPrefix(m.Reply, protocol.InboxPrefix):
+	case x.Holds(*p.Wake) && strings.HasPrefix(m.Reply, protocol.InboxPrefix):
 		r.markNow(*p.Wake)
 		_ = m.Respond(nil) // unheard, the asker claims, and this execution is refused
 	}

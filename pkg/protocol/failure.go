@@ -3,6 +3,7 @@ package protocol
 import (
 	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 )
 
@@ -64,11 +65,11 @@ type TerminalError interface {
 func NewFailure(err error) *Failure {
 	stored, ok := errors.AsType[*Failure](err)
 	if ok && error(stored) == err {
-		return stored
+		return stored.storable()
 	}
 	f := &Failure{Name: nameOf(err), Message: cut(err.Error())}
 	if stored != nil {
-		f.Terminal, f.Details = stored.Terminal, stored.Details
+		f.Terminal, f.Details = stored.Terminal, stored.storable().Details
 	}
 	if t, ok := errors.AsType[TerminalError](err); ok {
 		f.Terminal = t.Terminal()
@@ -79,7 +80,7 @@ func NewFailure(err error) *Failure {
 	for e := unwrap(err); e != nil; e = unwrap(e) {
 		f.Causes = append(f.Causes, Cause{Name: nameOf(e), Message: cut(e.Error())})
 		if s, ok := e.(*Failure); ok {
-			f.Causes = append(f.Causes, s.Causes...)
+			f.Causes = append(f.Causes, s.storable().Causes...)
 		}
 		if len(f.Causes) >= MaxCauses {
 			f.Causes = f.Causes[:MaxCauses]
@@ -87,6 +88,29 @@ func NewFailure(err error) *Failure {
 		}
 	}
 	return f
+}
+
+// storable is the failure within what a log can hold: programs make failures, too.
+func (f *Failure) storable() *Failure {
+	if f == nil {
+		return &Failure{Name: FailureError, Message: "an error of type *Failure that is nil"}
+	}
+	s := *f
+	if s.Name == "" {
+		s.Name = FailureError
+	}
+	s.Name, s.Message = cut(s.Name), cut(s.Message)
+	if len(s.Details) > MaxFailureDetails || !json.Valid(s.Details) {
+		s.Details = nil
+	}
+	s.Causes = nil
+	for _, c := range f.Causes[:min(len(f.Causes), MaxCauses)] {
+		s.Causes = append(s.Causes, Cause{Name: cut(c.Name), Message: cut(c.Message)})
+	}
+	if reflect.DeepEqual(s, *f) {
+		return f
+	}
+	return &s
 }
 
 // detailsOf returns nil for an error that has nothing to hand on, or nothing that can be stored.

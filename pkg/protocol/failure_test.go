@@ -95,6 +95,42 @@ func storeAndRead(t *testing.T, f *protocol.Failure) *protocol.Failure {
 	return back
 }
 
+// TestFailureOfAProgram: programs make failures as well, and a log must be able to hold them.
+func TestFailureOfAProgram(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 2<<20)
+	var none *protocol.Failure
+	for _, tt := range []struct {
+		name string
+		err  error
+		want protocol.Failure
+	}{
+		{"without a name", &protocol.Failure{Message: "m"}, protocol.Failure{Name: "Error", Message: "m"}},
+		{"details that are no JSON", &protocol.Failure{Name: "N", Details: json.RawMessage("{")}, protocol.Failure{Name: "N"}},
+		{"details too large", &protocol.Failure{Name: "N", Details: json.RawMessage(`"` + long + `"`)}, protocol.Failure{Name: "N"}},
+		{"no text", &protocol.Failure{Name: "N", Message: "a\xff"}, protocol.Failure{Name: "N", Message: "a\uFFFD"}},
+		{"nil", none, protocol.Failure{Name: "Error", Message: "an error of type *Failure that is nil"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if got := protocol.NewFailure(tt.err); !reflect.DeepEqual(*got, tt.want) {
+				t.Errorf("got %+v, want %+v", *got, tt.want)
+			}
+		})
+	}
+	causes := make([]protocol.Cause, 20)
+	for i := range causes {
+		causes[i] = protocol.Cause{Name: long, Message: long}
+	}
+	huge := &protocol.Failure{Name: long, Message: long, Causes: causes}
+	for _, err := range []error{huge, fmt.Errorf("wrapped: %w", huge)} {
+		body, encErr := json.Marshal(protocol.NewFailure(err))
+		if encErr != nil || len(body) > 128<<10 {
+			t.Errorf("stored in %d bytes, %v", len(body), encErr)
+		}
+	}
+}
+
 func TestStoredFailureIsStoredAsItIs(t *testing.T) {
 	t.Parallel()
 	f := protocol.NewFailure(&testError{name: "X", text: "x", terminal: true, details: 1, cause: errors.New("y")})

@@ -1,0 +1,298 @@
+package integration
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// trail is everything that is stored of one instance, read from the leader.
+type trail struct {
+	id      string
+	created uint64
+	creates int
+	events  map[uint64]protocol.Event
+	log     []logged
+	done    []protocol.Done
+}
+
+// logged is one message of a log.
+type logged struct {
+	sequence uint64
+	protocol.Append
+}
+
+func newTrail(id string) *trail { return &trail{id: id, events: map[uint64]protocol.Event{}} }
+
+// trail reads what is stored of an instance.
+func (w *world) trail(id string) *trail {
+	w.t.Helper()
+	tr := newTrail(id)
+	at := w.instance(id)
+	for _, subject := range []string{at.CreateSubject(), at.EventSubject(), at.LogSubject(), at.DoneSubject()} {
+		for from := uint64(1); ; {
+			m, err := w.store.NextFromLeader(w.t.Context(), protocol.WorkflowsStream(w.name), subject, from)
+			if errors.Is(err, journal.ErrNotFound) {
+				break
+			}
+			if err == nil {
+				err = tr.add(subject, m.Sequence, m.Data)
+			}
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			from = m.Sequence + 1
+		}
+	}
+	return tr
+}
+
+// add takes a message of the stream.
+func (tr *trail) add(subject string, sequence uint64, data []byte) error {
+	_, class, err := protocol.ParseInstanceSubject(subject)
+	if err != nil {
+		return err
+	}
+	switch class {
+	case protocol.ClassCreate:
+		tr.created = sequence
+		tr.creates++
+	case protocol.ClassEvent:
+		var e protocol.Event
+		err = json.Unmarshal(data, &e)
+		tr.events[sequence] = e
+	case protocol.ClassLog:
+		l := logged{sequence: sequence}
+		err = json.Unmarshal(data, &l.Append)
+		tr.log = append(tr.log, l)
+	case protocol.ClassDone:
+		var d protocol.Done
+		err = json.Unmarshal(data, &d)
+		tr.done = append(tr.done, d)
+	}
+	return err
+}
+
+// entries is what the log records, oldest first.
+func (tr *trail) entries() []protocol.Entry {
+	var all []protocol.Entry
+	for _, l := range tr.log {
+		all = append(all, l.Entries...)
+	}
+	return all
+}
+
+// count is how many entries of a kind the log has.
+func (tr *trail) count(kind protocol.EntryKind) int {
+	n := 0
+	for _, e := range tr.entries() {
+		if e.Kind == kind {
+			n++
+		}
+	}
+	return n
+}
+
+// lost is how many runs the log says were lost.
+func (tr *trail) lost() int {
+	n := 0
+	for _, e := range tr.entries() {
+		if e.Lost {
+			n++
+		}
+	}
+	return n
+}
+
+// output is what the workflow returned.
+func (tr *trail) output(t testing.TB) []string {
+	t.Helper()
+	var output []string
+	if len(tr.done) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(tr.done[0].Output, &output); err != nil {
+		t.Errorf("%s: output %s: %v", tr.id, tr.done[0].Output, err)
+	}
+	return output
+}
+
+func outcome(k protocol.EntryKind) bool {
+	return slices.Contains([]protocol.EntryKind{protocol.EntryStepCompleted, protocol.EntryStepFailed, protocol.EntrySlept,
+		protocol.EntryReceived, protocol.EntryTimedOut, protocol.EntryRecorded}, k)
+}
+
+func terminal(k protocol.EntryKind) bool {
+	return k == protocol.EntryCompleted || k == protocol.EntryFailed
+}
+
+// faults are what is wrong with a trail.
+type faults []string
+
+func (f *faults) add(format string, args ...any) { *f = append(*f, fmt.Sprintf(format, args...)) }
+
+// audit holds a finished instance against the rules of the protocol.
+func (tr *trail) audit(t testing.TB) {
+	t.Helper()
+	var found faults
+	if tr.creates != 1 {
+		found.add("%d creates are stored", tr.creates)
+	}
+	tr.auditOwners(&found)
+	tr.auditOutcomes(&found)
+	tr.auditEvents(&found)
+	tr.auditEnd(&found)
+	if len(found) == 0 {
+		return
+	}
+	t.Errorf("%s: %s", tr.id, strings.Join(found, "; "))
+	t.Logf("the log of %s, created at %d:", tr.id, tr.created)
+	for _, l := range tr.log {
+		text, _ := json.Marshal(l.Append)
+		t.Logf("  %d %s", l.sequence, text)
+	}
+}
+
+// auditOwners: one runner at a time writes the log, and another one begins with a claim. So does whoever goes on after
+// a park or a release. A log to which two runners wrote by turns was not fenced.
+func (tr *trail) auditOwners(found *faults) {
+	var owner string
+	ids, ended := map[string]bool{}, false
+	for i, l := range tr.log {
+		if l.Incarnation != tr.created {
+			found.add("entry %d is of incarnation %d, want %d", l.sequence, l.Incarnation, tr.created)
+		}
+		if ids[l.ID] {
+			found.add("two appends have the id %s", l.ID)
+		}
+		ids[l.ID] = true
+		claimed := l.Entries[0].Kind == protocol.EntryClaimed
+		if claimed && l.Entries[0].Wake.String() != l.Holder.String() {
+			found.add("entry %d claims under %v, its holder is %v", l.sequence, l.Entries[0].Wake, l.Holder)
+		}
+		switch {
+		case claimed, i == 0:
+			owner = l.Runner
+		case l.Runner != owner:
+			found.add("entry %d is by %s without a claim, the instance is with %s", l.sequence, l.Runner, owner)
+		case ended:
+			found.add("entry %d goes on after a park or a release without a claim", l.sequence)
+		}
+		last := l.Entries[len(l.Entries)-1].Kind
+		ended = last == protocol.EntryParked || last == protocol.EntryReleased
+	}
+}
+
+// auditOutcomes: one outcome per step, nothing of a step after it, and no wait that ends early.
+func (tr *trail) auditOutcomes(found *faults) {
+	done, until := map[protocol.Key]bool{}, map[protocol.Key]time.Time{}
+	for _, l := range tr.log {
+		for _, e := range l.Entries {
+			if e.Step == nil {
+				continue
+			}
+			if done[*e.Step] {
+				found.add("entry %d says %s of %v, whose outcome is recorded", l.sequence, e.Kind, e.Step)
+			}
+			done[*e.Step] = outcome(e.Kind)
+			if e.Until != nil {
+				until[*e.Step] = *e.Until
+			}
+			if (e.Kind == protocol.EntrySlept || e.Kind == protocol.EntryTimedOut) && l.Time.Before(until[*e.Step]) {
+				found.add("%v ended at %v, before %v", e.Step, l.Time, until[*e.Step])
+			}
+		}
+	}
+}
+
+// auditEvents: each event ends one wait for its type, those of a type in their order.
+func (tr *trail) auditEvents(found *faults) {
+	last, ids := map[string]uint64{}, map[string]bool{}
+	for _, e := range tr.entries() {
+		if e.Kind != protocol.EntryReceived {
+			continue
+		}
+		sent, ok := tr.events[e.Input]
+		if !ok || sent.Type != e.Type || sent.Input != e.InputID || string(sent.Payload) != string(e.Result) {
+			found.add("%v received %s %s, event %d is %+v", e.Step, e.Type, e.Result, e.Input, sent)
+		}
+		if e.Input <= last[e.Type] || ids[e.InputID] {
+			found.add("%v received event %d (%s) after %d", e.Step, e.Input, e.InputID, last[e.Type])
+		}
+		last[e.Type], ids[e.InputID] = e.Input, true
+	}
+}
+
+// auditEnd: one terminal entry, nothing behind it, and it is announced as it is.
+func (tr *trail) auditEnd(found *faults) {
+	var ends int
+	for _, e := range tr.entries() {
+		if terminal(e.Kind) {
+			ends++
+		}
+	}
+	if len(tr.log) == 0 || ends != 1 {
+		found.add("%d terminal entries in %d messages", ends, len(tr.log))
+		return
+	}
+	tail := tr.log[len(tr.log)-1]
+	end := tail.Entries[len(tail.Entries)-1]
+	if !terminal(end.Kind) {
+		found.add("%s follows the terminal entry", end.Kind)
+	}
+	if len(tr.done) == 0 {
+		found.add("the end is not announced")
+	}
+	for _, d := range tr.done {
+		complete := d.State == protocol.StateComplete
+		if d.Log != tail.sequence || d.Incarnation != tr.created || string(d.Output) != string(end.Result) ||
+			complete != (end.Kind == protocol.EntryCompleted) || complete != (d.Error == nil) {
+			found.add("announced %+v, the log ends at %d with %+v", d, tail.sequence, end)
+		}
+	}
+}
+
+// checkOutput compares what the code returned with what is recorded: of each step the one result that counts.
+func (tr *trail) checkOutput(t testing.TB, s script, output []string) {
+	t.Helper()
+	results := map[protocol.Key]string{}
+	for _, e := range tr.entries() {
+		switch e.Kind {
+		case protocol.EntryStepCompleted, protocol.EntryReceived:
+			var r string
+			if err := json.Unmarshal(e.Result, &r); err != nil {
+				t.Fatal(err)
+			}
+			results[*e.Step] = r
+		case protocol.EntrySlept:
+			results[*e.Step] = "slept"
+		case protocol.EntryTimedOut:
+			results[*e.Step] = "timed out"
+		}
+	}
+	want := expected(s.Ops, map[protocol.Key]int{}, results)
+	if !slices.Equal(output, want) {
+		t.Errorf("%s: output is\n%q\nrecorded is\n%q", tr.id, output, want)
+	}
+}
+
+func expected(all []op, used map[protocol.Key]int, results map[protocol.Key]string) []string {
+	var want []string
+	for _, o := range all {
+		for _, branch := range o.Group {
+			want = append(want, expected(branch, used, results)...)
+		}
+		if o.Group == nil {
+			used[o.key(0)]++
+			want = append(want, results[o.key(used[o.key(0)])])
+		}
+	}
+	return want
+}

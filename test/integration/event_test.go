@@ -1,0 +1,194 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/skein-run/skein/pkg/protocol"
+	"github.com/skein-run/skein/pkg/workflow"
+)
+
+// eventAtAnyTime sends events before an instance is begun, while it works, and after it is parked.
+func eventAtAnyTime(w *world) {
+	s := ops(wait("first", "before"), gated("work"), wait("second", "while"), wait("third", "after"), do("last"))
+	gate := w.gate("a", "work")
+	w.create("a", s)
+	w.send("a", "before", "1")
+	w.runner(setup{})
+	body := gate.await()
+	w.send("a", "while", "2")
+	w.disturb()
+	body.open(w.t)
+	w.reaches("a", "waits for the last event", func(s protocol.Status) bool {
+		return s.State == protocol.StateWaiting && len(s.Steps) == 4
+	})
+	w.quiesce() // the wake of its park is gone: the event has only its own
+	w.send("a", "after", "3")
+	tr := w.finish("a", s)
+	if tr.count(protocol.EntryReceived) != 3 {
+		w.t.Errorf("%d events received", tr.count(protocol.EntryReceived))
+	}
+}
+
+// eventsAroundThePark sends to many instances at the moment at which they park: a bit before, a bit after.
+func eventsAroundThePark(w *world) {
+	s := ops(do("before"), wait("answer", "answer"), do("after"))
+	w.runner(setup{})
+	w.runner(setup{})
+	const instances = 150
+	var group errgroup.Group
+	group.SetLimit(30)
+	for i := range instances {
+		group.Go(func() error {
+			instance, err := w.scripts().Create(w.t.Context(), s, workflow.ID(fmt.Sprint(i)))
+			if err != nil {
+				return err
+			}
+			time.Sleep(rand.N(20 * time.Millisecond)) // the moment is what varies
+			return instance.SendEvent(w.t.Context(), "answer", "yes")
+		})
+	}
+	if err := group.Wait(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.finishAll(instances, s)
+	w.quiesce()
+}
+
+// eventsInOrder sends many events of one type to one instance, in bursts, while a runner is killed.
+func eventsInOrder(w *world) {
+	const events, burst = 30, 5
+	var s script
+	for i := range events {
+		s.Ops = append(s.Ops, wait(fmt.Sprint("wait ", i), "tick"))
+		if i%4 == 0 {
+			s.Ops = append(s.Ops, do("between"))
+		}
+	}
+	victim := w.runner(setup{})
+	w.create("a", s)
+	for i := range events {
+		w.send("a", "tick", fmt.Sprint(i))
+		if i%burst == 0 {
+			w.reaches("a", "has taken some", func(s protocol.Status) bool { return len(s.Steps) > i })
+		}
+		if i == events/2 {
+			victim.kill(w.t)
+			w.disturb()
+			w.runner(setup{})
+		}
+	}
+	var got []string
+	for _, e := range w.finish("a", s).entries() {
+		if e.Kind == protocol.EntryReceived {
+			got = append(got, string(e.Result))
+		}
+	}
+	for i, payload := range got {
+		if payload != fmt.Sprintf("%q", fmt.Sprint(i)) {
+			w.t.Errorf("event %d is %s, want them in order: %v", i, payload, got)
+			break
+		}
+	}
+	w.quiesce()
+}
+
+// eventsForManyWaits sends from many sides to waits that stand side by side. None is lost, none is taken twice.
+func eventsForManyWaits(w *world) {
+	const branches, each = 8, 5
+	var group op
+	for i := range branches {
+		var b []op
+		for j := range each {
+			b = append(b, wait(fmt.Sprintf("wait %d-%d", i, j), "order"))
+		}
+		group.Group = append(group.Group, append(b, do(fmt.Sprint("last of ", i))))
+	}
+	s := ops(group)
+	w.runner(setup{})
+	w.runner(setup{})
+	w.create("a", s)
+	var senders errgroup.Group
+	for i := range branches {
+		senders.Go(func() error {
+			instance, err := w.scripts().Get(w.t.Context(), "a")
+			for j := range each {
+				if err == nil {
+					err = instance.SendEvent(w.t.Context(), "order", fmt.Sprintf("%d-%d", i, j))
+				}
+			}
+			return err
+		})
+	}
+	if err := senders.Wait(); err != nil {
+		w.t.Fatal(err)
+	}
+	var got []string
+	for _, e := range w.finish("a", s).entries() {
+		if e.Kind == protocol.EntryReceived {
+			got = append(got, string(e.Result))
+		}
+	}
+	slices.Sort(got)
+	if len(slices.Compact(got)) != branches*each {
+		w.t.Errorf("%d different events were taken, want %d", len(slices.Compact(got)), branches*each)
+	}
+	w.quiesce()
+}
+
+// eventRepeated stores one event twice, as a sender does that did not get its answer: before a wait has taken it, and
+// after.
+func eventRepeated(w *world) {
+	s := ops(wait("first", "pay"), gated("work"), wait("second", "pay"), wait("third", "pay"))
+	gate := w.gate("a", "work")
+	w.runner(setup{})
+	w.create("a", s)
+	one, two, three := event("one"), event("two"), event("three")
+	w.publish("a", one)
+	w.publish("a", one)
+	body := gate.await()
+	w.publish("a", one)
+	w.publish("a", two)
+	w.publish("a", two)
+	body.open(w.t)
+	w.reaches("a", "waits for the third", func(s protocol.Status) bool {
+		return s.State == protocol.StateWaiting && len(s.Steps) == 4
+	})
+	w.quiesce()
+	w.publish("a", one) // alone, it must wake nothing up
+	w.publish("a", two)
+	w.quiesce()
+	w.publish("a", three)
+	var got []string
+	for _, e := range w.finish("a", s).entries() {
+		if e.Kind == protocol.EntryReceived {
+			got = append(got, string(e.Result))
+		}
+	}
+	if text := strings.Join(got, " "); text != `"one" "two" "three"` {
+		w.t.Errorf("received %s", text)
+	}
+}
+
+func event(payload string) protocol.Event {
+	raw, _ := json.Marshal(payload)
+	return protocol.Event{V: protocol.Version, Input: uuid.NewString(), Type: "pay", Payload: raw, Sent: time.Now().UTC()}
+}
+
+func (w *world) publish(id string, e protocol.Event) {
+	w.t.Helper()
+	body, err := json.Marshal(e)
+	if err == nil {
+		_, err = w.store.Publish(w.t.Context(), w.instance(id).EventSubject(), nil, body)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}

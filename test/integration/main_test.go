@@ -1,0 +1,39 @@
+package integration
+
+import (
+	"flag"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/workflow"
+)
+
+// roleEnv tells this program that it is not the test but one of its processes.
+const roleEnv = "SKEIN_INTEGRATION_ROLE"
+
+const (
+	roleRunner = "runner"
+	roleServer = "nats"
+)
+
+var soak = flag.Duration("soak", 3*time.Second, "how long TestSoak keeps breaking things")
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(roleEnv) {
+	case roleRunner:
+		project.Main(workflow.Runner(workflow.Define("Script", run)))
+	case roleServer:
+		os.Exit(serveNATS())
+	}
+	flag.Parse()
+	if given := flag.Lookup("test.parallel"); given.Value.String() == given.DefValue {
+		// Most tests here wait for the 5 seconds after which a dead runner's work is given to another. More of them at a
+		// time would start so many processes that all are late.
+		if err := flag.Set("test.parallel", "16"); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}

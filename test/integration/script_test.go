@@ -1,0 +1,173 @@
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+
+	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/protocol"
+	"github.com/skein-run/skein/pkg/workflow"
+)
+
+// script is what the one workflow of these tests is told to do: its params.
+type script struct {
+	Ops []op `json:"ops"`
+}
+
+// op is one call of workflow code: exactly one of Do, Sleep, Wait and Group is set.
+type op struct {
+	Do string `json:"do,omitempty"`
+	// Gate makes the body ask the test before it returns; see world.gate.
+	Gate bool `json:"gate,omitempty"`
+	// Took is how long the body takes.
+	Took time.Duration `json:"took,omitempty"`
+	// Die makes the body kill its process.
+	Die bool `json:"die,omitempty"`
+	// LostRuns is an option of the step, if set.
+	LostRuns int `json:"lost_runs,omitempty"`
+
+	Sleep string        `json:"sleep,omitempty"`
+	For   time.Duration `json:"for,omitempty"`
+
+	// Wait names a wait for an event of type Type. For, if set, is its timeout.
+	Wait string `json:"wait,omitempty"`
+	Type string `json:"type,omitempty"`
+
+	Group [][]op `json:"group,omitempty"`
+}
+
+func do(name string) op                       { return op{Do: name} }
+func gated(name string) op                    { return op{Do: name, Gate: true} }
+func slow(name string, took time.Duration) op { return op{Do: name, Took: took} }
+func sleep(name string, d time.Duration) op   { return op{Sleep: name, For: d} }
+func wait(name, eventType string) op          { return op{Wait: name, Type: eventType} }
+func sideBySide(branches ...[]op) op          { return op{Group: branches} }
+func inTurn(all ...op) []op                   { return all }
+func ops(all ...op) script                    { return script{Ops: all} }
+
+func (o op) key(count int) protocol.Key {
+	switch {
+	case o.Do != "":
+		return protocol.Key{Op: protocol.OpDo, Name: o.Do, Count: count}
+	case o.Sleep != "":
+		return protocol.Key{Op: protocol.OpSleep, Name: o.Sleep, Count: count}
+	}
+	return protocol.Key{Op: protocol.OpEvent, Name: o.Wait, Count: count}
+}
+
+// run is the workflow. It returns what each of its calls returned, branches of a group one after the other.
+func run(ctx context.Context, e workflow.Event[script]) ([]string, error) {
+	return runOps(ctx, e.Payload.Ops)
+}
+
+func runOps(ctx context.Context, all []op) ([]string, error) {
+	results := []string{}
+	for _, o := range all {
+		r, err := o.run(ctx)
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, r...)
+	}
+	return results, nil
+}
+
+func (o op) run(ctx context.Context) ([]string, error) {
+	switch {
+	case o.Do != "":
+		var options []workflow.StepOption
+		if o.LostRuns > 0 {
+			options = append(options, workflow.LostRuns(o.LostRuns))
+		}
+		r, err := workflow.Do(ctx, o.Do, o.body, options...)
+		return []string{r}, err
+	case o.Sleep != "":
+		return []string{"slept"}, workflow.Sleep(ctx, o.Sleep, o.For)
+	case o.Wait != "":
+		timeout := workflow.DefaultEventTimeout
+		if o.For > 0 {
+			timeout = o.For
+		}
+		got, err := workflow.WaitForEvent[string](ctx, o.Wait, o.Type, workflow.Timeout(timeout))
+		if errors.Is(err, context.DeadlineExceeded) {
+			return []string{"timed out"}, nil
+		}
+		return []string{got.Payload}, err
+	}
+	results := make([][]string, len(o.Group))
+	g := workflow.NewGroup(ctx)
+	for i, branch := range o.Group {
+		g.Go(func(ctx context.Context) (err error) {
+			results[i], err = runOps(ctx, branch)
+			return err
+		})
+	}
+	err := g.Wait()
+	var flat []string
+	for _, r := range results {
+		flat = append(flat, r...)
+	}
+	return flat, err
+}
+
+// call is what a body tells the test about itself.
+type call struct {
+	Step    string `json:"step"`
+	PID     int    `json:"pid"`
+	Attempt int    `json:"attempt"`
+	Key     string `json:"key"`
+	Fence   uint64 `json:"fence"`
+}
+
+// body returns a result that no other body returns: so the output tells which one counted.
+func (o op) body(ctx context.Context) (string, error) {
+	a := workflow.Step(ctx)
+	p, _ := project.From(ctx)
+	if o.Gate || o.Die {
+		body, err := json.Marshal(call{Step: o.Do, PID: os.Getpid(), Attempt: a.Number, Key: a.IdempotencyKey, Fence: a.Fence})
+		if err != nil {
+			return "", err
+		}
+		if err := ask(ctx, p.NC, gateSubject(p.Config.Name, workflow.Info(ctx).ID, o.Do), body); err != nil {
+			return "", err
+		}
+	}
+	if o.Die {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
+			return "", err
+		}
+		select {} // dead
+	}
+	select {
+	case <-time.After(o.Took):
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	return fmt.Sprintf("%s by %s", o.Do, uuid.NewString()), nil
+}
+
+// gateSubject is of core NATS: nothing of it is stored.
+func gateSubject(project, id, step string) string { return "gate." + project + "." + id + "." + step }
+
+// ask waits for the test's answer. A cluster takes a moment until all its servers know that somebody listens.
+func ask(ctx context.Context, nc *nats.Conn, subject string, body []byte) error {
+	for {
+		_, err := nc.RequestWithContext(ctx, subject, body)
+		if !errors.Is(err, nats.ErrNoResponders) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,178 @@
+package integration
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// handedOver is how long it may take until another runner goes on with what was given back, on a busy machine: less than
+// the time after which it would get it anyway.
+const handedOver = ackWait - time.Second
+
+// releasedAfterTheBody: SIGTERM while a body runs that returns in time. Its result is kept; another runner goes on.
+func releasedAfterTheBody(w *world) {
+	s := ops(gated("first"), gated("second"))
+	first, second := w.gate("a", "first"), w.gate("a", "second")
+	leaving := w.runner(setup{})
+	w.create("a", s)
+	body := first.await()
+	heir := w.runner(setup{})
+	leaving.signal(w.t, syscall.SIGTERM)
+	leaving.awaitLog(w.t, "runner hands back its work")
+	body.open(w.t)
+	opened := time.Now()
+	next := second.await()
+	if took := time.Since(opened); took > handedOver || next.PID != heir.pid() {
+		w.t.Errorf("process %d went on after %v, want %d at once", next.PID, took, heir.pid())
+	}
+	leaving.awaitTerminated(w.t)
+	next.open(w.t)
+	tr := w.finish("a", s)
+	tr.checkHandedOver(w.t, 1)
+	first.none("its result is recorded")
+	w.quiesce()
+}
+
+// releasedInTheBody: SIGTERM while a body runs that takes longer than the grace period. It is broken off.
+func releasedInTheBody(w *world) {
+	s := ops(do("before"), gated("long"))
+	gate := w.gate("a", "long")
+	leaving := w.runner(setup{grace: time.Second})
+	w.create("a", s)
+	gate.await()
+	heir := w.runner(setup{})
+	terminated := time.Now()
+	leaving.terminate(w.t)
+	body := gate.await()
+	if took := time.Since(terminated); took > handedOver || body.PID != heir.pid() {
+		w.t.Errorf("process %d went on after %v, want %d soon after the grace period", body.PID, took, heir.pid())
+	}
+	body.open(w.t)
+	w.finish("a", s).checkHandedOver(w.t, 1)
+	w.quiesce()
+}
+
+// releasedWhileParked: there is nothing to hand back but what executes.
+func releasedWhileParked(w *world) {
+	s := ops(wait("answer", "answer"), do("after"))
+	leaving := w.runner(setup{})
+	w.create("a", s)
+	w.awaitParked("a")
+	if took := leaving.terminate(w.t); took > handedOver {
+		w.t.Errorf("it took %v to stop with nothing to do", took)
+	}
+	w.runner(setup{})
+	sent := time.Now()
+	w.send("a", "answer", "yes")
+	tr := w.finish("a", s)
+	if took := time.Since(sent); took > handedOver {
+		w.t.Errorf("it took %v to go on", took)
+	}
+	tr.checkHandedOver(w.t, 0)
+}
+
+// releasedBeforeTheyBegan: SIGTERM of a runner with one slot and a queue. What it never began is no lost run.
+func releasedBeforeTheyBegan(w *world) {
+	s := ops(gated("first"))
+	leaving := w.runner(setup{slots: 1, grace: 2 * time.Second})
+	gates := map[string]*gate{}
+	for i := range 4 {
+		id := fmt.Sprint(i)
+		gates[id] = w.gate(id, "first")
+		w.create(id, s)
+	}
+	gates["0"].await()
+	eventually(w.t, 10*time.Second, "the runner holds the next one", func() bool { return w.unacked() >= 2 })
+	terminated := time.Now()
+	leaving.terminate(w.t)
+	heir := w.runner(setup{})
+	for _, g := range gates {
+		body := g.await()
+		if body.PID != heir.pid() {
+			w.t.Errorf("the body runs in process %d, want %d", body.PID, heir.pid())
+		}
+		body.open(w.t)
+	}
+	if took := time.Since(terminated); took > 2*time.Second+handedOver {
+		w.t.Errorf("it took %v to begin all", took)
+	}
+	for id := range gates {
+		tr := w.finish(id, s)
+		if n := tr.lost(); n != 0 {
+			w.t.Errorf("%s has %d lost runs", id, n)
+		}
+	}
+	w.quiesce()
+}
+
+// checkHandedOver looks for the entries of work given back in good order.
+func (tr *trail) checkHandedOver(t testing.TB, times int) {
+	t.Helper()
+	if released, lost := tr.count(protocol.EntryReleased), tr.lost(); released != times || lost != 0 {
+		t.Errorf("%d releases and %d lost runs, want %d and none", released, lost, times)
+	}
+}
+
+// zombie: SIGSTOP of the runner in mid-step for longer than its wake lasts. Another runner finishes, and what the
+// first one does when it goes on counts for nothing.
+func zombie(w *world) {
+	s := ops(do("before"), gated("middle"), do("after"))
+	gate, attempts := w.gate("a", "middle"), w.listen("a")
+	frozen := w.runner(setup{})
+	w.create("a", s)
+	stale := gate.await()
+	frozen.freeze(w.t)
+	heir := w.runner(setup{})
+	fresh := gate.await()
+	if stale.PID != frozen.pid() || fresh.PID != heir.pid() || fresh.Fence <= stale.Fence {
+		w.t.Errorf("the body ran in %d (fence %d), then %d (fence %d)", stale.PID, stale.Fence, fresh.PID, fresh.Fence)
+	}
+	fresh.open(w.t)
+	tr := w.finish("a", s)
+	if tr.lost() != 1 {
+		w.t.Errorf("%d lost runs, want that of the frozen process", tr.lost())
+	}
+	stale.open(w.t)
+	frozen.thaw(w.t)
+	attempts.awaitRefused(tr.log[0].Runner)
+	if after := w.trail("a"); len(after.log) != len(tr.log) {
+		w.t.Errorf("the log went from %d to %d messages after the end", len(tr.log), len(after.log))
+	}
+	// It serves others as if nothing had happened.
+	heir.terminate(w.t)
+	next := ops(do("next"))
+	w.create("b", next)
+	w.finish("b", next)
+	w.quiesce()
+}
+
+// zombieOfALivingInstance: the same, but when the first runner goes on the instance is with the second, in mid-step.
+func zombieOfALivingInstance(w *world) {
+	s := ops(gated("first"), gated("second"))
+	first, second, attempts := w.gate("a", "first"), w.gate("a", "second"), w.listen("a")
+	frozen := w.runner(setup{})
+	w.create("a", s)
+	stale := first.await()
+	started := w.reaches("a", "has begun", func(s protocol.Status) bool { return len(s.Runs) == 1 })
+	frozen.freeze(w.t)
+	heir := w.runner(setup{})
+	first.await().open(w.t)
+	body := second.await()
+	stale.open(w.t)
+	frozen.thaw(w.t)
+	attempts.awaitRefused(started.Runs[0].Runner)
+	second.none("another runner is at it")
+	if body.PID != heir.pid() {
+		w.t.Errorf("the second step runs in process %d, want %d", body.PID, heir.pid())
+	}
+	body.open(w.t)
+	tr := w.finish("a", s)
+	if n := tr.count(protocol.EntryStarted); tr.lost() != 1 {
+		w.t.Errorf("%d lost runs (%d starts), want 1: the zombie must not claim", tr.lost(), n)
+	}
+	w.quiesce()
+}

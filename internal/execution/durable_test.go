@@ -3,6 +3,7 @@ package execution
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,4 +42,38 @@ func TestResultDoesNotWaitForOthers(t *testing.T) {
 	})
 	close(finish)
 	r.event(x, Finished)
+}
+
+// TestWhatNoLogCanHold: an instance with an entry that can never be stored ends, instead of being tried for ever.
+func TestWhatNoLogCanHold(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		result json.RawMessage
+	}{
+		{"too large", json.RawMessage(`"` + strings.Repeat("x", 1<<20) + `"`)},
+		{"no JSON", json.RawMessage(`{`)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			x := r.start(Settings{}, func(ctx context.Context) (json.RawMessage, error) {
+				if err := do(ctx, "fine", nothing); err != nil {
+					return nil, err
+				}
+				if err := do(ctx, "bad", func(context.Context) (json.RawMessage, error) { return tt.result, nil }); err != nil {
+					return nil, err
+				}
+				return nil, do(ctx, "never", nothing)
+			})
+			e := r.event(x, Finished)
+			if e.Done.State != protocol.StateErrored || e.Done.Error == nil || e.Done.Error.Name != protocol.FailureEncoding {
+				t.Errorf("announced is %+v", e.Done)
+			}
+			all := r.entries()
+			if last := all[len(all)-1]; last.Kind != protocol.EntryFailed || !r.has(protocol.EntryStepCompleted, "fine") || r.has(protocol.EntryStarted, "never") {
+				t.Errorf("the log holds %+v", all)
+			}
+		})
+	}
 }

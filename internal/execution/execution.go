@@ -204,9 +204,13 @@ func (x *Execution) main(s *Scope, code func(context.Context) (json.RawMessage, 
 func (x *Execution) complete(result json.RawMessage, failure *protocol.Failure) {
 	x.phase = finishing // nothing may come after the terminal entry, not even in the same append
 	x.m.Finish(result, failure)
-	if !x.flush(x.m.Position()) {
-		return
+	if x.flush(x.m.Position()) {
+		x.finished(result, failure)
 	}
+}
+
+// finished says that the terminal entry is stored. x.mu is held.
+func (x *Execution) finished(result json.RawMessage, failure *protocol.Failure) {
 	done := protocol.Done{
 		V: protocol.Version, Workflow: x.Instance.Workflow, ID: x.Instance.ID, Incarnation: x.History.Incarnation,
 		Log: x.expected, State: protocol.StateComplete, Created: x.History.Create.Created, Finished: time.Now().UTC(),
@@ -434,6 +438,9 @@ func (x *Execution) flush(upTo uint64) bool {
 		x.flushing = true
 		entries, position := x.m.Take()
 		err := x.store(entries)
+		if x.phase != over && (errors.Is(err, journal.ErrTooLarge) || errors.Is(err, errNoJSON)) {
+			err = x.doom(err)
+		}
 		x.flushing = false
 		x.activity++
 		if err != nil {
@@ -447,8 +454,24 @@ func (x *Execution) flush(upTo uint64) bool {
 	return x.phase != over
 }
 
-// maxAppend is how large one append may become; a single entry is always below it.
+// doom ends the instance because of an entry that no log can hold: to try again would go on for ever. Its terminal
+// entry is stored in place of that one, and the execution is over then. x.mu is held on entry and on return.
+func (x *Execution) doom(cause error) error {
+	x.phase = finishing
+	failure := protocol.NewFailure(cause)
+	failure.Name, failure.Terminal = protocol.FailureEncoding, true
+	if err := x.store([]protocol.Entry{{Kind: protocol.EntryFailed, Error: failure}}); err != nil {
+		return err
+	}
+	x.finished(nil, failure)
+	return nil
+}
+
+// maxAppend is how large one append may become if it can be divided.
 const maxAppend = 900 << 10
+
+// errNoJSON says that an entry cannot be encoded.
+var errNoJSON = errors.New("cannot be encoded")
 
 // store appends entries in as few messages as their size allows. x.mu is held on entry and on return.
 func (x *Execution) store(entries []protocol.Entry) error {
@@ -460,13 +483,10 @@ func (x *Execution) store(entries []protocol.Entry) error {
 		Incarnation: x.History.Incarnation, Holder: x.Config.Wake, Runner: x.Runner, Time: time.Now().UTC(), Entries: entries,
 	})
 	if err != nil {
-		return fmt.Errorf("encode log entry: %w", err)
+		return fmt.Errorf("log entry: %w: %w", errNoJSON, err)
 	}
-	if half := len(entries) / 2; len(body) > maxAppend && half > 0 {
-		if err := x.store(entries[:half]); err != nil {
-			return err
-		}
-		return x.store(entries[half:])
+	if len(body) > maxAppend && len(entries) > 1 {
+		return x.storeHalves(entries)
 	}
 	expected := x.expected
 	x.mu.Unlock()
@@ -475,10 +495,21 @@ func (x *Execution) store(entries []protocol.Entry) error {
 	if errors.Is(err, journal.ErrConflict) {
 		return fmt.Errorf("%w: %w", ErrSuperseded, err)
 	}
+	if errors.Is(err, journal.ErrTooLarge) && len(entries) > 1 { // the server allows less than usual
+		return x.storeHalves(entries)
+	}
 	if err != nil {
 		x.Logger().WarnContext(x.ctx, "append given up", logkey.Error, err)
 		return err
 	}
 	x.expected = sequence
 	return nil
+}
+
+func (x *Execution) storeHalves(entries []protocol.Entry) error {
+	half := len(entries) / 2
+	if err := x.store(entries[:half]); err != nil {
+		return err
+	}
+	return x.store(entries[half:])
 }

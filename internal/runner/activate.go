@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/skein-run/skein/internal/engine"
@@ -48,6 +49,9 @@ func (r *Runner) activate(ctx context.Context, h *held, s sight) {
 		}
 		s = fresh
 	}
+	if s.unreadable != nil {
+		code = unreadable(s.unreadable)
+	}
 	history, err := r.load(ctx, h.instance, s)
 	if err != nil {
 		r.failed(ctx, h, err)
@@ -86,6 +90,13 @@ func (s *slot) free() {
 	if s.taken {
 		s.taken = false
 		<-s.r.slots
+	}
+}
+
+// unreadable is the code of an instance whose create is none: it ends with an error that people can see.
+func unreadable(err error) Code {
+	return func(context.Context, protocol.Create) (json.RawMessage, error) {
+		return nil, &protocol.Failure{Name: protocol.FailureEncoding, Message: fmt.Sprintf("create: %v", err), Terminal: true}
 	}
 }
 

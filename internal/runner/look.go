@@ -118,7 +118,8 @@ func (r *Runner) act(ctx context.Context, h *held, s sight, older engine.Older) 
 	case engine.Ack:
 		r.ack(h)
 	case engine.Keep:
-		r.later(h, time.Until(h.Due))
+		// Not for long: it may be this runner's clock that is wrong.
+		r.later(h, min(time.Until(h.Due), retryDelay))
 	case engine.Poke:
 		r.poke(h)
 		r.ack(h)

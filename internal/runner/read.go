@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/skein-run/skein/internal/engine"
@@ -42,10 +43,13 @@ func (r Reader) Status(ctx context.Context, workflow, id string) (protocol.Statu
 type sight struct {
 	created uint64
 	create  protocol.Create
-	tailAt  uint64
-	tail    *protocol.Append
-	upTo    uint64
-	at      time.Time
+	// unreadable is why the create says nothing: nobody will ever read it.
+	unreadable error
+
+	tailAt uint64
+	tail   *protocol.Append
+	upTo   uint64
+	at     time.Time
 }
 
 func (s sight) situation(stream string) engine.Situation {
@@ -56,7 +60,10 @@ func (s *sight) add(class protocol.Class, m journal.Message) error {
 	switch class {
 	case protocol.ClassCreate:
 		s.created = m.Sequence
-		return json.Unmarshal(m.Data, &s.create)
+		s.unreadable = json.Unmarshal(m.Data, &s.create)
+		if s.create.V > protocol.Version {
+			return engine.ErrNewer
+		}
 	case protocol.ClassLog:
 		s.tailAt, s.tail = m.Sequence, &protocol.Append{}
 		if err := json.Unmarshal(m.Data, s.tail); err != nil {
@@ -93,6 +100,7 @@ const pageSize = 16
 
 // load folds the whole log of an instance, at least up to the tail that s has seen.
 func (r Reader) load(ctx context.Context, instance protocol.Instance, s sight) (*engine.History, error) {
+	s.create.Workflow, s.create.ID = instance.Workflow, instance.ID // whatever the body says
 	h := engine.NewHistory(r.stream(), s.created, s.create)
 	if s.tailAt == 0 {
 		return h, nil
@@ -144,12 +152,41 @@ func (r Reader) read(ctx context.Context, subject string, from, reach uint64, ea
 func (r Reader) inputs(ctx context.Context, instance protocol.Instance, from uint64) ([]engine.Input, error) {
 	var all []engine.Input
 	err := r.read(ctx, instance.EventSubject(), from, 0, func(m *journal.Message) error {
-		var e protocol.Event
-		if err := json.Unmarshal(m.Data, &e); err != nil {
-			return fmt.Errorf("event %d of %s: %w", m.Sequence, instance, err)
+		if in, err := readEvent(m.Sequence, m.Data); err == nil {
+			all = append(all, in)
 		}
-		all = append(all, engine.Input{Sequence: m.Sequence, ID: e.Input, Type: e.Type, Payload: e.Payload, Sent: e.Sent})
 		return nil
 	})
 	return all, err
+}
+
+// maxInputID is how long the id of an input may be: it stands in the log beside the payload.
+const maxInputID = 1 << 10
+
+// readEvent reads what was sent to an instance. What gives an error is no event for this runner: it must not hold up
+// those that are. Whoever may send events may send anything.
+func readEvent(sequence uint64, body []byte) (engine.Input, error) {
+	var e protocol.Event
+	err := json.Unmarshal(body, &e)
+	switch {
+	case e.V > protocol.Version:
+		return engine.Input{}, engine.ErrNewer
+	case err != nil:
+		return engine.Input{}, err
+	case len(e.Input) > maxInputID:
+		return engine.Input{}, fmt.Errorf("the id has %d bytes, at most %d are allowed", len(e.Input), maxInputID)
+	}
+	in := engine.Input{Sequence: sequence, ID: e.Input, Type: e.Type, Sent: e.Sent}
+	if in.ID == "" { // sent by hand: each is one of its own
+		in.ID = "#" + strconv.FormatUint(sequence, 10)
+	}
+	if len(e.Payload) > 0 { // in the form in which the log will hold it: a replay must not see another one
+		if in.Payload, err = json.Marshal(e.Payload); err != nil {
+			return engine.Input{}, err
+		}
+	}
+	if len(in.Payload) > protocol.MaxPayload {
+		return engine.Input{}, fmt.Errorf("the payload has %d bytes, at most %d are allowed", len(in.Payload), protocol.MaxPayload)
+	}
+	return in, nil
 }

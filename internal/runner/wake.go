@@ -21,6 +21,8 @@ type held struct {
 	instance protocol.Instance
 	// again is set if the wake was delivered before: a log that is still empty may hide a lost run.
 	again bool
+	// void is why an event counts for nothing.
+	void error
 
 	mu  sync.Mutex
 	msg jetstream.Msg // the newest delivery: its reply subject acks; nil if there was none here
@@ -165,6 +167,10 @@ func (r *Runner) receive(ctx context.Context, msg jetstream.Msg) {
 		_ = msg.NakWithDelay(time.Minute)
 		return
 	}
+	if h.void != nil {
+		r.Log.WarnContext(ctx, "an event counts for nothing", logkey.Instance, h.instance.String(),
+			logkey.Wake, h.Wake.Wake.String(), logkey.Error, h.void)
+	}
 	r.mu.Lock()
 	if known := r.inHand[h.Wake.Wake]; known != nil {
 		r.mu.Unlock()
@@ -206,11 +212,11 @@ func read(msg jetstream.Msg) (*held, error) {
 	case protocol.ClassNudge:
 		h.Kind = engine.WakeNudge
 	case protocol.ClassEvent:
-		var e protocol.Event
-		if err := json.Unmarshal(msg.Data(), &e); err != nil {
+		in, err := readEvent(h.Sequence, msg.Data())
+		if errors.Is(err, engine.ErrNewer) {
 			return nil, fmt.Errorf("event: %w", err)
 		}
-		h.Kind, h.EventType = engine.WakeEvent, e.Type
+		h.Kind, h.EventType, h.void = engine.WakeEvent, in.Type, err // without a type it ends no wait: the table drops it
 	}
 	return h, nil
 }

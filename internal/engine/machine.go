@@ -401,8 +401,11 @@ func (m *Machine) Waiting() (n int, forEvent bool) {
 // own: calls have no name that tells them apart.
 func (m *Machine) Value(b *Branch, kind string, produce func() json.RawMessage) (json.RawMessage, error) {
 	s, err := m.call(b, protocol.OpValue, b.path+kind)
-	if err != nil || s.Done {
-		return s.Result, err
+	if err != nil {
+		return nil, err
+	}
+	if s.Done {
+		return s.Result, nil
 	}
 	s.finish(produce(), nil)
 	m.put(protocol.Entry{Kind: protocol.EntryRecorded, Step: &s.Key, Result: s.Result})

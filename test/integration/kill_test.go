@@ -17,6 +17,9 @@ func killedInMidStep(w *world) {
 	victim := w.runner(setup{})
 	w.create("a", s)
 	first := gate.await()
+	if tr := w.trail("a"); tr.count(protocol.EntryStepCompleted) != 1 {
+		w.t.Errorf("a body runs and the result before it is not stored: %+v", tr.entries())
+	}
 	heir := w.runner(setup{})
 	victim.kill(w.t)
 	w.disturb()

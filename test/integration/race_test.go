@@ -65,18 +65,19 @@ func raced(w *world) {
 	w.hurry(300 * time.Millisecond)
 	runners := []*process{w.runner(setup{}), w.runner(setup{}), w.runner(setup{})}
 	const instances = 24
-	s := ops(slow("one", 400*time.Millisecond), sleep("nap", 100*time.Millisecond),
-		sideBySide(inTurn(slow("left", 300*time.Millisecond), wait("answer", "answer")), inTurn(slow("right", 500*time.Millisecond))),
-		slow("last", 200*time.Millisecond))
+	s := ops(slow("one", time.Second), sleep("nap", 100*time.Millisecond),
+		sideBySide(inTurn(slow("left", 300*time.Millisecond), wait("answer", "answer")), inTurn(slow("right", 700*time.Millisecond))),
+		slow("last", 300*time.Millisecond))
 	for i := range instances {
 		w.create(fmt.Sprint(i), s)
 		w.send(fmt.Sprint(i), "answer", "yes")
 	}
+	eventually(w.t, 20*time.Second, "all of them work", func() bool { return w.unacked() >= instances })
 	deadline := time.Now().Add(40 * time.Second)
 	for i := 0; w.ended() < instances && time.Now().Before(deadline); i++ {
 		p := runners[i%len(runners)]
 		p.freeze(w.t)
-		pause(w.t.Context(), 400*time.Millisecond+rand.N(400*time.Millisecond))
+		pause(w.t.Context(), 700*time.Millisecond+rand.N(500*time.Millisecond))
 		p.thaw(w.t)
 	}
 	claims := w.finishAll(instances, s)

@@ -79,19 +79,18 @@ func releasedWhileParked(w *world) {
 func releasedBeforeTheyBegan(w *world) {
 	s := ops(gated("first"))
 	leaving := w.runner(setup{slots: 1, grace: 2 * time.Second})
-	gates := map[string]*gate{}
-	for i := range 4 {
-		id := fmt.Sprint(i)
-		gates[id] = w.gate(id, "first")
-		w.create(id, s)
+	gate := w.gate("*", "first")
+	const instances = 4
+	for i := range instances {
+		w.create(fmt.Sprint(i), s)
 	}
-	gates["0"].await()
+	gate.await() // one of them
 	eventually(w.t, 10*time.Second, "the runner holds the next one", func() bool { return w.unacked() >= 2 })
 	terminated := time.Now()
 	leaving.terminate(w.t)
 	heir := w.runner(setup{})
-	for _, g := range gates {
-		body := g.await()
+	for range instances {
+		body := gate.await()
 		if body.PID != heir.pid() {
 			w.t.Errorf("the body runs in process %d, want %d", body.PID, heir.pid())
 		}
@@ -100,11 +99,8 @@ func releasedBeforeTheyBegan(w *world) {
 	if took := time.Since(terminated); took > 2*time.Second+handedOver {
 		w.t.Errorf("it took %v to begin all", took)
 	}
-	for id := range gates {
-		tr := w.finish(id, s)
-		if n := tr.lost(); n != 0 {
-			w.t.Errorf("%s has %d lost runs", id, n)
-		}
+	if lost := w.finishAll(instances, s); lost != 0 {
+		w.t.Errorf("%d lost runs", lost)
 	}
 	w.quiesce()
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -465,9 +466,9 @@ func (m *Machine) Take() ([]protocol.Entry, uint64) {
 }
 
 // WouldTake reports whether one of the inputs is older than the park and would end one of its waits. It must be told
-// all inputs, in order.
+// all inputs that were not delivered, in order: those that were have been offered to every wait.
 func (m *Machine) WouldTake(park uint64, waits []protocol.Wait, inputs []Input) bool {
-	ids := map[string]bool{}
+	ids := maps.Clone(m.known)
 	for _, in := range inputs {
 		if m.void(in, ids) {
 			continue

@@ -142,6 +142,8 @@ type Execution struct {
 	waiters  map[protocol.Key]*waiter
 	bodies   int
 	loaded   bool // inputs were read at least once
+	reading  bool // Refresh is under way
+	hinted   bool // Refresh is to read again
 	activity uint64
 	timers   timers
 }

@@ -63,6 +63,13 @@ func (x *Execution) Older(park uint64, waits []protocol.Wait, inputs []engine.In
 	return x.m.WouldTake(park, waits, inputs)
 }
 
+// Seen is the sequence of the newest input that the execution knows.
+func (x *Execution) Seen() uint64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.m.Seen()
+}
+
 // Deliver hands in events, in order, if the code runs.
 func (x *Execution) Deliver(inputs []engine.Input) {
 	x.mu.Lock()
@@ -72,12 +79,22 @@ func (x *Execution) Deliver(inputs []engine.Input) {
 	}
 }
 
-// Refresh reads new inputs and delivers them: something may have come.
+// Refresh reads new inputs and delivers them: something may have come. Hints that come while it reads make it read once
+// more, however many they are.
 func (x *Execution) Refresh() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if _, forEvent := x.m.Waiting(); x.phase == running && forEvent {
-		_ = x.refresh() // a hint: the timer that reads inputs comes back
+	x.hinted = true
+	if x.reading {
+		return
+	}
+	x.reading = true
+	defer func() { x.reading = false }()
+	for x.hinted {
+		x.hinted = false
+		if _, forEvent := x.m.Waiting(); x.phase == running && forEvent {
+			_ = x.refresh() // a hint: the timer that reads inputs comes back
+		}
 	}
 }
 

@@ -3,7 +3,27 @@ package journal
 import (
 	"encoding/json"
 	"testing"
+
+	"github.com/nats-io/nats.go"
 )
+
+// TestAnswersThatComeTwice: an acknowledgement that comes again must not pass for that of the next append.
+func TestAnswersThatComeTwice(t *testing.T) {
+	t.Parallel()
+	b := &replyInbox{newest: map[string]uint64{}}
+	for i, row := range []struct {
+		answer string
+		fresh  bool
+	}{
+		{`{"stream":"A","seq":7}`, true}, {`{"stream":"A","seq":7}`, false}, {`{"stream":"B","seq":3}`, true},
+		{`{"stream":"A","seq":6}`, false}, {`{"error":{"err_code":10071}}`, true}, {`{"error":{"err_code":10071}}`, true},
+		{`{"stream":"A","seq":8}`, true}, {`{"stream":"B","seq":3}`, false},
+	} {
+		if got := b.fresh(&nats.Msg{Data: []byte(row.answer)}); got != row.fresh {
+			t.Errorf("answer %d, %s: fresh is %v", i, row.answer, got)
+		}
+	}
+}
 
 // FuzzAcknowledged holds the short way of reading an answer against the long one.
 func FuzzAcknowledged(f *testing.F) {
@@ -15,7 +35,7 @@ func FuzzAcknowledged(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		got, ok := acknowledged(answer)
+		_, got, ok := acknowledged(answer)
 		if !ok {
 			return
 		}

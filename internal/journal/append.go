@@ -99,9 +99,9 @@ type publishAnswer struct {
 
 func (s *Store) publish(ctx context.Context, subject string, header nats.Header, body []byte) (uint64, error) {
 	for wait := (backoff{}); ; {
-		answer, err := s.replies.request(ctx, &nats.Msg{Subject: subject, Header: header, Data: body})
+		answer, err := s.replies.publish(ctx, &nats.Msg{Subject: subject, Header: header, Data: body})
 		if err == nil {
-			if sequence, ok := acknowledged(answer.Data); ok {
+			if _, sequence, ok := acknowledged(answer.Data); ok {
 				return sequence, nil
 			}
 			var r publishAnswer
@@ -127,23 +127,24 @@ func (s *Store) publish(ctx context.Context, subject string, header nats.Header,
 
 // acknowledged reads the common answer {"stream":"NAME","seq":N} without the cost of a decoder: it is read once per
 // append. ok is false for every other answer.
-func acknowledged(answer []byte) (sequence uint64, ok bool) {
-	rest, ok := bytes.CutPrefix(answer, []byte(`{"stream":"`))
+func acknowledged(answer []byte) (stream []byte, sequence uint64, ok bool) {
+	name, ok := bytes.CutPrefix(answer, []byte(`{"stream":"`))
 	if !ok {
-		return 0, false
+		return nil, 0, false
 	}
-	rest = bytes.TrimLeft(rest, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+	rest := bytes.TrimLeft(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+	stream = name[:len(name)-len(rest)]
 	rest, ok = bytes.CutPrefix(rest, []byte(`","seq":`))
 	if !ok || len(rest) < 2 || rest[len(rest)-1] != '}' || rest[0] == '0' {
-		return 0, false
+		return nil, 0, false
 	}
 	for _, c := range rest[:len(rest)-1] {
 		if c < '0' || c > '9' || sequence > 1<<59 {
-			return 0, false
+			return nil, 0, false
 		}
 		sequence = 10*sequence + uint64(c-'0')
 	}
-	return sequence, true
+	return stream, sequence, true
 }
 
 // retryable reports whether the same request may succeed later.

@@ -35,7 +35,7 @@ func (s *Store) Purge(ctx context.Context, stream, subject string, before uint64
 }
 
 func (s *Store) tryPurge(ctx context.Context, stream string, body []byte) error {
-	answer, err := s.replies.request(ctx, &nats.Msg{Subject: "$JS.API.STREAM.PURGE." + stream, Data: body})
+	answer, err := s.request(ctx, &nats.Msg{Subject: "$JS.API.STREAM.PURGE." + stream, Data: body})
 	if err != nil {
 		return err
 	}

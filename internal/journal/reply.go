@@ -10,7 +10,7 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// replies hands out inboxes, each with a subscription that is used again. A request through nats.go has an inbox
+// replies hands out inboxes for publishes, each with a subscription that is used again. A request through nats.go has an inbox
 // subject of its own, which the server has to look up anew, and its answer goes through one more goroutine: together
 // a quarter of the time of an append.
 type replies struct {
@@ -25,6 +25,22 @@ type replyInbox struct {
 	subject string
 	answers chan *nats.Msg
 	sub     *nats.Subscription
+	// newest is the highest sequence acknowledged here, per stream.
+	newest map[string]uint64
+}
+
+// fresh reports whether an answer can be to the request that is under way. Requests of one inbox follow one another, so
+// the sequences that acknowledge them rise: one that does not is an earlier answer that came twice.
+func (b *replyInbox) fresh(answer *nats.Msg) bool {
+	stream, sequence, ok := acknowledged(answer.Data)
+	if !ok {
+		return true
+	}
+	if sequence <= b.newest[string(stream)] {
+		return false
+	}
+	b.newest[string(stream)] = sequence
+	return true
 }
 
 func (r *replies) take() (*replyInbox, error) {
@@ -36,7 +52,7 @@ func (r *replies) take() (*replyInbox, error) {
 		return box, nil
 	}
 	r.mu.Unlock()
-	box := &replyInbox{subject: r.nc.NewInbox(), answers: make(chan *nats.Msg, 4)}
+	box := &replyInbox{subject: r.nc.NewInbox(), answers: make(chan *nats.Msg, 4), newest: map[string]uint64{}}
 	var err error
 	box.sub, err = r.nc.ChanSubscribe(box.subject, box.answers)
 	return box, err
@@ -65,8 +81,8 @@ func (r *replies) close() {
 	r.idle = nil
 }
 
-// request publishes one message and waits for its answer, at most tryTimeout.
-func (r *replies) request(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
+// publish sends one message to a stream and waits for its answer, at most tryTimeout.
+func (r *replies) publish(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
 	box, err := r.take()
 	if err != nil {
 		return nil, err
@@ -76,20 +92,31 @@ func (r *replies) request(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
 		r.put(box)
 		return nil, err
 	}
+	answer, err := box.await(ctx)
+	if err != nil {
+		box.drop() // its answer may still come
+		return nil, err
+	}
+	r.put(box)
+	if len(answer.Data) == 0 && answer.Header.Get(protocol.HeaderStatus) == "503" {
+		return nil, nats.ErrNoResponders
+	}
+	return answer, nil
+}
+
+func (b *replyInbox) await(ctx context.Context) (*nats.Msg, error) {
 	timeout := time.NewTimer(tryTimeout)
 	defer timeout.Stop()
-	select {
-	case answer := <-box.answers:
-		r.put(box)
-		if len(answer.Data) == 0 && answer.Header.Get(protocol.HeaderStatus) == "503" {
-			return nil, nats.ErrNoResponders
+	for {
+		select {
+		case answer := <-b.answers:
+			if b.fresh(answer) {
+				return answer, nil
+			}
+		case <-timeout.C:
+			return nil, nats.ErrTimeout
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
 		}
-		return answer, nil
-	case <-timeout.C:
-		err = nats.ErrTimeout
-	case <-ctx.Done():
-		err = context.Cause(ctx)
 	}
-	box.drop()
-	return nil, err
 }

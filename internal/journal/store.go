@@ -116,7 +116,7 @@ type storedMessage struct {
 }
 
 func (s *Store) tryGet(ctx context.Context, stream string, body []byte) (*Message, error) {
-	answer, err := s.replies.request(ctx, &nats.Msg{Subject: "$JS.API.STREAM.MSG.GET." + stream, Data: body})
+	answer, err := s.request(ctx, &nats.Msg{Subject: "$JS.API.STREAM.MSG.GET." + stream, Data: body})
 	if err != nil {
 		return nil, err
 	}
@@ -137,6 +137,13 @@ func (s *Store) tryGet(ctx context.Context, stream string, body []byte) (*Messag
 		}
 	}
 	return m, nil
+}
+
+// request asks the JetStream API and waits for the answer, at most tryTimeout.
+func (s *Store) request(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	return s.replies.nc.RequestMsgWithContext(ctx, m)
 }
 
 // Batch is the answer of a replica to a read of many subjects: one state of the store.

@@ -198,7 +198,7 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 func (r *Runner) park(ctx context.Context, h *held, incarnation uint64, x *execution.Execution, e execution.Event) bool {
 	testsignal.At(testsignal.RunnerAppended)
 	if waitsForEvents(e.Park.Waits) {
-		inputs, err := r.inputs(ctx, h.instance, incarnation)
+		inputs, err := r.inputs(ctx, h.instance, max(incarnation, x.Seen()+1))
 		if err != nil {
 			x.Drop(err)
 			return false

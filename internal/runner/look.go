@@ -31,26 +31,32 @@ func (r *Runner) decide(ctx, work context.Context) {
 				more = false
 			}
 		}
-		r.decideTogether(work, together)
+		r.decideTogether(ctx, work, together)
 	}
 }
 
-func (r *Runner) decideTogether(ctx context.Context, wakes []*held) {
+// decideTogether reads while reading lasts, and acts beyond it.
+func (r *Runner) decideTogether(reading, ctx context.Context, wakes []*held) {
 	filters := make([]string, 0, 2*len(wakes))
 	for _, h := range wakes {
 		filters = append(filters, h.instance.CreateSubject(), h.instance.LogSubject())
 	}
 	asked := time.Now()
-	batch, err := r.Store.LastOfMany(ctx, r.stream(), filters)
+	batch, err := r.Store.LastOfMany(reading, r.stream(), filters)
 	switch {
+	case reading.Err() != nil && err != nil:
+		for _, h := range wakes {
+			r.giveBack(h)
+		}
+		return
 	case err != nil:
 		for _, h := range wakes {
 			r.failed(ctx, h, err)
 		}
 		return
 	case batch.Cut && len(wakes) > 1:
-		r.decideTogether(ctx, wakes[:len(wakes)/2])
-		r.decideTogether(ctx, wakes[len(wakes)/2:])
+		r.decideTogether(reading, ctx, wakes[:len(wakes)/2])
+		r.decideTogether(reading, ctx, wakes[len(wakes)/2:])
 		return
 	}
 	sights := map[protocol.Instance]*sight{}

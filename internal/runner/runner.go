@@ -164,8 +164,10 @@ func (r *Runner) handBack(ctx context.Context) {
 	for {
 		select {
 		case h := <-r.incoming:
-			r.untouched(ctx, h)
-			r.giveBack(h)
+			r.work.Go(func() {
+				r.untouched(ctx, h)
+				r.giveBack(h)
+			})
 		default:
 			r.work.Wait()
 			return

@@ -73,7 +73,7 @@ const untouchedWithin = time.Second
 // untouched notes that the instance of a create is given back without having been begun: delivered again with an empty
 // log, it would look like a run that was lost. Only the first to get it knows. If that cannot be noted, no harm is done.
 func (r *Runner) untouched(ctx context.Context, h *held) {
-	if h.Kind != engine.WakeCreate || h.again {
+	if h.Kind != engine.WakeCreate || h.again || !r.nc.IsConnected() {
 		return
 	}
 	body, err := json.Marshal(protocol.Append{

@@ -44,10 +44,10 @@ func deaths() []protocolTest {
 	var all []protocolTest
 	for _, point := range []string{testsignal.RunnerAppended, testsignal.RunnerProjected} {
 		for _, d := range []death{
-			{"a sleep", ops(do("before"), sleep("nap", 3*time.Second), do("after")), false},
+			{"a sleep", ops(do("before"), sleep("nap", 5*time.Second), do("after")), false},
 			{"a wait", ops(do("before"), wait("answer", "answer"), do("after")), true},
-			{"a wait that times out", ops(op{Wait: "answer", Type: "answer", For: 3 * time.Second}, do("after")), false},
-			{"a group", ops(sideBySide(inTurn(do("x"), sleep("nap", 3*time.Second)), inTurn(wait("answer", "answer"), do("y")))), true},
+			{"a wait that times out", ops(op{Wait: "answer", Type: "answer", For: 5 * time.Second}, do("after")), false},
+			{"a group", ops(sideBySide(inTurn(do("x"), sleep("nap", 5*time.Second)), inTurn(wait("answer", "answer"), do("y")))), true},
 			{"the end", ops(do("before"), do("after")), false},
 		} {
 			all = append(all, protocolTest{"killed at " + point + " of " + d.name, func(w *world) { d.run(w, point) }})

@@ -80,7 +80,7 @@ func (p *process) pid() int { return p.cmd.Process.Pid }
 // awaitLog waits until the process has logged text, and fails if it ends before.
 func (p *process) awaitLog(t testing.TB, text string) {
 	t.Helper()
-	eventually(t, 30*time.Second, p.name+" says "+strconv.Quote(text), func() bool {
+	eventually(t, time.Minute, p.name+" says "+strconv.Quote(text), func() bool {
 		if strings.Contains(p.log.String(), text) {
 			return true
 		}

@@ -41,14 +41,15 @@ func releasedAfterTheBody(w *world) {
 func releasedInTheBody(w *world) {
 	s := ops(do("before"), gated("long"))
 	gate := w.gate("a", "long")
-	leaving := w.runner(setup{grace: time.Second})
+	const grace = 3 * time.Second
+	leaving := w.runner(setup{grace: grace})
 	w.create("a", s)
 	gate.await()
 	heir := w.runner(setup{})
 	terminated := time.Now()
 	leaving.terminate(w.t)
 	body := gate.await()
-	if took := time.Since(terminated); took > handedOver || body.PID != heir.pid() {
+	if took := time.Since(terminated); took > grace+handedOver || body.PID != heir.pid() {
 		w.t.Errorf("process %d went on after %v, want %d soon after the grace period", body.PID, took, heir.pid())
 	}
 	body.open(w.t)
@@ -78,7 +79,7 @@ func releasedWhileParked(w *world) {
 // releasedBeforeTheyBegan: SIGTERM of a runner with one slot and a queue. What it never began is no lost run.
 func releasedBeforeTheyBegan(w *world) {
 	s := ops(gated("first"))
-	leaving := w.runner(setup{slots: 1, grace: 2 * time.Second})
+	leaving := w.runner(setup{slots: 1, grace: 4 * time.Second})
 	gate := w.gate("*", "first")
 	const instances = 4
 	for i := range instances {
@@ -96,7 +97,7 @@ func releasedBeforeTheyBegan(w *world) {
 		}
 		body.open(w.t)
 	}
-	if took := time.Since(terminated); took > 2*time.Second+handedOver {
+	if took := time.Since(terminated); took > 4*time.Second+handedOver {
 		w.t.Errorf("it took %v to begin all", took)
 	}
 	if lost := w.finishAll(instances, s); lost != 0 {

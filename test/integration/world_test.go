@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -136,7 +137,9 @@ func (w *world) config(workflows []string) string {
 	}
 	path := filepath.Join(w.files, strings.Join(workflows, "-")+".jsonc")
 	text := fmt.Sprintf("{ \"name\": %q, \"workflows\": [%s] }\n", w.name, strings.Join(entries, " "))
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+	// Another runner may be reading it at this moment.
+	fresh := path + "." + rand.Text()
+	if err := errors.Join(os.WriteFile(fresh, []byte(text), 0o600), os.Rename(fresh, path)); err != nil {
 		w.t.Fatal(err)
 	}
 	return path
@@ -194,7 +197,7 @@ func eventually(t testing.TB, timeout time.Duration, what string, cond func() bo
 func (w *world) reaches(id, what string, cond func(protocol.Status) bool) protocol.Status {
 	w.t.Helper()
 	var s protocol.Status
-	eventually(w.t, 30*time.Second, id+" "+what, func() bool {
+	eventually(w.t, time.Minute, id+" "+what, func() bool {
 		s = w.status(id)
 		return cond(s)
 	})
@@ -251,7 +254,7 @@ func (w *world) quiesce() {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		eventually(w.t, 30*time.Second, "all wakes of "+c.stream+" are acked", func() bool {
+		eventually(w.t, time.Minute, "all wakes of "+c.stream+" are acked", func() bool {
 			info, err := consumer.Info(w.t.Context())
 			return err == nil && info.NumAckPending == 0 && info.NumPending == 0
 		})

@@ -3,14 +3,17 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/skein-run/skein/internal/testsignal"
 	"github.com/skein-run/skein/pkg/protocol"
 	"github.com/skein-run/skein/pkg/workflow"
 )
@@ -35,6 +38,62 @@ func eventAtAnyTime(w *world) {
 	if tr.count(protocol.EntryReceived) != 3 {
 		w.t.Errorf("%d events received", tr.count(protocol.EntryReceived))
 	}
+}
+
+// eventOlderThanThePark stores an event after the code has looked for it and before it parks. Nobody else will serve it:
+// that is the duty of the wake that parks, of its first runner or, if that one is killed, of the next.
+func eventOlderThanThePark(w *world, kill bool) {
+	s := ops(sideBySide(inTurn(wait("answer", "answer"), do("x")), inTurn(gated("work"))))
+	gate := w.gate("a", "work")
+	how := setup{}
+	if kill {
+		how.stopAt = testsignal.RunnerAppended
+	}
+	victim := w.runner(how)
+	w.create("a", s)
+	body := gate.await()
+	w.reaches("a", "waits for the event", func(s protocol.Status) bool { return len(s.Steps) == 2 })
+	// While its wake is held back, nobody tells the runner of the event.
+	held := protocol.WorkflowsStream(w.name)
+	if _, err := w.js.PauseConsumer(w.t.Context(), held, protocol.ConsumerWakes(0), time.Now().Add(time.Minute)); err != nil {
+		w.t.Fatal(err)
+	}
+	w.send("a", "answer", "yes")
+	body.open(w.t)
+	if kill {
+		victim.awaitSignal(w.t, testsignal.RunnerAppended)
+		victim.kill(w.t)
+	} else {
+		w.reaches("a", "goes on", func(s protocol.Status) bool { return s.State.Finished() })
+	}
+	w.trail("a").checkOlder(w.t)
+	if _, err := w.js.ResumeConsumer(w.t.Context(), held, protocol.ConsumerWakes(0)); err != nil {
+		w.t.Fatal(err)
+	}
+	if kill {
+		w.runner(setup{})
+	}
+	w.finish("a", s)
+	w.quiesce()
+}
+
+// checkOlder makes sure that an event is older than the first park, and was not taken before it.
+func (tr *trail) checkOlder(t testing.TB) {
+	t.Helper()
+	for _, l := range tr.log {
+		for _, e := range l.Entries {
+			switch {
+			case e.Kind == protocol.EntryReceived:
+				t.Fatalf("the event was taken before the park: %+v", tr.entries())
+			case e.Kind != protocol.EntryParked:
+			case slices.Min(slices.Collect(maps.Keys(tr.events))) > l.sequence:
+				t.Fatalf("the event is newer than the park at %d: %+v", l.sequence, tr.events)
+			default:
+				return
+			}
+		}
+	}
+	t.Fatalf("there is no park: %+v", tr.entries())
 }
 
 // eventsAroundThePark sends to many instances at the moment at which they park: a bit before, a bit after.

@@ -147,29 +147,54 @@ func zombie(w *world) {
 	w.quiesce()
 }
 
-// zombieOfALivingInstance: the same, but when the first runner goes on the instance is with the second, in mid-step.
+// zombieOfALivingInstance: the same, but when the first runner goes on the instance is with the second, in mid-step. The
+// first must leave the wake alone: the second dies, and its work must come back.
 func zombieOfALivingInstance(w *world) {
 	s := ops(gated("first"), gated("second"))
 	first, second, attempts := w.gate("a", "first"), w.gate("a", "second"), w.listen("a")
 	frozen := w.runner(setup{})
 	w.create("a", s)
 	stale := first.await()
-	started := w.reaches("a", "has begun", func(s protocol.Status) bool { return len(s.Runs) == 1 })
+	begun := w.reaches("a", "has begun", func(s protocol.Status) bool { return len(s.Runs) == 1 })
 	frozen.freeze(w.t)
 	heir := w.runner(setup{})
 	first.await().open(w.t)
 	body := second.await()
 	stale.open(w.t)
 	frozen.thaw(w.t)
-	attempts.awaitRefused(started.Runs[0].Runner)
+	attempts.awaitRefused(begun.Runs[0].Runner)
 	second.none("another runner is at it")
 	if body.PID != heir.pid() {
 		w.t.Errorf("the second step runs in process %d, want %d", body.PID, heir.pid())
 	}
-	body.open(w.t)
-	tr := w.finish("a", s)
-	if n := tr.count(protocol.EntryStarted); tr.lost() != 1 {
-		w.t.Errorf("%d lost runs (%d starts), want 1: the zombie must not claim", tr.lost(), n)
+	heir.kill(w.t)
+	again := second.await()
+	if again.PID != frozen.pid() || again.Fence <= body.Fence {
+		w.t.Errorf("the second step runs in process %d (fence %d after %d), want %d", again.PID, again.Fence, body.Fence, frozen.pid())
+	}
+	again.open(w.t)
+	if tr := w.finish("a", s); tr.lost() != 2 {
+		w.t.Errorf("%d lost runs, want that of the frozen runner and that of the dead one", tr.lost())
 	}
 	w.quiesce()
+}
+
+// longBody has a body that takes longer than a wake lasts. Its runner says that it works on it, so that nobody else is
+// given the wake.
+func longBody(w *world) {
+	s := ops(gated("long"))
+	gate := w.gate("a", "long")
+	w.runner(setup{})
+	w.runner(setup{})
+	w.create("a", s)
+	body := gate.await()
+	pause(w.t.Context(), ackWait+2*time.Second)
+	if n := w.deliveries(); n != 1 {
+		w.t.Errorf("the wake was delivered %d times, want once", n)
+	}
+	gate.none("a healthy runner is at it")
+	body.open(w.t)
+	if tr := w.finish("a", s); tr.lost() != 0 {
+		w.t.Errorf("%d lost runs", tr.lost())
+	}
 }

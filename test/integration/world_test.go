@@ -277,15 +277,21 @@ func (w *world) ended() int {
 	return len(info.State.Subjects)
 }
 
-// unacked is how many wakes are with runners, dead or alive.
-func (w *world) unacked() int {
+// wakes asks how it stands with the wakes.
+func (w *world) wakes() *jetstream.ConsumerInfo {
 	w.t.Helper()
 	consumer, err := w.js.Consumer(w.t.Context(), protocol.WorkflowsStream(w.name), protocol.ConsumerWakes(0))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return consumer.CachedInfo().NumAckPending
+	return consumer.CachedInfo()
 }
+
+// unacked is how many wakes are with runners, dead or alive.
+func (w *world) unacked() int { return w.wakes().NumAckPending }
+
+// deliveries is how often a wake was given to a runner.
+func (w *world) deliveries() uint64 { return w.wakes().Delivered.Consumer }
 
 // disturb moves the leader of the project's stream to another server, if there is more than one.
 func (w *world) disturb() {

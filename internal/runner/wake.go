@@ -68,7 +68,7 @@ func (r *Runner) later(h *held, delay time.Duration) {
 func (r *Runner) giveBack(h *held) { r.settle(h, jetstream.Msg.Nak) }
 
 // untouchedWithin bounds the time in which a wake is noted as untouched.
-const untouchedWithin = time.Second
+const untouchedWithin = 3 * time.Second
 
 // untouched notes that the instance of a create is given back without having been begun: delivered again with an empty
 // log, it would look like a run that was lost. Only the first to get it knows. If that cannot be noted, no harm is done.

@@ -20,7 +20,7 @@ func TestReleaseWithinTheGracePeriod(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t)
-			b.grace = 2 * time.Second
+			b.grace = 4 * time.Second
 			working, end := make(chan struct{}, 2), make(chan struct{})
 			stop := b.serve(execution.Settings{}, Define("w", func(ctx context.Context, _ Event[int]) (int, error) {
 				return Do(ctx, "work", func(ctx context.Context) (int, error) {
@@ -46,4 +46,19 @@ func TestReleaseWithinTheGracePeriod(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestParkedNeedsNoSlot has one slot, and an instance that is parked and still in memory.
+func TestParkedNeedsNoSlot(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.slots, b.linger = 1, time.Hour
+	b.serve(execution.Settings{}, Define("parked", func(ctx context.Context, _ Event[int]) (int, error) {
+		got, err := WaitForEvent[int](ctx, "go", "go")
+		return got.Payload, err
+	}), Define("quick", five))
+	b.create("parked", "a", 1)
+	b.reaches("parked", "a", "waits", func(s protocol.Status) bool { return s.State == protocol.StateWaiting })
+	b.create("quick", "b", 1)
+	b.complete("quick", "b")
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -89,7 +88,7 @@ func moreThanSlots(w *world) {
 	}
 	first := []arrival{gate.await(), gate.await()}
 	// A slot that is taken for a third body would be taken while the two wait here.
-	eventually(w.t, 10*time.Second, "the runner holds what waits for a slot", func() bool { return w.unacked() >= 2*slots })
+	eventually(w.t, patience, "the runner holds what waits for a slot", func() bool { return w.unacked() >= 2*slots })
 	gate.none("all slots are taken")
 	for _, a := range first {
 		a.open(w.t)

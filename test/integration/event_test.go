@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -55,9 +56,10 @@ func eventOlderThanThePark(w *world, kill bool) {
 	w.reaches("a", "waits for the event", func(s protocol.Status) bool { return len(s.Steps) == 2 })
 	// While its wake is held back, nobody tells the runner of the event.
 	held := protocol.WorkflowsStream(w.name)
-	if _, err := w.js.PauseConsumer(w.t.Context(), held, protocol.ConsumerWakes(0), time.Now().Add(time.Minute)); err != nil {
-		w.t.Fatal(err)
-	}
+	w.ask("hold back the wakes", func(ctx context.Context) error {
+		_, err := w.js.PauseConsumer(ctx, held, protocol.ConsumerWakes(0), time.Now().Add(time.Hour))
+		return err
+	})
 	w.send("a", "answer", "yes")
 	body.open(w.t)
 	if kill {
@@ -67,9 +69,10 @@ func eventOlderThanThePark(w *world, kill bool) {
 		w.reaches("a", "goes on", func(s protocol.Status) bool { return s.State.Finished() })
 	}
 	w.trail("a").checkOlder(w.t)
-	if _, err := w.js.ResumeConsumer(w.t.Context(), held, protocol.ConsumerWakes(0)); err != nil {
-		w.t.Fatal(err)
-	}
+	w.ask("let the wakes go", func(ctx context.Context) error {
+		_, err := w.js.ResumeConsumer(ctx, held, protocol.ConsumerWakes(0))
+		return err
+	})
 	if kill {
 		w.runner(setup{})
 	}

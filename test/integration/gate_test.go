@@ -29,7 +29,7 @@ func (w *world) gate(id, step string) *gate {
 	g := &gate{w: w, arrivals: make(chan *nats.Msg, 100)}
 	sub, err := w.nc.ChanSubscribe(gateSubject(w.name, id, step), g.arrivals)
 	if err == nil {
-		err = w.nc.Flush()
+		err = w.nc.FlushTimeout(patience)
 	}
 	if err != nil {
 		w.t.Fatal(err)
@@ -48,7 +48,7 @@ func (g *gate) await() arrival {
 			g.w.t.Fatal(err)
 		}
 		return a
-	case <-time.After(40 * time.Second):
+	case <-time.After(patience):
 		g.w.t.Fatal("no body comes to the gate")
 	}
 	return arrival{}
@@ -78,7 +78,7 @@ func (w *world) listen(id string) *attempts {
 	a := &attempts{w: w, id: id, heard: make(chan *nats.Msg, 1000)}
 	sub, err := w.nc.ChanSubscribe(w.instance(id).LogSubject(), a.heard)
 	if err == nil {
-		err = w.nc.Flush()
+		err = w.nc.FlushTimeout(patience)
 	}
 	if err != nil {
 		w.t.Fatal(err)
@@ -96,7 +96,7 @@ type attempts struct {
 // awaitRefused waits until a runner has tried to append what is not in the log.
 func (a *attempts) awaitRefused(runner string) {
 	a.w.t.Helper()
-	eventually(a.w.t, 20*time.Second, "an append of "+runner+" is refused", func() bool {
+	eventually(a.w.t, patience, "an append of "+runner+" is refused", func() bool {
 		var tried protocol.Append
 		select {
 		case m := <-a.heard:

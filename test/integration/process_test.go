@@ -80,7 +80,7 @@ func (p *process) pid() int { return p.cmd.Process.Pid }
 // awaitLog waits until the process has logged text, and fails if it ends before.
 func (p *process) awaitLog(t testing.TB, text string) {
 	t.Helper()
-	eventually(t, time.Minute, p.name+" says "+strconv.Quote(text), func() bool {
+	eventually(t, patience, p.name+" says "+strconv.Quote(text), func() bool {
 		if strings.Contains(p.log.String(), text) {
 			return true
 		}
@@ -123,7 +123,7 @@ func (p *process) awaitKilled(t testing.TB) {
 	t.Helper()
 	select {
 	case <-p.ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Fatalf("%s does not die", p.name)
 	}
 	if !p.killed() {
@@ -151,7 +151,7 @@ func (p *process) awaitTerminated(t testing.TB) {
 	t.Helper()
 	select {
 	case <-p.ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Fatalf("%s does not stop", p.name)
 	}
 	if !p.cmd.ProcessState.Success() {
@@ -163,14 +163,14 @@ func (p *process) awaitTerminated(t testing.TB) {
 func (p *process) freeze(t testing.TB) {
 	t.Helper()
 	p.signal(t, syscall.SIGSTOP)
-	eventually(t, 10*time.Second, p.name+" is frozen", func() bool { return state(t, p.pid()) == "T" })
+	eventually(t, patience, p.name+" is frozen", func() bool { return state(t, p.pid()) == "T" })
 }
 
 // thaw sends SIGCONT and makes sure that the process goes on.
 func (p *process) thaw(t testing.TB) {
 	t.Helper()
 	p.signal(t, syscall.SIGCONT)
-	eventually(t, 10*time.Second, p.name+" goes on", func() bool { return state(t, p.pid()) != "T" })
+	eventually(t, patience, p.name+" goes on", func() bool { return state(t, p.pid()) != "T" })
 }
 
 // state is the letter that ps shows for a process.
@@ -204,7 +204,7 @@ func serveNATS() int {
 	terminated := make(chan os.Signal, 1)
 	signal.Notify(terminated, syscall.SIGTERM)
 	s.Start()
-	if !s.ReadyForConnections(30 * time.Second) {
+	if !s.ReadyForConnections(patience) {
 		fmt.Fprintln(os.Stderr, "takes no connections")
 		return 1
 	}

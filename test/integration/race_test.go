@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -14,15 +15,16 @@ func (w *world) hurry(d time.Duration) {
 	for _, c := range []struct{ stream, name string }{
 		{protocol.WorkflowsStream(w.name), protocol.ConsumerWakes(0)}, {protocol.TimersStream(w.name), protocol.ConsumerDue},
 	} {
-		consumer, err := w.js.Consumer(w.t.Context(), c.stream, c.name)
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		config := consumer.CachedInfo().Config
-		config.AckWait = d
-		if _, err := w.js.UpdateConsumer(w.t.Context(), c.stream, config); err != nil {
-			w.t.Fatal(err)
-		}
+		w.ask("change the ack_wait of "+c.name, func(ctx context.Context) error {
+			consumer, err := w.js.Consumer(ctx, c.stream, c.name)
+			if err != nil {
+				return err
+			}
+			config := consumer.CachedInfo().Config
+			config.AckWait = d
+			_, err = w.js.UpdateConsumer(ctx, c.stream, config)
+			return err
+		})
 	}
 }
 
@@ -35,7 +37,7 @@ func deliveredTwice(w *world) {
 	w.create("a", s)
 	body := gate.await()
 	other := w.runner(setup{})
-	eventually(w.t, 20*time.Second, "the wake is delivered several times more", func() bool { return w.deliveries() >= 5 })
+	eventually(w.t, patience, "the wake is delivered several times more", func() bool { return w.deliveries() >= 5 })
 	if body.PID == other.pid() {
 		w.t.Error("the other runner has it already")
 	}
@@ -61,7 +63,7 @@ func raced(w *world) {
 		w.create(fmt.Sprint(i), s)
 		w.send(fmt.Sprint(i), "answer", "yes")
 	}
-	eventually(w.t, time.Minute, "many of them work", func() bool { return w.unacked() >= instances/4 })
+	eventually(w.t, patience, "many of them work", func() bool { return w.unacked() >= instances/4 })
 	deadline := time.Now().Add(40 * time.Second)
 	for i := 0; w.ended() < instances && time.Now().Before(deadline); i++ {
 		p := runners[i%len(runners)]

@@ -37,7 +37,7 @@ func (s *ownServer) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", s.p
 func (s *ownServer) connect(t testing.TB, opts ...nats.Option) *nats.Conn {
 	t.Helper()
 	nc, err := nats.Connect(s.url(), append([]nats.Option{
-		nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(50 * time.Millisecond),
+		nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(50 * time.Millisecond), nats.Timeout(30 * time.Second),
 	}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
@@ -97,10 +97,10 @@ func (w *world) throughTheEnd(s *ownServer, end func(*ownServer), scripts map[st
 	w.send(projectName("is between both"), "first", "just before the end")
 	w.create(projectName("is never begun"), scripts["is never begun"])
 	end(s)
-	eventually(w.t, 10*time.Second, "the test has noticed", func() bool { return !w.nc.IsConnected() })
+	eventually(w.t, patience, "the test has noticed", func() bool { return !w.nc.IsConnected() })
 	pause(w.t.Context(), 2*time.Second) // so that something comes due meanwhile
 	s.start()
-	eventually(w.t, 10*time.Second, "the test is connected again", w.nc.IsConnected)
+	eventually(w.t, patience, "the test is connected again", w.nc.IsConnected)
 	for _, name := range []string{"waits", "has both", "is between both"} {
 		w.send(projectName(name), "answer", "after the end")
 	}

@@ -86,7 +86,7 @@ func releasedBeforeTheyBegan(w *world) {
 		w.create(fmt.Sprint(i), s)
 	}
 	gate.await() // one of them
-	eventually(w.t, 10*time.Second, "the runner holds the next one", func() bool { return w.unacked() >= 2 })
+	eventually(w.t, patience, "the runner holds the next one", func() bool { return w.unacked() >= 2 })
 	terminated := time.Now()
 	leaving.terminate(w.t)
 	heir := w.runner(setup{})

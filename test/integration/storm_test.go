@@ -1,14 +1,16 @@
 package integration
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/pkg/protocol"
 	"github.com/skein-run/skein/pkg/workflow"
 )
@@ -106,45 +108,47 @@ func (s storm) audit(w *world) (lost int) {
 	return lost
 }
 
-// trails reads the whole stream of the project.
+// trails reads the whole stream of the project: most of it in large pieces from any server, and what that one may not
+// have yet from the leader.
 func (w *world) trails() map[string]*trail {
 	w.t.Helper()
-	stream, err := w.js.Stream(w.t.Context(), protocol.WorkflowsStream(w.name))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	consumer, err := stream.OrderedConsumer(w.t.Context(), jetstream.OrderedConsumerConfig{})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	messages, err := consumer.Messages()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	defer messages.Stop()
-	trails := map[string]*trail{}
-	for last, end := uint64(0), stream.CachedInfo().State.LastSeq; last < end; {
-		m, err := messages.Next(jetstream.NextMaxWait(10 * time.Second))
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		meta, err := m.Metadata()
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		last = meta.Sequence.Stream
-		instance, _, err := protocol.ParseInstanceSubject(m.Subject())
+	trails, next := map[string]*trail{}, uint64(1)
+	add := func(m *journal.Message) {
+		instance, _, err := protocol.ParseInstanceSubject(m.Subject)
 		if err != nil {
 			w.t.Fatal(err)
 		}
 		if trails[instance.ID] == nil {
 			trails[instance.ID] = newTrail(instance.ID)
 		}
-		if err := trails[instance.ID].add(m.Subject(), last, m.Data()); err != nil {
+		if err := trails[instance.ID].add(m.Subject, m.Sequence, m.Data); err != nil {
 			w.t.Fatal(err)
 		}
+		next = m.Sequence + 1
 	}
-	return trails
+	stream, all := protocol.WorkflowsStream(w.name), protocol.WorkflowSubjects(w.name)
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	for more := true; more; {
+		var page []journal.Message
+		var err error
+		if page, more, err = w.store.Page(ctx, stream, all, next, 500); err != nil {
+			w.t.Fatal(err)
+		}
+		for i := range page {
+			add(&page[i])
+		}
+	}
+	for {
+		m, err := w.store.NextFromLeader(ctx, stream, all, next)
+		if errors.Is(err, journal.ErrNotFound) {
+			return trails
+		}
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		add(m)
+	}
 }
 
 // killOne kills one runner with SIGKILL and starts another in its place. It does not wait until that is ready.
@@ -157,7 +161,7 @@ func killOne(w *world, runners []*process) {
 
 // TestThousandInstances kills a runner every second while a thousand instances run. Not parallel: it takes the machine.
 func TestThousandInstances(t *testing.T) {
-	s := storm{instances: 1000, over: 6 * time.Second, every: time.Second, damage: killOne, within: 40 * time.Second}
+	s := storm{instances: 1000, over: 6 * time.Second, every: time.Second, damage: killOne, within: patience}
 	breaks, lost := s.run(newWorld(t, singleServer(t), "thousand"))
 	if breaks < 6 || lost == 0 {
 		t.Errorf("%d runners were killed and %d runs lost: that is no storm", breaks, lost)
@@ -173,7 +177,7 @@ func TestSoak(t *testing.T) {
 	}{{"single server", singleServer}, {"cluster", threeServers}} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			s := storm{instances: int(20 * soak.Seconds()), over: *soak, every: 700 * time.Millisecond, damage: breakAnything, within: time.Minute}
+			s := storm{instances: int(20 * soak.Seconds()), over: *soak, every: 700 * time.Millisecond, damage: breakAnything, within: patience}
 			if breaks, _ := s.run(newWorld(t, row.rig(t), "soak")); breaks == 0 {
 				t.Error("nothing broke")
 			}

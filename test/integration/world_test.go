@@ -183,6 +183,26 @@ func (w *world) status(id string) protocol.Status {
 	return s
 }
 
+// patience is how long it may take what must happen, and is no claim of a test: these machines are small, and busy.
+const patience = 3 * time.Minute
+
+// ask repeats what the test itself asks of a server until it gets an answer: a busy one answers late, and a cluster that
+// elects a leader not at all.
+func (w *world) ask(what string, try func(ctx context.Context) error) {
+	w.t.Helper()
+	for deadline := time.Now().Add(patience); ; pause(w.t.Context(), 100*time.Millisecond) {
+		ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
+		err := try(ctx)
+		cancel()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("not within %v: %s: %v", patience, what, err)
+		}
+	}
+}
+
 // eventually polls cond until it is true. It asks servers and processes, and seldom enough to leave them the machine.
 func eventually(t testing.TB, timeout time.Duration, what string, cond func() bool) {
 	t.Helper()
@@ -197,7 +217,7 @@ func eventually(t testing.TB, timeout time.Duration, what string, cond func() bo
 func (w *world) reaches(id, what string, cond func(protocol.Status) bool) protocol.Status {
 	w.t.Helper()
 	var s protocol.Status
-	eventually(w.t, time.Minute, id+" "+what, func() bool {
+	eventually(w.t, patience, id+" "+what, func() bool {
 		s = w.status(id)
 		return cond(s)
 	})
@@ -212,7 +232,7 @@ func (w *world) awaitParked(id string) protocol.Status {
 // finish waits for the result of an instance and audits what is stored of it.
 func (w *world) finish(id string, s script) *trail {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 40*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
 	instance, err := w.scripts().Get(ctx, id)
 	if err != nil {
@@ -231,7 +251,7 @@ func (w *world) finish(id string, s script) *trail {
 // finishAll waits until all instances of the project have ended, which all run s, and audits what is stored of them.
 func (w *world) finishAll(instances int, s script) (lost int) {
 	w.t.Helper()
-	eventually(w.t, 40*time.Second, fmt.Sprintf("%d instances have ended", instances), func() bool { return w.ended() >= instances })
+	eventually(w.t, patience, fmt.Sprintf("%d instances have ended", instances), func() bool { return w.ended() >= instances })
 	trails := w.trails()
 	if len(trails) != instances {
 		w.t.Errorf("there are %d instances, want %d", len(trails), instances)
@@ -250,13 +270,9 @@ func (w *world) quiesce() {
 	for _, c := range []struct{ stream, name string }{
 		{protocol.WorkflowsStream(w.name), protocol.ConsumerWakes(0)}, {protocol.TimersStream(w.name), protocol.ConsumerDue},
 	} {
-		consumer, err := w.js.Consumer(w.t.Context(), c.stream, c.name)
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		eventually(w.t, time.Minute, "all wakes of "+c.stream+" are acked", func() bool {
-			info, err := consumer.Info(w.t.Context())
-			return err == nil && info.NumAckPending == 0 && info.NumPending == 0
+		eventually(w.t, patience, "all wakes of "+c.stream+" are acked", func() bool {
+			consumer, err := w.js.Consumer(w.t.Context(), c.stream, c.name)
+			return err == nil && consumer.CachedInfo().NumAckPending == 0 && consumer.CachedInfo().NumPending == 0
 		})
 	}
 }
@@ -280,10 +296,11 @@ func (w *world) ended() int {
 // wakes asks how it stands with the wakes.
 func (w *world) wakes() *jetstream.ConsumerInfo {
 	w.t.Helper()
-	consumer, err := w.js.Consumer(w.t.Context(), protocol.WorkflowsStream(w.name), protocol.ConsumerWakes(0))
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	var consumer jetstream.Consumer
+	w.ask("how it stands with the wakes", func(ctx context.Context) (err error) {
+		consumer, err = w.js.Consumer(ctx, protocol.WorkflowsStream(w.name), protocol.ConsumerWakes(0))
+		return err
+	})
 	return consumer.CachedInfo()
 }
 

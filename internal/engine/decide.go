@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"time"
 
 	"github.com/skein-run/skein/pkg/protocol"
@@ -13,64 +14,81 @@ type Phase int
 const (
 	Running Phase = iota
 	Parked
+	// Paused waits for a control: somebody paused the instance, or its code contradicts its log.
+	Paused
 	Finished
 )
+
+var phaseNames = [...]string{"running", "parked", "paused", "finished"}
+
+func (p Phase) String() string { return phaseNames[p] }
 
 // Situation is what a runner must know of an instance to decide about a wake. All of it comes from one state of the
 // stream: the create and the tail of the log.
 type Situation struct {
 	Exists      bool
 	Incarnation uint64
+	// Begun is set if the log has an entry of this incarnation.
+	Begun bool
 	// Tail is the sequence of the newest message of the log, 0 if it is empty.
 	Tail   uint64
 	Phase  Phase
 	Holder protocol.Wake
+	// Mark is the sequence of the newest control that is settled.
+	Mark uint64
 	// Park, Waits and Until describe what a parked instance waits for.
 	Park  uint64
 	Waits []protocol.Wait
 	Until *time.Time
 }
 
-// Situate reads the situation off the create and the tail of the log. The stream is the one they are stored on.
-func Situate(stream string, createSequence uint64, tailSequence uint64, tail *protocol.Append) Situation {
-	if createSequence == 0 {
+// Situate reads the situation off the create and the tail of the log. The stream is the one they are stored on,
+// incarnation the sequence under which the create was first stored. A tail of another incarnation is a tombstone: it
+// counts for nothing but the sequence that the next entry must follow.
+func Situate(stream string, incarnation uint64, tailSequence uint64, tail *protocol.Append) Situation {
+	if incarnation == 0 {
 		return Situation{}
 	}
 	s := Situation{
-		Exists: true, Incarnation: createSequence, Tail: tailSequence,
-		Holder: protocol.Wake{Stream: stream, Sequence: createSequence},
+		Exists: true, Incarnation: incarnation, Tail: tailSequence,
+		Holder: protocol.Wake{Stream: stream, Sequence: incarnation},
 	}
-	if tail == nil || tail.Incarnation != createSequence || len(tail.Entries) == 0 {
+	if tail == nil || tail.Incarnation != incarnation || len(tail.Entries) == 0 {
 		return s
 	}
-	s.Holder = tail.Holder
+	s.Begun, s.Holder, s.Mark = true, tail.Holder, tail.Mark
 	switch last := tail.Entries[len(tail.Entries)-1]; last.Kind {
 	case protocol.EntryParked:
 		s.Phase, s.Park, s.Waits, s.Until = Parked, tailSequence, last.Waits, last.Until
-	case protocol.EntryCompleted, protocol.EntryFailed:
+	case protocol.EntryPaused, protocol.EntryHeld:
+		s.Phase = Paused
+	case protocol.EntryCompleted, protocol.EntryFailed, protocol.EntryTerminated, protocol.EntryDeleted:
 		s.Phase = Finished
+	case protocol.EntrySnapshot:
+		if over := last.Snapshot; over != nil {
+			s.Phase = Phase(max(0, slices.Index(phaseNames[:], over.Phase)))
+			s.Park, s.Waits, s.Until = over.Park, over.Waits, over.Until
+		}
 	}
 	return s
 }
 
 // WaitsForEvents reports whether one of the parked waits can be ended by an event.
 func (s Situation) WaitsForEvents() bool {
-	for _, w := range s.Waits {
-		if w.Op == protocol.OpEvent {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.Waits, func(w protocol.Wait) bool { return takesEvents(w.Op) })
 }
 
 // Matches reports whether an event of this type ends one of the waits.
 func Matches(waits []protocol.Wait, eventType string) bool {
-	for _, w := range waits {
-		if w.Op == protocol.OpEvent && w.Type == eventType {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(waits, func(w protocol.Wait) bool { return takesEvents(w.Op) && w.Type == eventType })
+}
+
+// takesEvents reports whether an event can end what waits: a call is ended by the event that its callee sends.
+func takesEvents(op protocol.Op) bool { return op == protocol.OpEvent || op == protocol.OpCall }
+
+// WaitsForSlot reports whether the instance is parked until its workflow has a free slot.
+func (s Situation) WaitsForSlot() bool {
+	return slices.ContainsFunc(s.Waits, func(w protocol.Wait) bool { return w.Op == protocol.OpSlot })
 }
 
 // WakeKind says what kind of message a wake is.
@@ -81,8 +99,13 @@ const (
 	WakeCreate WakeKind = iota
 	WakeEvent
 	WakeDue
-	// WakeNudge comes from a runner whose parked execution still had a goroutine that called in.
+	// WakeNudge comes from a runner whose parked execution still had a goroutine that called in, or that found a slot
+	// for the instance.
 	WakeNudge
+	// WakeControl asks to pause, resume, terminate, restart, delete or compact.
+	WakeControl
+	// WakeCarried is a create that log cleaning published again. It asks for nothing.
+	WakeCarried
 )
 
 // Wake is the message that made a runner look at an instance.
@@ -95,6 +118,8 @@ type Wake struct {
 	Park        uint64
 	Incarnation uint64
 	Due         time.Time
+	// Vain is set on a control if all controls up to it were looked at, over this very state, and change nothing.
+	Vain bool
 }
 
 // Older says whether an input older than the park is there that one of its waits would take.
@@ -116,7 +141,7 @@ const (
 	Ack Action = iota
 	// Project announces the end once more, then acks.
 	Project
-	// Start executes an instance whose log is empty.
+	// Start executes an instance whose log is empty, but for the tombstone of another that had its id.
 	Start
 	// Claim appends a claim naming the wake, then executes.
 	Claim
@@ -128,10 +153,13 @@ const (
 	Keep
 	// LookOlder asks to load log and inputs and to decide again knowing Older.
 	LookOlder
+	// Obey asks to apply all controls up to the wake with one append that follows the tail (History.Obey), and to decide
+	// again; if they change nothing, with Vain set.
+	Obey
 )
 
 func (a Action) String() string {
-	return [...]string{"ack", "project", "start", "claim", "poke", "arm", "keep", "look-older"}[a]
+	return [...]string{"ack", "project", "start", "claim", "poke", "arm", "keep", "look-older", "obey"}[a]
 }
 
 // Decide is the decision table: which wake may execute an instance, and which may be acked. Once it says ack (or
@@ -141,15 +169,21 @@ func (a Action) String() string {
 // now is compared with the moment of a timer only. Nothing else may enter: not how often a wake was delivered, not
 // what this runner decided before.
 func Decide(s Situation, w Wake, older Older, now time.Time) Action {
-	if !s.Exists || w.foreign(s) {
+	if !s.Exists || w.foreign(s) || w.Kind == WakeCarried {
 		return Ack
+	}
+	if w.Kind == WakeControl && w.Sequence > s.Mark && !w.Vain {
+		return Obey
 	}
 	holds := s.Holder == w.Wake
 	switch s.Phase {
 	case Finished:
-		if holds {
+		// A control in vain is answered by the announcement: whoever restarted in vain learns that it is final.
+		if holds || w.Vain {
 			return Project
 		}
+		return Ack
+	case Paused:
 		return Ack
 	case Running:
 		return decideRunning(s, w, holds)
@@ -169,7 +203,7 @@ func decideRunning(s Situation, w Wake, holds bool) Action {
 	switch {
 	case !holds:
 		return Poke
-	case s.Tail == 0:
+	case !s.Begun:
 		return Start
 	}
 	return Claim

@@ -68,7 +68,7 @@ func TestDecide(t *testing.T) {
 
 		{"empty log, create", empty, creation(createAt), 0, engine.Start},
 		{"empty log, event", empty, input(olderAt, "a"), 0, engine.Poke},
-		{"only another incarnation in the log, create", foreign, creation(createAt), 0, engine.Claim},
+		{"only another incarnation in the log, create", foreign, creation(createAt), 0, engine.Start},
 
 		{"running, holder", tail(wake(createAt), running), creation(createAt), 0, engine.Claim},
 		{"running, event that holds", tail(wake(olderAt), running), input(olderAt, "a"), 0, engine.Claim},

@@ -15,49 +15,66 @@ var ErrNewer = errors.New("written by a newer version of Skein")
 // Step is everything a log records about one step, wait or value.
 type Step struct {
 	protocol.Key
-	Config *protocol.StepConfig
+	Config *protocol.StepConfig `json:"config,omitempty"`
 	// Attempts are the bodies that ran, oldest first. The last one is open until it has an outcome.
-	Attempts []Attempt
+	Attempts []Attempt `json:"attempts,omitempty"`
 	// Failed counts the attempts that ended with an error.
-	Failed int
+	Failed int `json:"failed,omitempty"`
 	// LostRuns counts the runs that were lost while this step was running.
-	LostRuns int
+	LostRuns int `json:"lost_runs,omitempty"`
 	// Until is when a wait ends or the next attempt may begin.
-	Until *time.Time
+	Until *time.Time `json:"until,omitempty"`
 	// Type is the event type of a wait.
-	Type string
+	Type string `json:"type,omitempty"`
 	// Done is set when the outcome is recorded: Result or Error.
-	Done   bool
-	Result json.RawMessage
-	Error  *protocol.Failure
+	Done   bool              `json:"done,omitempty"`
+	Result json.RawMessage   `json:"result,omitempty"`
+	Error  *protocol.Failure `json:"error,omitempty"`
 	// Received is the event that ended a wait.
-	Received *Received
+	Received *Received `json:"received,omitempty"`
+	// Object is where the Result is if it is too large for a message.
+	Object *protocol.Object `json:"object,omitempty"`
+	// Callee is the instance that a call is about.
+	Callee *protocol.Callee `json:"callee,omitempty"`
+	// Branch is the line of calls that the step belongs to.
+	Branch string `json:"branch,omitempty"`
+	// First is the sequence of the message that first named the step, Ended of that with its outcome; 0 if there is none.
+	First uint64 `json:"first,omitempty"`
+	Ended uint64 `json:"ended,omitempty"`
+	// Epoch is the number of restarts before the step was first named: a part of what identifies its effects.
+	Epoch int `json:"epoch,omitempty"`
+	// Accepted is set if the code need not call the step any more.
+	Accepted bool `json:"accepted,omitempty"`
+	// Heartbeat is what the body last said of itself, HeardAt when.
+	Heartbeat json.RawMessage `json:"heartbeat,omitempty"`
+	HeardAt   time.Time       `json:"heard_at,omitzero"`
 }
 
 // Attempt is one body that ran.
 type Attempt struct {
-	Number   int
-	Runner   string
-	Started  *time.Time
-	Finished *time.Time
-	Error    *protocol.Failure
-	Open     bool
+	Number   int               `json:"number"`
+	Runner   string            `json:"runner"`
+	Started  *time.Time        `json:"started,omitempty"`
+	Finished *time.Time        `json:"finished,omitempty"`
+	Error    *protocol.Failure `json:"error,omitempty"`
+	Open     bool              `json:"open,omitempty"`
 }
 
 // Received is an event as the log records it.
 type Received struct {
-	Input   uint64
-	Type    string
-	Sent    time.Time
-	Payload json.RawMessage
+	Input   uint64          `json:"input"`
+	Type    string          `json:"type,omitempty"`
+	Sent    time.Time       `json:"sent"`
+	Payload json.RawMessage `json:"payload,omitempty"`
 }
 
 // Run is one activation of the instance.
 type Run struct {
-	Runner string
-	Time   time.Time
-	Wake   protocol.Wake
-	Lost   bool
+	Runner  string        `json:"runner"`
+	Time    time.Time     `json:"time"`
+	Wake    protocol.Wake `json:"wake"`
+	Lost    bool          `json:"lost,omitempty"`
+	Version string        `json:"version,omitempty"`
 }
 
 // History is a log, folded. The zero value is not ready: use NewHistory.
@@ -72,23 +89,46 @@ type History struct {
 	// Consumed and ConsumedIDs are the events that a wait took, by sequence and by id.
 	Consumed    map[uint64]bool
 	ConsumedIDs map[string]bool
-	// Output or Failure is the outcome of a finished instance, Ended its moment.
-	Output  json.RawMessage
-	Failure *protocol.Failure
-	Ended   time.Time
+	// Carried are events that no wait had taken when a snapshot was made: the stream may not hold them any more.
+	// CarriedTo is the sequence up to which they stand for the stream.
+	Carried   []Input
+	CarriedTo uint64
+	// Obeyed are the ids of the controls that changed something.
+	Obeyed map[string]bool
+	// End is how a finished instance ended, Output or Failure its outcome, Ended the moment, Expires when it can be
+	// cleaned away.
+	End          protocol.EntryKind
+	Output       json.RawMessage
+	OutputObject *protocol.Object
+	Failure      *protocol.Failure
+	Ended        time.Time
+	Expires      *time.Time
+	// Epoch is the number of restarts. Events older than EventsFrom are void: the instance was restarted since.
+	Epoch      int
+	EventsFrom uint64
+	// Stopped is the moment and StoppedAt the log sequence at which a paused instance was paused or held; Held says why
+	// the code holds it.
+	Stopped   time.Time
+	StoppedAt uint64
+	Held      *protocol.Entry
+	// Rolling is set from the moment on at which the steps are being undone, Rollback is what became of it.
+	Rolling  *protocol.Entry
+	Rollback *protocol.Rollback
 
-	released bool // the newest run gave the instance back
-	unblamed bool // the newest run follows a lost one that named no step, and no body of it came back yet
-	hard     bool // the newest run follows a lost one
+	before   uint64 // the tail before the newest message
+	released bool   // the newest run gave the instance back
+	unblamed bool   // the newest run follows a lost one that named no step, and no body of it came back yet
+	hard     bool   // the newest run follows a lost one
 }
 
-// NewHistory begins with the create of an instance, stored at sequence on stream.
-func NewHistory(stream string, sequence uint64, create protocol.Create) *History {
+// NewHistory begins with the create of an instance, which goes by incarnation and stands on stream. The tail is the
+// sequence of the newest message of its log: what Apply is not told of belongs to others that had its id.
+func NewHistory(stream string, incarnation uint64, create protocol.Create) *History {
 	return &History{
-		Situation: Situate(stream, sequence, 0, nil),
+		Situation: Situate(stream, incarnation, 0, nil),
 		Stream:    stream, Create: create,
 		Steps:    map[protocol.Key]*Step{},
-		Consumed: map[uint64]bool{}, ConsumedIDs: map[string]bool{},
+		Consumed: map[uint64]bool{}, ConsumedIDs: map[string]bool{}, Obeyed: map[string]bool{},
 	}
 }
 
@@ -103,7 +143,9 @@ func Readable(a *protocol.Append) error {
 		case protocol.EntryClaimed, protocol.EntryReleased, protocol.EntryStarted, protocol.EntryAttemptFailed,
 			protocol.EntryStepCompleted, protocol.EntryStepFailed, protocol.EntryWaiting, protocol.EntrySlept,
 			protocol.EntryReceived, protocol.EntryTimedOut, protocol.EntryRecorded, protocol.EntryParked,
-			protocol.EntryCompleted, protocol.EntryFailed:
+			protocol.EntryCompleted, protocol.EntryFailed, protocol.EntryTerminated, protocol.EntryDeleted,
+			protocol.EntryPaused, protocol.EntryHeld, protocol.EntryResumed, protocol.EntryRestarted,
+			protocol.EntryRollingBack, protocol.EntryRolledBack, protocol.EntryHeartbeat, protocol.EntrySnapshot:
 		default:
 			return fmt.Errorf("kind %q: %w", e.Kind, ErrNewer)
 		}
@@ -116,10 +158,11 @@ func (h *History) Apply(sequence uint64, a *protocol.Append) error {
 	if err := Readable(a); err != nil {
 		return fmt.Errorf("log entry %d: %w", sequence, err)
 	}
-	h.Tail = sequence
+	h.before, h.Tail = h.Tail, sequence
 	if a.Incarnation != h.Incarnation {
 		return nil
 	}
+	h.Epoch = a.Epoch
 	h.begun(a)
 	for i := range a.Entries {
 		if err := h.apply(sequence, a, &a.Entries[i]); err != nil {
@@ -138,10 +181,13 @@ func (h *History) begun(a *protocol.Append) {
 		return
 	}
 	switch first := a.Entries[0]; {
+	case first.Kind == protocol.EntrySnapshot: // it says who ran
 	case first.Kind == protocol.EntryClaimed && first.Lost:
 		h.Runs = append(h.Runs, Run{Time: h.Create.Created, Wake: h.Holder})
+	case first.Input != 0 && first.Step == nil: // a control found the instance unbegun
+	case len(first.Waits) == 1 && first.Waits[0].Op == protocol.OpSlot: // it waits for a slot to begin
 	case first.Kind != protocol.EntryClaimed && first.Kind != protocol.EntryReleased:
-		h.Runs = append(h.Runs, Run{Runner: a.Runner, Time: a.Time, Wake: h.Holder})
+		h.Runs = append(h.Runs, Run{Runner: a.Runner, Time: a.Time, Wake: h.Holder, Version: a.Version})
 	}
 }
 
@@ -152,21 +198,40 @@ func (h *History) apply(sequence uint64, a *protocol.Append, e *protocol.Entry) 
 		return nil
 	case protocol.EntryReleased:
 		h.released = true
-		h.closeAttempts(a.Time)
+		h.closeAttempts()
 		return nil
 	case protocol.EntryParked:
 		return nil
-	case protocol.EntryCompleted:
-		h.Output, h.Ended = e.Result, a.Time
+	case protocol.EntryCompleted, protocol.EntryFailed, protocol.EntryTerminated, protocol.EntryDeleted:
+		h.end(a, e)
 		return nil
-	case protocol.EntryFailed:
-		h.Failure, h.Ended = e.Error, a.Time
+	case protocol.EntryPaused, protocol.EntryHeld, protocol.EntryResumed, protocol.EntryRestarted,
+		protocol.EntryRollingBack, protocol.EntryRolledBack:
+		h.steer(sequence, a, e)
 		return nil
+	case protocol.EntrySnapshot:
+		return h.restore(e, h.before)
 	}
 	if e.Step == nil {
 		return fmt.Errorf("kind %q: %w", e.Kind, ErrNewer)
 	}
-	return h.applyStep(a, e, h.step(*e.Step))
+	s := h.step(*e.Step)
+	if s.First == 0 {
+		s.First = sequence
+	}
+	if e.Branch != "" {
+		s.Branch = e.Branch
+	}
+	if e.Config != nil {
+		s.Config = e.Config
+	}
+	if err := h.applyStep(a, e, s); err != nil {
+		return err
+	}
+	if s.Done && s.Ended == 0 {
+		s.Ended = sequence
+	}
+	return nil
 }
 
 func (h *History) applyStep(a *protocol.Append, e *protocol.Entry, s *Step) error {
@@ -183,15 +248,18 @@ func (h *History) applyStep(a *protocol.Append, e *protocol.Entry, s *Step) erro
 		s.Failed++
 		h.unblamed = false
 		s.Until = e.Until
-		if e.Config != nil {
-			s.Config = e.Config
-		}
 	case protocol.EntryStepCompleted, protocol.EntryStepFailed:
 		s.settle(e, a.Runner, at)
 		s.finish(e.Result, e.Error)
+		s.Object = e.Object
 		h.unblamed = false
+	case protocol.EntryHeartbeat:
+		s.Heartbeat, s.HeardAt = e.Result, at
 	case protocol.EntryWaiting:
 		s.Until, s.Type = e.Until, e.Type
+		if e.Callee != nil {
+			s.Callee = e.Callee
+		}
 	case protocol.EntrySlept, protocol.EntryTimedOut, protocol.EntryRecorded:
 		s.finish(e.Result, e.Error)
 		if e.Kind == protocol.EntryTimedOut {
@@ -210,7 +278,7 @@ func (h *History) applyStep(a *protocol.Append, e *protocol.Entry, s *Step) erro
 func (h *History) step(k protocol.Key) *Step {
 	s := h.Steps[k]
 	if s == nil {
-		s = &Step{Key: k}
+		s = &Step{Key: k, Epoch: h.Epoch}
 		h.Steps[k] = s
 		h.Order = append(h.Order, k)
 	}
@@ -227,13 +295,13 @@ func (h *History) claimed(a *protocol.Append, e *protocol.Entry) {
 	for _, k := range e.Blamed {
 		h.step(k).LostRuns++
 	}
-	h.closeAttempts(a.Time)
+	h.closeAttempts()
 	h.released, h.hard, h.unblamed = false, e.Lost, e.Lost && len(e.Blamed) == 0
-	h.Runs = append(h.Runs, Run{Runner: a.Runner, Time: a.Time, Wake: *e.Wake})
+	h.Runs = append(h.Runs, Run{Runner: a.Runner, Time: a.Time, Wake: *e.Wake, Version: a.Version})
 }
 
 // closeAttempts ends the open attempts of a run that is over: their bodies have no outcome.
-func (h *History) closeAttempts(at time.Time) {
+func (h *History) closeAttempts() {
 	for _, s := range h.Steps {
 		if n := len(s.Attempts); n > 0 && s.Attempts[n-1].Open {
 			s.Attempts[n-1].Open = false
@@ -283,6 +351,7 @@ func (s *Step) finish(result json.RawMessage, failure *protocol.Failure) {
 
 func (s *Step) receive(e *protocol.Entry) {
 	s.finish(e.Result, nil)
+	s.Object = e.Object
 	s.Received = &Received{Input: e.Input, Type: e.Type, Payload: e.Result}
 	if e.Sent != nil {
 		s.Received.Sent = *e.Sent

@@ -20,9 +20,9 @@ func TestNewerLogsAreLeftAlone(t *testing.T) {
 	}{
 		{"version", protocol.Append{V: protocol.Version + 1, Incarnation: 7}},
 		{"version, of another incarnation", protocol.Append{V: protocol.Version + 1, Incarnation: 3}},
-		{"kind", protocol.Append{V: protocol.Version, Incarnation: 7, Entries: []protocol.Entry{{Kind: "paused"}}}},
+		{"kind", protocol.Append{V: protocol.Version, Incarnation: 7, Entries: []protocol.Entry{{Kind: "of the future"}}}},
 		{"kind that is about a step", protocol.Append{V: protocol.Version, Incarnation: 7, Entries: []protocol.Entry{{Kind: "skipped", Step: &key}}}},
-		{"kind behind known ones", protocol.Append{V: protocol.Version, Incarnation: 7, Entries: []protocol.Entry{{Kind: protocol.EntryReleased}, {Kind: "paused"}}}},
+		{"kind behind known ones", protocol.Append{V: protocol.Version, Incarnation: 7, Entries: []protocol.Entry{{Kind: protocol.EntryReleased}, {Kind: "of the future"}}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -267,7 +267,7 @@ func TestReadable(t *testing.T) {
 	}{
 		{"known", protocol.Append{V: 1, Entries: []protocol.Entry{{Kind: protocol.EntryClaimed}, {Kind: protocol.EntryParked}}}, true},
 		{"of a newer version", protocol.Append{V: protocol.Version + 1, Entries: []protocol.Entry{{Kind: protocol.EntryParked}}}, false},
-		{"a new kind", protocol.Append{V: 1, Entries: []protocol.Entry{{Kind: protocol.EntryParked}, {Kind: "paused"}}}, false},
+		{"a new kind", protocol.Append{V: 1, Entries: []protocol.Entry{{Kind: protocol.EntryParked}, {Kind: "of the future"}}}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

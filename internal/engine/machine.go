@@ -54,11 +54,12 @@ type nameUse struct {
 
 // Input is an event sent to the instance.
 type Input struct {
-	Sequence uint64
-	ID       string
-	Type     string
-	Payload  json.RawMessage
-	Sent     time.Time
+	Sequence uint64           `json:"sequence"`
+	ID       string           `json:"id"`
+	Type     string           `json:"type"`
+	Payload  json.RawMessage  `json:"payload,omitempty"`
+	Object   *protocol.Object `json:"object,omitempty"`
+	Sent     time.Time        `json:"sent"`
 }
 
 // NewMachine begins a run over what is recorded.
@@ -314,7 +315,7 @@ func (m *Machine) Deliver(inputs []Input) []protocol.Key {
 
 // void reports whether an input counts for nothing: it was for an instance that had this id before, or its id is taken.
 func (m *Machine) void(in Input, ids map[string]bool) bool {
-	return in.Sequence < m.h.Incarnation || m.h.Consumed[in.Sequence] || m.h.ConsumedIDs[in.ID] || ids[in.ID]
+	return in.Sequence < max(m.h.Incarnation, m.h.EventsFrom) || m.h.Consumed[in.Sequence] || m.h.ConsumedIDs[in.ID] || ids[in.ID]
 }
 
 // Seen is the sequence of the newest input delivered.
@@ -324,7 +325,7 @@ func (m *Machine) Seen() uint64 { return m.seen }
 func (m *Machine) match() []protocol.Key {
 	var ended []protocol.Key
 	m.inputs = slices.DeleteFunc(m.inputs, func(in Input) bool {
-		i := slices.IndexFunc(m.pending, func(s *Step) bool { return s.Op == protocol.OpEvent && s.Type == in.Type })
+		i := slices.IndexFunc(m.pending, func(s *Step) bool { return takesEvents(s.Op) && s.Type == in.Type })
 		if i < 0 {
 			return false
 		}
@@ -332,7 +333,7 @@ func (m *Machine) match() []protocol.Key {
 		m.pending = slices.Delete(m.pending, i, i+1)
 		e := protocol.Entry{
 			Kind: protocol.EntryReceived, Step: &s.Key, Type: in.Type, Input: in.Sequence, InputID: in.ID,
-			Sent: &in.Sent, Result: in.Payload,
+			Sent: &in.Sent, Result: in.Payload, Object: in.Object,
 		}
 		s.receive(&e)
 		m.h.Consumed[in.Sequence], m.h.ConsumedIDs[in.ID] = true, true
@@ -393,7 +394,7 @@ func (m *Machine) NextDue() (next time.Time, ok bool) {
 // Waiting reports how many waits have no outcome, and whether one of them is for an event.
 func (m *Machine) Waiting() (n int, forEvent bool) {
 	for _, s := range m.pending {
-		forEvent = forEvent || s.Op == protocol.OpEvent
+		forEvent = forEvent || takesEvents(s.Op)
 	}
 	return len(m.pending), forEvent
 }
@@ -484,7 +485,7 @@ func (m *Machine) WouldTake(park uint64, waits []protocol.Wait, inputs []Input) 
 // EventDue reports whether a wait for an event would time out now.
 func (m *Machine) EventDue(now time.Time) bool {
 	return slices.ContainsFunc(m.pending, func(s *Step) bool {
-		return s.Op == protocol.OpEvent && s.Until != nil && !now.Before(*s.Until)
+		return takesEvents(s.Op) && s.Until != nil && !now.Before(*s.Until)
 	})
 }
 

@@ -1,12 +1,24 @@
 package engine
 
-import "github.com/skein-run/skein/pkg/protocol"
+import (
+	"encoding/json"
+
+	"github.com/skein-run/skein/pkg/protocol"
+)
 
 // Status says what is known of the instance, as its users see it.
 func (h *History) Status() protocol.Status {
 	s := protocol.Status{
 		Workflow: h.Create.Workflow, ID: h.Create.ID, State: h.State(), Created: h.Create.Created,
-		Output: h.Output, Error: h.Failure,
+		Output: h.Output, OutputObject: h.OutputObject, Error: h.Failure, Source: h.Create.Source, Params: h.Create.Params,
+		ParamsObject: h.Create.ParamsObject, Incarnation: h.Incarnation, Log: h.Tail, Mark: h.Mark, Epoch: h.Epoch,
+		Parent: h.Create.Parent, Rollback: h.Rollback, Expires: h.Expires,
+	}
+	if h.Held != nil {
+		s.Divergence, s.Error = h.Held.Divergence, h.Held.Error
+	}
+	if n := len(h.Runs); n > 0 {
+		s.Version = h.Runs[n-1].Version
 	}
 	if h.Phase == Finished {
 		ended := h.Ended
@@ -18,7 +30,7 @@ func (h *History) Status() protocol.Status {
 		}
 	}
 	for _, r := range h.Runs {
-		s.Runs = append(s.Runs, protocol.RunStatus{Runner: r.Runner, Time: r.Time, Wake: r.Wake.String(), Lost: r.Lost})
+		s.Runs = append(s.Runs, protocol.RunStatus{Runner: r.Runner, Time: r.Time, Wake: r.Wake.String(), Lost: r.Lost, Version: r.Version})
 	}
 	return s
 }
@@ -26,16 +38,32 @@ func (h *History) Status() protocol.Status {
 // State is the state of the instance.
 func (h *History) State() protocol.State {
 	switch {
-	case h.Phase == Finished && h.Failure != nil:
-		return protocol.StateErrored
 	case h.Phase == Finished:
-		return protocol.StateComplete
+		return endState(h.End)
+	case h.Phase == Paused && h.Held != nil:
+		return protocol.StateHeld
+	case h.Phase == Paused:
+		return protocol.StatePaused
+	case h.WaitsForSlot(), len(h.Runs) == 0:
+		return protocol.StateQueued
+	case h.Rolling != nil:
+		return protocol.StateRollingBack
 	case h.Phase == Parked:
 		return protocol.StateWaiting
-	case len(h.Runs) == 0:
-		return protocol.StateQueued
 	}
 	return protocol.StateRunning
+}
+
+func endState(kind protocol.EntryKind) protocol.State {
+	switch kind {
+	case protocol.EntryFailed:
+		return protocol.StateErrored
+	case protocol.EntryTerminated:
+		return protocol.StateTerminated
+	case protocol.EntryDeleted:
+		return protocol.StateDeleted
+	}
+	return protocol.StateComplete
 }
 
 // Done is the announcement of the end; ok is false if the instance has not ended.
@@ -46,12 +74,17 @@ func (h *History) Done() (done protocol.Done, ok bool) {
 	return protocol.Done{
 		V: protocol.Version, Workflow: h.Create.Workflow, ID: h.Create.ID, Incarnation: h.Incarnation, Log: h.Tail,
 		State: h.State(), Created: h.Create.Created, Finished: h.Ended, Output: h.Output, Error: h.Failure,
+		OutputObject: h.OutputObject, Mark: h.Mark, Epoch: h.Epoch, Rollback: h.Rollback, Expires: h.Expires,
 	}, true
 }
 
 func (s *Step) status() protocol.StepStatus {
 	st := protocol.StepStatus{
-		Key: s.Key, State: s.state(), Until: s.Until, Output: s.Result, Error: s.Error, LostRuns: s.LostRuns,
+		Key: s.Key, State: s.state(), Until: s.Until, Output: s.Result, OutputObject: s.Object, Error: s.Error, LostRuns: s.LostRuns,
+		Config: s.Config, Heartbeat: s.Heartbeat, Type: s.Type, Callee: s.Callee, Branch: s.Branch,
+	}
+	if s.Config != nil && s.Config.Sensitive && (s.Result != nil || s.Object != nil) {
+		st.Output, st.OutputObject = json.RawMessage(protocol.Redacted), nil
 	}
 	for _, a := range s.Attempts {
 		st.Attempts = append(st.Attempts, protocol.AttemptStatus{

@@ -64,11 +64,11 @@ func (r *Runner) activate(ctx context.Context, h *held, s sight) {
 		r.decideFromLeader(ctx, h)
 		return
 	}
-	if left.Tail > 0 && left.Phase == engine.Running && !history.Released() && r.executedElsewhere(ctx, h) {
+	if left.Begun && left.Phase == engine.Running && !history.Released() && r.executedElsewhere(ctx, h) {
 		r.drop(h)
 		return
 	}
-	if left.Tail > 0 || h.again {
+	if left.Begun || h.again {
 		if err := r.claim(ctx, h, history); err != nil {
 			r.refused(ctx, h, err)
 			return

@@ -59,8 +59,8 @@ func (s sight) situation(stream string) engine.Situation {
 func (s *sight) add(class protocol.Class, m journal.Message) error {
 	switch class {
 	case protocol.ClassCreate:
-		s.created = m.Sequence
 		s.unreadable = json.Unmarshal(m.Data, &s.create)
+		s.created = s.create.Incarnation(m.Sequence)
 		if s.create.V > protocol.Version {
 			return engine.ErrNewer
 		}
@@ -105,6 +105,7 @@ func (r Reader) load(ctx context.Context, instance protocol.Instance, s sight) (
 	if s.tailAt == 0 {
 		return h, nil
 	}
+	h.Tail = s.tailAt // of a tombstone, should nothing of this instance follow
 	err := r.read(ctx, instance.LogSubject(), s.created, s.tailAt, func(m *journal.Message) error {
 		var a protocol.Append
 		if err := json.Unmarshal(m.Data, &a); err != nil {

@@ -42,6 +42,16 @@ const (
 	FailureLostRuns = "LostRunsError"
 	FailureEncoding = "EncodingError"
 	FailureUsage    = "UsageError"
+	// FailureTerminated ends an instance that was told to stop, FailureDivergence holds one whose code contradicts its
+	// log, FailureRollbackMissing ends an undoing for which the code has no function any more.
+	FailureTerminated      = "TerminatedError"
+	FailureDivergence      = "DivergenceError"
+	FailureRollbackMissing = "RollbackMissingError"
+	// FailureHeartbeat ends an attempt that gave no sign of life, FailureStepLimit an instance with too many steps.
+	FailureHeartbeat = "HeartbeatError"
+	FailureStepLimit = "StepLimitError"
+	// FailureDeleted tells of the end of an instance that was deleted.
+	FailureDeleted = "DeletedError"
 )
 
 // Named is implemented by errors that say what they are called when stored.

@@ -37,6 +37,15 @@ func ConsumerWakes(shard int) string {
 	return "wakes-" + strconv.Itoa(shard)
 }
 
+// ConsumerControls is the durable that delivers the controls of a shard (WorkflowsStream). They have one of their own,
+// so that no backlog of inputs holds them up.
+func ConsumerControls(shard int) string {
+	if shard == 0 {
+		return "controls"
+	}
+	return "controls-" + strconv.Itoa(shard)
+}
+
 // Headers that Skein sets or reads. All of them belong to the NATS server.
 const (
 	// HeaderExpectedSubjectSequence makes a publish a compare-and-append on its own literal subject.
@@ -241,6 +250,12 @@ func SchedulesBucket(project string) string { return "SCHEDULES_" + project }
 // HostsBucket holds the leases of the project's agent hosts.
 func HostsBucket(project string) string { return "HOSTS_" + project }
 
+// SlotsBucket holds, for workflows of limited concurrency, who has a slot and who waits for one.
+func SlotsBucket(project string) string { return "SLOTS_" + project }
+
+// ObjectsBucket is the object store for values that are too large for messages.
+func ObjectsBucket(project string) string { return "OBJECTS_" + project }
+
 // DeadBucket holds what an agent gave up on.
 func DeadBucket(project string) string { return "DEAD_" + project }
 
@@ -287,6 +302,15 @@ func ParseScheduleKey(key string) (class, name, schedule string, err error) {
 // DeadKey is the key of a dead letter of an agent in DeadBucket; id is that of the outbox entry that put it there.
 func DeadKey(class, name, id string) string { return AgentKey(class, name) + "." + Escape(id) }
 
+// callPrefix cannot begin the name of an event type that a user chooses.
+const callPrefix = "="
+
+// CallType is the type of the event that tells the caller of an instance of its end. It names the call: the same step
+// after a restart of its instance, or of another instance that has the same id later, is another one.
+func CallType(incarnation uint64, epoch int, name string, count int) string {
+	return fmt.Sprintf("%s%d.%d.%d.%s", callPrefix, incarnation, epoch, count, name)
+}
+
 func cutLast(s string) (before, after string, ok bool) {
 	i := strings.LastIndexByte(s, '.')
 	if i < 0 {
@@ -321,7 +345,7 @@ func (i Instance) NudgeSubject() string { return i.subject("in") + ".nudge" }
 // InputsSubject matches everything sent to the instance by those who may only send inputs.
 func (i Instance) InputsSubject() string { return i.subject("in") + ".*" }
 
-// ControlSubject takes controls. It is reserved: nothing is published here yet.
+// ControlSubject takes controls.
 func (i Instance) ControlSubject() string { return i.subject("ctl") }
 
 // LogSubject is the instance's log: written by compare-and-append, by the project's runners only.
@@ -424,6 +448,11 @@ func WorkflowSubjects(project string) string { return "wf." + project + ".>" }
 // make it slow once it lags.
 func InputSubjects(project string, shard int) string {
 	return "wf." + project + "." + strconv.Itoa(shard) + ".in.>"
+}
+
+// ControlSubjects is what the control consumer of a shard filters on.
+func ControlSubjects(project string, shard int) string {
+	return "wf." + project + "." + strconv.Itoa(shard) + ".ctl.>"
 }
 
 // DoneRepublish is what the WORKFLOWS stream repeats to core subscribers after storing it, and where (EndedSubject).

@@ -1,0 +1,105 @@
+package engine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// folded is a History as a snapshot holds it. It is stored: fields are only added.
+type folded struct {
+	Steps        []*Step            `json:"steps,omitempty"`
+	Runs         []Run              `json:"runs,omitempty"`
+	Inputs       []Input            `json:"inputs,omitempty"`
+	Consumed     []uint64           `json:"consumed,omitempty"`
+	ConsumedIDs  []string           `json:"consumed_ids,omitempty"`
+	Obeyed       []string           `json:"obeyed,omitempty"`
+	EventsFrom   uint64             `json:"events_from,omitempty"`
+	End          protocol.EntryKind `json:"end,omitempty"`
+	Output       json.RawMessage    `json:"output,omitempty"`
+	OutputObject *protocol.Object   `json:"output_object,omitempty"`
+	Failure      *protocol.Failure  `json:"failure,omitempty"`
+	Ended        time.Time          `json:"ended,omitzero"`
+	Expires      *time.Time         `json:"expires,omitempty"`
+	Stopped      time.Time          `json:"stopped,omitzero"`
+	StoppedAt    uint64             `json:"stopped_at,omitempty"`
+	Held         *protocol.Entry    `json:"held,omitempty"`
+	Rolling      *protocol.Entry    `json:"rolling,omitempty"`
+	Rollback     *protocol.Rollback `json:"rollback,omitempty"`
+	Released     bool               `json:"released,omitempty"`
+	Unblamed     bool               `json:"unblamed,omitempty"`
+	Hard         bool               `json:"hard,omitempty"`
+}
+
+// Snapshot is an entry that stands for the log up to the tail of h, with the inputs that h does not know to be void.
+// Inputs are all events that the stream and earlier snapshots hold for the instance up to upTo. The append that stores
+// it follows that tail, under the same holder, mark and epoch.
+func (h *History) Snapshot(inputs []Input, upTo uint64) (protocol.Entry, error) {
+	f := folded{
+		Runs: h.Runs, Consumed: slices.Sorted(maps.Keys(h.Consumed)), ConsumedIDs: slices.Sorted(maps.Keys(h.ConsumedIDs)),
+		Obeyed: slices.Sorted(maps.Keys(h.Obeyed)), EventsFrom: h.EventsFrom,
+		End: h.End, Output: h.Output, OutputObject: h.OutputObject, Failure: h.Failure, Ended: h.Ended, Expires: h.Expires,
+		Stopped: h.Stopped, StoppedAt: h.StoppedAt, Held: h.Held, Rolling: h.Rolling, Rollback: h.Rollback,
+		Released: h.released, Unblamed: h.unblamed, Hard: h.hard,
+	}
+	for _, k := range h.Order {
+		f.Steps = append(f.Steps, h.Steps[k])
+	}
+	m := NewMachine(h)
+	known := map[string]bool{}
+	for _, in := range inputs {
+		if in.Sequence <= upTo && !m.void(in, known) {
+			known[in.ID] = true
+			f.Inputs = append(f.Inputs, in)
+		}
+	}
+	raw, err := json.Marshal(f)
+	if err != nil {
+		return protocol.Entry{}, fmt.Errorf("snapshot: %w", err)
+	}
+	return protocol.Entry{Kind: protocol.EntrySnapshot, Input: upTo, Snapshot: &protocol.Snapshot{
+		Over: h.Tail, Phase: h.Phase.String(), Park: h.Park, Waits: h.Waits, Until: h.Until, History: raw,
+	}}, nil
+}
+
+// ErrSnapshot is returned for a snapshot whose history was not fetched.
+var ErrSnapshot = errors.New("the history of the snapshot is in an object")
+
+// restore takes over what a snapshot holds, unless h has read everything that it stands for.
+func (h *History) restore(e *protocol.Entry, over uint64) error {
+	s := e.Snapshot
+	switch {
+	case s == nil || over == s.Over && len(h.Runs) > 0:
+		return nil
+	case len(s.History) == 0:
+		return ErrSnapshot
+	}
+	var f folded
+	if err := json.Unmarshal(s.History, &f); err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	h.Steps, h.Order = map[protocol.Key]*Step{}, nil
+	for _, step := range f.Steps {
+		h.Steps[step.Key] = step
+		h.Order = append(h.Order, step.Key)
+	}
+	h.Runs, h.Carried, h.CarriedTo, h.EventsFrom = f.Runs, f.Inputs, e.Input, f.EventsFrom
+	h.Consumed, h.ConsumedIDs, h.Obeyed = set(f.Consumed), set(f.ConsumedIDs), set(f.Obeyed)
+	h.End, h.Output, h.OutputObject, h.Failure, h.Ended, h.Expires = f.End, f.Output, f.OutputObject, f.Failure, f.Ended, f.Expires
+	h.Stopped, h.StoppedAt, h.Held, h.Rolling, h.Rollback = f.Stopped, f.StoppedAt, f.Held, f.Rolling, f.Rollback
+	h.released, h.unblamed, h.hard = f.Released, f.Unblamed, f.Hard
+	return nil
+}
+
+func set[T comparable](all []T) map[T]bool {
+	m := make(map[T]bool, len(all))
+	for _, v := range all {
+		m[v] = true
+	}
+	return m
+}

@@ -20,7 +20,8 @@ func at(second int) time.Time {
 
 func goldens() []golden {
 	all := append(instanceGoldens(), statusGoldens()...)
-	return append(append(all, agentGoldens()...), relayGoldens()...)
+	all = append(append(all, agentGoldens()...), relayGoldens()...)
+	return append(all, steeringGoldens()...)
 }
 
 func failure() *protocol.Failure {

@@ -175,3 +175,21 @@ type RunStatus struct {
 	// Version is that of the code.
 	Version string `json:"version,omitempty"`
 }
+
+// History is everything that is stored of an instance but what was sent to it and not taken: as it is exported, to be
+// looked at or replayed elsewhere. It shows the results of sensitive steps, without which nothing can be replayed.
+type History struct {
+	V       int    `json:"v"`
+	Project string `json:"project"`
+	Create  Create `json:"create"`
+	// Sequence is that under which the create was first stored: the number by which the instance goes.
+	Sequence uint64 `json:"sequence"`
+	// Log has the messages of the log in their order. Those of another incarnation are left out.
+	Log []LoggedAppend `json:"log"`
+}
+
+// LoggedAppend is a message of a log with the sequence under which it is stored.
+type LoggedAppend struct {
+	Sequence uint64 `json:"sequence"`
+	Append   Append `json:"append"`
+}

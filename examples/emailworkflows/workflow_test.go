@@ -66,7 +66,7 @@ func serve(t *testing.T, o *Onboarding) (*project.Project, workflow.Bound[contra
 			t.Errorf("runner: %v", err)
 		}
 	})
-	natstest.Eventually(t, 30*time.Second, "the runner is ready", p.IsReady)
+	natstest.Eventually(t, natstest.Patience, "the runner is ready", p.IsReady)
 	return p, workflow.Bind[contract.Trip, contract.Report]("EMAIL_WORKFLOW").In(p)
 }
 
@@ -162,7 +162,7 @@ func TestNewTakesDays(t *testing.T) {
 	o.Users = func(context.Context, string) (User, error) { return User{Name: "Ada", Address: "ada@example.com"}, nil }
 	_, binding := serve(t, o)
 	instance := create(t, binding)
-	natstest.Eventually(t, 30*time.Second, "the instance sleeps", func() bool {
+	natstest.Eventually(t, natstest.Patience, "the instance sleeps", func() bool {
 		status, err := instance.Status(t.Context())
 		return err == nil && status.State == workflow.Waiting
 	})

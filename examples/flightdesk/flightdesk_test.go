@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -64,7 +63,7 @@ func (b *bench) serve(config string, services ...project.Service) {
 	}
 	b.t.Cleanup(p.Close)
 	b.background(c.Name, func(ctx context.Context) error { return project.Run(ctx, p, services...) })
-	natstest.Eventually(b.t, 30*time.Second, c.Name+" is ready", p.IsReady)
+	natstest.Eventually(b.t, natstest.Patience, c.Name+" is ready", p.IsReady)
 }
 
 func (b *bench) background(name string, run func(context.Context) error) {
@@ -105,7 +104,7 @@ func (b *bench) call(method, path, user string) (int, string) {
 func (b *bench) awaitDesk(name, what string, cond func(Desk) bool) Desk {
 	b.t.Helper()
 	var desk Desk
-	natstest.Eventually(b.t, 30*time.Second, what, func() bool {
+	natstest.Eventually(b.t, natstest.Patience, what, func() bool {
 		desk = Desk{}
 		status, body := b.call(http.MethodGet, name, "")
 		return status == http.StatusOK && json.Unmarshal([]byte(body), &desk) == nil && cond(desk)

@@ -15,7 +15,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/pkg/workflow"
@@ -209,7 +208,7 @@ func startDemo(t *testing.T) *started {
 
 func (s *started) awaitNoProcesses(t *testing.T) {
 	t.Helper()
-	natstest.Eventually(t, 30*time.Second, "all processes are gone", func() bool { return !slices.ContainsFunc(s.pids, alive) })
+	natstest.Eventually(t, natstest.Patience, "all processes are gone", func() bool { return !slices.ContainsFunc(s.pids, alive) })
 }
 
 func TestInterruptCleansUp(t *testing.T) {

@@ -91,7 +91,7 @@ func TestDataOutlivesARestart(t *testing.T) {
 	dir, port := filepath.Join(t.TempDir(), "data"), natstest.FreePort(t)
 	first := start(t, port, dir)
 	nc, js := connect(t, first.url)
-	natstest.Eventually(t, 10*time.Second, "the scheduler has made its stream", func() bool {
+	natstest.Eventually(t, natstest.Patience, "the scheduler has made its stream", func() bool {
 		_, err := js.Stream(t.Context(), protocol.StreamClock)
 		return err == nil
 	})

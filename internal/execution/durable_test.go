@@ -29,7 +29,7 @@ func TestResultDoesNotWaitForOthers(t *testing.T) {
 		g.Go(func(ctx context.Context) error {
 			return do(ctx, "short", func(context.Context) (json.RawMessage, error) {
 				<-started
-				natstest.Eventually(t, 10*time.Second, "both starts are stored", func() bool {
+				natstest.Eventually(t, natstest.Patience, "both starts are stored", func() bool {
 					return r.has(protocol.EntryStarted, "long") && r.has(protocol.EntryStarted, "short")
 				})
 				return nil, nil
@@ -37,7 +37,7 @@ func TestResultDoesNotWaitForOthers(t *testing.T) {
 		})
 		return nil, g.Wait()
 	})
-	natstest.Eventually(t, 10*time.Second, "the short step's result is stored", func() bool {
+	natstest.Eventually(t, natstest.Patience, "the short step's result is stored", func() bool {
 		return r.has(protocol.EntryStepCompleted, "short")
 	})
 	close(finish)

@@ -47,7 +47,7 @@ func TestReleaseLeavesOtherBranchesAlone(t *testing.T) {
 	r.reaches(x, releasing)
 	close(goOn)
 	<-ended
-	natstest.Eventually(t, 10*time.Second, "the branch is done", func() bool {
+	natstest.Eventually(t, natstest.Patience, "the branch is done", func() bool {
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		return len(x.lanes) == 2

@@ -85,7 +85,7 @@ func (r *rig) event(x *Execution, want EventKind) Event {
 // reaches waits until the execution is in a phase.
 func (r *rig) reaches(x *Execution, want phase) {
 	r.t.Helper()
-	natstest.Eventually(r.t, 15*time.Second, "phase "+strconv.Itoa(int(want)), func() bool {
+	natstest.Eventually(r.t, natstest.Patience, "phase "+strconv.Itoa(int(want)), func() bool {
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		return x.phase == want

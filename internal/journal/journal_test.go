@@ -188,7 +188,7 @@ func TestReads(t *testing.T) {
 			tails = append(tails, tail)
 		}
 		var batch journal.Batch
-		natstest.Eventually(t, 5*time.Second, "a replica has everything", func() bool {
+		natstest.Eventually(t, natstest.Patience, "a replica has everything", func() bool {
 			var err error
 			batch, err = s.LastOfMany(ctx, stream, []string{subject("a"), subject("b"), subject("none")})
 			if err != nil {
@@ -252,7 +252,7 @@ func TestSoleWriterIsNeverRefused(t *testing.T) {
 	for range 3 {
 		before := appended.Load()
 		cluster.MoveLeader(t, stream)
-		natstest.Eventually(t, 20*time.Second, "appends go on after the leader moved", func() bool { return appended.Load() > before+100 })
+		natstest.Eventually(t, natstest.Patience, "appends go on after the leader moved", func() bool { return appended.Load() > before+100 })
 	}
 	close(stop)
 	wg.Wait()

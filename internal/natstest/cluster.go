@@ -68,7 +68,7 @@ func (c *Cluster) Connect(t testing.TB, opts ...nats.Option) *nats.Conn {
 // Await waits until JetStream has a leader, every running server follows it and requests are answered.
 func (c *Cluster) Await(t testing.TB) {
 	t.Helper()
-	Eventually(t, startLimit, "the cluster's JetStream has a leader that all follow", func() bool {
+	Eventually(t, Patience, "the cluster's JetStream has a leader that all follow", func() bool {
 		leaders := 0
 		for _, s := range c.Servers {
 			running := s.server()
@@ -84,7 +84,7 @@ func (c *Cluster) Await(t testing.TB) {
 		}
 		return leaders == 1
 	})
-	nc, err := nats.Connect(c.URL())
+	nc, err := nats.Connect(c.URL(), nats.Timeout(tryTimeout))
 	if err != nil {
 		t.Fatalf("natstest: connect to %s: %v", c.URL(), err)
 	}
@@ -93,7 +93,7 @@ func (c *Cluster) Await(t testing.TB) {
 	if err != nil {
 		t.Fatalf("natstest: %v", err)
 	}
-	Eventually(t, startLimit, "the cluster's JetStream answers", func() bool {
+	Eventually(t, Patience, "the cluster's JetStream answers", func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_, err := js.AccountInfo(ctx)
@@ -105,7 +105,7 @@ func (c *Cluster) Await(t testing.TB) {
 func (c *Cluster) Leader(t testing.TB, stream string) *Server {
 	t.Helper()
 	var leader *Server
-	Eventually(t, startLimit, fmt.Sprintf("stream %s has a leader", stream), func() bool {
+	Eventually(t, Patience, fmt.Sprintf("stream %s has a leader", stream), func() bool {
 		leader = c.leader(stream)
 		return leader != nil
 	})
@@ -126,7 +126,7 @@ func (c *Cluster) MoveLeader(t testing.TB, stream string) *Server {
 	t.Helper()
 	old := c.Leader(t, stream)
 	next := old
-	Eventually(t, startLimit, fmt.Sprintf("stream %s has another leader", stream), func() bool {
+	Eventually(t, Patience, fmt.Sprintf("stream %s has another leader", stream), func() bool {
 		running := old.server()
 		if c.leader(stream) == old {
 			if err := running.JetStreamStepdownStream(server.DEFAULT_GLOBAL_ACCOUNT, stream); err != nil {

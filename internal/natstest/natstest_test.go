@@ -36,7 +36,7 @@ func TestRestartKeepsMessagesPortAndConnection(t *testing.T) {
 	}
 	url := s.URL()
 	s.Stop(t)
-	natstest.Eventually(t, 10*time.Second, "the client notices the stop", func() bool { return !nc.IsConnected() })
+	natstest.Eventually(t, natstest.Patience, "the client notices the stop", func() bool { return !nc.IsConnected() })
 	if err := nc.Publish("keep.a", []byte("late")); err == nil {
 		t.Fatal("a publish while disconnected was taken")
 	}
@@ -44,9 +44,9 @@ func TestRestartKeepsMessagesPortAndConnection(t *testing.T) {
 	if s.URL() != url {
 		t.Fatalf("URL after restart is %s, was %s", s.URL(), url)
 	}
-	natstest.Eventually(t, 10*time.Second, "the client is back", nc.IsConnected)
+	natstest.Eventually(t, natstest.Patience, "the client is back", nc.IsConnected)
 	s.Restart(t)
-	natstest.Eventually(t, 10*time.Second, "the client is back again", nc.IsConnected)
+	natstest.Eventually(t, natstest.Patience, "the client is back again", nc.IsConnected)
 	msg, err := stored.GetMsg(t.Context(), 1)
 	if err != nil || string(msg.Data) != "hello" {
 		t.Fatalf("after restart: message %v, error %v", msg, err)
@@ -70,7 +70,7 @@ func TestCluster(t *testing.T) {
 		t.Fatal("the leader did not move")
 	}
 	publish := func(what string) {
-		natstest.Eventually(t, 30*time.Second, what, func() bool {
+		natstest.Eventually(t, natstest.Patience, what, func() bool {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			defer cancel()
 			_, err := js.Publish(ctx, "keep.a", []byte(what))

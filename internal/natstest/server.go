@@ -21,8 +21,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// startLimit is how long a server or cluster may take to be ready. Generous: tests share small machines.
-const startLimit = 60 * time.Second
+// Patience is how long it may take what must happen and is no claim of a test. Generous: tests share small machines, and
+// only one that fails waits so long.
+const Patience = 3 * time.Minute
+
+// tryTimeout is how long one try of what is asked again may take.
+const tryTimeout = 10 * time.Second
 
 // Option changes how a server is started.
 type Option interface{ apply(*config) }
@@ -110,8 +114,8 @@ func (s *Server) Start(t testing.TB) {
 	}
 	running.Start()
 	s.running = running
-	if !running.ReadyForConnections(startLimit) {
-		t.Fatalf("natstest: %s takes no connections after %s", s.URL(), startLimit)
+	if !running.ReadyForConnections(Patience) {
+		t.Fatalf("natstest: %s takes no connections after %s", s.URL(), Patience)
 	}
 }
 
@@ -153,6 +157,7 @@ func connect(t testing.TB, url string, opts []nats.Option) *nats.Conn {
 	t.Helper()
 	all := append([]nats.Option{
 		nats.Name(t.Name()),
+		nats.Timeout(tryTimeout),
 		nats.ReconnectBufSize(-1),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(50 * time.Millisecond),
@@ -174,7 +179,7 @@ func (s *Server) server() *server.Server {
 
 func (s *Server) awaitJetStream(t testing.TB) {
 	t.Helper()
-	nc, err := nats.Connect(s.URL())
+	nc, err := nats.Connect(s.URL(), nats.Timeout(tryTimeout))
 	if err != nil {
 		t.Fatalf("natstest: connect to %s: %v", s.URL(), err)
 	}
@@ -183,8 +188,8 @@ func (s *Server) awaitJetStream(t testing.TB) {
 	if err != nil {
 		t.Fatalf("natstest: %v", err)
 	}
-	Eventually(t, startLimit, "JetStream answers at "+s.URL(), func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	Eventually(t, Patience, "JetStream answers at "+s.URL(), func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), tryTimeout)
 		defer cancel()
 		_, err := js.AccountInfo(ctx)
 		return err == nil
@@ -202,6 +207,24 @@ func Eventually(t testing.TB, timeout time.Duration, what string, cond func() bo
 			t.Fatalf("not within %s: %s", timeout, what)
 		}
 		<-ticker.C
+	}
+}
+
+// Ask repeats what a test itself asks of a server until it is answered: a busy server answers late, and a cluster that
+// elects a leader not at all.
+func Ask(t testing.TB, what string, try func(ctx context.Context) error) {
+	t.Helper()
+	for deadline := time.Now().Add(Patience); ; {
+		ctx, cancel := context.WithTimeout(t.Context(), tryTimeout)
+		err := try(ctx)
+		cancel()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s: %v", Patience, what, err)
+		}
+		<-time.After(50 * time.Millisecond)
 	}
 }
 
@@ -233,5 +256,5 @@ func portIsFree(port int) bool {
 // awaitPort waits until port can be listened on: sockets of a server that was just stopped may still hold it.
 func awaitPort(t testing.TB, port int) {
 	t.Helper()
-	Eventually(t, startLimit, fmt.Sprintf("port %d is free", port), func() bool { return portIsFree(port) })
+	Eventually(t, Patience, fmt.Sprintf("port %d is free", port), func() bool { return portIsFree(port) })
 }

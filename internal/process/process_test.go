@@ -174,7 +174,7 @@ func TestWaitsForNATSAndStopsWhileWaiting(t *testing.T) {
 	url := fmt.Sprintf("nats://me:secret@127.0.0.1:%d", port)
 	for _, appears := range []bool{true, false} {
 		c := startChild(t, "--nats-url", url)
-		natstest.Eventually(t, 30*time.Second, "child waits", func() bool {
+		natstest.Eventually(t, natstest.Patience, "child waits", func() bool {
 			return strings.Contains(c.log(), fmt.Sprintf("waiting for NATS at nats://***@127.0.0.1:%d", port))
 		})
 		if appears {
@@ -268,7 +268,7 @@ func TestHealthOfAServer(t *testing.T) {
 		t.Errorf("ready: %d %s", code, body)
 	}
 	s.Stop(t)
-	natstest.Eventually(t, 10*time.Second, "the server is not ready without NATS", func() bool {
+	natstest.Eventually(t, natstest.Patience, "the server is not ready without NATS", func() bool {
 		code, body := get("/readyz")
 		return code == 503 && strings.Contains(body, `"nats":"not connected"`)
 	})
@@ -279,7 +279,7 @@ func TestHealthOfAServer(t *testing.T) {
 		t.Error("a publish while disconnected was taken")
 	}
 	s.Start(t)
-	natstest.Eventually(t, 10*time.Second, "the server is ready again", func() bool {
+	natstest.Eventually(t, natstest.Patience, "the server is ready again", func() bool {
 		code, _ := get("/readyz")
 		return code == 200
 	})

@@ -41,7 +41,7 @@ const (
 	project = "flight-desk"
 	class   = "Desk"
 	name    = "jo@example.com"
-	wait    = 30 * time.Second
+	wait    = natstest.Patience
 )
 
 // world is a server with one project, as its agent hosts make it.

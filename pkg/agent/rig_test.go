@@ -26,7 +26,7 @@ import (
 
 const (
 	testProject = "flight-desk"
-	soon        = 20 * time.Second // deadline of named conditions; the machine may be busy
+	soon        = natstest.Patience // deadline of named conditions
 )
 
 // rig is a NATS server with what the agents of one project need, and a look into it.

@@ -125,7 +125,7 @@ func TestRunUntilToldToStop(t *testing.T) {
 		t.Error("ready before all services are")
 	}
 	close(release)
-	natstest.Eventually(t, 10*time.Second, "both services are ready", p.IsReady)
+	natstest.Eventually(t, natstest.Patience, "both services are ready", p.IsReady)
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("error is %v", err)

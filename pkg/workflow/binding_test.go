@@ -55,7 +55,7 @@ func (b *bench) start(p *project.Project, definitions ...Definition) (stop func(
 		}
 	})
 	b.t.Cleanup(stop)
-	natstest.Eventually(b.t, 20*time.Second, "the runner is ready", p.IsReady)
+	natstest.Eventually(b.t, natstest.Patience, "the runner is ready", p.IsReady)
 	return stop
 }
 
@@ -100,7 +100,7 @@ func TestInstanceThroughABinding(t *testing.T) {
 	if err != nil || instance.ID() != "o-1" {
 		t.Fatal(instance, err)
 	}
-	natstest.Eventually(t, 10*time.Second, "the instance waits", func() bool {
+	natstest.Eventually(t, natstest.Patience, "the instance waits", func() bool {
 		s, err := created.Status(ctx)
 		return err == nil && s.State == Waiting && len(s.Steps) == 1 && s.Workflow == "ship" && s.ID == "o-1"
 	})

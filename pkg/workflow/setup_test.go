@@ -153,7 +153,7 @@ func (b *bench) kinds(class, id string) map[protocol.EntryKind]int {
 // finished waits until the end of an instance is announced.
 func (b *bench) finished(class, id string) protocol.Status {
 	b.t.Helper()
-	natstest.Eventually(b.t, 30*time.Second, class+"/"+id+" has ended", func() bool {
+	natstest.Eventually(b.t, natstest.Patience, class+"/"+id+" has ended", func() bool {
 		_, err := b.store.Last(b.t.Context(), protocol.WorkflowsStream("p"), b.instance(class, id).DoneSubject())
 		if err != nil && !errors.Is(err, journal.ErrNotFound) {
 			b.t.Fatal(err)
@@ -166,7 +166,7 @@ func (b *bench) finished(class, id string) protocol.Status {
 func (b *bench) reaches(class, id, what string, cond func(protocol.Status) bool) protocol.Status {
 	b.t.Helper()
 	var last protocol.Status
-	natstest.Eventually(b.t, 15*time.Second, class+"/"+id+" "+what, func() bool {
+	natstest.Eventually(b.t, natstest.Patience, class+"/"+id+" "+what, func() bool {
 		s, err := b.reader().Status(b.t.Context(), class, id)
 		if errors.Is(err, journal.ErrNotFound) {
 			return false

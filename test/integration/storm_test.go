@@ -21,7 +21,8 @@ type storm struct {
 	// over is in how much time they are created.
 	over time.Duration
 	// every is how often something breaks, until all have ended: once in each such span, at a moment that varies. What
-	// breaks in step with the 5 seconds after which a wake comes again can hit the same instance every time.
+	// breaks in step with the 5 seconds after which a wake comes again can hit the same instance every time. When all are
+	// created, the spans grow: on a machine where a runner takes longer to start than it lives, nothing would ever end.
 	every  time.Duration
 	damage func(w *world, runners []*process)
 	// within is the time for all to end.
@@ -49,7 +50,8 @@ func (s storm) run(w *world) (breaks, lost int) {
 	var creators errgroup.Group
 	creators.Go(func() error { return s.create(w) })
 	began := time.Now()
-	for span := began; ; span = span.Add(s.every) {
+	every := s.every
+	for span := began; ; span = span.Add(every) {
 		if w.ended() == s.instances && time.Since(began) > s.over {
 			break
 		}
@@ -57,7 +59,10 @@ func (s storm) run(w *world) (breaks, lost int) {
 			w.t.Errorf("after %v %d of %d instances have ended", time.Since(began), w.ended(), s.instances)
 			break
 		}
-		pause(w.t.Context(), time.Until(span.Add(rand.N(s.every))))
+		if time.Since(began) > s.over {
+			every += every / 10
+		}
+		pause(w.t.Context(), time.Until(span.Add(rand.N(every))))
 		s.damage(w, all)
 		breaks++
 	}

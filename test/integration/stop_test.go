@@ -10,11 +10,18 @@ import (
 )
 
 // handedOver is how long it may take until another runner goes on with what was given back, on a busy machine: less than
-// the time after which it would get it anyway.
-const handedOver = ackWait - time.Second
+// lostAfter, the time after which it would get it anyway in these tests.
+const (
+	handedOver = 20 * time.Second
+	lostAfter  = time.Minute
+)
+
+// grace is long enough for a busy machine to store a release in the last quarter of it.
+const grace = 8 * time.Second
 
 // releasedAfterTheBody: SIGTERM while a body runs that returns in time. Its result is kept; another runner goes on.
 func releasedAfterTheBody(w *world) {
+	w.redeliverAfter(lostAfter)
 	s := ops(gated("first"), gated("second"))
 	first, second := w.gate("a", "first"), w.gate("a", "second")
 	leaving := w.runner(setup{})
@@ -39,9 +46,9 @@ func releasedAfterTheBody(w *world) {
 
 // releasedInTheBody: SIGTERM while a body runs that takes longer than the grace period. It is broken off.
 func releasedInTheBody(w *world) {
+	w.redeliverAfter(lostAfter)
 	s := ops(do("before"), gated("long"))
 	gate := w.gate("a", "long")
-	const grace = 3 * time.Second
 	leaving := w.runner(setup{grace: grace})
 	w.create("a", s)
 	gate.await()
@@ -59,6 +66,7 @@ func releasedInTheBody(w *world) {
 
 // releasedWhileParked: there is nothing to hand back but what executes.
 func releasedWhileParked(w *world) {
+	w.redeliverAfter(lostAfter)
 	s := ops(wait("answer", "answer"), do("after"))
 	leaving := w.runner(setup{})
 	w.create("a", s)
@@ -78,8 +86,9 @@ func releasedWhileParked(w *world) {
 
 // releasedBeforeTheyBegan: SIGTERM of a runner with one slot and a queue. What it never began is no lost run.
 func releasedBeforeTheyBegan(w *world) {
+	w.redeliverAfter(lostAfter)
 	s := ops(gated("first"))
-	leaving := w.runner(setup{slots: 1, grace: 4 * time.Second})
+	leaving := w.runner(setup{slots: 1, grace: grace})
 	gate := w.gate("*", "first")
 	const instances = 4
 	for i := range instances {
@@ -97,7 +106,7 @@ func releasedBeforeTheyBegan(w *world) {
 		}
 		body.open(w.t)
 	}
-	if took := time.Since(terminated); took > 4*time.Second+handedOver {
+	if took := time.Since(terminated); took > grace+handedOver {
 		w.t.Errorf("it took %v to begin all", took)
 	}
 	if lost := w.finishAll(instances, s); lost != 0 {
@@ -182,13 +191,15 @@ func zombieOfALivingInstance(w *world) {
 // longBody has a body that takes longer than a wake lasts. Its runner says that it works on it, so that nobody else is
 // given the wake.
 func longBody(w *world) {
+	const lasts = 2 * ackWait // a busy machine may hold up what the runner says
+	w.redeliverAfter(lasts)
 	s := ops(gated("long"))
 	gate := w.gate("a", "long")
 	w.runner(setup{})
 	w.runner(setup{})
 	w.create("a", s)
 	body := gate.await()
-	pause(w.t.Context(), ackWait+2*time.Second)
+	pause(w.t.Context(), lasts+2*time.Second)
 	if n := w.deliveries(); n != 1 {
 		w.t.Errorf("the wake was delivered %d times, want once", n)
 	}

@@ -183,25 +183,8 @@ func (w *world) status(id string) protocol.Status {
 	return s
 }
 
-// patience is how long it may take what must happen, and is no claim of a test: these machines are small, and busy.
-const patience = 3 * time.Minute
-
-// ask repeats what the test itself asks of a server until it gets an answer: a busy one answers late, and a cluster that
-// elects a leader not at all.
-func (w *world) ask(what string, try func(ctx context.Context) error) {
-	w.t.Helper()
-	for deadline := time.Now().Add(patience); ; pause(w.t.Context(), 100*time.Millisecond) {
-		ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
-		err := try(ctx)
-		cancel()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			w.t.Fatalf("not within %v: %s: %v", patience, what, err)
-		}
-	}
-}
+// patience is how long it may take what must happen and is no claim of a test.
+const patience = natstest.Patience
 
 // eventually polls cond until it is true. It asks servers and processes, and seldom enough to leave them the machine.
 func eventually(t testing.TB, timeout time.Duration, what string, cond func() bool) {
@@ -297,7 +280,7 @@ func (w *world) ended() int {
 func (w *world) wakes() *jetstream.ConsumerInfo {
 	w.t.Helper()
 	var consumer jetstream.Consumer
-	w.ask("how it stands with the wakes", func(ctx context.Context) (err error) {
+	natstest.Ask(w.t, "how it stands with the wakes", func(ctx context.Context) (err error) {
 		consumer, err = w.js.Consumer(ctx, protocol.WorkflowsStream(w.name), protocol.ConsumerWakes(0))
 		return err
 	})

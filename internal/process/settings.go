@@ -36,6 +36,11 @@ type Settings struct {
 	Slots int
 	// HTTPAddr is where an agent host takes requests. Default 127.0.0.1:8700.
 	HTTPAddr string
+	// Version is that of the project's code: every run of an instance records it. Default: the revision that the program
+	// was built from, if it is known.
+	Version string
+	// MaxValueSize is the most that params, an event's payload, a result or an output may have as JSON. Default 64MiB.
+	MaxValueSize Size
 }
 
 // Duration is written as "10s" or "1m30s".
@@ -45,8 +50,10 @@ func (d Duration) String() string { return time.Duration(d).String() }
 
 // Settings that only some servers listen to.
 const (
-	SettingSlots    = "slots"
-	SettingHTTPAddr = "http_addr"
+	SettingSlots        = "slots"
+	SettingHTTPAddr     = "http_addr"
+	SettingVersion      = "version"
+	SettingMaxValueSize = "max_value_size"
 )
 
 // Defaults are the settings of a server that is told nothing.
@@ -59,6 +66,8 @@ func Defaults() Settings {
 		Replicas:      1,
 		Slots:         128,
 		HTTPAddr:      "127.0.0.1:8700",
+		Version:       buildVersion(),
+		MaxValueSize:  64 << 20,
 	}
 }
 
@@ -250,6 +259,10 @@ func fields() []field {
 			at: func(s *Settings) *int { return &s.Slots }, parse: parseSlots}.field(),
 		typed[string]{name: SettingHTTPAddr, usage: "address for requests to agents", allowed: "host:port", extra: true,
 			at: func(s *Settings) *string { return &s.HTTPAddr }, parse: parseAddr}.field(),
+		typed[string]{name: SettingVersion, usage: "version of the project's code", allowed: fmt.Sprintf("a text of at most %d bytes", maxVersion), extra: true,
+			at: func(s *Settings) *string { return &s.Version }, parse: parseVersion}.field(),
+		typed[Size]{name: SettingMaxValueSize, usage: "most that a value may have as JSON", allowed: fmt.Sprintf("%s to %s, as in 64MiB", minValueSize, maxValueSize), extra: true,
+			at: func(s *Settings) *Size { return &s.MaxValueSize }, parse: parseValueSize}.field(),
 	}
 }
 

@@ -55,12 +55,12 @@ func TestPrecedence(t *testing.T) {
 func TestEverySettingInThreeSpellings(t *testing.T) {
 	values := map[string]string{
 		"nats_url": "tls://a:1,nats://b:2", "nats_creds": "/some/file", "health_addr": "127.0.0.1:0", "log_level": "error",
-		"log_format": "json", "shutdown_grace": "3s", "replicas": "3", "slots": "9", "http_addr": ":80",
+		"log_format": "json", "shutdown_grace": "3s", "replicas": "3", "slots": "9", "http_addr": ":80", "version": "v1.4", "max_value_size": "2MiB",
 	}
 	if len(values) != len(SettingNames()) {
 		t.Fatalf("this test knows %d settings, there are %v", len(values), SettingNames())
 	}
-	extra := []string{SettingSlots, SettingHTTPAddr}
+	extra := []string{SettingSlots, SettingHTTPAddr, SettingVersion, SettingMaxValueSize}
 	for name, value := range values {
 		t.Run(name, func(t *testing.T) {
 			var want Settings
@@ -99,6 +99,11 @@ func TestBadValuesAreNamed(t *testing.T) {
 		{"slots", "0", "1 to 10000"},
 		{"slots", "many", "1 to 10000"},
 		{"http_addr", "", "host:port"},
+		{"version", "a\nb", "at most 128 bytes"},
+		{"max_value_size", "64", "128KiB to 1GiB, as in 64MiB"},
+		{"max_value_size", "64MB", "128KiB to 1GiB"},
+		{"max_value_size", "2GiB", "128KiB to 1GiB"},
+		{"max_value_size", "9999999999GiB", "128KiB to 1GiB"},
 		{"colour", "red", "one of nats_url, "},
 	} {
 		t.Run(row.name+"="+row.value, func(t *testing.T) {

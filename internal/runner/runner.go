@@ -32,6 +32,15 @@ type Config struct {
 	Code map[string]Code
 	// Slots is how many instances execute at a time.
 	Slots int
+	// StepLimit, Retention and Concurrency are limits by workflow. What is missing or 0 has the default of pkg/protocol;
+	// without a Concurrency, as many instances execute as there are slots.
+	StepLimit   map[string]int
+	Retention   map[string]protocol.Retention
+	Concurrency map[string]int
+	// Version is that of the code; every run records it. Empty if it is not known.
+	Version string
+	// MaxValueSize is the most bytes that a value may have as JSON. Default 64 MiB.
+	MaxValueSize int64
 	// Grace is how long it may take at shutdown to hand back all work. Running bodies get three quarters of it to
 	// finish. Default 10 s.
 	Grace time.Duration

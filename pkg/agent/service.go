@@ -37,7 +37,9 @@ func Host(classes ...Class) *HostService {
 func (s *HostService) Name() string { return "agent-host" }
 
 // Settings names the settings of project.Settings that the service listens to, beside those that all have.
-func (s *HostService) Settings() []string { return []string{process.SettingHTTPAddr} }
+func (s *HostService) Settings() []string {
+	return []string{process.SettingHTTPAddr, process.SettingMaxValueSize}
+}
 
 // Addr is where the service takes requests, once it is ready; nil before. It tells the port if http_addr ends in :0.
 func (s *HostService) Addr() net.Addr {

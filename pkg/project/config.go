@@ -34,6 +34,18 @@ type Workflow struct {
 	ClassName string
 	// ScriptName is the project that owns it. Empty means this one.
 	ScriptName string
+
+	// What follows can be set by the project that owns the workflow only.
+
+	// StepLimit is how many steps an instance may have, sleeps and waits not counted: at most protocol.MaxStepLimit.
+	// 0 means protocol.DefaultStepLimit.
+	StepLimit int
+	// Concurrency is how many instances may run at a time, over all runners: at most protocol.MaxConcurrency. 0 means
+	// as many as runners have slots.
+	Concurrency int
+	// Retention is how long an instance can be read after its end, unless its create says something else: at most
+	// protocol.MaxRetention. 0 means protocol.DefaultRetention.
+	Retention protocol.Retention
 }
 
 func (w Workflow) binding() string {
@@ -190,8 +202,10 @@ func (c *Config) check() []*ConfigError {
 			bindings[w.binding()] = i
 		}
 		if c.owner(w) != c.Name {
+			c.checkForeign(i, fail)
 			continue
 		}
+		c.checkLimits(i, fail)
 		if first, ok := names[w.Name]; ok {
 			fail(at("name"), fmt.Errorf("workflow %q of this project is defined by workflows[%d] already", w.Name, first))
 		} else {

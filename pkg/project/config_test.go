@@ -23,12 +23,19 @@ const flightDesk = `// The project of the agents.
 			"class_name": "OnboardingWorkflow",
 			"script_name": "email-workflows",
 		},
-		{ "name": "refund", "binding": "REFUND", "class_name": "Refund" },
+		{
+			"name": "refund", "binding": "REFUND", "class_name": "Refund",
+			"limits": { "steps": 20000 },
+			"concurrency": { "limit": 3 },
+			"default_retention": { "success_retention": "36h", "error_retention": "90 days" },
+		},
 		{ "name": "audit", "binding": "AUDIT", "class_name": "Audit", "script_name": "flight-desk" },
 	],
 	"nats_url": "nats://10.0.0.1:4222",
 	"slots": 64,
 	"shutdown_grace": "30s",
+	"version": "v1.4",
+	"max_value_size": "1GiB",
 }
 `
 
@@ -40,13 +47,17 @@ func TestParse(t *testing.T) {
 	}
 	want := []project.Workflow{
 		{Name: "EMAIL_WORKFLOW", Binding: "EMAIL_WORKFLOW", ClassName: "OnboardingWorkflow", ScriptName: "email-workflows"},
-		{Name: "refund", Binding: "REFUND", ClassName: "Refund"},
+		{Name: "refund", Binding: "REFUND", ClassName: "Refund", StepLimit: 20000, Concurrency: 3,
+			Retention: protocol.Retention{Success: protocol.Duration(36 * time.Hour), Error: protocol.Duration(90 * 24 * time.Hour)}},
 		{Name: "audit", Binding: "AUDIT", ClassName: "Audit", ScriptName: "flight-desk"},
 	}
 	if c.Name != "flight-desk" || !slices.Equal(c.Workflows, want) {
 		t.Errorf("config is %+v", c)
 	}
-	if c.Settings != (project.Settings{NATSURL: "nats://10.0.0.1:4222", Slots: 64, ShutdownGrace: process.Duration(30 * time.Second)}) {
+	settings := project.Settings{
+		NATSURL: "nats://10.0.0.1:4222", Slots: 64, ShutdownGrace: process.Duration(30 * time.Second), Version: "v1.4", MaxValueSize: 1 << 30,
+	}
+	if c.Settings != settings {
 		t.Errorf("settings are %+v", c.Settings)
 	}
 	if own := c.Own(); !slices.Equal(own, want[1:]) {
@@ -120,6 +131,22 @@ func TestFaultsAreLocated(t *testing.T) {
 			`workflows[1].name: binding "v" is that of workflows[0] already`},
 		{"own workflow twice", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W" }, { "name": «»"w", "binding": "B", "class_name": "V", "script_name": "a" } ] }`,
 			`workflows[1].name: workflow "w" of this project is defined by workflows[0] already`},
+		{"unknown limit", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "limits": { «»"cpu_ms": 1 } } ] }`,
+			`workflows[0].limits: unknown field "cpu_ms"; there are steps`},
+		{"limits of a wrong type", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "limits": «»10 } ] }`, "workflows[0].limits: want an object, found a number"},
+		{"no steps", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "limits": { "steps": «»0 } } ] }`, "workflows[0].limits.steps: 0: allowed are whole numbers"},
+		{"part of a step", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "limits": { "steps": «»1.5 } } ] }`, "workflows[0].limits.steps: 1.5: allowed are whole numbers"},
+		{"steps as text", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "limits": { "steps": «»"10" } } ] }`, "workflows[0].limits.steps: want a number, found a string"},
+		{"too many steps", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "limits": { "steps": «»100001 } } ] }`, "workflows[0].limits.steps: 100001: allowed is 1 to 100000"},
+		{"too much concurrency", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "concurrency": { "limit": «»1001 } } ] }`, "workflows[0].concurrency.limit: 1001: allowed is 1 to 1000"},
+		{"retention as a number", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "default_retention": { "error_retention": «»7 } } ] }`,
+			"workflows[0].default_retention.error_retention: want a string, found a number"},
+		{"retention of nothing", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "default_retention": { "success_retention": «»"0s" } } ] }`, `success_retention: "0s": must be more than 0`},
+		{"no duration", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "default_retention": { "success_retention": «»"2 moons" } } ] }`, `"2 moons": allowed are durations as in "36h" and "30 days"`},
+		{"overlong retention", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "default_retention": { "success_retention": «»"53 weeks" } } ] }`, `success_retention: 8904h0m0s: allowed is at most 8760h0m0s`},
+		{"limit of another's workflow", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "script_name": "b", "concurrency": { "limit": «»3 } } ] }`,
+			`workflows[0].concurrency.limit: can be set only by the project that owns the workflow, "b"`},
+		{"bad size", `{ "name": "a", "max_value_size": «»"64MB" }`, `max_value_size: "64MB": allowed is 128KiB to 1GiB`},
 		{"setting of a wrong type", `{ "name": "a", "slots": «»"8" }`, "slots: want a number, found a string"},
 		{"number for a text setting", `{ "name": "a", "shutdown_grace": «»10 }`, "shutdown_grace: want a string, found a number"},
 		{"bad setting", "{ \"name\": \"a\",\n \"slots\": «»0 }", `slots: "0": allowed is 1 to 10000`},
@@ -152,7 +179,7 @@ func TestMessageIsWhatEditorsUnderstand(t *testing.T) {
 	t.Parallel()
 	_, err := project.Parse("skein.jsonc", []byte("{\n  \"name\": \"a\",\n  \"slots\": 0,\n  \"workflow\": []\n}"))
 	const want = `skein.jsonc:3:12: slots: "0": allowed is 1 to 10000
-skein.jsonc:4:3: unknown field "workflow"; there are name, workflows, nats_url, nats_creds, health_addr, log_level, log_format, shutdown_grace, replicas, slots, http_addr`
+skein.jsonc:4:3: unknown field "workflow"; there are name, workflows, nats_url, nats_creds, health_addr, log_level, log_format, shutdown_grace, replicas, slots, http_addr, version, max_value_size`
 	if err == nil || err.Error() != want {
 		t.Errorf("error is\n%v\nwant\n%s", err, want)
 	}

@@ -115,12 +115,7 @@ func (p *parser) workflows(v *hujson.Value, path string, c *Config) {
 	}
 	c.Workflows = make([]Workflow, len(array.Elements))
 	for i := range array.Elements {
-		w := &c.Workflows[i]
-		fields := []string{"name", "binding", "class_name", "script_name"}
-		into := []*string{&w.Name, &w.Binding, &w.ClassName, &w.ScriptName}
-		p.object(&array.Elements[i], fmt.Sprintf("%s[%d]", path, i), fields, func(name, path string, v *hujson.Value) {
-			p.text(v, path, into[slices.Index(fields, name)])
-		})
+		p.workflow(&array.Elements[i], fmt.Sprintf("%s[%d]", path, i), &c.Workflows[i])
 	}
 }
 

@@ -30,7 +30,9 @@ type service struct{ definitions []Definition }
 func (service) Name() string { return "workflow-runner" }
 
 // Settings are those that a runner listens to beside the common ones.
-func (service) Settings() []string { return []string{process.SettingSlots} }
+func (service) Settings() []string {
+	return []string{process.SettingSlots, process.SettingVersion, process.SettingMaxValueSize}
+}
 
 // Serve registers the project's workflows and executes their instances until ctx ends.
 func (s service) Serve(ctx context.Context, p *project.Project) error {
@@ -50,11 +52,17 @@ func (s service) Serve(ctx context.Context, p *project.Project) error {
 	if err := streams.RegisterWorkflows(ctx, p.JS, p.Config.Name, shards, classes); err != nil {
 		return err
 	}
-	return runner.New(runner.Config{
+	config := runner.Config{
 		Reader: runner.Reader{Store: p.Journal(), Project: p.Config.Name, Shards: shards},
 		Code:   code, Slots: settings.Slots, Grace: time.Duration(settings.ShutdownGrace), JS: p.JS, Log: p.Log,
+		Version: settings.Version, MaxValueSize: int64(settings.MaxValueSize),
+		StepLimit: map[string]int{}, Retention: map[string]protocol.Retention{}, Concurrency: map[string]int{},
 		Ready: func() { p.Ready(s.Name()) },
-	}).Run(ctx)
+	}
+	for _, w := range p.Config.Own() {
+		config.StepLimit[w.Name], config.Retention[w.Name], config.Concurrency[w.Name] = w.StepLimit, w.Retention, w.Concurrency
+	}
+	return runner.New(config).Run(ctx)
 }
 
 // match joins skein.jsonc and code: the name of a workflow with the function of its class.

@@ -1,0 +1,22 @@
+package protocol
+
+import "time"
+
+// Limits that an operator may set per workflow, with the defaults of what is not set. The defaults are those of
+// Cloudflare Workflows.
+const (
+	// DefaultStepLimit is how many steps an instance may have; sleeps and waits are not counted.
+	DefaultStepLimit = 10_000
+	MaxStepLimit     = 100_000
+	// DefaultRetention is how long an instance can be read after its end, however it ended.
+	DefaultRetention = 30 * 24 * time.Hour
+	MaxRetention     = 365 * 24 * time.Hour
+	// MaxConcurrency bounds the limit on instances of a workflow that run at a time: their holders stand in one row.
+	MaxConcurrency = 1000
+)
+
+// Limits of calls that cannot be set.
+const (
+	// MaxBatch is how many instances one call may create, delete or name.
+	MaxBatch = 100
+)

@@ -77,6 +77,8 @@ type Config struct {
 	Inputs func(ctx context.Context, from uint64) ([]engine.Input, error)
 	// Nudge stores a new wake for the instance, which is parked, and names it.
 	Nudge func(ctx context.Context, park uint64) (protocol.Wake, error)
+	// Once is set if a parked execution must not be revived.
+	Once bool
 }
 
 // EventKind says what happened to an execution.
@@ -169,7 +171,7 @@ func Start(ctx context.Context, c Config, code func(context.Context) (json.RawMe
 	c.Settings = c.Settings.WithDefaults()
 	x := &Execution{
 		Config: c, events: make(chan Event, 16), m: engine.NewMachine(c.History), gone: make(chan struct{}),
-		expected: c.History.Tail, lanes: map[*engine.Branch]*lane{}, waiters: map[protocol.Key]*waiter{},
+		expected: c.History.Tail, leaving: c.Once, lanes: map[*engine.Branch]*lane{}, waiters: map[protocol.Key]*waiter{},
 	}
 	x.changed = sync.NewCond(&x.mu)
 	x.life, x.die = context.WithCancelCause(context.WithoutCancel(ctx))

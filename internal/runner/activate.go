@@ -68,6 +68,13 @@ func (r *Runner) activate(ctx context.Context, h *held, s sight) {
 		r.drop(h)
 		return
 	}
+	if waits, err := r.takeSlot(ctx, h, history); waits || err != nil {
+		slot.free()
+		if err != nil {
+			r.refused(ctx, h, err)
+		}
+		return
+	}
 	if left.Begun || h.again {
 		if err := r.claim(ctx, h, history); err != nil {
 			r.refused(ctx, h, err)
@@ -158,6 +165,7 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 			return r.inputs(ctx, instance, max(from, history.Incarnation))
 		},
 		Nudge: func(ctx context.Context, park uint64) (protocol.Wake, error) { return r.nudge(ctx, instance, park) },
+		Once:  r.Concurrency[instance.Workflow] > 0,
 	}, func(ctx context.Context) (json.RawMessage, error) { return code(ctx, history.Create) })
 	r.enter(instance, x)
 	defer r.leave(instance, x)
@@ -167,7 +175,9 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 		switch e.Kind {
 		case execution.Finished:
 			testsignal.At(testsignal.RunnerAppended)
-			if err := r.announce(ctx, instance, e.Done); err != nil {
+			if err := errors.Join(
+				r.announce(ctx, instance, e.Done), r.releaseSlot(ctx, instance, history.Incarnation, e.Sequence),
+			); err != nil {
 				r.failed(ctx, h, err)
 				return
 			}
@@ -210,7 +220,9 @@ func (r *Runner) park(ctx context.Context, h *held, incarnation uint64, x *execu
 			return false // refused, the wake may be what somebody else holds the instance under: no ack
 		}
 	}
-	if err := r.arm(ctx, h.instance, incarnation, e.Sequence, e.Park.Until); err != nil {
+	if err := errors.Join(
+		r.arm(ctx, h.instance, incarnation, e.Sequence, e.Park.Until), r.releaseSlot(ctx, h.instance, incarnation, e.Sequence),
+	); err != nil {
 		x.Drop(err)
 		return false
 	}

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -122,6 +123,10 @@ func (r *Runner) act(ctx context.Context, h *held, s sight, older engine.Older) 
 	situation := s.situation(r.stream())
 	switch action := engine.Decide(situation, h.Wake, older, time.Now()); action {
 	case engine.Ack:
+		if h.Kind == engine.WakeNudge && r.Concurrency[h.instance.Workflow] > 0 {
+			r.work.Go(func() { r.declineSlot(ctx, h, situation) })
+			return
+		}
 		r.ack(h)
 	case engine.Keep:
 		// Not for long: it may be this runner's clock that is wrong.
@@ -141,7 +146,9 @@ func (r *Runner) act(ctx context.Context, h *held, s sight, older engine.Older) 
 }
 
 func (r *Runner) armAgain(ctx context.Context, h *held, s engine.Situation) {
-	if err := r.arm(ctx, h.instance, s.Incarnation, s.Park, s.Until); err != nil {
+	if err := errors.Join(
+		r.queueAgain(ctx, h.instance, s), r.arm(ctx, h.instance, s.Incarnation, s.Park, s.Until),
+	); err != nil {
 		r.failed(ctx, h, err)
 		return
 	}

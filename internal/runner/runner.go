@@ -33,7 +33,7 @@ type Config struct {
 	// Slots is how many instances execute at a time.
 	Slots int
 	// StepLimit, Retention and Concurrency are limits by workflow. What is missing or 0 has the default of pkg/protocol;
-	// without a Concurrency, as many instances execute as there are slots.
+	// without a Concurrency, as many instances execute, over all runners, as there are slots.
 	StepLimit   map[string]int
 	Retention   map[string]protocol.Retention
 	Concurrency map[string]int
@@ -130,6 +130,9 @@ func (r *Runner) Run(ctx context.Context) error {
 		front.Go(func() error { r.decide(fetching, work); return nil })
 	}
 	front.Go(func() error { <-fetching.Done(); r.roomAgain(); return nil })
+	if err := r.checkSlots(ctx); err != nil {
+		return err
+	}
 	r.Log.InfoContext(ctx, "runner takes work", logkey.Runner, r.ID)
 	if r.Ready != nil {
 		r.Ready()

@@ -57,6 +57,9 @@ func EnsureWorkflows(ctx context.Context, js jetstream.JetStream, project string
 			return err
 		}
 	}
+	if err := e.stream(ctx, bucketConfig(protocol.SlotsBucket(project))); err != nil {
+		return err
+	}
 	if err := e.stream(ctx, timersConfig(project)); err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ func at(second int) time.Time {
 func goldens() []golden {
 	all := append(instanceGoldens(), statusGoldens()...)
 	all = append(append(all, agentGoldens()...), relayGoldens()...)
-	return append(all, steeringGoldens()...)
+	return append(append(all, steeringGoldens()...), slotGoldens()...)
 }
 
 func failure() *protocol.Failure {
@@ -194,5 +194,15 @@ func relayGoldens() []golden {
 		{"reply.owner", protocol.Reply{V: 1, Owner: "host-a"}},
 		{"reply.http", protocol.Reply{V: 1, HTTP: &protocol.HTTPResponse{Status: 200, Header: header, Body: []byte("hi")}}},
 		{"reply.error", protocol.Reply{V: 1, Error: failure()}},
+	}
+}
+
+func slotGoldens() []golden {
+	return []golden{
+		{"slots.full", protocol.Slots{
+			V: protocol.Version, ID: "row-1", Workflow: "booking",
+			Holders: []protocol.SlotHolder{{Shard: 2, ID: "u-7", Incarnation: 4, Log: 21, Since: at(4)}},
+		}},
+		{"slot-wait.full", protocol.SlotWait{V: protocol.Version, Shard: 2, ID: "u-8", Incarnation: 9, Park: 12}},
 	}
 }

@@ -31,6 +31,8 @@ type bench struct {
 	grace  time.Duration
 	linger time.Duration
 	log    slog.Handler
+	// concurrency limits workflows, as skein.jsonc would.
+	concurrency map[string]int
 }
 
 func setup(t testing.TB) *bench {
@@ -62,7 +64,8 @@ func (b *bench) serve(settings execution.Settings, definitions ...Definition) (s
 	done := make(chan error, 1)
 	r := runner.New(runner.Config{
 		Settings: settings, Reader: b.reader(), Code: code, Slots: b.slots, Grace: b.grace, Linger: b.linger,
-		JS: b.js, Log: slog.New(b.log),
+		Concurrency: b.concurrency,
+		JS:          b.js, Log: slog.New(b.log),
 	})
 	go func() { done <- r.Run(ctx) }()
 	stopped := false

@@ -161,7 +161,7 @@ func TestSizesStayBelowTheirCeilings(t *testing.T) {
 // it. Above them come the examples, then whatever is not listed: the servers and tools, right below cmd.
 var layers = [][]string{
 	{"pkg/protocol", "internal/logkey", "internal/testsignal"},
-	{"internal/cronline", "internal/journal", "internal/engine", "internal/streams", "internal/process", "internal/execution", "internal/runner"},
+	{"internal/cronline", "internal/journal", "internal/engine", "internal/streams", "internal/process", "internal/execution", "internal/slots", "internal/runner"},
 	{"pkg/project"},
 	{"internal/turn"},
 	{"pkg/workflow"},

@@ -1,0 +1,114 @@
+package runner
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/slots"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// limited is what limits the concurrency of a workflow.
+func (r *Runner) limited(workflow string) slots.Slots {
+	return slots.Slots{
+		Store: r.Store, Project: r.Project, Workflow: workflow, Limit: r.Concurrency[workflow],
+		Nudge: func(ctx context.Context, i protocol.Instance, park uint64) error {
+			_, err := r.nudge(ctx, i, park)
+			return err
+		},
+	}
+}
+
+// checkSlots hands on what free slots there are when a runner begins: limits change between runs.
+func (r *Runner) checkSlots(ctx context.Context) error {
+	for workflow := range r.Code {
+		err := r.limited(workflow).Check(ctx, func(ctx context.Context, h protocol.SlotHolder) (bool, error) {
+			i := protocol.Instance{Project: r.Project, Shard: h.Shard, Workflow: workflow, ID: h.ID}
+			s, err := r.look(ctx, i)
+			if err != nil {
+				return true, err
+			}
+			at := s.situation(r.stream())
+			return at.Exists && at.Incarnation == h.Incarnation && (at.Phase == engine.Running || at.WaitsForSlot()), nil
+		})
+		if err != nil {
+			return fmt.Errorf("check the slots of workflow %q: %w", workflow, err)
+		}
+	}
+	return nil
+}
+
+// takeSlot gets a slot for an instance that is about to execute. If there is none, the instance is parked until it is
+// given one, and the wake is acked: waits is true.
+func (r *Runner) takeSlot(ctx context.Context, h *held, history *engine.History) (waits bool, err error) {
+	limit := r.limited(h.instance.Workflow)
+	if limit.Limit == 0 {
+		return false, nil
+	}
+	taken, err := limit.Take(ctx, h.instance, history.Incarnation, history.Tail)
+	if taken || err != nil {
+		return false, err
+	}
+	body, err := json.Marshal(protocol.Append{
+		V: protocol.Version, ID: r.nextID(), Incarnation: history.Incarnation, Holder: h.Wake.Wake, Runner: r.ID,
+		Time: time.Now().UTC(), Mark: history.Mark, Epoch: history.Epoch,
+		Entries: []protocol.Entry{{Kind: protocol.EntryParked, Waits: []protocol.Wait{{Key: protocol.Key{Op: protocol.OpSlot}}}}},
+	})
+	if err != nil {
+		return false, err
+	}
+	park, err := r.Store.Append(ctx, r.stream(), h.instance.LogSubject(), history.Tail, body)
+	if err != nil {
+		return false, err
+	}
+	if err := limit.Wait(ctx, h.instance, history.Incarnation, park); err != nil {
+		return false, errors.Join(errNotQueued, err)
+	}
+	r.ack(h)
+	return true, nil
+}
+
+// errNotQueued says that an instance is parked until it gets a slot, and is not queued for one: the wake comes again.
+var errNotQueued = errors.New("parked, but not queued for a slot")
+
+// releaseSlot gives back the slot of an instance that parked or ended at a sequence of its log.
+func (r *Runner) releaseSlot(ctx context.Context, i protocol.Instance, incarnation, at uint64) error {
+	limit := r.limited(i.Workflow)
+	if limit.Limit == 0 {
+		return nil
+	}
+	return limit.Release(ctx, i, incarnation, at)
+}
+
+// dropSlot gives back the slot, or the place in the queue, of an instance that somebody ended or paused.
+func (r *Runner) dropSlot(ctx context.Context, i protocol.Instance, incarnation uint64) error {
+	limit := r.limited(i.Workflow)
+	if limit.Limit == 0 {
+		return nil
+	}
+	return limit.Drop(ctx, i, incarnation)
+}
+
+// queueAgain queues an instance once more that is parked until it gets a slot.
+func (r *Runner) queueAgain(ctx context.Context, i protocol.Instance, s engine.Situation) error {
+	if !s.WaitsForSlot() {
+		return nil
+	}
+	return r.limited(i.Workflow).Wait(ctx, i, s.Incarnation, s.Park)
+}
+
+// declineSlot acks a nudge that may have come with a slot for an instance that has ended or is paused meanwhile.
+func (r *Runner) declineSlot(ctx context.Context, h *held, s engine.Situation) {
+	if s.Exists && (s.Phase == engine.Finished || s.Phase == engine.Paused) {
+		if err := r.dropSlot(ctx, h.instance, s.Incarnation); err != nil && !errors.Is(err, journal.ErrNotFound) {
+			r.failed(ctx, h, err)
+			return
+		}
+	}
+	r.ack(h)
+}

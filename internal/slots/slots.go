@@ -1,0 +1,289 @@
+package slots
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// Slots are those of one workflow.
+type Slots struct {
+	Store    *journal.Store
+	Project  string
+	Workflow string
+	// Limit is how many instances may execute at a time; 0 is without limit.
+	Limit int
+	// Nudge stores a wake for an instance that was given a slot; park is where it began to wait.
+	Nudge func(ctx context.Context, i protocol.Instance, park uint64) error
+}
+
+func (s Slots) bucket() string { return protocol.SlotsBucket(s.Project) }
+func (s Slots) stream() string { return protocol.KVStream(s.bucket()) }
+func (s Slots) subject(key string) string {
+	return protocol.KVSubject(s.bucket(), key)
+}
+
+// Take gets a slot for an instance that is about to execute; log is the tail that its claim will follow. It returns
+// false if there is none: then the instance must wait (see Wait). Who has a slot already keeps it.
+func (s Slots) Take(ctx context.Context, i protocol.Instance, incarnation, log uint64) (bool, error) {
+	if s.Limit == 0 {
+		return true, nil
+	}
+	taken, queued := false, false
+	err := s.change(ctx, func(row *protocol.Slots) (bool, error) {
+		taken, queued = false, false
+		at := slices.IndexFunc(row.Holders, func(h protocol.SlotHolder) bool { return holds(h, i, incarnation) })
+		if at >= 0 {
+			taken = true
+			changed := row.Holders[at].Log < log
+			row.Holders[at].Log = max(row.Holders[at].Log, log)
+			return changed, nil
+		}
+		if len(row.Holders) >= s.Limit {
+			return false, nil
+		}
+		queue, err := s.queue(ctx)
+		if err != nil {
+			return false, err
+		}
+		if first := oldest(queue); first != nil {
+			if first.instance(s) != i || first.Incarnation != incarnation { // it waits longer
+				return false, nil
+			}
+			queued = true
+		}
+		row.Holders = append(row.Holders, protocol.SlotHolder{
+			Shard: i.Shard, ID: i.ID, Incarnation: incarnation, Log: log, Since: time.Now().UTC(),
+		})
+		taken = true
+		return true, nil
+	})
+	if err == nil && taken && queued {
+		err = s.leave(ctx, i, incarnation)
+	}
+	return taken, err
+}
+
+func holds(h protocol.SlotHolder, i protocol.Instance, incarnation uint64) bool {
+	return h.ID == i.ID && h.Shard == i.Shard && h.Incarnation == incarnation
+}
+
+// Wait queues an instance that is parked at park for a slot. If one became free meanwhile, it goes to whoever waits
+// longest.
+func (s Slots) Wait(ctx context.Context, i protocol.Instance, incarnation, park uint64) error {
+	body, err := json.Marshal(protocol.SlotWait{V: protocol.Version, Shard: i.Shard, ID: i.ID, Incarnation: incarnation, Park: park})
+	if err != nil {
+		return err
+	}
+	if _, err := s.Store.Publish(ctx, s.subject(protocol.SlotWaitKey(i)), nil, body); err != nil {
+		return fmt.Errorf("queue %s for a slot: %w", i, err)
+	}
+	return s.Grant(ctx)
+}
+
+// Release gives back the slot of an instance that parked or ended at a sequence of its log, and hands it on. A slot
+// that was taken after that, by a newer activation of the instance, stays.
+func (s Slots) Release(ctx context.Context, i protocol.Instance, incarnation, at uint64) error {
+	return s.release(ctx, func(h protocol.SlotHolder) bool { return holds(h, i, incarnation) && h.Log < at })
+}
+
+// Drop gives back whatever an instance has that will not execute again: it has ended, or is paused.
+func (s Slots) Drop(ctx context.Context, i protocol.Instance, incarnation uint64) error {
+	if err := s.leave(ctx, i, incarnation); err != nil {
+		return err
+	}
+	return s.release(ctx, func(h protocol.SlotHolder) bool { return holds(h, i, incarnation) })
+}
+
+func (s Slots) release(ctx context.Context, which func(protocol.SlotHolder) bool) error {
+	err := s.change(ctx, func(row *protocol.Slots) (bool, error) {
+		before := len(row.Holders)
+		row.Holders = slices.DeleteFunc(row.Holders, which)
+		return len(row.Holders) < before, nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.Grant(ctx)
+}
+
+// Grant hands free slots to the instances that wait longest. It nudges once more whoever was granted one and is still
+// queued: the nudge may not have been stored.
+func (s Slots) Grant(ctx context.Context) error {
+	for {
+		var granted *waiting
+		err := s.change(ctx, func(row *protocol.Slots) (changed bool, err error) {
+			granted, changed, err = s.grant(ctx, row)
+			return changed, err
+		})
+		if granted == nil || err != nil {
+			return err
+		}
+		// First the wake, then the key: after a crash in between, the instance is granted what it has once more.
+		if err := s.Nudge(ctx, granted.instance(s), granted.Park); err != nil {
+			return err
+		}
+		if err := s.Store.Purge(ctx, s.stream(), granted.subject, granted.sequence+1); err != nil {
+			return err
+		}
+	}
+}
+
+// grant chooses who is to be nudged next, and gives a slot to it in the row unless it has one.
+func (s Slots) grant(ctx context.Context, row *protocol.Slots) (granted *waiting, changed bool, err error) {
+	queue, err := s.queue(ctx)
+	if err != nil || len(queue) == 0 {
+		return nil, false, err
+	}
+	if s.Limit == 0 {
+		return oldest(queue), false, nil
+	}
+	for _, w := range queue {
+		i := w.instance(s)
+		if slices.ContainsFunc(row.Holders, func(h protocol.SlotHolder) bool { return holds(h, i, w.Incarnation) }) {
+			return w, false, nil
+		}
+	}
+	if len(row.Holders) >= s.Limit {
+		return nil, false, nil
+	}
+	first := oldest(queue)
+	row.Holders = append(row.Holders, protocol.SlotHolder{
+		Shard: first.Shard, ID: first.ID, Incarnation: first.Incarnation, Log: first.Park, Since: time.Now().UTC(),
+	})
+	return first, true, nil
+}
+
+// leave takes an instance out of the queue.
+func (s Slots) leave(ctx context.Context, i protocol.Instance, incarnation uint64) error {
+	subject := s.subject(protocol.SlotWaitKey(i))
+	m, err := s.Store.Last(ctx, s.stream(), subject)
+	if errors.Is(err, journal.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var w protocol.SlotWait
+	if json.Unmarshal(m.Data, &w) == nil && w.Incarnation != incarnation {
+		return nil
+	}
+	return s.Store.Purge(ctx, s.stream(), subject, m.Sequence+1)
+}
+
+// Check drops the slots of instances that will not give them back, as alive says, and hands free ones on. It is for the
+// start of a runner: the limit may have changed, and a grant may have met the end of its instance.
+func (s Slots) Check(ctx context.Context, alive func(context.Context, protocol.SlotHolder) (bool, error)) error {
+	row, _, err := s.row(ctx)
+	if err != nil {
+		return err
+	}
+	for _, h := range row.Holders {
+		ok, err := alive(ctx, h)
+		if err != nil {
+			return err
+		}
+		if ok {
+			continue
+		}
+		i := protocol.Instance{Project: s.Project, Shard: h.Shard, Workflow: s.Workflow, ID: h.ID}
+		if err := s.Release(ctx, i, h.Incarnation, h.Log+1); err != nil {
+			return err
+		}
+	}
+	return s.Grant(ctx)
+}
+
+// waiting is an instance in the queue, and where its key is stored.
+type waiting struct {
+	protocol.SlotWait
+	subject  string
+	sequence uint64
+}
+
+func (w *waiting) instance(s Slots) protocol.Instance {
+	return protocol.Instance{Project: s.Project, Shard: w.Shard, Workflow: s.Workflow, ID: w.ID}
+}
+
+// near is how many of those that were queued first are compared: runners queue what they get side by side.
+const near = 16
+
+// queue reads the instances that were queued first.
+func (s Slots) queue(ctx context.Context) ([]*waiting, error) {
+	var queue []*waiting
+	from := uint64(1)
+	for len(queue) < near {
+		m, err := s.Store.NextFromLeader(ctx, s.stream(), s.subject(protocol.SlotWaitKeys(s.Workflow)), from)
+		if errors.Is(err, journal.ErrNotFound) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("instances of %q that wait for a slot: %w", s.Workflow, err)
+		}
+		from = m.Sequence + 1
+		w := &waiting{subject: m.Subject, sequence: m.Sequence}
+		if len(m.Data) == 0 || json.Unmarshal(m.Data, &w.SlotWait) != nil {
+			continue // a marker of a key that somebody deleted
+		}
+		queue = append(queue, w)
+	}
+	return queue, nil
+}
+
+// oldest is the instance that was created first; nil if none waits.
+func oldest(queue []*waiting) *waiting {
+	var first *waiting
+	for _, w := range queue {
+		if first == nil || w.Incarnation < first.Incarnation {
+			first = w
+		}
+	}
+	return first
+}
+
+// row reads the row and the sequence to compare with.
+func (s Slots) row(ctx context.Context) (*protocol.Slots, uint64, error) {
+	row := &protocol.Slots{V: protocol.Version, Workflow: s.Workflow}
+	m, err := s.Store.Last(ctx, s.stream(), s.subject(protocol.SlotHoldersKey(s.Workflow)))
+	if errors.Is(err, journal.ErrNotFound) {
+		return row, 0, nil
+	}
+	if err != nil {
+		return row, 0, fmt.Errorf("slots of %q: %w", s.Workflow, err)
+	}
+	if err := json.Unmarshal(m.Data, row); err != nil {
+		return row, 0, fmt.Errorf("slots of %q: %w", s.Workflow, err)
+	}
+	return row, m.Sequence, nil
+}
+
+// change changes the row by compare-and-set until it succeeds or change wants nothing.
+func (s Slots) change(ctx context.Context, change func(*protocol.Slots) (bool, error)) error {
+	for {
+		row, sequence, err := s.row(ctx)
+		if err != nil {
+			return err
+		}
+		changed, err := change(row)
+		if !changed || err != nil {
+			return err
+		}
+		row.ID = uuid.NewString()
+		body, err := json.Marshal(row)
+		if err != nil {
+			return err
+		}
+		_, err = s.Store.Append(ctx, s.stream(), s.subject(protocol.SlotHoldersKey(s.Workflow)), sequence, body)
+		if !errors.Is(err, journal.ErrConflict) {
+			return err
+		}
+	}
+}

@@ -81,6 +81,7 @@ func TestEverythingIsMadeAsDesigned(t *testing.T) {
 		"KV_SCHEDULES_shop": bucket("SCHEDULES_shop", "scheduler"),
 		"KV_HOSTS_shop":     bucket("HOSTS_shop"),
 		"KV_DEAD_shop":      bucket("DEAD_shop"),
+		"KV_SLOTS_shop":     bucket("SLOTS_shop"),
 		"KV_PROJECTS":       projects,
 	}
 	for info := range js.ListStreams(t.Context()).Info() {

@@ -7,28 +7,37 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// Control is a control as the stream holds it.
+// Control is a control as the stream holds it. Stored is when the server stored it.
 type Control struct {
 	Sequence uint64
+	Stored   time.Time
 	protocol.Control
 }
 
 // Obey gives the entries by which wake applies all controls up to it, in the order of the stream. It returns nothing if
-// they change nothing. The append must follow the tail that h ends with and carry wake as its Holder, its sequence as
-// its Mark and the epoch that Obey returns. A compact that comes last and alone asks for a snapshot: compact is true.
+// they change nothing. The controls are all that the stream holds of this incarnation, settled ones too: a repetition is
+// void although what it repeats was in vain. The append must follow the tail that h ends with and carry wake as its
+// Holder, its sequence as its Mark and the epoch that Obey returns. A compact that comes last and alone asks for a
+// snapshot: compact is true.
 //
 // What a control changes depends on what the stream holds before it and on nothing that comes later. So a control in
-// vain stays in vain, however late it is looked at again.
+// vain stays in vain, however late it is looked at again. That is also why an instance that has expired stays as it is
+// by the moment at which the control was stored, and not by a clock: what can be cleaned away is never revived.
 func (h *History) Obey(wake protocol.Wake, controls []Control, now time.Time) (entries []protocol.Entry, epoch int, compact bool) {
-	o := obedience{h: h, wake: wake, now: now, phase: h.Phase, end: h.End, rolling: h.Rolling != nil, stopped: h.Stopped, epoch: h.Epoch}
+	o := obedience{
+		h: h, wake: wake, now: now, phase: h.Phase, end: h.End, expires: h.Expires, rolling: h.Rolling != nil,
+		stopped: h.Stopped, stoppedAt: h.StoppedAt, kept: len(h.Order), epoch: h.Epoch,
+	}
 	seen := map[string]bool{}
 	for _, c := range controls {
-		void := c.Sequence <= h.Mark || c.Sequence > wake.Sequence || c.Sequence < h.Incarnation ||
-			c.Incarnation != 0 && c.Incarnation != h.Incarnation || h.Obeyed[c.Input] || seen[c.Input]
-		if void || o.end == protocol.EntryDeleted {
+		if c.Sequence < h.Incarnation || c.Incarnation != 0 && c.Incarnation != h.Incarnation {
 			continue
 		}
+		repeated := c.Input != "" && (h.Obeyed[c.Input] || seen[c.Input])
 		seen[c.Input] = true
+		if repeated || c.Sequence <= h.Mark || c.Sequence > wake.Sequence || o.gone(c) {
+			continue
+		}
 		if c.Action == protocol.ActionCompact {
 			compact = true
 			continue
@@ -43,14 +52,23 @@ func (h *History) Obey(wake protocol.Wake, controls []Control, now time.Time) (e
 
 // obedience follows what controls make of an instance.
 type obedience struct {
-	h       *History
-	wake    protocol.Wake
-	now     time.Time
-	phase   Phase
-	end     protocol.EntryKind
-	rolling bool
-	stopped time.Time
-	epoch   int
+	h         *History
+	wake      protocol.Wake
+	now       time.Time
+	phase     Phase
+	end       protocol.EntryKind
+	expires   *time.Time
+	rolling   bool
+	stopped   time.Time
+	stoppedAt uint64
+	kept      int // how many of the recorded steps no restart made void
+	epoch     int
+}
+
+// gone reports whether nothing was left to steer when the control was stored.
+func (o *obedience) gone(c Control) bool {
+	expired := o.phase == Finished && o.expires != nil && !c.Stored.Before(*o.expires)
+	return expired || o.end == protocol.EntryDeleted
 }
 
 func (o *obedience) obey(c Control) (e protocol.Entry, ok bool) {
@@ -59,11 +77,11 @@ func (o *obedience) obey(c Control) (e protocol.Entry, ok bool) {
 		if o.phase == Finished || o.phase == Paused {
 			return e, false
 		}
-		o.phase, o.stopped = Paused, o.now
+		o.phase, o.stopped, o.stoppedAt = Paused, o.now, c.Sequence
 		return protocol.Entry{Kind: protocol.EntryPaused}, true
 	case protocol.ActionResume:
 		// Who resumes before the code held the instance did not mean that.
-		if o.phase != Paused || c.Sequence < o.h.StoppedAt {
+		if o.phase != Paused || c.Sequence < o.stoppedAt {
 			return e, false
 		}
 		o.phase = Running
@@ -97,14 +115,15 @@ func (o *obedience) terminate(c Control) (e protocol.Entry, ok bool) {
 }
 
 func (o *obedience) restart(c Control) (e protocol.Entry, ok bool) {
+	kept := 0
 	if c.From != nil {
-		s := o.h.Steps[*c.From]
+		kept = slices.Index(o.h.Order, *c.From)
 		// Only what was recorded before the control was sent can be meant.
-		if s == nil || s.First > c.Sequence || o.epoch != o.h.Epoch {
+		if kept < 0 || kept >= o.kept || o.h.Steps[*c.From].First == 0 || o.h.Steps[*c.From].First > c.Sequence {
 			return e, false
 		}
 	}
-	o.phase, o.end, o.rolling = Running, "", false
+	o.phase, o.end, o.expires, o.rolling, o.kept = Running, "", nil, false, kept
 	o.epoch++
 	return protocol.Entry{Kind: protocol.EntryRestarted, Wake: &o.wake, From: c.From}, true
 }
@@ -116,14 +135,14 @@ func (h *History) steer(sequence uint64, a *protocol.Append, e *protocol.Entry) 
 	}
 	switch e.Kind {
 	case protocol.EntryPaused, protocol.EntryHeld:
-		h.Stopped, h.StoppedAt, h.Held = a.Time, sequence, nil
+		h.Stopped, h.StoppedAt, h.Held = a.Time, e.Input, nil
 		if e.Kind == protocol.EntryHeld {
-			h.Held = e
+			h.StoppedAt, h.Held = sequence, e
 		}
 	case protocol.EntryResumed:
 		h.resume(e)
 	case protocol.EntryRestarted:
-		h.restart(sequence, a, e)
+		h.restart(a, e)
 	case protocol.EntryRollingBack:
 		h.Rolling, h.Held = e, nil
 		if e.Input == 0 { // the run that failed goes on
@@ -154,8 +173,9 @@ func (h *History) resume(e *protocol.Entry) {
 }
 
 // restart forgets what was recorded from a step on, or everything. Events that a wait took stay taken; those that none
-// took are void after a restart of everything.
-func (h *History) restart(sequence uint64, a *protocol.Append, e *protocol.Entry) {
+// took are void after a restart of everything, if they were sent before the control: later ones are for the new run,
+// however late the control is obeyed.
+func (h *History) restart(a *protocol.Append, e *protocol.Entry) {
 	from := 0
 	if e.From != nil {
 		from = slices.Index(h.Order, *e.From)
@@ -168,7 +188,7 @@ func (h *History) restart(sequence uint64, a *protocol.Append, e *protocol.Entry
 	}
 	h.Order = h.Order[:from]
 	if e.From == nil {
-		h.EventsFrom = sequence
+		h.EventsFrom = e.Input
 	}
 	h.End, h.Output, h.OutputObject, h.Failure, h.Ended, h.Expires = "", nil, nil, nil, time.Time{}, nil
 	h.Held, h.Rolling, h.Rollback, h.Stopped = nil, nil, nil, time.Time{}

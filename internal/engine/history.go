@@ -106,8 +106,8 @@ type History struct {
 	// Epoch is the number of restarts. Events older than EventsFrom are void: the instance was restarted since.
 	Epoch      int
 	EventsFrom uint64
-	// Stopped is the moment and StoppedAt the log sequence at which a paused instance was paused or held; Held says why
-	// the code holds it.
+	// Stopped is the moment at which a paused instance was paused or held. StoppedAt is the sequence of the control that
+	// paused it, or of the log entry that holds it; Held says why the code does.
 	Stopped   time.Time
 	StoppedAt uint64
 	Held      *protocol.Entry
@@ -115,10 +115,10 @@ type History struct {
 	Rolling  *protocol.Entry
 	Rollback *protocol.Rollback
 
-	before   uint64 // the tail before the newest message
-	released bool   // the newest run gave the instance back
-	unblamed bool   // the newest run follows a lost one that named no step, and no body of it came back yet
-	hard     bool   // the newest run follows a lost one
+	standsOver *uint64 // what the newest message stands over, if it is a snapshot
+	released   bool    // the newest run gave the instance back
+	unblamed   bool    // the newest run follows a lost one that named no step, and no body of it came back yet
+	hard       bool    // the newest run follows a lost one
 }
 
 // NewHistory begins with the create of an instance, which goes by incarnation and stands on stream. The tail is the
@@ -158,7 +158,7 @@ func (h *History) Apply(sequence uint64, a *protocol.Append) error {
 	if err := Readable(a); err != nil {
 		return fmt.Errorf("log entry %d: %w", sequence, err)
 	}
-	h.before, h.Tail = h.Tail, sequence
+	h.Tail, h.standsOver = sequence, nil
 	if a.Incarnation != h.Incarnation {
 		return nil
 	}
@@ -210,7 +210,7 @@ func (h *History) apply(sequence uint64, a *protocol.Append, e *protocol.Entry) 
 		h.steer(sequence, a, e)
 		return nil
 	case protocol.EntrySnapshot:
-		return h.restore(e, h.before)
+		return h.restore(e)
 	}
 	if e.Step == nil {
 		return fmt.Errorf("kind %q: %w", e.Kind, ErrNewer)

@@ -38,7 +38,8 @@ type folded struct {
 
 // Snapshot is an entry that stands for the log up to the tail of h, with the inputs that h does not know to be void.
 // Inputs are all events that the stream and earlier snapshots hold for the instance up to upTo. The append that stores
-// it follows that tail, under the same holder, mark and epoch.
+// it follows that tail, under the same holder, mark and epoch. A snapshot that follows another stands over the same
+// entry: who executes meanwhile goes on over both (GoOn).
 func (h *History) Snapshot(inputs []Input, upTo uint64) (protocol.Entry, error) {
 	f := folded{
 		Runs: h.Runs, Consumed: slices.Sorted(maps.Keys(h.Consumed)), ConsumedIDs: slices.Sorted(maps.Keys(h.ConsumedIDs)),
@@ -63,26 +64,48 @@ func (h *History) Snapshot(inputs []Input, upTo uint64) (protocol.Entry, error) 
 		return protocol.Entry{}, fmt.Errorf("snapshot: %w", err)
 	}
 	return protocol.Entry{Kind: protocol.EntrySnapshot, Input: upTo, Snapshot: &protocol.Snapshot{
-		Over: h.Tail, Phase: h.Phase.String(), Park: h.Park, Waits: h.Waits, Until: h.Until, History: raw,
+		Over: h.over(), Phase: h.Phase.String(), Park: h.Park, Waits: h.Waits, Until: h.Until, History: raw,
 	}}, nil
 }
 
 // ErrSnapshot is returned for a snapshot whose history was not fetched.
 var ErrSnapshot = errors.New("the history of the snapshot is in an object")
 
-// restore takes over what a snapshot holds, unless h has read everything that it stands for.
-func (h *History) restore(e *protocol.Entry, over uint64) error {
-	s := e.Snapshot
-	switch {
-	case s == nil || over == s.Over && len(h.Runs) > 0:
-		return nil
-	case len(s.History) == 0:
-		return ErrSnapshot
+// over is the sequence of the newest message of the log that is no snapshot.
+func (h *History) over() uint64 {
+	if h.standsOver != nil {
+		return *h.standsOver
 	}
-	var f folded
-	if err := json.Unmarshal(s.History, &f); err != nil {
-		return fmt.Errorf("snapshot: %w", err)
+	return h.Tail
+}
+
+// GoOn reports whether an execution may go on whose append after the entry at expected was refused, because a, stored at
+// sequence, came before it: if that is a snapshot over exactly that entry. Then the append is repeated after the
+// snapshot, and h, which the execution began with, has the inputs that the stream may not hold any more as Carried.
+func (h *History) GoOn(expected, sequence uint64, a *protocol.Append) (bool, error) {
+	if a.Incarnation != h.Incarnation || len(a.Entries) != 1 || Readable(a) != nil {
+		return false, nil
 	}
+	e := &a.Entries[0]
+	if e.Kind != protocol.EntrySnapshot || e.Snapshot == nil || e.Snapshot.Over != expected || sequence <= expected {
+		return false, nil
+	}
+	f, err := unfold(e.Snapshot)
+	if err != nil {
+		return false, fmt.Errorf("log entry %d: %w", sequence, err)
+	}
+	h.Carried, h.CarriedTo = f.Inputs, e.Input
+	return true, nil
+}
+
+// restore takes over what a snapshot holds. What came before it may be cleaned away in part, so that nobody can tell
+// whether h has read all of it.
+func (h *History) restore(e *protocol.Entry) error {
+	f, err := unfold(e.Snapshot)
+	if err != nil {
+		return err
+	}
+	h.standsOver = new(e.Snapshot.Over)
 	h.Steps, h.Order = map[protocol.Key]*Step{}, nil
 	for _, step := range f.Steps {
 		h.Steps[step.Key] = step
@@ -94,6 +117,16 @@ func (h *History) restore(e *protocol.Entry, over uint64) error {
 	h.Stopped, h.StoppedAt, h.Held, h.Rolling, h.Rollback = f.Stopped, f.StoppedAt, f.Held, f.Rolling, f.Rollback
 	h.released, h.unblamed, h.hard = f.Released, f.Unblamed, f.Hard
 	return nil
+}
+
+func unfold(s *protocol.Snapshot) (f folded, err error) {
+	if s == nil || len(s.History) == 0 {
+		return f, ErrSnapshot
+	}
+	if err := json.Unmarshal(s.History, &f); err != nil {
+		return f, fmt.Errorf("snapshot: %w", err)
+	}
+	return f, nil
 }
 
 func set[T comparable](all []T) map[T]bool {

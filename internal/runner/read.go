@@ -74,13 +74,15 @@ func (s *sight) add(class protocol.Class, m journal.Message) error {
 	return nil
 }
 
-// look reads create and tail of an instance from the leader. The create never changes, so that two reads are one state.
+// look reads tail and create of an instance from the leader, in this order: if the tail is still the same when it is
+// appended to, the create belongs to it. The other way round the create could be of an instance that was deleted since,
+// and the tail of the next one of its id.
 func (r Reader) look(ctx context.Context, instance protocol.Instance) (sight, error) {
 	s := sight{at: time.Now()}
 	for _, part := range []struct {
 		class   protocol.Class
 		subject string
-	}{{protocol.ClassCreate, instance.CreateSubject()}, {protocol.ClassLog, instance.LogSubject()}} {
+	}{{protocol.ClassLog, instance.LogSubject()}, {protocol.ClassCreate, instance.CreateSubject()}} {
 		m, err := r.Store.Last(ctx, r.stream(), part.subject)
 		if errors.Is(err, journal.ErrNotFound) {
 			continue

@@ -19,6 +19,7 @@ import (
 // Error codes of the NATS server that an append must tell apart.
 const (
 	codeNoMessage       = 10037
+	codeNoStream        = 10059
 	codeWrongLast       = 10071
 	codeWrongLastMoving = 10164 // something on the subject is in flight: no verdict
 	codeTooManyRequests = 429

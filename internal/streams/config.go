@@ -70,6 +70,16 @@ func bucketConfig(bucket string) jetstream.StreamConfig {
 	return c
 }
 
+// objectsConfig is what a NATS client makes for an object store, so that every client takes it for one.
+func objectsConfig(project string) jetstream.StreamConfig {
+	c := baseStream(protocol.ObjectsStream(project), protocol.ObjectChunkSubjects(project))
+	c.Subjects = append(c.Subjects, protocol.ObjectMetaSubjects(project))
+	c.Retention = jetstream.LimitsPolicy
+	c.AllowRollup = true
+	c.Discard = jetstream.DiscardNew
+	return c
+}
+
 // projectsConfig serves no direct gets: a client then asks the leader, so a project that has registered is seen at
 // once, on clusters too. The registry is read rarely.
 func projectsConfig() jetstream.StreamConfig {

@@ -40,7 +40,7 @@ const (
 )
 
 // EnsureWorkflows makes what the workflows of a project need: the streams of instances and timers with their
-// consumers, one wake consumer per shard. It waits for JetStream until ctx ends.
+// consumers, one wake consumer per shard, and the object store. It waits for JetStream until ctx ends.
 func EnsureWorkflows(ctx context.Context, js jetstream.JetStream, project string, shards int, opts Options) error {
 	if err := protocol.CheckProject(project); err != nil {
 		return err
@@ -57,11 +57,12 @@ func EnsureWorkflows(ctx context.Context, js jetstream.JetStream, project string
 			return err
 		}
 	}
-	if err := e.stream(ctx, bucketConfig(protocol.SlotsBucket(project))); err != nil {
-		return err
-	}
-	if err := e.stream(ctx, timersConfig(project)); err != nil {
-		return err
+	for _, config := range []jetstream.StreamConfig{
+		bucketConfig(protocol.SlotsBucket(project)), objectsConfig(project), timersConfig(project),
+	} {
+		if err := e.stream(ctx, config); err != nil {
+			return err
+		}
 	}
 	return e.consumer(ctx, protocol.TimersStream(project), dueConfig(project))
 }

@@ -73,6 +73,8 @@ func TestEverythingIsMadeAsDesigned(t *testing.T) {
 			consumers: "wakes wakes-1", duplicates: ms100},
 		"TIMERS_shop": {subject: "timer.shop.>", retention: work, perSubject: -1, direct: true, rollup: true, ttl: true,
 			schedules: true, consumers: "due", duplicates: ms100},
+		"OBJ_OBJECTS_shop": {subject: "$O.OBJECTS_shop.C.> $O.OBJECTS_shop.M.>", retention: limits, perSubject: -1, direct: true,
+			rollup: true, duplicates: ms100, discard: jetstream.DiscardNew},
 		"INBOX_shop": {subject: "inbox.shop.>", retention: work, perSubject: -1, direct: true,
 			consumers: "doorbell", duplicates: ms100},
 		"CLOCK": {subject: "clock.>", retention: work, perSubject: -1, direct: true, rollup: true, ttl: true,

@@ -161,7 +161,8 @@ func TestSizesStayBelowTheirCeilings(t *testing.T) {
 // it. Above them come the examples, then whatever is not listed: the servers and tools, right below cmd.
 var layers = [][]string{
 	{"pkg/protocol", "internal/logkey", "internal/testsignal"},
-	{"internal/cronline", "internal/journal", "internal/engine", "internal/streams", "internal/process", "internal/execution", "internal/slots", "internal/runner"},
+	{"internal/cronline", "internal/journal", "internal/objects", "internal/engine", "internal/streams", "internal/process", "internal/execution",
+		"internal/slots", "internal/runner"},
 	{"pkg/project"},
 	{"internal/turn"},
 	{"pkg/workflow"},
@@ -230,7 +231,7 @@ func TestPureEngineTouchesNothing(t *testing.T) {
 
 func TestNamesOfSubjectsStandInTheProtocolOnly(t *testing.T) {
 	t.Parallel()
-	forbidden := regexp.MustCompile(`^(wf|timer|inbox|clock|poke|ask|agent|activate|host|ended)\.[a-z0-9*>%{]|^(WORKFLOWS|TIMERS|INBOX|AGENTS|SCHEDULES|HOSTS|DEAD|KV)_|^\$KV\.|^Nats-`)
+	forbidden := regexp.MustCompile(`^(wf|timer|inbox|clock|poke|ask|agent|activate|host|ended)\.[a-z0-9*>%{]|^(WORKFLOWS|TIMERS|INBOX|AGENTS|SCHEDULES|HOSTS|DEAD|SLOTS|OBJECTS|OBJ|KV)_|^\$(KV|O)\.|^Nats-`)
 	for _, f := range sources(t) {
 		if f.test() || f.dir == "pkg/protocol" || f.dir == "internal/testsignal" {
 			continue

@@ -41,6 +41,9 @@ type Step struct {
 	// First is the sequence of the message that first named the step, Ended of that with its outcome; 0 if there is none.
 	First uint64 `json:"first,omitempty"`
 	Ended uint64 `json:"ended,omitempty"`
+	// Behind is how many outcomes the log held when it first named the step, Nth the number of its own outcome, from 1.
+	Behind int `json:"behind,omitempty"`
+	Nth    int `json:"nth,omitempty"`
 	// Epoch is the number of restarts before the step was first named: a part of what identifies its effects.
 	Epoch int `json:"epoch,omitempty"`
 	// Accepted is set if the code need not call the step any more.
@@ -48,6 +51,8 @@ type Step struct {
 	// Heartbeat is what the body last said of itself, HeardAt when.
 	Heartbeat json.RawMessage `json:"heartbeat,omitempty"`
 	HeardAt   time.Time       `json:"heard_at,omitzero"`
+
+	missing bool // recorded before this run, and not called in it
 }
 
 // Attempt is one body that ran.
@@ -115,6 +120,7 @@ type History struct {
 	Rolling  *protocol.Entry
 	Rollback *protocol.Rollback
 
+	outcomes   int     // outcomes of steps, also of those that a restart forgot
 	standsOver *uint64 // what the newest message stands over, if it is a snapshot
 	released   bool    // the newest run gave the instance back
 	unblamed   bool    // the newest run follows a lost one that named no step, and no body of it came back yet
@@ -229,7 +235,8 @@ func (h *History) apply(sequence uint64, a *protocol.Append, e *protocol.Entry) 
 		return err
 	}
 	if s.Done && s.Ended == 0 {
-		s.Ended = sequence
+		h.outcomes++
+		s.Ended, s.Nth = sequence, h.outcomes
 	}
 	return nil
 }
@@ -278,7 +285,7 @@ func (h *History) applyStep(a *protocol.Append, e *protocol.Entry, s *Step) erro
 func (h *History) step(k protocol.Key) *Step {
 	s := h.Steps[k]
 	if s == nil {
-		s = &Step{Key: k, Epoch: h.Epoch}
+		s = &Step{Key: k, Epoch: h.Epoch, Behind: h.outcomes}
 		h.Steps[k] = s
 		h.Order = append(h.Order, k)
 	}

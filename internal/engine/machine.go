@@ -33,6 +33,8 @@ type Machine struct {
 	recorded int  // steps that the history held when the run began, with or without an outcome
 	called   int  // how many of them were called
 	live     bool // a call was not recorded
+	gates    *gates
+	forked   bool // there was more than one branch
 
 	entries []protocol.Entry
 	taken   uint64 // entries handed out by Take
@@ -84,8 +86,17 @@ func (m *Machine) Root() *Branch { return &Branch{} }
 // Fork begins a branch within group, a number that NextGroup gave.
 func (m *Machine) Fork(parent *Branch, group int) *Branch {
 	m.tick++
+	m.forked = true
 	parent.members++
 	return &Branch{parent: parent, path: fmt.Sprintf("%s%d.%d/", parent.path, group, parent.members), born: m.tick}
+}
+
+// line is the path by which the log knows the branch of a step. The names of values tell theirs.
+func (b *Branch) line(op protocol.Op) string {
+	if op == protocol.OpValue {
+		return ""
+	}
+	return b.path
 }
 
 // NextGroup numbers the groups of a branch.
@@ -145,8 +156,14 @@ func (m *Machine) call(b *Branch, op protocol.Op, name string) (*Step, error) {
 	m.tick++
 	use.count, use.by, use.at = use.count+1, b, m.tick
 	k := protocol.Key{Op: op, Name: name, Count: use.count}
-	m.live = m.live || m.h.Steps[k] == nil
-	s := m.h.step(k)
+	m.gate() // before the history knows of this call
+	s := m.h.Steps[k]
+	if s == nil {
+		m.live = true
+		s = m.h.step(k)
+		s.Branch = b.line(op)
+	}
+	m.gates.arrive(s)
 	use.inFlight = !s.Done
 	m.called++
 	return s, nil
@@ -441,12 +458,17 @@ func (m *Machine) Finish(result json.RawMessage, failure *protocol.Failure) {
 }
 
 func (m *Machine) put(e protocol.Entry) {
-	m.entries = append(m.entries, e)
+	m.soft(e)
 	m.hard = m.Position()
 }
 
 // soft adds an entry that only informs: nothing waits for it to be durable.
-func (m *Machine) soft(e protocol.Entry) { m.entries = append(m.entries, e) }
+func (m *Machine) soft(e protocol.Entry) {
+	if m.forked && e.Step != nil {
+		e.Branch = m.h.Steps[*e.Step].Branch
+	}
+	m.entries = append(m.entries, e)
+}
 
 // Position is the position after the newest entry. Entries up to a position are durable once the append of the Take
 // that returned it is.

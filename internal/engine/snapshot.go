@@ -110,6 +110,7 @@ func (h *History) restore(e *protocol.Entry) error {
 	for _, step := range f.Steps {
 		h.Steps[step.Key] = step
 		h.Order = append(h.Order, step.Key)
+		h.outcomes = max(h.outcomes, step.Nth)
 	}
 	h.Runs, h.Carried, h.CarriedTo, h.EventsFrom = f.Runs, f.Inputs, e.Input, f.EventsFrom
 	h.Consumed, h.ConsumedIDs, h.Obeyed = set(f.Consumed), set(f.ConsumedIDs), set(f.Obeyed)

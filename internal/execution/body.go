@@ -84,7 +84,7 @@ func (s *Scope) attempt(ctx context.Context, step *engine.Step, body Body) error
 	case x.phase == over || x.phase == finishing:
 		s.exit()
 	case failure == nil:
-		x.m.Complete(step, result, time.Now().UTC())
+		x.m.Complete(step, result, s.x.Now().UTC())
 		return nil
 	case ctx.Err() != nil:
 		if x.phase == releasing {
@@ -93,7 +93,7 @@ func (s *Scope) attempt(ctx context.Context, step *engine.Step, body Body) error
 		x.m.Abandon(step.Key)
 		return context.Cause(ctx)
 	default:
-		x.m.FailAttempt(step, failure, time.Now().UTC())
+		x.m.FailAttempt(step, failure, s.x.Now().UTC())
 	}
 	return nil
 }
@@ -101,7 +101,7 @@ func (s *Scope) attempt(ctx context.Context, step *engine.Step, body Body) error
 // begin records the start of an attempt and makes durable what must be before its body runs.
 func (s *Scope) begin(step *engine.Step) *Attempt {
 	x := s.x
-	n := x.m.Begin(step, time.Now().UTC())
+	n := x.m.Begin(step, s.x.Now().UTC())
 	need := x.m.Hard()
 	if x.m.StartIsHard() {
 		need = x.m.Position()
@@ -132,7 +132,12 @@ func (x *Execution) run(ctx context.Context, a *Attempt, timeout time.Duration, 
 	go func() {
 		o := outcome{failure: &protocol.Failure{Name: protocol.FailurePanic, Message: "the body ended its goroutine"}}
 		defer func() { ended <- o }()
-		result, failure, returned := protect(func() (json.RawMessage, error) { return body(ctx) })
+		result, failure, returned := protect(func() (json.RawMessage, error) {
+			if x.Body != nil {
+				return x.Body(ctx, a, body)
+			}
+			return body(ctx)
+		})
 		if returned {
 			o = outcome{result, failure}
 		}

@@ -44,6 +44,7 @@ type Settings struct {
 	Refresh time.Duration
 	// Grace is how long a body may take to return after its context ended. Default 1 s.
 	Grace time.Duration
+	Hooks
 }
 
 // WithDefaults fills in what is not set.
@@ -59,6 +60,9 @@ func (s Settings) WithDefaults() Settings {
 	fill(&s.Gather, 20*time.Millisecond)
 	fill(&s.Refresh, 3*time.Second)
 	fill(&s.Grace, time.Second)
+	if s.Now == nil {
+		s.Now = time.Now
+	}
 	return s
 }
 
@@ -217,7 +221,7 @@ func (x *Execution) complete(result json.RawMessage, failure *protocol.Failure) 
 func (x *Execution) finished(result json.RawMessage, failure *protocol.Failure) {
 	done := protocol.Done{
 		V: protocol.Version, Workflow: x.Instance.Workflow, ID: x.Instance.ID, Incarnation: x.History.Incarnation,
-		Log: x.expected, State: protocol.StateComplete, Created: x.History.Create.Created, Finished: time.Now().UTC(),
+		Log: x.expected, State: protocol.StateComplete, Created: x.History.Create.Created, Finished: x.Now().UTC(),
 		Output: result, Error: failure,
 	}
 	if failure != nil {
@@ -484,7 +488,7 @@ func (x *Execution) store(entries []protocol.Entry) error {
 	}
 	body, err := json.Marshal(protocol.Append{
 		V: protocol.Version, ID: x.NextID(),
-		Incarnation: x.History.Incarnation, Holder: x.Config.Wake, Runner: x.Runner, Time: time.Now().UTC(), Entries: entries,
+		Incarnation: x.History.Incarnation, Holder: x.Config.Wake, Runner: x.Runner, Time: x.Now().UTC(), Entries: entries,
 	})
 	if err != nil {
 		return fmt.Errorf("log entry: %w: %w", errNoJSON, err)
@@ -507,6 +511,9 @@ func (x *Execution) store(entries []protocol.Entry) error {
 		return err
 	}
 	x.expected = sequence
+	if x.Stored != nil && x.Stored(entries) {
+		return ErrDied
+	}
 	return nil
 }
 

@@ -42,7 +42,7 @@ func (x *Execution) park() {
 	if x.phase != running || waits == 0 || x.bodies > 0 || x.flushing {
 		return
 	}
-	if next, ok := x.m.NextDue(); ok && time.Until(next) <= x.ShortWait {
+	if next, ok := x.m.NextDue(); ok && next.Sub(x.Now()) <= x.ShortWait {
 		x.armDue()
 		return
 	}
@@ -124,13 +124,13 @@ func (x *Execution) due() {
 	if x.phase != running {
 		return
 	}
-	if x.m.EventDue(time.Now()) {
+	if x.m.EventDue(x.Now()) {
 		if err := x.refresh(); err != nil || x.phase != running {
 			x.armRefresh()
 			return
 		}
 	}
-	x.signal(x.m.Due(time.Now()))
+	x.signal(x.m.Due(x.Now()))
 	x.armDue()
 }
 
@@ -143,7 +143,7 @@ func (x *Execution) armDue() {
 	if x.timers.due != nil {
 		x.timers.due.Stop()
 	}
-	x.timers.due = time.AfterFunc(max(time.Until(next), 0), func() {
+	x.timers.due = time.AfterFunc(max(next.Sub(x.Now()), 0), func() {
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		x.due()

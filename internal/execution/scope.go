@@ -80,7 +80,7 @@ func (s *Scope) exit() {
 // Sleep returns when the recorded end of the sleep has come.
 func (s *Scope) Sleep(ctx context.Context, name string, until func(now time.Time) time.Time) error {
 	s.enter()
-	step, err := s.x.m.Sleep(s.branch, name, until(time.Now()).UTC())
+	step, err := s.x.m.Sleep(s.branch, name, until(s.x.Now()).UTC())
 	if err != nil {
 		s.leave()
 		return err
@@ -94,7 +94,7 @@ func (s *Scope) Sleep(ctx context.Context, name string, until func(now time.Time
 // WaitForEvent returns the event that ended the wait, or the failure of its timeout.
 func (s *Scope) WaitForEvent(ctx context.Context, name, eventType string, timeout time.Duration) (*engine.Received, *protocol.Failure, error) {
 	s.enter()
-	now := time.Now().UTC()
+	now := s.x.Now().UTC()
 	var until *time.Time
 	if timeout > 0 {
 		end := now.Add(timeout)
@@ -111,6 +111,9 @@ func (s *Scope) WaitForEvent(ctx context.Context, name, eventType string, timeou
 		}
 	}
 	if !step.Done {
+		if s.x.Expires != nil && s.x.Expires(step.Key) {
+			step.Until = &now
+		}
 		s.x.due()
 	}
 	if err := s.await(ctx, step); err != nil {

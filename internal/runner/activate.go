@@ -124,7 +124,7 @@ func (r *Runner) unknown(ctx context.Context, h *held) {
 func (r *Runner) claim(ctx context.Context, h *held, history *engine.History) error {
 	a := protocol.Append{
 		V: protocol.Version, ID: r.nextID(), Incarnation: history.Incarnation, Holder: h.Wake.Wake, Runner: r.ID,
-		Time: time.Now().UTC(), Entries: []protocol.Entry{history.ClaimEntry(h.Wake.Wake)},
+		Time: r.Now().UTC(), Entries: []protocol.Entry{history.ClaimEntry(h.Wake.Wake)},
 	}
 	body, err := json.Marshal(a)
 	if err != nil {
@@ -258,7 +258,7 @@ func waitsForEvents(waits []protocol.Wait) bool {
 // dropped ends an execution that has no outcome.
 func (r *Runner) dropped(ctx context.Context, h *held, err error) {
 	switch {
-	case errors.Is(err, execution.ErrReleased):
+	case errors.Is(err, execution.ErrReleased), errors.Is(err, execution.ErrDied):
 		r.giveBack(h)
 	case errors.Is(err, execution.ErrSuperseded):
 		r.refused(ctx, h, journal.ErrConflict)

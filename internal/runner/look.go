@@ -121,7 +121,7 @@ func (r *Runner) failed(ctx context.Context, h *held, err error) {
 // act does what the table says. What takes time or needs a slot goes into a goroutine of its own.
 func (r *Runner) act(ctx context.Context, h *held, s sight, older engine.Older) {
 	situation := s.situation(r.stream())
-	switch action := engine.Decide(situation, h.Wake, older, time.Now()); action {
+	switch action := engine.Decide(situation, h.Wake, older, r.Now()); action {
 	case engine.Ack:
 		if h.Kind == engine.WakeNudge && r.Concurrency[h.instance.Workflow] > 0 {
 			r.work.Go(func() { r.declineSlot(ctx, h, situation) })

@@ -43,7 +43,7 @@ func (r *Runner) arm(ctx context.Context, instance protocol.Instance, incarnatio
 // disarm takes back the timer of a park that was left before its end. It is not waited for: a timer of an older park
 // fires in vain.
 func (r *Runner) disarm(instance protocol.Instance, park uint64, until *time.Time) {
-	if until == nil || time.Now().After(*until) {
+	if until == nil || r.Now().After(*until) {
 		return
 	}
 	m := nats.NewMsg(instance.TimerSubject(park))

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/journal"
@@ -56,7 +55,7 @@ func (r *Runner) takeSlot(ctx context.Context, h *held, history *engine.History)
 	}
 	body, err := json.Marshal(protocol.Append{
 		V: protocol.Version, ID: r.nextID(), Incarnation: history.Incarnation, Holder: h.Wake.Wake, Runner: r.ID,
-		Time: time.Now().UTC(), Mark: history.Mark, Epoch: history.Epoch,
+		Time: r.Now().UTC(), Mark: history.Mark, Epoch: history.Epoch,
 		Entries: []protocol.Entry{{Kind: protocol.EntryParked, Waits: []protocol.Wait{{Key: protocol.Key{Op: protocol.OpSlot}}}}},
 	})
 	if err != nil {

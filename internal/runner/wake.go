@@ -78,7 +78,7 @@ func (r *Runner) untouched(ctx context.Context, h *held) {
 	}
 	body, err := json.Marshal(protocol.Append{
 		V: protocol.Version, ID: r.nextID(), Incarnation: h.Sequence, Holder: h.Wake.Wake, Runner: r.ID,
-		Time: time.Now().UTC(), Entries: []protocol.Entry{{Kind: protocol.EntryReleased}},
+		Time: r.Now().UTC(), Entries: []protocol.Entry{{Kind: protocol.EntryReleased}},
 	})
 	if err != nil {
 		return

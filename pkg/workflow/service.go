@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/internal/process"
 	"github.com/skein-run/skein/internal/runner"
 	"github.com/skein-run/skein/internal/streams"
@@ -53,8 +54,9 @@ func (s service) Serve(ctx context.Context, p *project.Project) error {
 		return err
 	}
 	config := runner.Config{
-		Reader: runner.Reader{Store: p.Journal(), Project: p.Config.Name, Shards: shards},
-		Code:   code, Slots: settings.Slots, Grace: time.Duration(settings.ShutdownGrace), JS: p.JS, Log: p.Log,
+		Settings: execution.SettingsOf(ctx),
+		Reader:   runner.Reader{Store: p.Journal(), Project: p.Config.Name, Shards: shards},
+		Code:     code, Slots: settings.Slots, Grace: time.Duration(settings.ShutdownGrace), JS: p.JS, Log: p.Log,
 		Version: settings.Version, MaxValueSize: int64(settings.MaxValueSize),
 		StepLimit: map[string]int{}, Retention: map[string]protocol.Retention{}, Concurrency: map[string]int{},
 		Ready: func() { p.Ready(s.Name()) },

@@ -14,7 +14,12 @@ import (
 // Now is the time, recorded: the same in every run. Outside of workflow code, bodies of steps included, it is the wall
 // clock's.
 func Now(ctx context.Context) time.Time {
-	return recorded(ctx, "now", func() time.Time { return time.Now().UTC() })
+	return recorded(ctx, "now", func() time.Time {
+		if scope := execution.Enclosing(ctx); scope != nil {
+			return scope.Execution().Now().UTC()
+		}
+		return time.Now().UTC()
+	})
 }
 
 // NewID is a random UUID, recorded: the same in every run. Outside of workflow code it is a new one at each call.

@@ -1,0 +1,150 @@
+package workflowtest
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// settle waits until nothing moves: every wake is acked, so that what has not ended is parked, paused or queued.
+func (e *Env) settle() {
+	e.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		before := e.taken()
+		if e.idle() && e.taken() == before {
+			return
+		}
+		if time.Now().After(deadline) {
+			e.t.Fatalf("workflowtest: something goes on for more than %v of real time: a step's body that blocks?", patience)
+		}
+	}
+}
+
+// idle reports whether no wake is with a runner or on its way to one.
+func (e *Env) idle() bool {
+	e.t.Helper()
+	for _, name := range []string{protocol.WorkflowsStream(ProjectName), protocol.TimersStream(ProjectName)} {
+		stream, err := e.Project.JS.Stream(e.t.Context(), name)
+		if err != nil {
+			e.t.Fatalf("workflowtest: stream %s: %v", name, err)
+		}
+		consumers := stream.ListConsumers(e.t.Context())
+		for info := range consumers.Info() {
+			if info.Config.Durable != "" && (info.NumPending > 0 || info.NumAckPending > 0) {
+				return false
+			}
+		}
+		if err := consumers.Err(); err != nil {
+			e.t.Fatalf("workflowtest: consumers of %s: %v", name, err)
+		}
+	}
+	return true
+}
+
+// next is what comes next: a moment for which an instance is parked, or something planned.
+func (e *Env) next() (next moment, ok bool) {
+	e.t.Helper()
+	for _, m := range e.parked() {
+		if !ok || m.at.Before(next.at) {
+			next, ok = m, true
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for i, p := range e.planned {
+		if !ok || p.at.Before(next.at) {
+			next, ok = moment{at: p.at, planned: i + 1}, true
+		}
+	}
+	return next, ok
+}
+
+// moment is one at which something happens: a park that ends, or the planned thing of a number from 1.
+type moment struct {
+	at       time.Time
+	planned  int
+	instance protocol.Instance
+	engine.Situation
+}
+
+// jump lets the clock go to a moment and what waits for it begin.
+func (e *Env) jump(m moment) {
+	e.t.Helper()
+	e.set(m.at)
+	if m.planned > 0 {
+		e.mu.Lock()
+		p := e.planned[m.planned-1]
+		e.planned = slices.Delete(e.planned, m.planned-1, m.planned)
+		e.mu.Unlock()
+		p.do()
+		return
+	}
+	body, err := json.Marshal(protocol.Timer{
+		V: protocol.Version, Workflow: m.instance.Workflow, ID: m.instance.ID, Incarnation: m.Incarnation, Park: m.Park, Due: m.at,
+	})
+	if err == nil {
+		_, err = e.Project.Journal().Publish(e.t.Context(), m.instance.DueSubject(m.Park), nil, body)
+	}
+	if err != nil {
+		e.t.Fatalf("workflowtest: %v", err)
+	}
+}
+
+// parked lists the instances that are parked until a moment.
+func (e *Env) parked() []moment {
+	e.t.Helper()
+	var all []moment
+	for instance, s := range e.situations() {
+		if s.Phase == engine.Parked && s.Until != nil {
+			all = append(all, moment{at: *s.Until, instance: instance, Situation: s})
+		}
+	}
+	return all
+}
+
+// situations reads where every instance stands.
+func (e *Env) situations() map[protocol.Instance]engine.Situation {
+	e.t.Helper()
+	stream := protocol.WorkflowsStream(ProjectName)
+	all := map[protocol.Instance]engine.Situation{}
+	for subject := range e.streamInfo(protocol.WorkflowSubjects(ProjectName)).Subjects {
+		instance, class, err := protocol.ParseInstanceSubject(subject)
+		if err != nil || class != protocol.ClassCreate {
+			continue
+		}
+		create, err := e.Project.Journal().Last(e.t.Context(), stream, subject)
+		if err != nil {
+			continue // deleted meanwhile
+		}
+		var c protocol.Create
+		_ = json.Unmarshal(create.Data, &c) // the runner says what is wrong with it
+		var tail protocol.Append
+		var at uint64
+		if m, err := e.Project.Journal().Last(e.t.Context(), stream, instance.LogSubject()); err == nil && json.Unmarshal(m.Data, &tail) == nil {
+			at = m.Sequence
+		}
+		all[instance] = engine.Situate(stream, c.Incarnation(create.Sequence), at, &tail)
+	}
+	return all
+}
+
+func (e *Env) streamInfo(subjects string) jetstream.StreamState {
+	e.t.Helper()
+	stream, err := e.Project.JS.Stream(e.t.Context(), protocol.WorkflowsStream(ProjectName))
+	if err != nil {
+		e.t.Fatalf("workflowtest: %v", err)
+	}
+	info, err := stream.Info(e.t.Context(), jetstream.WithSubjectFilter(subjects))
+	if err != nil {
+		e.t.Fatalf("workflowtest: %v", err)
+	}
+	return info.State
+}
+
+// taken is how many messages the stream has taken.
+func (e *Env) taken() uint64 { return e.streamInfo("").LastSeq }

@@ -1,0 +1,154 @@
+package workflowtest
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"github.com/skein-run/skein/internal/execution"
+	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/workflow"
+)
+
+// Env is a project of its own with a runner, on a server of its own. Make it with [New].
+type Env struct {
+	// Project is open: bindings of the test use it (workflow.Bind(…).In(env.Project)).
+	Project *project.Project
+
+	t testing.TB
+
+	mu      sync.Mutex
+	now     time.Time
+	steps   map[string]*Step
+	waits   map[string]*Wait
+	crashes []*crash
+	planned []planned
+}
+
+// ProjectName is the name of the project in tests.
+const ProjectName = "test"
+
+// patience bounds how long anything may take that takes no time on the test's clock.
+const patience = 2 * time.Minute
+
+// New starts a server, and a runner with the definitions, each under the name of its class. All of it ends with the
+// test. The clock begins at the present moment.
+func New(t testing.TB, definitions ...workflow.Definition) *Env {
+	t.Helper()
+	e := &Env{t: t, now: time.Now().UTC(), steps: map[string]*Step{}, waits: map[string]*Wait{}}
+	config := project.Config{Name: ProjectName}
+	for _, d := range definitions {
+		config.Workflows = append(config.Workflows, project.Workflow{Name: d.Class(), ClassName: d.Class()})
+	}
+	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+	p, err := project.Open(t.Context(), config, project.Conn(e.connect()), project.Logger(log))
+	if err != nil {
+		t.Fatalf("workflowtest: %v", err)
+	}
+	t.Cleanup(p.Close)
+	e.Project = p
+	e.serve(definitions)
+	return e
+}
+
+// connect starts the server and connects without a socket.
+func (e *Env) connect() *nats.Conn {
+	e.t.Helper()
+	s, err := server.NewServer(&server.Options{
+		ServerName: "workflowtest", DontListen: true, JetStream: true, StoreDir: e.t.TempDir(), NoSigs: true, NoLog: true,
+	})
+	if err != nil {
+		e.t.Fatalf("workflowtest: start the server: %v", err)
+	}
+	s.Start()
+	e.t.Cleanup(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	if !s.ReadyForConnections(patience) {
+		e.t.Fatal("workflowtest: the server takes no connections")
+	}
+	nc, err := nats.Connect("", nats.InProcessServer(s), nats.ReconnectBufSize(-1), nats.MaxReconnects(-1))
+	if err != nil {
+		e.t.Fatalf("workflowtest: connect: %v", err)
+	}
+	e.t.Cleanup(nc.Close)
+	return nc
+}
+
+// serve runs a runner until the test ends.
+func (e *Env) serve(definitions []workflow.Definition) {
+	e.t.Helper()
+	ctx, cancel := context.WithCancel(execution.ContextWith(context.Background(), execution.Settings{
+		ShortWait: time.Nanosecond,
+		Hooks:     execution.Hooks{Now: e.Now, Body: e.body, Expires: e.expires, Stored: e.stored},
+	}))
+	done := make(chan error, 1)
+	go func() { done <- project.Run(ctx, e.Project, workflow.Runner(definitions...)) }()
+	e.t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			e.t.Errorf("workflowtest: the runner ended with %v", err)
+		}
+	})
+	for deadline := time.Now().Add(patience); !e.Project.IsReady(); time.Sleep(time.Millisecond) {
+		select {
+		case err := <-done:
+			done <- nil
+			e.t.Fatalf("workflowtest: the runner ended with %v", err)
+		default:
+		}
+		if time.Now().After(deadline) {
+			e.t.Fatal("workflowtest: the runner is not ready")
+		}
+	}
+}
+
+// Now is the moment on the clock of the test.
+func (e *Env) Now() time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.now
+}
+
+// planned is something to do at a moment.
+type planned struct {
+	at time.Time
+	do func()
+}
+
+// After does something when the clock has gone on by d: sends an event, pauses an instance. It is done in the goroutine
+// that waits, so it may fail the test.
+func (e *Env) After(d time.Duration, do func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.planned = append(e.planned, planned{e.now.Add(d), do})
+}
+
+// Advance lets the clock go on by d, with everything that comes due meanwhile.
+func (e *Env) Advance(d time.Duration) {
+	e.t.Helper()
+	end := e.Now().Add(d)
+	for {
+		e.settle()
+		next, ok := e.next()
+		if !ok || next.at.After(end) {
+			e.set(end)
+			return
+		}
+		e.jump(next)
+	}
+}
+
+func (e *Env) set(at time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if at.After(e.now) {
+		e.now = at
+	}
+}

@@ -1,0 +1,103 @@
+package workflowtest
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/pkg/protocol"
+	"github.com/skein-run/skein/pkg/workflow"
+)
+
+// Run is an instance under test, with the methods of the instance that it embeds. Those take a context: Result and
+// Status of the Run itself do not.
+type Run[R any] struct {
+	*workflow.Instance[R]
+	env   *Env
+	class string
+}
+
+// Start starts an instance of the workflow of a class. R is the type of its result.
+func Start[R any](e *Env, class string, params any, options ...workflow.CreateOption) *Run[R] {
+	e.t.Helper()
+	instance, err := workflow.Bind[any, R](class).In(e.Project).Create(e.t.Context(), params, options...)
+	if err != nil {
+		e.t.Fatalf("workflowtest: start %q: %v", class, err)
+	}
+	return &Run[R]{Instance: instance, env: e, class: class}
+}
+
+// Result lets the clock go on until the instance has ended and returns its result, or its error as a
+// [*workflow.InstanceError]. It fails the test if the instance waits for what will not come.
+func (r *Run[R]) Result() (R, error) {
+	r.env.t.Helper()
+	r.Until("has ended", func(s workflow.Status) bool { return s.State.Finished() })
+	if err := r.env.pending(); err != nil {
+		r.env.t.Errorf("workflowtest: %v", err)
+	}
+	return r.Instance.Result(r.env.t.Context())
+}
+
+// Until lets the clock go on until the status of the instance is as cond wants it, what says in words. It fails the
+// test if nothing is left that could bring it about.
+func (r *Run[R]) Until(what string, cond func(workflow.Status) bool) workflow.Status {
+	e := r.env
+	e.t.Helper()
+	for {
+		e.settle()
+		s := r.Status()
+		if cond(s) {
+			return s
+		}
+		next, ok := e.next()
+		if !ok {
+			e.t.Fatalf("workflowtest: instance %q of %q %s: that will not be, %s", r.ID(), r.class, what, e.stuck())
+		}
+		e.jump(next)
+	}
+}
+
+// Status is what is known of the instance when nothing moves; the clock stands still.
+func (r *Run[R]) Status() workflow.Status {
+	r.env.t.Helper()
+	r.env.settle()
+	s, err := r.Instance.Status(r.env.t.Context())
+	if err != nil {
+		r.env.t.Fatalf("workflowtest: status of %q: %v", r.ID(), err)
+	}
+	return s
+}
+
+// Send sends an event to the instance.
+func (r *Run[R]) Send(eventType string, payload any) {
+	r.env.t.Helper()
+	if err := r.SendEvent(r.env.t.Context(), eventType, payload); err != nil {
+		r.env.t.Fatalf("workflowtest: %v", err)
+	}
+}
+
+// stuck says what all instances wait for.
+func (e *Env) stuck() string {
+	var lines []string
+	for instance, s := range e.situations() {
+		if s.Phase == engine.Finished {
+			continue
+		}
+		var waits []string
+		for _, w := range s.Waits {
+			waits = append(waits, describe(w))
+		}
+		lines = append(lines, fmt.Sprintf("%s is %v and waits for %s", instance, s.Phase, strings.Join(append(waits, ""), ", ")))
+	}
+	if len(lines) == 0 {
+		return "all instances have ended"
+	}
+	return strings.Join(lines, "; ")
+}
+
+func describe(w protocol.Wait) string {
+	if w.Type != "" {
+		return fmt.Sprintf("%v (type %q)", w.Key, w.Type)
+	}
+	return w.Key.String()
+}

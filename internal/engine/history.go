@@ -53,6 +53,8 @@ type Step struct {
 	HeardAt   time.Time       `json:"heard_at,omitzero"`
 
 	missing bool // recorded before this run, and not called in it
+	untold  bool // Config differs from the default, and no entry says so yet
+	beats   bool // the body of the newest attempt has said something of itself
 }
 
 // Attempt is one body that ran.

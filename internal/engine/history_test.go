@@ -165,7 +165,7 @@ func TestStatus(t *testing.T) {
 	l.take(m)
 	wantSteps(t, l, "load completed", "send running")
 
-	m.FailAttempt(send, &protocol.Failure{Name: "Boom"}, noon)
+	failAttempt(m, send, &protocol.Failure{Name: "Boom"}, noon)
 	must[*engine.Step](t)(m.WaitForEvent(root, "reply", "mail", at(2*time.Hour)))
 	m.Park()
 	l.take(m)
@@ -191,7 +191,7 @@ func TestStatus(t *testing.T) {
 	root = m.Root()
 	send = must[*engine.Step](t)(m.Do(root, "send", protocol.StepConfig{LostRuns: 5}))
 	m.Begin(send, noon.Add(time.Hour))
-	m.FailAttempt(send, &protocol.Failure{Name: "Boom", Message: "again"}, noon.Add(time.Hour))
+	failAttempt(m, send, &protocol.Failure{Name: "Boom", Message: "again"}, noon.Add(time.Hour))
 	m.Finish(nil, &protocol.Failure{Name: "Boom"})
 	l.take(m)
 	wantSteps(t, l, "load completed", "send failed", "reply waiting")

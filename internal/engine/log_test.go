@@ -150,3 +150,12 @@ func at(d time.Duration) *time.Time {
 	moment := noon.Add(d)
 	return &moment
 }
+
+// failAttempt ends an attempt with a failure, as an execution does.
+func failAttempt(m *engine.Machine, s *engine.Step, f *protocol.Failure, now time.Time) (until time.Time, again bool) {
+	if !s.MayRetry(f) {
+		m.Fail(s, f)
+		return time.Time{}, false
+	}
+	return m.FailAttempt(s, f, now, engine.Delay(*s.Config, s.Failed+1, 0.5)), true
+}

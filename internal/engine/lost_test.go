@@ -28,7 +28,7 @@ func TestLostRunBlamesWhatHadStarted(t *testing.T) {
 		t.Error("a start is hard although nothing was lost")
 	}
 	m.Complete(run(t, m, root, "done", 9), nil, noon)
-	m.FailAttempt(run(t, m, root, "retrying", 9), &protocol.Failure{}, noon)
+	failAttempt(m, run(t, m, root, "retrying", 9), &protocol.Failure{}, noon)
 	run(t, m, root, "one", 9)
 	run(t, m, root, "two", 9)
 	l.take(m)
@@ -88,7 +88,7 @@ func TestOneLostRunChargesAStepOnce(t *testing.T) {
 	s := run(t, m, m.Root(), "x", 1)
 	for range 5 { // its body returns, so that it is not what kills runners
 		l.take(m)
-		m.FailAttempt(s, &protocol.Failure{Name: "Boom"}, noon)
+		failAttempt(m, s, &protocol.Failure{Name: "Boom"}, noon)
 		m.Due(noon.Add(time.Hour))
 		m.Begin(s, noon)
 	}

@@ -35,6 +35,8 @@ type Machine struct {
 	live     bool // a call was not recorded
 	gates    *gates
 	forked   bool // there was more than one branch
+	limit    int  // how many steps may be called, 0: the default
+	steps    int  // how many were
 
 	entries []protocol.Entry
 	taken   uint64 // entries handed out by Take
@@ -180,9 +182,10 @@ func (m *Machine) Do(b *Branch, name string, config protocol.StepConfig) (*Step,
 	if err != nil {
 		return nil, err
 	}
-	if s.Config == nil {
-		s.Config = &config
+	if err := m.count(s); err != nil {
+		return nil, err
 	}
+	s.configure(config)
 	if !s.Done && s.LostRuns > s.Config.LostRuns {
 		m.finishStep(s, nil, lostRuns(s), 0, time.Time{})
 	}
@@ -206,7 +209,8 @@ func (m *Machine) Begin(s *Step, now time.Time) int {
 		n = s.Attempts[len(s.Attempts)-1].Number + 1
 	}
 	s.open(n, "", &now)
-	e := protocol.Entry{Kind: protocol.EntryStarted, Step: &s.Key, Attempt: n, Started: &now}
+	s.beats = false
+	e := protocol.Entry{Kind: protocol.EntryStarted, Step: &s.Key, Attempt: n, Started: &now, Config: s.tellConfig()}
 	if m.h.unblamed {
 		e.Charged = true
 		s.LostRuns++
@@ -225,26 +229,29 @@ func (m *Machine) Complete(s *Step, result json.RawMessage, now time.Time) {
 	m.finishStep(s, result, nil, attempt, started)
 }
 
-// FailAttempt records that an attempt failed. It reports whether and when another one follows.
-func (m *Machine) FailAttempt(s *Step, failure *protocol.Failure, now time.Time) (until time.Time, again bool) {
+// FailAttempt records that an attempt failed and that the next one may begin after a delay. It returns that moment.
+// Whether there is a next one, MayRetry says.
+func (m *Machine) FailAttempt(s *Step, failure *protocol.Failure, now time.Time, delay time.Duration) (until time.Time) {
 	attempt, started := s.current()
-	if failure.Terminal || (s.Config.Retries >= 0 && s.Failed >= s.Config.Retries) {
-		m.finishStep(s, nil, failure, attempt, started)
-		return time.Time{}, false
-	}
 	s.Failed++
 	m.h.unblamed = false // its body came back
-	until = now.Add(Delay(*s.Config, s.Failed))
+	until = now.Add(delay)
+	m.elide(s, false)
 	e := protocol.Entry{
 		Kind: protocol.EntryAttemptFailed, Step: &s.Key, Attempt: attempt, Started: &started, Error: failure,
-		Until: &until, Config: s.Config,
+		Until: &until, Config: s.tellConfig(),
 	}
-	m.elide(s.Key)
 	s.settle(&e, "", now)
 	s.Until = &until
 	m.put(e)
 	m.pending = append(m.pending, s)
-	return until, true
+	return until
+}
+
+// Fail records that a step failed for good, with the failure of its last attempt.
+func (m *Machine) Fail(s *Step, failure *protocol.Failure) {
+	attempt, started := s.current()
+	m.finishStep(s, nil, failure, attempt, started)
 }
 
 func (s *Step) current() (int, time.Time) {
@@ -255,26 +262,38 @@ func (s *Step) current() (int, time.Time) {
 }
 
 func (m *Machine) finishStep(s *Step, result json.RawMessage, failure *protocol.Failure, attempt int, started time.Time) {
-	e := protocol.Entry{Kind: protocol.EntryStepCompleted, Step: &s.Key, Attempt: attempt, Result: result}
+	m.elide(s, failure == nil)
+	e := protocol.Entry{Kind: protocol.EntryStepCompleted, Step: &s.Key, Attempt: attempt, Result: result, Config: s.tellConfig()}
 	if failure != nil {
 		e.Kind, e.Error = protocol.EntryStepFailed, failure
 	}
 	if attempt > 0 {
 		e.Started = &started
 	}
-	m.elide(s.Key)
 	s.finish(result, failure)
 	m.h.unblamed = false
 	m.put(e)
 	m.land(s.Key)
 }
 
-// elide drops the start of a step whose outcome goes into the same append: the outcome says as much.
-func (m *Machine) elide(k protocol.Key) {
+// Heartbeat records what the body of a step says of itself. It only informs.
+func (m *Machine) Heartbeat(s *Step, details json.RawMessage, now time.Time) {
+	s.Heartbeat, s.HeardAt, s.beats = details, now, true
+	attempt, _ := s.current()
+	m.soft(protocol.Entry{Kind: protocol.EntryHeartbeat, Step: &s.Key, Attempt: attempt, Result: details})
+}
+
+// elide drops the start of a step whose outcome goes into the same append: the outcome says as much. What its body said
+// of itself is dropped with it if the step completed, and otherwise keeps the start.
+func (m *Machine) elide(s *Step, completed bool) {
+	if s.beats && !completed {
+		return
+	}
 	m.entries = slices.DeleteFunc(m.entries, func(e protocol.Entry) bool {
-		if e.Kind != protocol.EntryStarted || *e.Step != k {
+		if e.Kind != protocol.EntryStarted && e.Kind != protocol.EntryHeartbeat || *e.Step != s.Key {
 			return false
 		}
+		s.untold = s.untold || e.Config != nil
 		m.taken++ // positions stay as they are
 		return true
 	})

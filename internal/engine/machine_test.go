@@ -164,7 +164,7 @@ func TestParkTellsWhatIsWaitedFor(t *testing.T) {
 	root := m.Root()
 	failing := must[*engine.Step](t)(m.Do(root, "send", protocol.StepConfig{Retries: 3, Delay: protocol.Duration(3 * time.Hour)}))
 	m.Begin(failing, noon)
-	m.FailAttempt(failing, &protocol.Failure{Name: "Boom"}, noon)
+	failAttempt(m, failing, &protocol.Failure{Name: "Boom"}, noon)
 	must[*engine.Step](t)(m.WaitForEvent(root, "reply", "mail", nil))
 	must[*engine.Step](t)(m.WaitForEvent(root, "stop", "stop", at(2*time.Hour)))
 	must[*engine.Step](t)(m.Sleep(root, "nap", noon.Add(time.Hour)))
@@ -364,7 +364,7 @@ func failOne(m *engine.Machine, cut func()) {
 	s, _ := m.Do(m.Root(), "x", protocol.StepConfig{Retries: 1})
 	m.Begin(s, noon)
 	cut()
-	m.FailAttempt(s, &protocol.Failure{}, noon.Add(time.Second))
+	failAttempt(m, s, &protocol.Failure{}, noon.Add(time.Second))
 }
 
 func sleepOne(m *engine.Machine, cut func()) {

@@ -38,7 +38,7 @@ func (b *busy) act() {
 		b.m.Complete(b.pick(), nil, b.now)
 		b.outcomes++
 	case k == 2 && len(b.running) > 0:
-		b.m.FailAttempt(b.pick(), &protocol.Failure{}, b.now)
+		failAttempt(b.m, b.pick(), &protocol.Failure{}, b.now)
 		b.outcomes++
 	case k == 3:
 		must[*engine.Step](b.t)(b.m.Sleep(b.root, b.name(), b.now.Add(time.Duration(b.r.IntN(9))*time.Second)))

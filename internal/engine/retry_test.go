@@ -36,7 +36,7 @@ func TestDelay(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			if got := engine.Delay(tt.config, tt.n); got != tt.want {
+			if got := engine.Delay(tt.config, tt.n, 0.5); got != tt.want {
 				t.Errorf("delay is %v, want %v", got, tt.want)
 			}
 		})
@@ -73,7 +73,7 @@ func TestRetries(t *testing.T) {
 					if n := m.Begin(s, now); n != i+1 {
 						t.Fatalf("attempt %d has number %d", i+1, n)
 					}
-					until, again := m.FailAttempt(s, f, now)
+					until, again := failAttempt(m, s, f, now)
 					last := i == len(tt.want)-1 && tt.want[i] == protocol.EntryStepFailed
 					if again == last || s.Done != last {
 						t.Fatalf("attempt %d: again %v, done %v", i+1, again, s.Done)
@@ -111,7 +111,7 @@ func TestFailureOfAStepIsReplayed(t *testing.T) {
 	m := l.machine()
 	s := must[*engine.Step](t)(m.Do(m.Root(), "x", protocol.StepConfig{}))
 	m.Begin(s, noon)
-	m.FailAttempt(s, &protocol.Failure{Name: "Boom", Message: "no"}, noon)
+	failAttempt(m, s, &protocol.Failure{Name: "Boom", Message: "no"}, noon)
 	l.take(m)
 	m = l.machine()
 	s = must[*engine.Step](t)(m.Do(m.Root(), "x", protocol.StepConfig{Retries: 5}))

@@ -133,7 +133,7 @@ func (x *life) work(w *worker) bool {
 
 func (x *life) endBody(s *engine.Step) {
 	if x.r.IntN(3) == 0 {
-		x.m.FailAttempt(s, &protocol.Failure{Name: fmt.Sprint("Boom", x.r.IntN(100))}, x.now)
+		failAttempt(x.m, s, &protocol.Failure{Name: fmt.Sprint("Boom", x.r.IntN(100))}, x.now)
 		return
 	}
 	x.m.Complete(s, json.RawMessage(fmt.Sprint(x.r.IntN(1e6))), x.now)

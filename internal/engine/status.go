@@ -83,8 +83,8 @@ func (s *Step) status() protocol.StepStatus {
 		Key: s.Key, State: s.state(), Until: s.Until, Output: s.Result, OutputObject: s.Object, Error: s.Error, LostRuns: s.LostRuns,
 		Config: s.Config, Heartbeat: s.Heartbeat, Type: s.Type, Callee: s.Callee, Branch: s.Branch,
 	}
-	if s.Config != nil && s.Config.Sensitive && (s.Result != nil || s.Object != nil) {
-		st.Output, st.OutputObject = json.RawMessage(protocol.Redacted), nil
+	if s.Config != nil && s.Config.Sensitive {
+		s.redact(&st)
 	}
 	for _, a := range s.Attempts {
 		st.Attempts = append(st.Attempts, protocol.AttemptStatus{
@@ -92,6 +92,16 @@ func (s *Step) status() protocol.StepStatus {
 		})
 	}
 	return st
+}
+
+// redact hides the result, and what the body said on the way to it.
+func (s *Step) redact(st *protocol.StepStatus) {
+	if s.Result != nil || s.Object != nil {
+		st.Output, st.OutputObject = json.RawMessage(protocol.Redacted), nil
+	}
+	if s.Heartbeat != nil {
+		st.Heartbeat = json.RawMessage(protocol.Redacted)
+	}
 }
 
 func (s *Step) state() string {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/skein-run/skein/internal/engine"
@@ -15,10 +16,16 @@ import (
 type Attempt struct {
 	protocol.Key
 	Number int
+	// Config is how the step is tried, as recorded.
+	Config protocol.StepConfig
 	// IdempotencyKey is the same for every attempt of the step.
 	IdempotencyKey string
 	// Fence is the log sequence that licensed the body: it rises with every run.
 	Fence uint64
+	// Heartbeat is what an earlier attempt last said of itself; nil if none did.
+	Heartbeat json.RawMessage
+
+	pulse pulse
 }
 
 // AttemptFrom returns the attempt that ctx belongs to, nil outside of a body.
@@ -34,27 +41,38 @@ type Body func(ctx context.Context) (json.RawMessage, error)
 var errTimeout = errors.New("the attempt timed out")
 
 // Do runs a step until it is done: its recorded outcome, or its body with retries. The result returns at once; it is
-// durable before the next effect. A failure is the last one of the step.
-func (s *Scope) Do(ctx context.Context, name string, config protocol.StepConfig, body Body) (json.RawMessage, *protocol.Failure, error) {
+// durable before the next effect. The step returned is done; its failure is the last one. An error says that the call
+// was given up, or is a mistake.
+func (s *Scope) Do(ctx context.Context, name string, config protocol.StepConfig, code Code) (*engine.Step, error) {
 	s.enter()
 	step, err := s.x.m.Do(s.branch, name, config)
 	if err != nil {
+		s.endIfLimit(err)
 		s.leave()
-		return nil, nil, err
+		return nil, err
 	}
 	for !step.Done {
-		if err := s.attempt(ctx, step, body); err != nil {
+		if err := s.attempt(ctx, step, code); err != nil {
 			s.leave()
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	s.leave()
-	return step.Result, step.Error, nil
+	return step, nil
+}
+
+// endIfLimit ends the instance if a call was one step too many: code that does not look at errors would go on for ever.
+// x.mu is held.
+func (s *Scope) endIfLimit(err error) {
+	if _, ok := errors.AsType[*engine.StepLimitError](err); ok {
+		s.x.complete(nil, protocol.NewFailure(err))
+		s.exit()
+	}
 }
 
 // attempt waits until the next attempt may begin, runs it and records its outcome. x.mu is held before and after. It
 // returns an error only if ctx ended: then nothing is recorded.
-func (s *Scope) attempt(ctx context.Context, step *engine.Step, body Body) error {
+func (s *Scope) attempt(ctx context.Context, step *engine.Step, code Code) error {
 	x := s.x
 	if step.Until != nil {
 		x.due()
@@ -75,16 +93,18 @@ func (s *Scope) attempt(ctx context.Context, step *engine.Step, body Body) error
 	x.bodies++
 	x.armSoft()
 	x.mu.Unlock()
-	result, failure := x.run(ctx, a, time.Duration(step.Config.Timeout), body)
+	o := x.run(ctx, a, code.Body)
+	o = x.judge(ctx, step, a, code, o)
 	x.mu.Lock()
 	x.bodies--
 	x.activity++
 	x.changed.Broadcast()
+	a.pulse.end(o.failure == nil)
 	switch {
 	case x.phase == over || x.phase == finishing:
 		s.exit()
-	case failure == nil:
-		x.m.Complete(step, result, s.x.Now().UTC())
+	case o.failure == nil:
+		x.m.Complete(step, o.result, s.x.Now().UTC())
 		return nil
 	case ctx.Err() != nil:
 		if x.phase == releasing {
@@ -92,8 +112,10 @@ func (s *Scope) attempt(ctx context.Context, step *engine.Step, body Body) error
 		}
 		x.m.Abandon(step.Key)
 		return context.Cause(ctx)
+	case o.again:
+		x.m.FailAttempt(step, o.failure, s.x.Now().UTC(), o.delay)
 	default:
-		x.m.FailAttempt(step, failure, s.x.Now().UTC())
+		x.m.Fail(step, o.failure)
 	}
 	return nil
 }
@@ -110,52 +132,85 @@ func (s *Scope) begin(step *engine.Step) *Attempt {
 		s.exit()
 	}
 	return &Attempt{
-		Key: step.Key, Number: n, Fence: max(x.expected, x.History.Incarnation),
-		IdempotencyKey: fmt.Sprintf("%s/%d/%s/%d", x.Instance, x.History.Incarnation, step.Name, step.Count),
+		Key: step.Key, Number: n, Config: *step.Config, Fence: max(x.expected, x.History.Incarnation),
+		IdempotencyKey: x.idempotencyKey(step), Heartbeat: step.Heartbeat,
+		pulse: pulse{x: x, step: step, timeout: time.Duration(step.Config.Heartbeat)},
 	}
 }
 
-type outcome struct {
-	result  json.RawMessage
-	failure *protocol.Failure
+// idempotencyKey names the effect of a step: whoever restarts an instance wants the effects of the steps that run again
+// to happen again.
+func (x *Execution) idempotencyKey(step *engine.Step) string {
+	life := strconv.FormatUint(x.History.Incarnation, 10)
+	if step.Epoch > 0 {
+		life += "." + strconv.Itoa(step.Epoch)
+	}
+	return fmt.Sprintf("%s/%s/%s/%d", x.Instance, life, step.Name, step.Count)
 }
 
-// run calls the body in a goroutine of its own, bounded by the timeout of the attempt.
-func (x *Execution) run(ctx context.Context, a *Attempt, timeout time.Duration, body Body) (json.RawMessage, *protocol.Failure) {
+// run calls the body in a goroutine of its own, bounded by the timeouts of the attempt.
+func (x *Execution) run(ctx context.Context, a *Attempt, body Body) outcome {
 	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, bodyKey{}, a))
 	defer cancel(nil)
-	if timeout > 0 {
-		t := time.AfterFunc(timeout, func() { cancel(errTimeout) })
+	if a.Config.Timeout > 0 {
+		t := time.AfterFunc(time.Duration(a.Config.Timeout), func() { cancel(errTimeout) })
 		defer t.Stop()
 	}
-	ended := make(chan outcome, 1)
-	go func() {
-		o := outcome{failure: &protocol.Failure{Name: protocol.FailurePanic, Message: "the body ended its goroutine"}}
-		defer func() { ended <- o }()
-		result, failure, returned := protect(func() (json.RawMessage, error) {
-			if x.Body != nil {
-				return x.Body(ctx, a, body)
-			}
-			return body(ctx)
-		})
-		if returned {
-			o = outcome{result, failure}
-		}
-	}()
+	a.pulse.watch(cancel)
 	var o outcome
+	ended := x.call(ctx, a, body)
 	select {
 	case o = <-ended:
 	case <-ctx.Done():
 		o = x.grace(ctx, ended)
 	}
-	if o.failure != nil && errors.Is(context.Cause(ctx), errTimeout) {
-		return nil, &protocol.Failure{
-			Name: protocol.FailureTimeout, Message: fmt.Sprintf("attempt %d timed out after %v", a.Number, timeout),
-			Causes: []protocol.Cause{{Name: o.failure.Name, Message: o.failure.Message}},
-		}
+	if o.failure == nil {
+		return o
 	}
-	return o.result, o.failure
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errTimeout):
+		return failed(a.lateFailure(protocol.FailureTimeout, "timed out after", a.Config.Timeout, o.failure))
+	case errors.Is(cause, errSilent):
+		return failed(a.lateFailure(protocol.FailureHeartbeat, "gave no sign of life for", a.Config.Heartbeat, o.failure))
+	}
+	return o
 }
+
+func (a *Attempt) lateFailure(name, what string, after protocol.Duration, cause *protocol.Failure) *protocol.Failure {
+	return &protocol.Failure{
+		Name: name, Message: fmt.Sprintf("attempt %d %s %v", a.Number, what, time.Duration(after)),
+		Causes: []protocol.Cause{{Name: cause.Name, Message: cause.Message}},
+	}
+}
+
+// call calls the body in a goroutine of its own.
+func (x *Execution) call(ctx context.Context, a *Attempt, body Body) <-chan outcome {
+	ended := make(chan outcome, 1)
+	go func() {
+		o := failed(&protocol.Failure{Name: protocol.FailurePanic, Message: "the body ended its goroutine"})
+		defer func() { ended <- o }()
+		var err error
+		result, failure, returned := protect(func() (result json.RawMessage, _ error) {
+			if x.Body != nil {
+				result, err = x.Body(ctx, a, body)
+			} else {
+				result, err = body(ctx)
+			}
+			return result, err
+		})
+		switch {
+		case returned && err != nil:
+			o = outcome{failure: failure, err: err}
+		case returned && failure != nil:
+			o = failed(failure)
+		case returned:
+			o = outcome{result: result}
+		}
+	}()
+	return ended
+}
+
+func failed(f *protocol.Failure) outcome { return outcome{failure: f, err: f} }
 
 // grace gives a body whose context ended a moment to return; then its result no longer counts.
 func (x *Execution) grace(ctx context.Context, ended <-chan outcome) outcome {
@@ -166,6 +221,6 @@ func (x *Execution) grace(ctx context.Context, ended <-chan outcome) outcome {
 		return o
 	case <-t.C:
 		x.Logger().WarnContext(ctx, "a step body goes on although its context has ended")
-		return outcome{failure: protocol.NewFailure(context.Cause(ctx))}
+		return failed(protocol.NewFailure(context.Cause(ctx)))
 	}
 }

@@ -44,6 +44,8 @@ type Settings struct {
 	Refresh time.Duration
 	// Grace is how long a body may take to return after its context ended. Default 1 s.
 	Grace time.Duration
+	// Judge is how long a function of the code may take that decides about retries. Default 5 s.
+	Judge time.Duration
 	Hooks
 }
 
@@ -63,6 +65,7 @@ func (s Settings) WithDefaults() Settings {
 	if s.Now == nil {
 		s.Now = time.Now
 	}
+	fill(&s.Judge, 5*time.Second)
 	return s
 }
 
@@ -75,6 +78,8 @@ type Config struct {
 	History  *engine.History
 	Wake     protocol.Wake
 	Log      *slog.Logger
+	// StepLimit is how many steps the code may call, 0 for the default.
+	StepLimit int
 	// NextID makes the id of an append: one that nobody else makes.
 	NextID func() string
 	// Inputs reads the events from a sequence on.
@@ -177,6 +182,7 @@ func Start(ctx context.Context, c Config, code func(context.Context) (json.RawMe
 		Config: c, events: make(chan Event, 16), m: engine.NewMachine(c.History), gone: make(chan struct{}),
 		expected: c.History.Tail, leaving: c.Once, lanes: map[*engine.Branch]*lane{}, waiters: map[protocol.Key]*waiter{},
 	}
+	x.m.LimitSteps(c.StepLimit)
 	x.changed = sync.NewCond(&x.mu)
 	x.life, x.die = context.WithCancelCause(context.WithoutCancel(ctx))
 	x.ctx, x.cancel = context.WithCancelCause(x.life)
@@ -248,7 +254,7 @@ func panicFailure(p any) *protocol.Failure {
 	stack := make([]byte, 4<<10)
 	stack = stack[:runtime.Stack(stack, false)]
 	details, _ := json.Marshal(map[string]string{"stack": string(stack)})
-	return &protocol.Failure{Name: protocol.FailurePanic, Message: fmt.Sprintf("panic: %v", p), Details: details}
+	return protocol.NewFailure(&protocol.Failure{Name: protocol.FailurePanic, Message: fmt.Sprintf("panic: %v", p), Details: details})
 }
 
 // wakeUp makes sure that the execution is running; x.mu is held. It returns false if it is over.

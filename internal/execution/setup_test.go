@@ -52,10 +52,17 @@ func newRig(t *testing.T) *rig {
 // start runs code over an empty log, without events.
 func (r *rig) start(settings Settings, code func(ctx context.Context) (json.RawMessage, error)) *Execution {
 	r.t.Helper()
+	return r.over(settings, engine.NewHistory(r.stream, r.created, protocol.Create{}), code)
+}
+
+func (r *rig) nextID() string { return strconv.FormatUint(r.appends.Add(1), 10) }
+
+// over runs code over a history.
+func (r *rig) over(settings Settings, h *engine.History, code func(ctx context.Context) (json.RawMessage, error)) *Execution {
+	r.t.Helper()
 	x := Start(r.t.Context(), Config{
 		Settings: settings, Store: r.store, Instance: r.instance, Runner: "r", Log: slog.New(slog.NewTextHandler(r.t.Output(), nil)),
-		History: engine.NewHistory(r.stream, r.created, protocol.Create{}), Wake: protocol.Wake{Stream: r.stream, Sequence: r.created},
-		NextID: func() string { return strconv.FormatUint(r.appends.Add(1), 10) },
+		History: h, Wake: h.Holder, NextID: r.nextID,
 		Inputs: func(context.Context, uint64) ([]engine.Input, error) { return nil, nil },
 		Nudge: func(ctx context.Context, _ uint64) (protocol.Wake, error) {
 			r.nudges.Add(1)
@@ -126,9 +133,9 @@ func do(ctx context.Context, name string, body Body) error {
 	if err != nil {
 		return err
 	}
-	_, failure, err := s.Do(ctx, name, protocol.StepConfig{LostRuns: 1}, body)
-	if failure != nil {
-		return failure
+	step, err := s.Do(ctx, name, protocol.StepConfig{LostRuns: 1}, Code{Body: body})
+	if err == nil && step.Error != nil {
+		return step.Error
 	}
 	return err
 }

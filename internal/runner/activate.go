@@ -165,7 +165,7 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 			return r.inputs(ctx, instance, max(from, history.Incarnation))
 		},
 		Nudge: func(ctx context.Context, park uint64) (protocol.Wake, error) { return r.nudge(ctx, instance, park) },
-		Once:  r.Concurrency[instance.Workflow] > 0,
+		Once:  r.Concurrency[instance.Workflow] > 0, StepLimit: r.StepLimit[instance.Workflow],
 	}, func(ctx context.Context) (json.RawMessage, error) { return code(ctx, history.Create) })
 	r.enter(instance, x)
 	defer r.leave(instance, x)

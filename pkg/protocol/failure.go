@@ -50,6 +50,8 @@ const (
 	// FailureHeartbeat ends an attempt that gave no sign of life, FailureStepLimit an instance with too many steps.
 	FailureHeartbeat = "HeartbeatError"
 	FailureStepLimit = "StepLimitError"
+	// FailureRetryPolicy ends a step whose functions could not say whether or when it is tried again.
+	FailureRetryPolicy = "RetryPolicyError"
 	// FailureDeleted tells of the end of an instance that was deleted.
 	FailureDeleted = "DeletedError"
 )

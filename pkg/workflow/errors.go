@@ -17,6 +17,8 @@ var (
 	ErrNoWorkflow = execution.ErrNoWorkflow
 	// ErrNested is returned by a step that is called from the body of another.
 	ErrNested = execution.ErrNested
+	// ErrNoBody is returned by a heartbeat that does not come from the body of a step.
+	ErrNoBody = execution.ErrNoBody
 	// ErrInFlight is returned by a step if another of the same name has not finished.
 	ErrInFlight = engine.ErrInFlight
 	// ErrAmbiguous is returned by a step whose name another branch of the same group uses as well: which came first
@@ -36,6 +38,9 @@ var (
 	ErrNoTarget = errors.New("no such workflow is registered")
 	// ErrOption is wrapped by [OptionError].
 	ErrOption = errors.New("invalid option")
+	// ErrStepLimit is what the error of an instance is that called more steps than it may: the limit is limits.steps of its
+	// workflow in skein.jsonc.
+	ErrStepLimit = errors.New("too many steps")
 	// ErrTooLarge is wrapped by [SizeError].
 	ErrTooLarge = errors.New("value is too large")
 )
@@ -85,8 +90,11 @@ func (e *InstanceError) Error() string {
 // Unwrap gives the stored failure.
 func (e *InstanceError) Unwrap() error { return e.Failure }
 
-// Is makes errors.Is(err, context.DeadlineExceeded) true for a timeout.
-func (e *InstanceError) Is(target error) bool { return isTimeout(e.Failure, target) }
+// Is makes errors.Is(err, context.DeadlineExceeded) true for a timeout, and errors.Is(err, ErrStepLimit) for too many
+// steps.
+func (e *InstanceError) Is(target error) bool {
+	return isTimeout(e.Failure, target) || target == ErrStepLimit && e.Name == protocol.FailureStepLimit
+}
 
 func isTimeout(f *Failure, target error) bool {
 	return target == context.DeadlineExceeded && f.Name == protocol.FailureTimeout

@@ -70,6 +70,18 @@ func misusedOptions() []misuse {
 		do("delay of more than a year", "0 to 365 days", Retries(1, MaxWait+1, Constant)),
 		do("unknown backoff", "Constant, Linear or Exponential", Retries(1, 0, "cubic")),
 		do("no cap", "MaxDelay is 0s", MaxDelay(0)),
+		do("negative jitter", "Jitter is -0.1", Jitter(-0.1)),
+		do("jitter of more than the delay", "0 to 1", Jitter(1.01)),
+		do("jitter that is no number", "Jitter is NaN", Jitter(math.NaN())),
+		do("no delay function", "DelayFunc is nil", DelayFunc(nil)),
+		do("no predicate", "RetryIf is nil", RetryIf(nil)),
+		do("heartbeats without time", "HeartbeatTimeout is 0s", HeartbeatTimeout(0)),
+		{"delay function with a cap", func(ctx context.Context) error {
+			return Exec(ctx, "s", nothing, DelayFunc(func(int, error) time.Duration { return 0 }), MaxDelay(time.Second))
+		}, ErrOption, "DelayFunc is given with Jitter or MaxDelay"},
+		{"delay function with jitter", func(ctx context.Context) error {
+			return Exec(ctx, "s", nothing, Jitter(0.5), DelayFunc(func(int, error) time.Duration { return 0 }))
+		}, ErrOption, "DelayFunc is given with Jitter or MaxDelay"},
 		do("no lost runs", "LostRuns is 0", LostRuns(0)),
 		do("too many lost runs", "1 to 10000", LostRuns(MaxRetries+1)),
 		wait("wait without time", 0), wait("wait of a negative time", -1), wait("wait of more than a year", MaxWait+1),

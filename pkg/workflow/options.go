@@ -7,11 +7,6 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// StepOption is an option of [Do] and [Exec].
-type StepOption interface {
-	applyStep(*protocol.StepConfig) error
-}
-
 // WaitOption is an option of [WaitForEvent].
 type WaitOption interface{ applyWait(*waitOptions) error }
 
@@ -45,13 +40,6 @@ const (
 	MaxWait = engine.MaxWait
 )
 
-func defaultStep() protocol.StepConfig {
-	return protocol.StepConfig{
-		Retries: DefaultRetries, Delay: protocol.Duration(DefaultDelay), Backoff: engine.BackoffExponential,
-		Timeout: protocol.Duration(DefaultTimeout), LostRuns: DefaultLostRuns,
-	}
-}
-
 // Timeout bounds one attempt of a step, or a wait for an event. A step's body sees its context end; the attempt
 // counts as failed. The default is DefaultTimeout for a step and DefaultEventTimeout for a wait.
 func Timeout(d time.Duration) TimeoutOption { return TimeoutOption(d) }
@@ -59,8 +47,8 @@ func Timeout(d time.Duration) TimeoutOption { return TimeoutOption(d) }
 // TimeoutOption is made by [Timeout].
 type TimeoutOption time.Duration
 
-func (t TimeoutOption) applyStep(c *protocol.StepConfig) error {
-	c.Timeout = protocol.Duration(t)
+func (t TimeoutOption) applyStep(o *stepOptions) error {
+	o.config.Timeout = protocol.Duration(t)
 	return checkDuration("Timeout", time.Duration(t))
 }
 
@@ -73,54 +61,6 @@ func checkDuration(option string, d time.Duration) error {
 	if d <= 0 || d > MaxWait {
 		return &OptionError{Option: option, Value: d, Allowed: "more than 0 and at most 365 days"}
 	}
-	return nil
-}
-
-// Retries sets how often a step is tried again after its first attempt, and how long it waits in between.
-func Retries(limit int, delay time.Duration, backoff Backoff) StepOption {
-	return retries{limit, delay, backoff}
-}
-
-type retries struct {
-	limit   int
-	delay   time.Duration
-	backoff Backoff
-}
-
-func (r retries) applyStep(c *protocol.StepConfig) error {
-	switch {
-	case r.limit < 0 || r.limit > MaxRetries:
-		return &OptionError{Option: "Retries limit", Value: r.limit, Allowed: "0 to 10000"}
-	case r.delay < 0 || r.delay > MaxWait:
-		return &OptionError{Option: "Retries delay", Value: r.delay, Allowed: "0 to 365 days"}
-	case r.backoff != Constant && r.backoff != Linear && r.backoff != Exponential:
-		return &OptionError{Option: "Retries backoff", Value: r.backoff, Allowed: "Constant, Linear or Exponential"}
-	}
-	c.Retries, c.Delay, c.Backoff = r.limit, protocol.Duration(r.delay), string(r.backoff)
-	return nil
-}
-
-// MaxDelay caps the delay between attempts of a step.
-func MaxDelay(d time.Duration) StepOption { return maxDelay(d) }
-
-type maxDelay time.Duration
-
-func (m maxDelay) applyStep(c *protocol.StepConfig) error {
-	c.MaxDelay = protocol.Duration(m)
-	return checkDuration("MaxDelay", time.Duration(m))
-}
-
-// LostRuns sets how many runs may be lost while a step is running before it fails. Lost runs are deaths of the runner,
-// not failures of the body: they do not use up retries.
-func LostRuns(n int) StepOption { return lostRuns(n) }
-
-type lostRuns int
-
-func (l lostRuns) applyStep(c *protocol.StepConfig) error {
-	if l < 1 || l > MaxRetries {
-		return &OptionError{Option: "LostRuns", Value: int(l), Allowed: "1 to 10000"}
-	}
-	c.LostRuns = int(l)
 	return nil
 }
 

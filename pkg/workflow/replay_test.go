@@ -179,6 +179,12 @@ func (l *lines) count(message string) int {
 	return strings.Count(l.b.String(), `msg="`+message+`"`)
 }
 
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 func TestLoggerIsSilentDuringReplay(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -33,6 +33,8 @@ type bench struct {
 	log    slog.Handler
 	// concurrency limits workflows, as skein.jsonc would.
 	concurrency map[string]int
+	// steps limits those of every workflow; 0 is the default.
+	steps int
 }
 
 func setup(t testing.TB) *bench {
@@ -56,16 +58,15 @@ func setup(t testing.TB) *bench {
 // serve runs a runner until the returned function is called or the test ends.
 func (b *bench) serve(settings execution.Settings, definitions ...Definition) (stop func()) {
 	b.t.Helper()
-	code := map[string]runner.Code{}
+	code, limits := map[string]runner.Code{}, map[string]int{}
 	for _, d := range definitions {
-		code[d.class] = d.code
+		code[d.class], limits[d.class] = d.code, b.steps
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	r := runner.New(runner.Config{
 		Settings: settings, Reader: b.reader(), Code: code, Slots: b.slots, Grace: b.grace, Linger: b.linger,
-		Concurrency: b.concurrency,
-		JS:          b.js, Log: slog.New(b.log),
+		Concurrency: b.concurrency, StepLimit: limits, JS: b.js, Log: slog.New(b.log),
 	})
 	go func() { done <- r.Run(ctx) }()
 	stopped := false

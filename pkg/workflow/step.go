@@ -25,7 +25,7 @@ func Do[T any](ctx context.Context, name string, body func(ctx context.Context) 
 	if err != nil {
 		return zero, fmt.Errorf("step %q: %w", name, err)
 	}
-	config, err := stepConfig(name, options)
+	o, err := newStepOptions(name, options)
 	if err != nil {
 		return zero, err
 	}
@@ -34,20 +34,23 @@ func Do[T any](ctx context.Context, name string, body func(ctx context.Context) 
 	if _, err := json.Marshal(zero); isUnsupported(err) {
 		return zero, &EncodingError{What: what, Err: err}
 	}
-	raw, failure, err := scope.Do(ctx, name, config, func(ctx context.Context) (json.RawMessage, error) {
+	o.code.Body = func(ctx context.Context) (json.RawMessage, error) {
 		result, err := body(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return encode(result, what)
-	})
+		raw, err := encode(result, what)
+		return raw, hide(err, o.config.Sensitive)
+	}
+	step, err := scope.Do(ctx, name, o.config, o.code)
 	switch {
 	case err != nil:
 		return zero, fmt.Errorf("step %q: %w", name, err)
-	case failure != nil:
-		return zero, &StepError{Step: name, Failure: failure}
+	case step.Error != nil:
+		return zero, &StepError{Step: name, Failure: step.Error}
 	}
-	return decode[T](raw, what)
+	result, err := decode[T](step.Result, what)
+	return result, hide(err, o.config.Sensitive || step.Config.Sensitive)
 }
 
 func isUnsupported(err error) bool {
@@ -61,31 +64,27 @@ func Exec(ctx context.Context, name string, body func(ctx context.Context) error
 	return err
 }
 
-func stepConfig(name string, options []StepOption) (protocol.StepConfig, error) {
-	config := defaultStep()
-	if err := protocol.CheckStep(name); err != nil {
-		return config, err
-	}
-	for _, o := range options {
-		if err := o.applyStep(&config); err != nil {
-			return config, fmt.Errorf("step %q: %w", name, err)
-		}
-	}
-	return config, nil
-}
+// StepConfig is how a step is tried.
+type StepConfig = protocol.StepConfig
 
 // Attempt is what the body of a step can know about itself.
 type Attempt struct {
 	// Step is the step's name, Count how often it was used up to now in this run, from 1.
 	Step  string
 	Count int
-	// Number is the attempt's number, from 1.
-	Number int
-	// IdempotencyKey is the same for every attempt of this step of this instance, and for no other step. Hand it to
-	// services that suppress repetitions.
+	// Number is the attempt's number, from 1. MaxAttempts is how many there are if all fail, 0 without limit. Attempts
+	// whose runner died are numbered, but do not count against the limit.
+	Number      int
+	MaxAttempts int
+	// Config is what the step's options came to when it first ran: with defaults filled in.
+	Config StepConfig
+	// IdempotencyKey is the same for every attempt of this step of this instance, and for no other step. After a restart
+	// of the instance, the steps that run again have another one. Hand it to services that suppress repetitions.
 	IdempotencyKey string
 	// Fence rises with every run of the instance: a service that keeps the highest can refuse a late writer.
 	Fence uint64
+
+	heartbeat string // JSON
 }
 
 // Step tells the body of a step about its attempt. Outside of a body it is the zero Attempt.
@@ -94,7 +93,10 @@ func Step(ctx context.Context) Attempt {
 	if a == nil {
 		return Attempt{}
 	}
-	return Attempt{Step: a.Name, Count: a.Count, Number: a.Number, IdempotencyKey: a.IdempotencyKey, Fence: a.Fence}
+	return Attempt{
+		Step: a.Name, Count: a.Count, Number: a.Number, MaxAttempts: max(a.Config.Retries+1, 0), Config: a.Config,
+		IdempotencyKey: a.IdempotencyKey, Fence: a.Fence, heartbeat: string(a.Heartbeat),
+	}
 }
 
 // Sleep waits for a duration of 0 to 365 days, counted from its first run, whatever crashes in between. If ctx ends,

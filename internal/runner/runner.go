@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -152,9 +152,9 @@ func (r *Runner) nextID() string { return r.ID + "." + strconv.FormatUint(r.appe
 func (r *Runner) consumers(ctx context.Context) ([]jetstream.Consumer, error) {
 	var all []jetstream.Consumer
 	find := func(stream, name string) error {
-		c, err := r.JS.Consumer(ctx, stream, name)
+		c, err := streams.Consumer(ctx, r.JS, stream, name)
 		if err != nil {
-			return fmt.Errorf("consumer %s of stream %s: %w", name, stream, err)
+			return err
 		}
 		all = append(all, c)
 		return nil

@@ -60,6 +60,18 @@ func (e ensurer) consumer(ctx context.Context, stream string, want jetstream.Con
 	})
 }
 
+// Consumer finds a durable consumer that was made. It waits for JetStream until ctx ends.
+func Consumer(ctx context.Context, js jetstream.JetStream, stream, name string) (found jetstream.Consumer, err error) {
+	err = retry(ctx, nil, fmt.Sprintf("find consumer %q of stream %q", name, stream), func(ctx context.Context) error {
+		found, err = js.Consumer(ctx, stream, name)
+		if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+			return permanent(err)
+		}
+		return err
+	})
+	return found, err
+}
+
 // setting is one that must be as Skein wants it. Those left out may differ.
 type setting struct{ name, value string }
 

@@ -191,6 +191,37 @@ func TestWaitsForTheServer(t *testing.T) {
 	}
 }
 
+// TestConsumerIsFoundLater: a runner that starts while a server does, or a cluster elects a leader, must not give up.
+func TestConsumerIsFoundLater(t *testing.T) {
+	t.Parallel()
+	s := natstest.Start(t)
+	js := newJetStream(t, s.Connect(t))
+	if err := streams.EnsureClock(t.Context(), js, streams.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	s.Stop(t)
+	done := make(chan error, 1)
+	go func() {
+		c, err := streams.Consumer(t.Context(), js, protocol.StreamClock, protocol.ConsumerClock)
+		if err == nil && c.CachedInfo().Name != protocol.ConsumerClock {
+			err = errors.New("found another")
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		t.Fatalf("did not wait for the server: %v", err)
+	case <-time.After(300 * time.Millisecond): // enough to fail in
+	}
+	s.Start(t)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := streams.Consumer(t.Context(), js, protocol.StreamClock, "none"); !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		t.Errorf("a consumer that nobody made: %v", err)
+	}
+}
+
 func TestStopsWithTheContext(t *testing.T) {
 	t.Parallel()
 	s := natstest.Start(t)

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -96,7 +97,8 @@ type setup struct {
 	// stopAt is a point of package testsignal at which the process stands still.
 	stopAt string
 	slots  int
-	grace  time.Duration
+	// grace is 10 s by default, which may be too short for a busy machine; here it is a minute.
+	grace time.Duration
 	// workflows that it serves; both if nil.
 	workflows []string
 	// unready does not wait until the process takes work.
@@ -114,9 +116,7 @@ func (w *world) runner(s setup) *process {
 	if s.slots > 0 {
 		args = append(args, "--slots", strconv.Itoa(s.slots))
 	}
-	if s.grace > 0 {
-		args = append(args, "--shutdown-grace", s.grace.String())
-	}
+	args = append(args, "--shutdown-grace", cmp.Or(s.grace, time.Minute).String())
 	var env []string
 	if s.stopAt != "" {
 		env = append(env, testsignal.Env+"="+s.stopAt)

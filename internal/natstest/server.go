@@ -7,6 +7,7 @@ package natstest
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -207,6 +208,30 @@ func Eventually(t testing.TB, timeout time.Duration, what string, cond func() bo
 			t.Fatalf("not within %s: %s", timeout, what)
 		}
 		<-ticker.C
+	}
+}
+
+// JetStream returns a client whose calls wait as long as a test may. What a busy server answers late is not lost; on a
+// cluster, where it can be, see Ask.
+func JetStream(t testing.TB, nc *nats.Conn) jetstream.JetStream {
+	t.Helper()
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(Patience))
+	if err != nil {
+		t.Fatalf("natstest: %v", err)
+	}
+	return js
+}
+
+// Parallel makes go test run n tests of a package at a time, unless -parallel says otherwise: for a TestMain of tests that
+// wait most of the time. More than the machine can bear make all of them late.
+func Parallel(n int) {
+	flag.Parse()
+	given := flag.Lookup("test.parallel")
+	if given.Value.String() != given.DefValue {
+		return
+	}
+	if err := given.Value.Set(strconv.Itoa(n)); err != nil {
+		panic(err)
 	}
 }
 

@@ -85,14 +85,20 @@ func TestGroupLimit(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	var now, most, all atomic.Int64
+	two := make(chan struct{}) // closed when two bodies are at work; a third would come while they are
 	b.run(parks(), func(ctx context.Context, _ Event[int]) (any, error) {
 		g := NewGroup(ctx)
 		g.SetLimit(2)
 		for i := range 6 {
 			g.Go(func(ctx context.Context) error {
 				err := Exec(ctx, fmt.Sprint("step ", i), func(context.Context) error {
-					most.Store(max(most.Load(), now.Add(1)))
-					all.Add(1)
+					n := now.Add(1)
+					for seen := most.Load(); n > seen && !most.CompareAndSwap(seen, n); seen = most.Load() {
+					}
+					if all.Add(1) == 2 {
+						close(two)
+					}
+					<-two
 					time.Sleep(10 * time.Millisecond)
 					now.Add(-1)
 					return nil
@@ -167,14 +173,14 @@ func TestErrgroupWorksToo(t *testing.T) {
 	}
 }
 
-// TestNoParkWhileABranchWorks has one branch sleep while the body of another runs.
+// TestNoParkWhileABranchWorks has one branch wait while the body of another runs.
 func TestNoParkWhileABranchWorks(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	working, goOn := make(chan struct{}), make(chan struct{})
 	b.serve(parks(), Define("w", func(ctx context.Context, _ Event[int]) (any, error) {
 		g := NewGroup(ctx)
-		g.Go(func(ctx context.Context) error { return Sleep(ctx, "nap", 4*nap) })
+		g.Go(func(ctx context.Context) error { _, err := WaitForEvent[int](ctx, "wait", "go"); return err })
 		g.Go(func(ctx context.Context) error {
 			return Exec(ctx, "work", func(context.Context) error { close(working); <-goOn; return nil })
 		})
@@ -182,12 +188,13 @@ func TestNoParkWhileABranchWorks(t *testing.T) {
 	}))
 	b.create("w", "a", 1)
 	<-working
-	time.Sleep(nap / 2) // for a park that must not come, there is nothing to wait for
+	time.Sleep(nap / 4) // for a park that must not come, there is nothing to wait for
 	if n := b.kinds("w", "a"); n[protocol.EntryParked] != 0 {
 		t.Errorf("parked while a body runs: %v", n)
 	}
 	close(goOn)
 	b.reaches("w", "a", "waits", func(s protocol.Status) bool { return s.State == protocol.StateWaiting })
+	b.send("w", "a", "go", 1)
 	b.complete("w", "a")
 	if n := b.kinds("w", "a"); n[protocol.EntryParked] != 1 || n[protocol.EntryStepCompleted] != 1 {
 		t.Errorf("the log has %v", n)
@@ -342,15 +349,17 @@ func TestRevive(t *testing.T) {
 		name    string
 		linger  time.Duration
 		revived bool
-	}{{"while it lingers", 10 * time.Second, true}, {"too late", time.Nanosecond, false}} {
+	}{{"while it lingers", time.Hour, true}, {"too late", time.Nanosecond, false}} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t)
 			b.linger = row.linger
-			parked := make(chan struct{})
+			parked, given := make(chan struct{}), make(chan struct{})
+			up := sync.OnceFunc(func() { close(given) })
 			var bodies atomic.Int64
 			b.serve(execution.Settings{}, Define("w", func(ctx context.Context, _ Event[int]) (int, error) {
 				result := make(chan int, 1)
+				context.AfterFunc(ctx, up)
 				go func() {
 					<-parked
 					n, _ := Do(ctx, "late", func(context.Context) (int, error) { return int(bodies.Add(1)), nil })
@@ -364,7 +373,7 @@ func TestRevive(t *testing.T) {
 			b.create("w", "a", 1)
 			b.reaches("w", "a", "is parked", func(s protocol.Status) bool { return s.State == protocol.StateWaiting })
 			if !row.revived { // memory is given up a moment after the park
-				time.Sleep(nap)
+				<-given
 			}
 			close(parked)
 			if row.revived {

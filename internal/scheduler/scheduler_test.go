@@ -65,7 +65,7 @@ func TestUpdateRearms(t *testing.T) {
 		first, second time.Duration
 	}{
 		{"earlier", time.Hour, 300 * time.Millisecond},
-		{"later", 2 * time.Second, 4 * time.Second},
+		{"later", 5 * time.Second, 6 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -92,14 +92,14 @@ func TestDeleteCancels(t *testing.T) {
 	w := setup(t)
 	w.start(t)
 	w.awaitArmed(t, "far", w.put(t, after("far", time.Hour)))
-	w.awaitArmed(t, "near", w.put(t, after("near", 2*time.Second)))
+	w.awaitArmed(t, "near", w.put(t, after("near", 5*time.Second)))
 	w.awaitArmed(t, "cron", w.put(t, cron("cron", "*/2 * * * * *")))
 	for _, id := range []string{"far", "near", "cron"} {
 		w.delete(t, id)
 	}
 	w.awaitNothingLeft(t)
 	// Whatever was armed would have fired by the time that a later one does.
-	w.put(t, after("witness", 2500*time.Millisecond))
+	w.put(t, after("witness", 5*time.Second))
 	natstest.Eventually(t, wait, "the witness has fired", func() bool {
 		for _, m := range w.mails(t, project) {
 			if m.Source == protocol.ScheduleSource("witness") {

@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 		cmd.SetArgs([]string{"--nats-url", url})
 		process.Main(cmd)
 	}
+	natstest.Parallel(6)
 	os.Exit(m.Run())
 }
 
@@ -73,10 +74,8 @@ func setupCluster(t *testing.T) (*world, *natstest.Cluster) {
 func (w *world) open(t *testing.T) {
 	t.Helper()
 	nc := w.dial(t)
+	w.js = natstest.JetStream(t, nc)
 	var err error
-	if w.js, err = jetstream.New(nc); err != nil {
-		t.Fatal(err)
-	}
 	if w.store, err = journal.Open(nc); err != nil {
 		t.Fatal(err)
 	}
@@ -265,10 +264,11 @@ func (w *world) awaitMails(t *testing.T, n int) []protocol.Mail {
 // messages counts what a stream holds.
 func (w *world) messages(t *testing.T, stream string) uint64 {
 	t.Helper()
-	s, err := w.js.Stream(t.Context(), stream)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var s jetstream.Stream
+	natstest.Ask(t, "how much "+stream+" holds", func(ctx context.Context) (err error) {
+		s, err = w.js.Stream(ctx, stream)
+		return err
+	})
 	return s.CachedInfo().State.Msgs
 }
 
@@ -283,10 +283,11 @@ func (w *world) awaitNothingLeft(t *testing.T) {
 
 func (w *world) unacked(t *testing.T, stream, consumer string) int {
 	t.Helper()
-	c, err := w.js.Consumer(t.Context(), stream, consumer)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var c jetstream.Consumer
+	natstest.Ask(t, "what waits in "+stream, func(ctx context.Context) (err error) {
+		c, err = w.js.Consumer(ctx, stream, consumer)
+		return err
+	})
 	info := c.CachedInfo()
 	return info.NumAckPending + int(info.NumPending)
 }

@@ -43,10 +43,8 @@ func newRig(t *testing.T) *rig {
 	r := &rig{server: natstest.Start(t)}
 	r.connect = r.server.Connect
 	r.nc = r.connect(t)
+	r.js = natstest.JetStream(t, r.nc)
 	var err error
-	if r.js, err = jetstream.New(r.nc); err != nil {
-		t.Fatal(err)
-	}
 	if r.store, err = journal.Open(r.nc); err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +162,7 @@ func (b *logBuffer) has(text string) bool {
 	return bytes.Contains(b.text.Bytes(), []byte(text))
 }
 
-var client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+var client = &http.Client{Timeout: soon, Transport: &http.Transport{DisableKeepAlives: true}}
 
 // call sends a request and returns status and body.
 func (h *testHost) call(t *testing.T, method, path, body string) (int, string) {
@@ -275,10 +273,7 @@ func (r *rig) inboxEmpty(t *testing.T) {
 	t.Helper()
 	natstest.Eventually(t, soon, "the inbox is empty", func() bool {
 		s, err := r.js.Stream(t.Context(), protocol.InboxStream(testProject))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s.CachedInfo().State.Msgs == 0
+		return err == nil && s.CachedInfo().State.Msgs == 0
 	})
 }
 

@@ -157,12 +157,15 @@ func TestWhatCannotBeCarriedOutHoldsNothingUp(t *testing.T) {
 		t.carryOut, t.retryFirst, t.retryMost = quickPause, quickPause, quickPause
 	}))
 	h.expect(t, "/agents/desk/jo", 200, "5") // the stream of the other project does not exist
-	if r.row(t, protocol.SchedulesBucket(testProject), protocol.ScheduleKey("Desk", "jo", "s1")) == nil {
-		t.Error("the schedule waits for the workflow")
-	}
+	natstest.Eventually(t, soon, "the schedule does not wait for the workflow", func() bool {
+		return r.row(t, protocol.SchedulesBucket(testProject), protocol.ScheduleKey("Desk", "jo", "s1")) != nil
+	})
 	h.call(t, http.MethodPost, "/agents/desk/jo", "")
-	if record, _ := r.record(t, "jo"); len(record.Outbox) != 1 || record.Outbox[0].ID != "1.1.1" || record.Turn != 2 {
-		t.Errorf("record %+v, want a new turn and what is still to be done", record)
+	record := r.awaitRecord(t, "jo", "has had a new turn and carried out one entry", func(p protocol.Record) bool {
+		return p.Turn == 2 && len(p.Outbox) == 1
+	})
+	if record.Outbox[0].ID != "1.1.1" {
+		t.Errorf("record %+v, want what is still to be done", record)
 	}
 	r.emailProject(t)
 	natstest.Eventually(t, soon, "the instance is started", func() bool { return r.createOf(t, "u7") != nil })

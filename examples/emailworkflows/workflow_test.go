@@ -81,7 +81,7 @@ func create(t *testing.T, b workflow.Bound[contract.Trip, contract.Report]) *wor
 
 func result(t *testing.T, i *workflow.Instance[contract.Report]) (contract.Report, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), natstest.Patience)
 	defer cancel()
 	return i.Result(ctx)
 }
@@ -236,7 +236,7 @@ func TestFromEnv(t *testing.T) {
 func TestSMTPAddressIsChecked(t *testing.T) {
 	t.Parallel()
 	for _, addr := range []SMTP{"nowhere", "127.0.0.1:port", "127.0.0.1:1"} {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), natstest.Patience)
 		defer cancel()
 		err := addr.Send(ctx, Message{ID: "a@b", To: "ada@example.com"})
 		if err == nil || !strings.Contains(err.Error(), string(addr)) {

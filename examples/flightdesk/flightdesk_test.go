@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/skein-run/skein/examples/contract"
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/scheduler"
@@ -35,10 +33,7 @@ func setup(t *testing.T) *bench {
 	b.serve("skein.jsonc", host)
 	b.url = "http://" + host.Addr().String() + "/agents/flight-desk/"
 	nc := b.server.Connect(t)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, nc)
 	b.background("scheduler", scheduler.New(scheduler.Options{NC: nc, JS: js, Log: b.log}).Run)
 	return b
 }

@@ -53,7 +53,7 @@ func start(t *testing.T, port int, dir string) *running {
 	case err := <-r.done:
 		cancel()
 		t.Fatalf("ended before it started: %v", err)
-	case <-time.After(60 * time.Second):
+	case <-time.After(natstest.Patience):
 		cancel()
 		t.Fatal("does not start")
 	}
@@ -68,7 +68,7 @@ func (r *running) stop(t *testing.T) {
 		if err != nil {
 			t.Errorf("ended with %v", err)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(natstest.Patience):
 		t.Fatal("does not stop")
 	}
 }
@@ -79,10 +79,7 @@ func connect(t *testing.T, url string) (*nats.Conn, jetstream.JetStream) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, nc)
 	return nc, js
 }
 

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/natstest"
@@ -32,14 +30,12 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	nc := natstest.Start(t).Connect(t)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, nc)
 	if err := streams.EnsureWorkflows(t.Context(), js, "p", 1, streams.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, stream: protocol.WorkflowsStream("p"), instance: protocol.Instance{Project: "p", Workflow: "w", ID: "a"}}
+	var err error
 	if r.store, err = journal.Open(nc); err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +79,7 @@ func (r *rig) event(x *Execution, want EventKind) Event {
 			r.t.Fatalf("event %d: %v, want event %d", e.Kind, e.Err, want)
 		}
 		return e
-	case <-time.After(15 * time.Second):
+	case <-time.After(natstest.Patience):
 		r.t.Fatalf("no event, want event %d", want)
 	}
 	return Event{}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/natstest"
@@ -28,10 +27,7 @@ func subject(id string) string {
 
 func open(t testing.TB, nc *nats.Conn, replicas int) *journal.Store {
 	t.Helper()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, nc)
 	if err := streams.EnsureWorkflows(t.Context(), js, "p", 1, streams.Options{Replicas: replicas}); err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +140,7 @@ func TestAppendOutlivesTheServer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(natstest.Patience):
 		t.Fatal("the append does not come through after the server is back")
 	}
 }

@@ -14,10 +14,7 @@ import (
 func TestPurgeKeepsWhatCameAfterItsBound(t *testing.T) {
 	t.Parallel()
 	nc := natstest.Start(t).Connect(t)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, nc)
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, AllowRollup: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -56,10 +53,7 @@ func TestPurgeKeepsWhatCameAfterItsBound(t *testing.T) {
 func TestAppendWithHeaders(t *testing.T) {
 	t.Parallel()
 	nc := natstest.Start(t).Connect(t)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, nc)
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, AllowRollup: true}); err != nil {
 		t.Fatal(err)
 	}

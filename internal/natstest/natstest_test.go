@@ -13,10 +13,7 @@ import (
 
 func stream(t *testing.T, nc *nats.Conn, replicas int) (jetstream.JetStream, jetstream.Stream) {
 	t.Helper()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, nc)
 	s, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
 		Name: "KEEP", Subjects: []string{"keep.>"}, Storage: jetstream.FileStorage, Replicas: replicas,
 	})

@@ -105,7 +105,7 @@ func (c *childProcess) expect(t *testing.T, line string) {
 		if !ok || got != line {
 			t.Fatalf("child printed %q, want %q; it logged\n%s", got, line, c.log())
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(natstest.Patience):
 		t.Fatalf("child did not print %q; it logged\n%s", line, c.log())
 	}
 }

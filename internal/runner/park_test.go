@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/internal/journal"
@@ -22,10 +20,7 @@ import (
 func TestParkThatWasOvertaken(t *testing.T) {
 	t.Parallel()
 	nc := natstest.Start(t).Connect(t)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, nc)
 	if err := streams.EnsureWorkflows(t.Context(), js, "p", 1, streams.Options{}); err != nil {
 		t.Fatal(err)
 	}

@@ -24,10 +24,7 @@ func setup(t *testing.T) jetstream.JetStream {
 
 func newJetStream(t *testing.T, nc *nats.Conn) jetstream.JetStream {
 	t.Helper()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, nc)
 	return js
 }
 

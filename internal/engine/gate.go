@@ -20,8 +20,8 @@ type gates struct {
 type line struct {
 	// missing counts the recorded steps that were not called, those of branches that began on this one included.
 	missing int
-	// ended are the recorded steps of the branch itself that have an outcome, in the order of the outcomes. The first
-	// called of them were called.
+	// ended are those of these recorded steps that have an outcome, in the order of the outcomes. The first called of
+	// them were called.
 	ended  []*Step
 	called int
 }
@@ -51,7 +51,9 @@ func newGates(h *History) *gates {
 		case !gated(k.Op) || s.Accepted:
 			continue
 		case s.Done:
-			ended[s.Branch] = append(ended[s.Branch], s)
+			for path := range within(s.Branch) {
+				ended[path] = append(ended[path], s)
+			}
 		case last[s.Branch] != s || outcomes[s.Branch] > s.Behind:
 			continue // its branch went on without its outcome: it was given up, and need not be called again
 		}
@@ -92,14 +94,15 @@ func (g *gates) arrive(s *Step) {
 	}
 	s.missing = false
 	for path := range within(s.Branch) {
-		g.lines[path].missing--
-	}
-	for l := g.lines[s.Branch]; l.called < len(l.ended) && !l.ended[l.called].missing; {
-		l.called++
+		l := g.lines[path]
+		l.missing--
+		for l.called < len(l.ended) && !l.ended[l.called].missing {
+			l.called++
+		}
 	}
 }
 
-// before is the number of the oldest outcome of a branch whose step was not called.
+// before is the number of the oldest outcome, on a branch and those within it, whose step was not called.
 func (g *gates) before(path string) int {
 	if l := g.lines[path]; l != nil && l.called < len(l.ended) {
 		return l.ended[l.called].Nth
@@ -124,8 +127,8 @@ func (m *Machine) next(op protocol.Op, name string) protocol.Key {
 	return k
 }
 
-// Open reports whether a call may be made now, in the order of what is recorded: a recorded one if those that had ended
-// on its branch before it was made were called, any other if all that the branch and those within it recorded were.
+// Open reports whether a call may be made now, in the order of what is recorded: a recorded one if those were called that
+// had ended, on its branch and those within it, before it was made; any other if all that these recorded were called.
 // A call that may not be made waits: another goroutine on the branch may make the missing ones.
 func (m *Machine) Open(b *Branch, op protocol.Op, name string) bool {
 	g := m.gate()
@@ -165,7 +168,9 @@ func (m *Machine) Divergence(b *Branch, op protocol.Op, name string) protocol.Di
 		k := m.next(op, name)
 		d.Called = &k
 		if called := m.h.Steps[k]; called != nil {
-			precedes = func(s *Step) bool { return s.Branch == called.Branch && s.Done && s.Nth <= called.Behind }
+			precedes = func(s *Step) bool {
+				return strings.HasPrefix(s.Branch, called.Branch) && s.Done && s.Nth <= called.Behind
+			}
 		}
 	}
 	for _, k := range m.h.Order {

@@ -93,6 +93,15 @@ func (m *Machine) Fork(parent *Branch, group int) *Branch {
 	return &Branch{parent: parent, path: fmt.Sprintf("%s%d.%d/", parent.path, group, parent.members), born: m.tick}
 }
 
+// Depth is how many branches the branch is within.
+func (b *Branch) Depth() int {
+	n := 0
+	for x := b.parent; x != nil; x = x.parent {
+		n++
+	}
+	return n
+}
+
 // line is the path by which the log knows the branch of a step. The names of values tell theirs.
 func (b *Branch) line(op protocol.Op) string {
 	if op == protocol.OpValue {

@@ -45,6 +45,7 @@ var errTimeout = errors.New("the attempt timed out")
 // was given up, or is a mistake.
 func (s *Scope) Do(ctx context.Context, name string, config protocol.StepConfig, code Code) (*engine.Step, error) {
 	s.enter()
+	s.gate(ctx, protocol.OpDo, name)
 	step, err := s.x.m.Do(s.branch, name, config)
 	if err != nil {
 		s.endIfLimit(err)

@@ -26,6 +26,8 @@ var (
 	ErrParked = errors.New("the workflow is parked")
 	// ErrEnded says that the workflow has returned.
 	ErrEnded = errors.New("the workflow has ended")
+	// ErrHeld says that the code contradicts the log.
+	ErrHeld = errors.New("the code contradicts the log")
 	// ErrOutOfTouch says that the runner has had no contact with the log for too long.
 	ErrOutOfTouch = errors.New("no contact with the log for too long")
 )
@@ -46,6 +48,9 @@ type Settings struct {
 	Grace time.Duration
 	// Judge is how long a function of the code may take that decides about retries. Default 5 s.
 	Judge time.Duration
+	// Hold is how long nothing must move before the instance is held because its code contradicts its log. Longer than
+	// Idle: a goroutine that nobody counts may still be about to make the call that is missing. Default 5 s.
+	Hold time.Duration
 	Hooks
 }
 
@@ -62,6 +67,7 @@ func (s Settings) WithDefaults() Settings {
 	fill(&s.Gather, 20*time.Millisecond)
 	fill(&s.Refresh, 3*time.Second)
 	fill(&s.Grace, time.Second)
+	fill(&s.Hold, 5*time.Second)
 	if s.Now == nil {
 		s.Now = time.Now
 	}
@@ -102,6 +108,8 @@ const (
 	Revived
 	// Finished: the terminal entry is stored.
 	Finished
+	// Held: the code contradicts the log, an entry that says so is stored.
+	Held
 	// Dropped: the execution is over without an outcome. Err says why.
 	Dropped
 )
@@ -151,6 +159,7 @@ type Execution struct {
 	flushing bool
 	lanes    map[*engine.Branch]*lane
 	waiters  map[protocol.Key]*waiter
+	gates    []*gated
 	bodies   int
 	loaded   bool // inputs were read at least once
 	reading  bool // Refresh is under way
@@ -162,6 +171,7 @@ type Execution struct {
 // lane counts the calls of a branch that are inside the engine, and those of them that wait durably.
 type lane struct {
 	root            bool
+	group           *Group // that the branch is of, nil for the root
 	inside, waiting int
 }
 
@@ -205,6 +215,7 @@ func (x *Execution) main(s *Scope, code func(context.Context) (json.RawMessage, 
 	var result json.RawMessage
 	failure := &protocol.Failure{Name: protocol.FailurePanic, Message: "workflow code ended its goroutine", Terminal: true}
 	defer func() {
+		s.end(x.life)
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		if x.wakeUp() {

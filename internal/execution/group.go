@@ -50,7 +50,7 @@ func (g *Group) Go(fn func(ctx context.Context) error) {
 		g.block()
 	}
 	branch := s.x.m.Fork(s.branch, g.number)
-	child := &Scope{x: s.x, branch: branch, lane: &lane{}}
+	child := &Scope{x: s.x, branch: branch, lane: &lane{group: g}}
 	s.x.lanes[branch] = child.lane
 	g.branches = append(g.branches, branch)
 	g.live++
@@ -69,7 +69,9 @@ func (g *Group) run(child *Scope, fn func(ctx context.Context) error) {
 	if failure != nil {
 		err = failure
 	}
-	returned = ok
+	if returned = ok; returned {
+		child.end(g.ctx)
+	}
 }
 
 // errExited is what a branch leaves that ended its goroutine by itself.

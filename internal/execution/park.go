@@ -9,8 +9,11 @@ import (
 
 // quiet looks whether nothing moves but durable waits, and if so arranges to park soon. x.mu is held.
 func (x *Execution) quiet() {
+	if len(x.gates) > 0 {
+		x.openGates()
+	}
 	waits, _ := x.m.Waiting()
-	if x.phase != running || waits == 0 || x.bodies > 0 {
+	if x.phase != running || waits == 0 && len(x.gates) == 0 || x.bodies > 0 {
 		return
 	}
 	wait := x.Settle
@@ -23,6 +26,9 @@ func (x *Execution) quiet() {
 			wait = x.Idle
 		}
 	}
+	if len(x.gates) > 0 {
+		wait = x.Hold
+	}
 	seen := x.activity
 	if x.timers.settle != nil {
 		x.timers.settle.Stop()
@@ -30,7 +36,11 @@ func (x *Execution) quiet() {
 	x.timers.settle = time.AfterFunc(wait, func() {
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		if x.activity == seen {
+		switch {
+		case x.activity != seen:
+		case len(x.gates) > 0:
+			x.hold()
+		default:
 			x.park()
 		}
 	})
@@ -152,7 +162,7 @@ func (x *Execution) armDue() {
 
 // armRefresh reads inputs from time to time while a wait for an event is in memory. x.mu is held.
 func (x *Execution) armRefresh() {
-	if _, forEvent := x.m.Waiting(); !forEvent || x.phase == over {
+	if _, forEvent := x.m.Waiting(); !forEvent || x.phase == over || len(x.gates) > 0 { // while nothing moves, hold
 		return
 	}
 	if x.timers.refresh != nil {

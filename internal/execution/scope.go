@@ -80,6 +80,7 @@ func (s *Scope) exit() {
 // Sleep returns when the recorded end of the sleep has come.
 func (s *Scope) Sleep(ctx context.Context, name string, until func(now time.Time) time.Time) error {
 	s.enter()
+	s.gate(ctx, protocol.OpSleep, name)
 	step, err := s.x.m.Sleep(s.branch, name, until(s.x.Now()).UTC())
 	if err != nil {
 		s.leave()
@@ -94,6 +95,7 @@ func (s *Scope) Sleep(ctx context.Context, name string, until func(now time.Time
 // WaitForEvent returns the event that ended the wait, or the failure of its timeout.
 func (s *Scope) WaitForEvent(ctx context.Context, name, eventType string, timeout time.Duration) (*engine.Received, *protocol.Failure, error) {
 	s.enter()
+	s.gate(ctx, protocol.OpEvent, name)
 	now := s.x.Now().UTC()
 	var until *time.Time
 	if timeout > 0 {

@@ -196,6 +196,13 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 		case execution.Revived:
 			r.ack(h) // if the park did not: the claim under the nudge takes the instance from it for good
 			h = r.revived(h, e.Wake)
+		case execution.Held:
+			if err := r.releaseSlot(ctx, instance, history.Incarnation, e.Sequence); err != nil {
+				r.failed(ctx, h, err)
+				return
+			}
+			r.ack(h)
+			return
 		case execution.Dropped:
 			r.dropped(ctx, h, e.Err)
 			return

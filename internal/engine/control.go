@@ -17,8 +17,8 @@ type Control struct {
 // Obey gives the entries by which wake applies all controls up to it, in the order of the stream. It returns nothing if
 // they change nothing. The controls are all that the stream holds of this incarnation, settled ones too: a repetition is
 // void although what it repeats was in vain. The append must follow the tail that h ends with and carry wake as its
-// Holder, its sequence as its Mark and the epoch that Obey returns. A compact that comes last and alone asks for a
-// snapshot: compact is true.
+// Holder, its sequence as its Mark and the epoch that Obey returns. If wake is a compact and nothing else changes
+// anything, it asks for a snapshot, unless nothing is recorded: compact is true.
 //
 // What a control changes depends on what the stream holds before it and on nothing that comes later. So a control in
 // vain stays in vain, however late it is looked at again. That is also why an instance that has expired stays as it is
@@ -39,7 +39,7 @@ func (h *History) Obey(wake protocol.Wake, controls []Control, now time.Time) (e
 			continue
 		}
 		if c.Action == protocol.ActionCompact {
-			compact = true
+			compact = c.Sequence == wake.Sequence && h.Begun
 			continue
 		}
 		if e, ok := o.obey(c); ok {

@@ -29,7 +29,9 @@ func (s *steered) control(c protocol.Control) engine.Control {
 	return s.controls[len(s.controls)-1]
 }
 
-func (s *steered) action(a protocol.Action) engine.Control { return s.control(protocol.Control{Action: a}) }
+func (s *steered) action(a protocol.Action) engine.Control {
+	return s.control(protocol.Control{Action: a})
+}
 
 // obey applies all controls up to c, and reports whether that changed something.
 func (s *steered) obey(c engine.Control) bool {
@@ -162,6 +164,26 @@ func TestRepeatedControls(t *testing.T) {
 	}
 }
 
+// TestCompact: a compact asks for one snapshot. What comes later and changes nothing asks for none.
+func TestCompact(t *testing.T) {
+	t.Parallel()
+	s := newSteered(t)
+	if _, _, asked := s.history().Obey(wake(8), []engine.Control{s.action(protocol.ActionCompact)}, noon); asked {
+		t.Error("a compact of nothing asks for a snapshot: who begins then would look like a lost run")
+	}
+	s.add(protocol.Entry{Kind: protocol.EntryReleased})
+	compact, vain := s.action(protocol.ActionCompact), s.action(protocol.ActionResume)
+	for _, tt := range []struct {
+		c    engine.Control
+		want bool
+	}{{compact, true}, {vain, false}, {s.action(protocol.ActionCompact), true}} {
+		entries, _, asked := s.history().Obey(wake(tt.c.Sequence), s.controls, noon)
+		if len(entries) > 0 || asked != tt.want {
+			t.Errorf("%s at %d asks for a snapshot: %t", tt.c.Action, tt.c.Sequence, asked)
+		}
+	}
+}
+
 // TestExpiredStaysAsItIs: a control comes too late if the instance had expired when it was stored, whatever the time is
 // when it is looked at.
 func TestExpiredStaysAsItIs(t *testing.T) {
@@ -216,11 +238,15 @@ func TestGoOnOverSnapshots(t *testing.T) {
 	if len(mine.Carried) != 1 || mine.Carried[0].ID != "a" || mine.CarriedTo == 0 {
 		t.Errorf("carried are %v up to %d", mine.Carried, mine.CarriedTo)
 	}
-	if ok, _ := mine.GoOn(expected-1, second, tail()); ok {
+	third := snapshot(l.history(), mine.Carried)
+	if ok, err := mine.GoOn(second, third, tail()); !ok || err != nil {
+		t.Errorf("does not go on over one more: %v", err)
+	}
+	if ok, _ := l.history().GoOn(expected-1, third, tail()); ok {
 		t.Error("goes on over a snapshot of more than it knows")
 	}
 	claimed := l.add(protocol.Entry{Kind: protocol.EntryClaimed, Wake: new(wake(7))})
-	if ok, _ := mine.GoOn(second, claimed, tail()); ok {
+	if ok, _ := mine.GoOn(third, claimed, tail()); ok {
 		t.Error("goes on over a claim")
 	}
 }

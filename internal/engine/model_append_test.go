@@ -1,16 +1,22 @@
 package engine_test
 
-import "github.com/skein-run/skein/pkg/protocol"
+import (
+	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/pkg/protocol"
+)
 
 // reclaim is the append by which a parked execution goes on.
-func (w *world) reclaim(wake wakeID) uint16 {
-	return w.number(wake, protocol.Entry{Kind: protocol.EntryClaimed, Wake: new(wake.name())})
+func (x *step) reclaim(s *state, a *activation) uint16 {
+	k := s.prefix(a.tail, a.blind)
+	h := x.world.fold(&k, a.born, a.tail, false)
+	return x.world.under(h, a.wake, protocol.Entry{Kind: protocol.EntryClaimed, Wake: new(a.wake.name())})
 }
 
 // claim turns to the append that takes the instance.
-func (x *step) claim(s *state, a *activation, tail uint8) {
-	e := x.world.fold(&s.messages, tail).ClaimEntry(a.wake.name())
-	a.phase, a.tail, a.then, a.what = appending, tail, thenRun, x.world.number(a.wake, e)
+func (x *step) claim(a *activation, v *view) {
+	h := x.world.fold(&v.messages, a.born, v.upTo, false)
+	a.phase, a.tail, a.then = appending, uint8(v.situation.Tail), thenRun
+	a.what = x.world.under(h, a.wake, h.ClaimEntry(a.wake.name()))
 }
 
 // store turns to the append of a park or of the end, after which the wake may be acked.
@@ -27,7 +33,7 @@ func (x *step) append(s0 *state, r uint8) {
 	m := message{kind: logMessage, what: a.what, tag: a.tag}
 	tail := s0.tail(s0.n)
 	switch {
-	case tail == a.tail:
+	case tail == a.tail, !x.world.rules.CompareSnapshot && a.then == thenAck:
 		s := *s0
 		x.stored(&s, &s.runners[r], x.put(&s, m))
 		x.emit(&s, "R%d appends at %d", r, s.n)
@@ -35,6 +41,10 @@ func (x *step) append(s0 *state, r uint8) {
 		s := *s0
 		x.stored(&s, &s.runners[r], tail)
 		x.emit(&s, "R%d finds its append at %d", r, tail)
+	case a.live && x.world.goesOn(s0, &a, tail):
+		s := *s0
+		s.runners[r].tail = tail
+		x.emit(&s, "R%d goes on over the snapshot at %d", r, tail)
 	default:
 		s := *s0
 		b := &s.runners[r]
@@ -72,11 +82,15 @@ func (x *step) appendUnclear(s0 *state, r uint8) {
 // put stores an append.
 func (x *step) put(s *state, m message) uint8 {
 	at := s.store(m)
-	if wrong := x.world.view(s, at).wrong; wrong != "" {
+	if wrong := x.world.wrong(s); wrong != "" {
 		x.broken = wrong
 	}
-	if e := x.world.appends[m.what].Entries[0]; e.Lost && !s.faulty {
+	e := x.world.appends[m.what].Entries[0]
+	if e.Lost && !s.faulty {
 		x.broken = "a run is counted as lost, but nothing went wrong"
+	}
+	if e.Input != 0 && e.Step == nil && e.Kind != protocol.EntrySnapshot {
+		s.bodies = [maxOps]uint8{} // whoever executed is told to stop
 	}
 	return at
 }
@@ -87,17 +101,21 @@ func (x *step) stored(s *state, a *activation, at uint8) {
 	if a.old != 0 {
 		*s.deliveryOf(a.old) = acked
 	}
-	*a = activation{wake: a.wake, again: a.again, mute: a.mute, live: a.live, tail: at, read: a.read}
+	*a = activation{wake: a.wake, born: a.born, blind: a.blind, again: a.again, mute: a.mute, live: a.live, tail: at, read: a.read}
 	switch then {
 	case thenExecute:
 		a.phase, a.op = executing, op
 	case thenRelease:
 		*a = activation{}
 	case thenAnnounce:
-		*a = activation{phase: announcing, wake: a.wake, again: a.again, mute: a.mute}
+		*a = activation{phase: announcing, wake: a.wake, born: a.born, again: a.again, mute: a.mute, tail: at}
 		if !x.world.rules.AnnounceBeforeAck {
 			*s.deliveryOf(a.wake) = acked
 		}
+	case thenDecide:
+		x.decide(s, a, at, engine.OlderUnknown)
+	case thenAck:
+		a.phase = acking
 	case thenCheck:
 		a.read = 0
 		a.phase = checking

@@ -24,6 +24,21 @@ type rules struct {
 	SayNothingBegan   bool // who gives a create back unbegun says so in the log
 	NudgeToRevive     bool // who goes on after a park does so under a new wake
 
+	MarkControls    bool // what obeys controls names the newest of them
+	NameControls    bool // and the id of each
+	ObeyAll         bool // and obeys all up to it
+	BoundPurge      bool // a deleted instance loses nothing newer than the delete
+	Tombstone       bool // and not the delete itself
+	PurgeCarried    bool // but its create, although a cleaning has published it again since
+	AckFloor        bool // no wake is cleaned away
+	AgedHorizon     bool // nothing is cleaned away that somebody who knows nothing yet could have read
+	CarryEvents     bool // a snapshot has the events that no wait has taken
+	CarryCreate     bool // and the create is published again
+	VerifyCarried   bool // both before anything is cleaned away
+	CompareSnapshot bool // a snapshot is stored over what it stands for only
+	GoOnExactly     bool // who executes goes on over a snapshot of what it knows only
+	ExpiredIsFinal  bool // nothing revives what may be cleaned away
+
 	// decide is the decision table.
 	decide func(v *view, w engine.Wake, older engine.Older, now time.Time) engine.Action
 }
@@ -34,6 +49,9 @@ func sound() rules {
 		ReadReachesInput: true, ReadReachesPark: true, LookAfterPark: true, OnlyOlderInputs: true, StoreBeforeBody: true,
 		StoreBeforeAck: true, ArmBeforeAck: true, AnnounceBeforeAck: true, TimerPerPark: true, LookAfterRefusal: true,
 		ClaimNamesWake: true, AskBeforeClaim: true, NudgeToRevive: true, SayNothingBegan: true,
+		MarkControls: true, NameControls: true, ObeyAll: true, BoundPurge: true, Tombstone: true, PurgeCarried: true,
+		AckFloor: true, AgedHorizon: true, CarryEvents: true, CarryCreate: true, VerifyCarried: true,
+		CompareSnapshot: true, GoOnExactly: true, ExpiredIsFinal: true,
 		decide: func(v *view, w engine.Wake, older engine.Older, now time.Time) engine.Action {
 			return engine.Decide(v.situation, w, older, now)
 		},
@@ -46,9 +64,14 @@ func (w *world) wake(s *state, id wakeID) engine.Wake {
 	switch {
 	case id >= firstFiring:
 		park := s.firings[id-firstFiring].park
-		wake.Kind, wake.Park, wake.Incarnation, wake.Due = engine.WakeDue, uint64(park), 1, *w.end(s, park)
+		wake.Kind, wake.Park, wake.Due = engine.WakeDue, uint64(park), *w.end(s, park)
+		wake.Incarnation = w.appends[s.messages[park].what].Incarnation
 	case s.messages[id].kind == nudgeMessage:
 		wake.Kind = engine.WakeNudge
+	case s.messages[id].kind == controlMessage:
+		wake.Kind = engine.WakeControl
+	case s.messages[id].kind == createMessage && s.messages[id].what != 0:
+		wake.Kind = engine.WakeCarried
 	case s.messages[id].kind != createMessage:
 		wake.Kind, wake.EventType = engine.WakeEvent, eventType(s.messages[id].kind)
 	}
@@ -78,7 +101,7 @@ func (x *step) act(s0 *state, r uint8) {
 	if a.live && a.phase >= checking && s0.left.revivals > 0 {
 		x.revive(s0, r)
 	}
-	if a.phase == looking && a.wake == 1 && !a.again && s0.left.releases > 0 {
+	if a.phase == looking && s0.messages[a.wake%firstFiring].kind == createMessage && a.wake < firstFiring && !a.again && s0.left.releases > 0 {
 		x.giveBack(s0, r)
 	}
 	switch a.phase {
@@ -104,8 +127,9 @@ func (x *step) giveBack(s0 *state, r uint8) {
 	s := *s0
 	s.left.releases--
 	s.runners[r] = activation{}
-	if x.world.rules.SayNothingBegan && s.tail(s.n) == 0 {
-		x.put(&s, message{kind: logMessage, what: x.world.number(1, protocol.Entry{Kind: protocol.EntryReleased})})
+	if w := s0.runners[r].wake; x.world.rules.SayNothingBegan && s.tail(s.n) == 0 {
+		h := engine.NewHistory(stream, uint64(w), protocol.Create{})
+		x.put(&s, message{kind: logMessage, what: x.world.under(h, w, protocol.Entry{Kind: protocol.EntryReleased})})
 	}
 	x.emit(&s, "R%d gives its wake back", r)
 }
@@ -148,7 +172,7 @@ func (x *step) revive(s0 *state, r uint8) {
 	if x.world.rules.NudgeToRevive {
 		a.old, a.wake, a.mute = a.wake, wakeID(s.store(message{kind: nudgeMessage})), true
 	}
-	a.what = x.world.reclaim(a.wake)
+	a.what = x.reclaim(&s, a)
 	x.emit(&s, "R%d: a goroutine calls in after the park", r)
 }
 
@@ -197,12 +221,18 @@ func (x *step) look(s0 *state, r uint8) {
 // decide asks the table and turns to what it says.
 func (x *step) decide(s *state, a *activation, upTo uint8, known engine.Older) {
 	v := x.world.view(s, upTo)
-	*a = activation{phase: a.phase, wake: a.wake, again: a.again, mute: a.mute}
-	switch x.world.rules.decide(v, x.world.wake(s, a.wake), known, clock(s.now)) {
+	*a = activation{phase: a.phase, wake: a.wake, again: a.again, mute: a.mute, born: uint8(v.situation.Incarnation)}
+	if upTo >= s.goneAt {
+		a.blind = s.gone
+	}
+	action, o := x.world.action(s, v, a.wake, known, clock(s.now))
+	switch action {
+	case engine.Obey:
+		a.phase, a.tail, a.what, a.then = appending, uint8(v.situation.Tail), o.what, o.then
 	case engine.Ack, engine.Poke:
 		a.phase = acking
 	case engine.Project:
-		a.phase = announcing
+		a.phase, a.tail = announcing, v.endAt
 	case engine.Arm:
 		a.phase, a.tail = arming, uint8(v.situation.Park)
 		if x.world.end(s, a.tail) == nil {
@@ -214,8 +244,9 @@ func (x *step) decide(s *state, a *activation, upTo uint8, known engine.Older) {
 		a.phase, a.tail = older, uint8(v.situation.Tail)
 	case engine.Start:
 		if a.again {
-			x.claim(s, a, 0)
+			x.claim(a, v)
 		} else {
+			a.tail = uint8(v.situation.Tail)
 			x.run(s, a)
 		}
 	case engine.Claim:
@@ -224,7 +255,7 @@ func (x *step) decide(s *state, a *activation, upTo uint8, known engine.Older) {
 			*a = activation{}
 			return
 		}
-		x.claim(s, a, uint8(v.situation.Tail))
+		x.claim(a, v)
 	}
 }
 
@@ -235,7 +266,7 @@ func (x *step) run(s *state, a *activation) {
 	switch n.kind {
 	case runBody:
 		a.phase, a.op = executing, n.op
-		x.begin(s, n.op)
+		x.begin(s, a, n.op)
 	case appendFirst:
 		a.phase, a.then, a.what = appending, thenRun, n.what
 	case waitForEvent:
@@ -248,10 +279,15 @@ func (x *step) run(s *state, a *activation) {
 }
 
 // begin is a body that begins.
-func (x *step) begin(s *state, op uint8) {
-	v := x.world.view(s, s.n)
+func (x *step) begin(s *state, a *activation, op uint8) {
+	v := x.world.truth(s)
 	before := uint8(1)<<op - 1
+	current := x.world.view(s, s.n).situation.Incarnation == uint64(a.born)
 	switch s.bodies[op]++; {
+	case s.left.stale == x.world.limits.stale && !current:
+		x.broken = "a body begins of an instance that is gone"
+	case s.left.stale == x.world.limits.stale && v.situation.Phase == engine.Paused:
+		x.broken = "a body begins of an instance that is paused"
 	case v.done&before != before:
 		x.broken = "a body begins before what comes before it is stored"
 	case s.left.stale == x.world.limits.stale && (v.done&(1<<op) != 0 || v.situation.Phase == engine.Finished):
@@ -279,7 +315,11 @@ func (x *step) wait(s0 *state, r uint8) {
 	if a.read < s0.newestInput() {
 		s := *s0
 		b := &s.runners[r]
-		b.read = s.newestInput()
+		for b.read < s.newestInput() {
+			if b.read++; s.messages[b.read].kind != logMessage {
+				b.blind |= s.gone & (1 << b.read)
+			}
+		}
 		x.run(&s, b)
 		x.emit(&s, "R%d reads inputs up to %d", r, b.read)
 	}
@@ -304,7 +344,7 @@ func (x *step) project(s0 *state, r uint8) {
 		}
 		if found == engine.OlderSome {
 			a.read = s.newestInput()
-			a.phase, a.then, a.what = appending, thenRun, x.world.reclaim(a.wake)
+			a.phase, a.then, a.what = appending, thenRun, x.reclaim(&s, a)
 		} else {
 			x.afterPark(&s, a)
 		}
@@ -317,9 +357,14 @@ func (x *step) project(s0 *state, r uint8) {
 		a.phase = acking
 		x.emit(&s, "R%d arms the timer of park %d", r, a.tail)
 	case announcing:
-		s.announced = true
+		s.announced = max(s.announced, a.tail)
 		a.phase = acking
+		if x.world.deleted(&s, a.tail) {
+			a.phase = purging
+		}
 		x.emit(&s, "R%d announces the end", r)
+	case purging:
+		x.purge(s0, r)
 	case acking:
 		if !a.mute {
 			*s.deliveryOf(a.wake) = acked

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/pkg/protocol"
 )
 
 // result is what a search found.
@@ -48,7 +49,7 @@ func (w *world) search(checkStability bool) result {
 			seen[*s] = struct{}{}
 			states, parents = append(states, *s), append(parents, i)
 			if broken == "" && s.rests() {
-				if broken = w.atRest(s); s.announced {
+				if broken = w.atRest(s); s.announced != 0 {
 					r.ends++
 				}
 			}
@@ -107,7 +108,7 @@ func tell(what string, numbers []uint8) string {
 
 // rests reports whether nothing happens any more by itself.
 func (s *state) rests() bool {
-	rest := s.armed == 0 && s.network == (hanging{})
+	rest := s.armed == 0 && s.network == (hanging{}) && s.janitor.horizon == 0
 	for i := range s.runners {
 		rest = rest && s.runners[i].phase == idle
 	}
@@ -118,27 +119,56 @@ func (s *state) rests() bool {
 // atRest tells what is wrong with a state that rests.
 func (w *world) atRest(s *state) string {
 	v := w.view(s, s.n)
-	switch {
-	case v.situation.Phase == engine.Finished && !s.announced:
+	if !v.situation.Exists && w.truth(s).situation.Phase != engine.Finished {
+		return "a living instance is gone"
+	}
+	if !v.situation.Exists {
+		return ""
+	}
+	switch last := wakeID(s.newest(s.n, controlMessage)); {
+	case last > 0 && engine.Decide(v.situation, w.wake(s, last), engine.OlderNone, noon) == engine.Obey && w.matters(v, last):
+		return "a control is not obeyed"
+	case v.situation.Phase == engine.Paused && w.resumed(s):
+		return "paused, but told to go on since"
+	case v.end == protocol.EntryDeleted:
+		return "deleted, but it is still there"
+	case v.situation.Phase == engine.Finished && s.announced < v.endAt:
 		return "finished, but nobody is told"
 	case v.situation.Phase == engine.Running:
 		return "running, but no wake is left"
 	case v.situation.Phase == engine.Parked && v.situation.Until != nil:
 		return "waits for a moment, but no timer is left"
-	case v.situation.Phase == engine.Parked && v.any == engine.OlderSome:
+	case v.situation.Phase == engine.Parked && (v.any == engine.OlderSome || w.truth(s).any == engine.OlderSome):
 		return "waits for an event that is there"
 	}
 	return ""
 }
 
+// resumed reports whether the newest control that pauses or resumes resumes.
+func (w *world) resumed(s *state) bool {
+	for i := s.n; i > 0; i-- {
+		switch m := s.messages[i]; {
+		case m.kind == createMessage && m.what == 0:
+			return false
+		case m.kind == controlMessage && actions[m.what&actionBits].Action == protocol.ActionPause:
+			return false
+		case m.kind == controlMessage && actions[m.what&actionBits].Action == protocol.ActionResume:
+			return true
+		}
+	}
+	return false
+}
+
 type stableKey struct {
 	stream  prefix
+	gone    uint16
+	goneAt  uint8
 	firings [maxFirings]firing
 }
 
 // unstable tells whether the table lets go of a wake and later claims under it.
 func (w *world) unstable(s *state) string {
-	k := stableKey{stream: s.prefix(s.n)}
+	k := stableKey{stream: s.prefix(s.n, 0), gone: s.gone, goneAt: s.goneAt}
 	for i := range s.fired {
 		k.firings[i].park = s.firings[i].park
 	}
@@ -151,9 +181,9 @@ func (w *world) unstable(s *state) string {
 		for upTo := s.reach(id); upTo <= s.n; upTo++ {
 			v := w.view(s, upTo)
 			for _, now := range []uint8{0, maxOps + 1} {
-				action := w.rules.decide(v, w.wake(s, id), engine.OlderUnknown, clock(now))
+				action, _ := w.action(s, v, id, engine.OlderUnknown, clock(now))
 				if action == engine.LookOlder {
-					action = w.rules.decide(v, w.wake(s, id), v.older, clock(now))
+					action, _ = w.action(s, v, id, v.older, clock(now))
 				}
 				switch action {
 				case engine.Ack, engine.Poke, engine.Arm, engine.Project:

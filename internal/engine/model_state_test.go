@@ -14,18 +14,19 @@ import (
 
 // Bounds of the model. States beyond are not followed.
 const (
-	maxMessages = 14
+	maxMessages = 15 // as many as a set holds
 	maxFirings  = 6
 	maxOps      = 4
 )
 
 // Kinds of messages of the stream.
 const (
-	noMessage = iota
-	createMessage
+	noMessage     = iota
+	createMessage // carried by a cleaning, if it names an incarnation
 	eventMessage
 	strangeMessage // an event that no wait is for
 	nudgeMessage   // the wake of an execution that goes on after its park
+	controlMessage
 	logMessage
 )
 
@@ -33,7 +34,7 @@ const (
 type message struct {
 	kind uint8
 	tag  uint8  // tells apart the appends whose outcome was unknown
-	what uint16 // id of an event, number of an append
+	what uint16 // id of an event, number of an append, incarnation of a carried create, a control
 }
 
 // prefix is the stream up to some sequence; from 1 on.
@@ -73,6 +74,7 @@ const (
 	checking         // read inputs after the park
 	arming           // arm the timer of the park
 	announcing       // tell the end
+	purging          // take away what a deleted instance leaves
 	acking           // ack
 	lingering        // stay in memory after the park
 )
@@ -84,12 +86,16 @@ const (
 	thenAnnounce
 	thenExecute
 	thenRelease
+	thenDecide // about the same wake, knowing what was appended
+	thenAck    // a snapshot is stored
 )
 
 // activation is what a runner has in hand.
 type activation struct {
 	phase phase
 	wake  wakeID
+	born  uint8  // the incarnation that is executed
+	blind uint16 // messages that it does not know because they were gone when it read, as a set
 	again bool   // the wake was delivered before
 	mute  bool   // the wake was not delivered to this runner: it cannot ack
 	old   wakeID // of the execution before it goes on under a nudge
@@ -124,6 +130,11 @@ type budget struct {
 	told                     uint8 // starts that are stored while their bodies run
 	releases                 uint8 // shutdowns
 	revivals                 uint8 // parked executions that go on because a goroutine calls in
+
+	pauses, resumes, terminates, restarts, partly, deletes uint8 // controls; partly restarts from the second op
+	doubles                                                uint8 // controls that are stored twice
+	creates                                                uint8 // further instances of the same id
+	cleanings                                              uint8
 }
 
 // state is everything that there is.
@@ -140,7 +151,12 @@ type state struct {
 	left      budget
 	bodies    [maxOps]uint8 // how often each began
 	faulty    bool          // something happened that excuses a body that runs twice
-	announced bool
+	announced uint8         // sequence of the end that was announced
+
+	gone    uint16 // messages that were purged, as a set
+	goneAt  uint8  // newest sequence when that happened
+	expired bool   // an end is so old that it is cleaned away
+	janitor janitor
 }
 
 // begin is the state after the create.
@@ -151,8 +167,11 @@ func begin(left budget) state {
 }
 
 // tail is the sequence of the newest message of the log up to a sequence.
-func (s *state) tail(upTo uint8) uint8 {
-	for ; upTo > 0 && s.messages[upTo].kind != logMessage; upTo-- {
+func (s *state) tail(upTo uint8) uint8 { return s.newest(upTo, logMessage) }
+
+// newest is the sequence of the newest message of a kind up to a sequence, if it is not gone.
+func (s *state) newest(upTo uint8, kind uint8) uint8 {
+	for ; upTo > 0 && (s.messages[upTo].kind != kind || s.gone&(1<<upTo) != 0); upTo-- {
 	}
 	return upTo
 }
@@ -186,7 +205,7 @@ func (s *state) deliveryOf(w wakeID) *uint8 {
 // wakes calls f for each wake.
 func (s *state) wakes(f func(w wakeID)) {
 	for i := uint8(1); i <= s.n; i++ {
-		if s.messages[i].kind != logMessage {
+		if s.messages[i].kind != logMessage && s.gone&(1<<i) == 0 {
 			f(wakeID(i))
 		}
 	}
@@ -221,7 +240,7 @@ func (s *state) executed(w wakeID) bool {
 // sort makes states equal that differ only in which runner is which.
 func (s *state) sort() {
 	a, b := &s.runners[0], &s.runners[1]
-	if cmp.Or(cmp.Compare(a.phase, b.phase), cmp.Compare(a.wake, b.wake), cmp.Compare(a.tail, b.tail),
+	if cmp.Or(cmp.Compare(a.phase, b.phase), cmp.Compare(a.wake, b.wake), cmp.Compare(a.tail, b.tail), cmp.Compare(a.blind, b.blind),
 		cmp.Compare(a.read, b.read), cmp.Compare(a.done, b.done), cmp.Compare(a.what, b.what), cmp.Compare(a.tag, b.tag)) < 0 {
 		*a, *b = *b, *a
 	}

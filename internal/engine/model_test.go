@@ -33,6 +33,19 @@ func TestModel(t *testing.T) {
 		{"going on after a park, stale reads", "E", budget{events: 1, revivals: 1, crashes: 1, stale: 1}},
 		{"going on after a park, unknown outcomes", "ES", budget{events: 1, revivals: 1, ambiguous: 1}},
 		{"going on after a park, twice", "ES", budget{events: 1, revivals: 2}},
+		{"pause and resume", "SE", budget{events: 1, pauses: 1, resumes: 1}},
+		{"pause and resume, a crash", "S", budget{pauses: 1, resumes: 1, crashes: 1}},
+		{"pause and resume, unknown outcomes", "S", budget{pauses: 1, resumes: 1, ambiguous: 1}},
+		{"terminate", "SE", budget{events: 1, terminates: 1, crashes: 1}},
+		{"restart", "SE", budget{events: 1, restarts: 1, crashes: 1}},
+		{"restart, redelivery", "S", budget{restarts: 1, crashes: 1, zombies: 1}},
+		{"restart from a step", "SE", budget{events: 1, partly: 1, crashes: 1}},
+		{"restart after the end", "S", budget{terminates: 1, restarts: 1, crashes: 1}},
+		{"delete, and another instance of the id", "SE", budget{events: 1, deletes: 1, creates: 1}},
+		{"cleaning", "ES", budget{events: 1, cleanings: 1, creates: 1}},
+		{"cleaning twice", "E", budget{events: 1, cleanings: 2}},
+		{"cleaning and restart", "S", budget{cleanings: 1, restarts: 1, creates: 1}},
+		{"cleaning and delete", "S", budget{cleanings: 2, deletes: 1, creates: 1}},
 	}
 	if *long {
 		tests = append(tests, []search{
@@ -43,6 +56,23 @@ func TestModel(t *testing.T) {
 			{"unknown outcomes and redelivery", "SZS", budget{crashes: 1, zombies: 1, ambiguous: 1}},
 			{"going on after a park, redelivery", "E", budget{events: 1, revivals: 1, crashes: 1, zombies: 1}},
 			{"going on after a park, a timer", "ZS", budget{revivals: 1, crashes: 1}},
+			{"pause and resume, crash and redelivery", "S", budget{pauses: 1, resumes: 1, crashes: 1, zombies: 1}},
+			{"pause and resume, an event and a crash", "SES", budget{events: 1, pauses: 1, resumes: 1, crashes: 1}},
+			{"pause and resume, repeated", "S", budget{pauses: 2, resumes: 1, doubles: 1}},
+			{"pause and resume, a timer", "SZ", budget{pauses: 1, resumes: 1, zombies: 1}},
+			{"terminate, crash and redelivery", "SES", budget{events: 1, terminates: 1, crashes: 1, zombies: 1}},
+			{"terminate, unknown outcomes", "SES", budget{events: 1, terminates: 1, ambiguous: 2, crashes: 1}},
+			{"two restarts", "SS", budget{partly: 1, restarts: 1, crashes: 1}},
+			{"restart, a timer", "ZS", budget{restarts: 1, crashes: 1, twice: 1}},
+			{"restart, lost consumer state", "SZ", budget{restarts: 1, crashes: 1, resets: 1}},
+			{"delete, twice", "S", budget{deletes: 1, doubles: 1, creates: 1, crashes: 1, zombies: 1}},
+			{"delete, a crash", "SE", budget{events: 1, deletes: 1, creates: 1, crashes: 1}},
+			{"delete or restart", "S", budget{deletes: 1, restarts: 1, creates: 1, crashes: 1}},
+			{"cleaning, a crash", "SE", budget{events: 1, cleanings: 1, crashes: 1}},
+			{"cleaning, redelivery", "SES", budget{events: 1, cleanings: 1, zombies: 1}},
+			{"cleaning, a timer", "ZE", budget{events: 1, cleanings: 1, creates: 1}},
+			{"cleaning, pause and resume", "S", budget{cleanings: 1, pauses: 1, resumes: 1}},
+			{"cleaning and restart, a crash", "S", budget{cleanings: 1, restarts: 1, creates: 1, crashes: 1}},
 			{"shutdown", "SES", budget{events: 1, crashes: 1, zombies: 1, told: 1, releases: 1}},
 		}...)
 	}
@@ -82,6 +112,9 @@ func instead(from, to engine.Action, where func(v *view, w engine.Wake) bool) fu
 func isParked(v *view, _ engine.Wake) bool  { return v.situation.Phase == engine.Parked }
 func isRunning(v *view, _ engine.Wake) bool { return v.situation.Phase == engine.Running }
 func anywhere(*view, engine.Wake) bool      { return true }
+
+func isPaused(v *view, _ engine.Wake) bool   { return v.situation.Phase == engine.Paused }
+func isFinished(v *view, _ engine.Wake) bool { return v.situation.Phase == engine.Finished }
 
 func parkIsLeft(v *view, w engine.Wake) bool {
 	return w.Kind == engine.WakeDue && w.Park != v.situation.Park
@@ -147,6 +180,24 @@ func TestEachRuleIsNeeded(t *testing.T) {
 		{"row 8: not before it is due", "ZS", budget{early: 1}, instead(engine.Keep, engine.Ack, anywhere), lostTimer},
 		{"row 8: not for a later park", "ZZS", budget{crashes: 1, zombies: 1, twice: 1}, table(laterParkToo), lostWake},
 		{"row 9: older events do not claim", "SES", usual, instead(engine.Ack, engine.Claim, oldEventForPark), lostWake},
+
+		{"row 1: controls are obeyed", "E", budget{terminates: 1}, instead(engine.Obey, engine.Ack, anywhere), "not obeyed"},
+		{"row 2: others stay away from the end", "S", budget{terminates: 1}, instead(engine.Ack, engine.Claim, isFinished), "after the end"},
+		{"row 3: others stay away from what is paused", "S", budget{pauses: 1}, instead(engine.Ack, engine.Claim, isPaused), "while paused"},
+		{"all controls up to one", "S", budget{pauses: 1, resumes: 1}, func(r *rules) { r.ObeyAll = false }, "is not obeyed"},
+		{"controls are obeyed once", "S", budget{restarts: 1, crashes: 1}, func(r *rules) { r.MarkControls, r.NameControls = false, false }, "obeyed twice"},
+		{"repeated controls are void", "S", budget{restarts: 1, doubles: 1}, func(r *rules) { r.NameControls = false }, "obeyed twice"},
+		{"a purge has a bound", "S", budget{deletes: 1, creates: 1, zombies: 1}, func(r *rules) { r.BoundPurge = false }, "of an instance that is gone"},
+		{"the delete stays", "S", budget{deletes: 1, creates: 1}, func(r *rules) { r.Tombstone = false }, "of an instance that is gone"},
+		{"a delete takes a carried create", "E", budget{deletes: 1, cleanings: 1}, func(r *rules) { r.PurgeCarried = false }, "still there"},
+		{"no wake is cleaned away", "S", budget{cleanings: 1, crashes: 1, told: 1}, func(r *rules) { r.AckFloor = false }, "nobody is told"},
+		{"what is cleaned away is old", "S", budget{deletes: 1, creates: 1, cleanings: 1}, func(r *rules) { r.AgedHorizon = false }, "of an instance that is gone"},
+		{"events are carried", "ZE", budget{events: 1, cleanings: 1}, func(r *rules) { r.CarryEvents = false }, lostEvent},
+		{"the create is carried", "E", budget{cleanings: 1, creates: 1}, func(r *rules) { r.CarryCreate = false }, "a living instance is gone"},
+		{"what is carried is verified", "E", budget{events: 1, cleanings: 1, creates: 1}, func(r *rules) { r.VerifyCarried = false }, "over a living instance"},
+		{"a snapshot is appended like the rest", "ES", budget{events: 1, cleanings: 1}, func(r *rules) { r.CompareSnapshot = false }, "a body begins twice"},
+		{"go on over what is known only", "SES", budget{events: 1, cleanings: 1, zombies: 1}, func(r *rules) { r.GoOnExactly = false }, "has two outcomes"},
+		{"expired is final", "S", budget{cleanings: 1, restarts: 1, creates: 1}, func(r *rules) { r.ExpiredIsFinal = false }, "of an instance that is gone"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

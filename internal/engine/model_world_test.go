@@ -14,6 +14,9 @@ func (x *step) all(s *state) {
 	}
 	x.deliverWakes(s)
 	x.send(s)
+	x.steer(s)
+	x.create(s)
+	x.clean(s)
 	x.fire(s)
 	x.tick(s)
 	x.network(s)

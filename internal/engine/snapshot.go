@@ -86,6 +86,9 @@ func (h *History) GoOn(expected, sequence uint64, a *protocol.Append) (bool, err
 	if a.Incarnation != h.Incarnation || len(a.Entries) != 1 || Readable(a) != nil {
 		return false, nil
 	}
+	if expected == h.Tail { // that may be a snapshot, too
+		expected = h.over()
+	}
 	e := &a.Entries[0]
 	if e.Kind != protocol.EntrySnapshot || e.Snapshot == nil || e.Snapshot.Over != expected || sequence <= expected {
 		return false, nil
@@ -94,6 +97,7 @@ func (h *History) GoOn(expected, sequence uint64, a *protocol.Append) (bool, err
 	if err != nil {
 		return false, fmt.Errorf("log entry %d: %w", sequence, err)
 	}
+	h.Tail, h.standsOver = sequence, new(e.Snapshot.Over)
 	h.Carried, h.CarriedTo = f.Inputs, e.Input
 	return true, nil
 }

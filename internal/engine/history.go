@@ -271,6 +271,7 @@ func (h *History) applyStep(a *protocol.Append, e *protocol.Entry, s *Step) erro
 		}
 	case protocol.EntrySlept, protocol.EntryTimedOut, protocol.EntryRecorded:
 		s.finish(e.Result, e.Error)
+		s.Object = e.Object
 		if e.Kind == protocol.EntryTimedOut {
 			s.Type = e.Type
 		}

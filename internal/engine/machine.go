@@ -238,6 +238,12 @@ func (m *Machine) Complete(s *Step, result json.RawMessage, now time.Time) {
 	m.finishStep(s, result, nil, attempt, started)
 }
 
+// CompleteObject records the result of a step that is in the object store.
+func (m *Machine) CompleteObject(s *Step, result *protocol.Object, now time.Time) {
+	s.Object = result
+	m.Complete(s, nil, now)
+}
+
 // FailAttempt records that an attempt failed and that the next one may begin after a delay. It returns that moment.
 // Whether there is a next one, MayRetry says.
 func (m *Machine) FailAttempt(s *Step, failure *protocol.Failure, now time.Time, delay time.Duration) (until time.Time) {
@@ -272,7 +278,9 @@ func (s *Step) current() (int, time.Time) {
 
 func (m *Machine) finishStep(s *Step, result json.RawMessage, failure *protocol.Failure, attempt int, started time.Time) {
 	m.elide(s, failure == nil)
-	e := protocol.Entry{Kind: protocol.EntryStepCompleted, Step: &s.Key, Attempt: attempt, Result: result, Config: s.tellConfig()}
+	e := protocol.Entry{
+		Kind: protocol.EntryStepCompleted, Step: &s.Key, Attempt: attempt, Result: result, Object: s.Object, Config: s.tellConfig(),
+	}
 	if failure != nil {
 		e.Kind, e.Error = protocol.EntryStepFailed, failure
 	}
@@ -483,6 +491,11 @@ func (m *Machine) Finish(result json.RawMessage, failure *protocol.Failure) {
 		e = protocol.Entry{Kind: protocol.EntryFailed, Error: failure}
 	}
 	m.put(e)
+}
+
+// FinishObject adds the terminal entry of an instance whose output is in the object store.
+func (m *Machine) FinishObject(output *protocol.Object) {
+	m.put(protocol.Entry{Kind: protocol.EntryCompleted, Object: output})
 }
 
 func (m *Machine) put(e protocol.Entry) {

@@ -58,15 +58,16 @@ func (s *Scope) Do(ctx context.Context, name string, config protocol.StepConfig,
 			return nil, err
 		}
 	}
+	step, err = s.fetchResult(ctx, step)
 	s.leave()
-	return step, nil
+	return step, err
 }
 
 // endIfLimit ends the instance if a call was one step too many: code that does not look at errors would go on for ever.
 // x.mu is held.
 func (s *Scope) endIfLimit(err error) {
 	if _, ok := errors.AsType[*engine.StepLimitError](err); ok {
-		s.x.complete(nil, protocol.NewFailure(err))
+		s.x.complete(outcome{failure: protocol.NewFailure(err)})
 		s.exit()
 	}
 }
@@ -94,7 +95,7 @@ func (s *Scope) attempt(ctx context.Context, step *engine.Step, code Code) error
 	x.bodies++
 	x.armSoft()
 	x.mu.Unlock()
-	o := x.run(ctx, a, code.Body)
+	o := x.stow(ctx, x.run(ctx, a, code.Body))
 	o = x.judge(ctx, step, a, code, o)
 	x.mu.Lock()
 	x.bodies--
@@ -104,6 +105,9 @@ func (s *Scope) attempt(ctx context.Context, step *engine.Step, code Code) error
 	switch {
 	case x.phase == over || x.phase == finishing:
 		s.exit()
+	case o.object != nil:
+		x.m.CompleteObject(step, o.object, s.x.Now().UTC())
+		return nil
 	case o.failure == nil:
 		x.m.Complete(step, o.result, s.x.Now().UTC())
 		return nil

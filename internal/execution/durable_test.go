@@ -48,11 +48,20 @@ func TestResultDoesNotWaitForOthers(t *testing.T) {
 func TestWhatNoLogCanHold(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		name   string
-		result json.RawMessage
+		name string
+		bad  func(ctx context.Context) error
 	}{
-		{"too large", json.RawMessage(`"` + strings.Repeat("x", 1<<20) + `"`)},
-		{"no JSON", json.RawMessage(`{`)},
+		{"too large", func(ctx context.Context) error {
+			s, err := From(ctx)
+			if err != nil {
+				return err
+			}
+			_, err = s.Value("bad", func() json.RawMessage { return json.RawMessage(`"` + strings.Repeat("x", 1<<20) + `"`) })
+			return err
+		}},
+		{"no JSON", func(ctx context.Context) error {
+			return do(ctx, "bad", func(context.Context) (json.RawMessage, error) { return json.RawMessage(`{`), nil })
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -61,7 +70,7 @@ func TestWhatNoLogCanHold(t *testing.T) {
 				if err := do(ctx, "fine", nothing); err != nil {
 					return nil, err
 				}
-				if err := do(ctx, "bad", func(context.Context) (json.RawMessage, error) { return tt.result, nil }); err != nil {
+				if err := tt.bad(ctx); err != nil {
 					return nil, err
 				}
 				return nil, do(ctx, "never", nothing)

@@ -13,6 +13,7 @@ import (
 	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/internal/objects"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -86,6 +87,10 @@ type Config struct {
 	Log      *slog.Logger
 	// StepLimit is how many steps the code may call, 0 for the default.
 	StepLimit int
+	// Objects holds what is too large for a message, MaxValue is the most bytes that a value may have as JSON. Default
+	// objects.DefaultLimit.
+	Objects  *objects.Store
+	MaxValue int64
 	// NextID makes the id of an append: one that nobody else makes.
 	NextID func() string
 	// Inputs reads the events from a sequence on.
@@ -188,6 +193,12 @@ type timers struct{ settle, due, soft, refresh *time.Timer }
 // Start begins an execution of code over the history.
 func Start(ctx context.Context, c Config, code func(context.Context) (json.RawMessage, error)) *Execution {
 	c.Settings = c.Settings.WithDefaults()
+	if c.Objects == nil {
+		c.Objects = objects.New(c.Store)
+	}
+	if c.MaxValue == 0 {
+		c.MaxValue = objects.DefaultLimit
+	}
 	x := &Execution{
 		Config: c, events: make(chan Event, 16), m: engine.NewMachine(c.History), gone: make(chan struct{}),
 		expected: c.History.Tail, leaving: c.Once, lanes: map[*engine.Branch]*lane{}, waiters: map[protocol.Key]*waiter{},
@@ -212,36 +223,42 @@ func (x *Execution) Events() <-chan Event { return x.events }
 
 // main runs the workflow function. That it returned is itself a call into the engine.
 func (x *Execution) main(s *Scope, code func(context.Context) (json.RawMessage, error)) {
-	var result json.RawMessage
-	failure := &protocol.Failure{Name: protocol.FailurePanic, Message: "workflow code ended its goroutine", Terminal: true}
+	o := outcome{failure: &protocol.Failure{Name: protocol.FailurePanic, Message: "workflow code ended its goroutine", Terminal: true}}
 	defer func() {
 		s.end(x.life)
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		if x.wakeUp() {
-			x.complete(result, failure)
+		if !x.wakeUp() {
+			return
+		}
+		if end, ok := x.stowOutput(o); ok {
+			x.complete(end)
 		}
 	}()
-	result, failure, _ = protect(func() (json.RawMessage, error) { return code(with(x.ctx, s)) })
+	o.result, o.failure, _ = protect(func() (json.RawMessage, error) { return code(with(x.ctx, s)) })
 }
 
 // complete stores the end of the workflow. x.mu is held.
-func (x *Execution) complete(result json.RawMessage, failure *protocol.Failure) {
+func (x *Execution) complete(o outcome) {
 	x.phase = finishing // nothing may come after the terminal entry, not even in the same append
-	x.m.Finish(result, failure)
+	if o.object != nil {
+		x.m.FinishObject(o.object)
+	} else {
+		x.m.Finish(o.result, o.failure)
+	}
 	if x.flush(x.m.Position()) {
-		x.finished(result, failure)
+		x.finished(o)
 	}
 }
 
 // finished says that the terminal entry is stored. x.mu is held.
-func (x *Execution) finished(result json.RawMessage, failure *protocol.Failure) {
+func (x *Execution) finished(o outcome) {
 	done := protocol.Done{
 		V: protocol.Version, Workflow: x.Instance.Workflow, ID: x.Instance.ID, Incarnation: x.History.Incarnation,
 		Log: x.expected, State: protocol.StateComplete, Created: x.History.Create.Created, Finished: x.Now().UTC(),
-		Output: result, Error: failure,
+		Output: o.result, OutputObject: o.object, Error: o.failure,
 	}
-	if failure != nil {
+	if o.failure != nil {
 		done.State, done.Output = protocol.StateErrored, nil
 	}
 	x.end(Event{Kind: Finished, Sequence: x.expected, Done: done}, ErrEnded)
@@ -488,7 +505,7 @@ func (x *Execution) doom(cause error) error {
 	if err := x.store([]protocol.Entry{{Kind: protocol.EntryFailed, Error: failure}}); err != nil {
 		return err
 	}
-	x.finished(nil, failure)
+	x.finished(outcome{failure: failure})
 	return nil
 }
 

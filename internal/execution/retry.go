@@ -23,7 +23,9 @@ type Code struct {
 
 // outcome is how an attempt ended.
 type outcome struct {
-	result  json.RawMessage
+	result json.RawMessage
+	// object is where the result is if it is too large for a message.
+	object  *protocol.Object
 	failure *protocol.Failure
 	// err is what the body returned, or the failure if it returned nothing.
 	err error

@@ -89,7 +89,9 @@ func (s *Scope) Sleep(ctx context.Context, name string, until func(now time.Time
 	if !step.Done {
 		s.x.due()
 	}
-	return s.await(ctx, step)
+	err = s.await(ctx, step)
+	s.leave()
+	return err
 }
 
 // WaitForEvent returns the event that ended the wait, or the failure of its timeout.
@@ -118,21 +120,23 @@ func (s *Scope) WaitForEvent(ctx context.Context, name, eventType string, timeou
 		}
 		s.x.due()
 	}
-	if err := s.await(ctx, step); err != nil {
-		return nil, nil, err
+	if err := s.await(ctx, step); err != nil || step.Received == nil {
+		s.leave()
+		return nil, step.Error, err
 	}
-	return step.Received, step.Error, nil
+	received := *step.Received
+	received.Payload, err = s.fetch(ctx, received.Payload, step.Object)
+	s.leave()
+	return &received, nil, err
 }
 
-// await ends a call: at once if its step is done, else when it is.
+// await waits until a step is done; x.mu is held before and after. If ctx ends first, the wait is given up.
 func (s *Scope) await(ctx context.Context, step *engine.Step) error {
 	for !step.Done {
 		if err := s.block(ctx, step.Key); err != nil {
-			s.leave()
 			return err
 		}
 	}
-	s.leave()
 	return nil
 }
 

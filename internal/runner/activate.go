@@ -160,9 +160,9 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 	instance := h.instance
 	x := execution.Start(ctx, execution.Config{
 		Settings: r.Settings, Store: r.Store, Instance: instance, Runner: r.ID, History: history, Wake: h.Wake.Wake,
-		Log: r.Log, NextID: r.nextID,
+		Log: r.Log, NextID: r.nextID, Objects: r.Objects, MaxValue: r.MaxValueSize,
 		Inputs: func(ctx context.Context, from uint64) ([]engine.Input, error) {
-			return r.inputs(ctx, instance, max(from, history.Incarnation))
+			return r.inputs(ctx, instance, history, from)
 		},
 		Nudge: func(ctx context.Context, park uint64) (protocol.Wake, error) { return r.nudge(ctx, instance, park) },
 		Once:  r.Concurrency[instance.Workflow] > 0, StepLimit: r.StepLimit[instance.Workflow],
@@ -215,7 +215,7 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 func (r *Runner) park(ctx context.Context, h *held, incarnation uint64, x *execution.Execution, e execution.Event) bool {
 	testsignal.At(testsignal.RunnerAppended)
 	if waitsForEvents(e.Park.Waits) {
-		inputs, err := r.inputs(ctx, h.instance, max(incarnation, x.Seen()+1))
+		inputs, err := r.inputs(ctx, h.instance, x.History, x.Seen()+1)
 		if err != nil {
 			x.Drop(err)
 			return false

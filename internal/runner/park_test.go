@@ -37,11 +37,12 @@ func TestParkThatWasOvertaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := &held{Wake: engine.Wake{Wake: protocol.Wake{Stream: r.stream(), Sequence: created}}, instance: instance}
+	begun := engine.NewHistory(r.stream(), created, protocol.Create{})
 	x := execution.Start(t.Context(), execution.Config{
 		Settings: execution.Settings{ShortWait: time.Nanosecond}, Store: store, Instance: instance, Runner: r.ID,
-		History: engine.NewHistory(r.stream(), created, protocol.Create{}), Wake: h.Wake.Wake, Log: r.Log, NextID: r.nextID,
+		History: begun, Wake: h.Wake.Wake, Log: r.Log, NextID: r.nextID,
 		Inputs: func(ctx context.Context, from uint64) ([]engine.Input, error) {
-			inputs, err := r.inputs(ctx, instance, from) // the event comes when it has just been looked for
+			inputs, err := r.inputs(ctx, instance, begun, from) // the event comes when it has just been looked for
 			if err == nil {
 				_, err = store.Publish(ctx, instance.EventSubject(), nil, []byte(`{"v":1,"input":"1","type":"go"}`))
 			}

@@ -151,11 +151,13 @@ func (r Reader) read(ctx context.Context, subject string, from, reach uint64, ea
 	return nil
 }
 
-// inputs reads the events sent to an instance from a sequence on, as many as the leader has.
-func (r Reader) inputs(ctx context.Context, instance protocol.Instance, from uint64) ([]engine.Input, error) {
+// inputs reads the events sent to the instance of a history from a sequence on, as many as the leader has. One whose
+// payload is in the store of another instance was sent to one that had the same id before.
+func (r Reader) inputs(ctx context.Context, instance protocol.Instance, h *engine.History, from uint64) ([]engine.Input, error) {
+	owner := protocol.OwnerOf(instance, h.Create.Input)
 	var all []engine.Input
-	err := r.read(ctx, instance.EventSubject(), from, 0, func(m *journal.Message) error {
-		if in, err := readEvent(m.Sequence, m.Data); err == nil {
+	err := r.read(ctx, instance.EventSubject(), max(from, h.Incarnation), 0, func(m *journal.Message) error {
+		if in, err := readEvent(m.Sequence, m.Data); err == nil && (in.Object == nil || owner.Owns(instance.Project, *in.Object)) {
 			all = append(all, in)
 		}
 		return nil
@@ -179,11 +181,11 @@ func readEvent(sequence uint64, body []byte) (engine.Input, error) {
 	case len(e.Input) > maxInputID:
 		return engine.Input{}, fmt.Errorf("the id has %d bytes, at most %d are allowed", len(e.Input), maxInputID)
 	}
-	in := engine.Input{Sequence: sequence, ID: e.Input, Type: e.Type, Sent: e.Sent}
+	in := engine.Input{Sequence: sequence, ID: e.Input, Type: e.Type, Object: e.PayloadObject, Sent: e.Sent}
 	if in.ID == "" { // sent by hand: each is one of its own
 		in.ID = "#" + strconv.FormatUint(sequence, 10)
 	}
-	if len(e.Payload) > 0 { // in the form in which the log will hold it: a replay must not see another one
+	if len(e.Payload) > 0 && in.Object == nil { // in the form in which the log will hold it: a replay must not see another one
 		if in.Payload, err = json.Marshal(e.Payload); err != nil {
 			return engine.Input{}, err
 		}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/internal/objects"
 	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -39,8 +40,10 @@ type Config struct {
 	Concurrency map[string]int
 	// Version is that of the code; every run records it. Empty if it is not known.
 	Version string
-	// MaxValueSize is the most bytes that a value may have as JSON. Default 64 MiB.
+	// MaxValueSize is the most bytes that a value may have as JSON. Default objects.DefaultLimit.
 	MaxValueSize int64
+	// Objects has the values that are too large for messages. Nil: one that works over Store.
+	Objects *objects.Store
 	// Grace is how long it may take at shutdown to hand back all work. Running bodies get three quarters of it to
 	// finish. Default 10 s.
 	Grace time.Duration
@@ -92,6 +95,9 @@ func New(c Config) *Runner {
 	}
 	if c.Linger == 0 {
 		c.Linger = time.Second
+	}
+	if c.Objects == nil {
+		c.Objects = objects.New(c.Store)
 	}
 	c.Settings = c.Settings.WithDefaults()
 	r := &Runner{

@@ -20,6 +20,7 @@ import (
 
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/internal/objects"
 	"github.com/skein-run/skein/internal/process"
 )
 
@@ -31,10 +32,11 @@ type Project struct {
 	JS     jetstream.JetStream
 	Log    *slog.Logger
 
-	health *process.Health
-	store  *journal.Store
-	known  sync.Map // Target → shards
-	owned  bool     // the connection was made by Open
+	health  *process.Health
+	store   *journal.Store
+	objects *objects.Store
+	known   sync.Map // Target → shards
+	owned   bool     // the connection was made by Open
 }
 
 // OpenOption changes what Open does.
@@ -97,7 +99,7 @@ func newProject(config Config, nc *nats.Conn, log *slog.Logger, health *process.
 	}
 	return &Project{
 		Config: config,
-		store:  store,
+		store:  store, objects: objects.New(store),
 		NC:     nc,
 		JS:     js,
 		Log:    log.With(slog.String(logkey.Project, config.Name)),
@@ -107,6 +109,10 @@ func newProject(config Config, nc *nats.Conn, log *slog.Logger, health *process.
 
 // Journal reads and appends over the project's connection: for the services, and of no use to others.
 func (p *Project) Journal() *journal.Store { return p.store }
+
+// Objects has the values that are too large for messages, of this project and of those that it reaches: for the services,
+// and of no use to others.
+func (p *Project) Objects() *objects.Store { return p.objects }
 
 // Close closes the connection, if Open made it.
 func (p *Project) Close() {

@@ -36,6 +36,12 @@ func (o ObjectOwner) ObjectName(digest string) string {
 	return o.Workflow + "/" + o.ID + "/" + o.Token + "/" + digest
 }
 
+// Owns reports whether an object in the store of a project belongs to the owner.
+func (o ObjectOwner) Owns(project string, object Object) bool {
+	owner, _, err := ParseObjectName(project, object.Name)
+	return err == nil && owner == o
+}
+
 // ParseObjectName is the inverse of ObjectName in the object store of a project.
 func ParseObjectName(project, name string) (o ObjectOwner, digest string, err error) {
 	t := strings.Split(name, "/")
@@ -71,7 +77,9 @@ func ObjectMetaSubjects(project string) string { return "$O." + ObjectsBucket(pr
 func ObjectChunkSubjects(project string) string { return "$O." + ObjectsBucket(project) + ".C.>" }
 
 // ObjectChunkSubject holds the content of an object that was put with chunks under this id (see ChunksID).
-func ObjectChunkSubject(project, id string) string { return "$O." + ObjectsBucket(project) + ".C." + id }
+func ObjectChunkSubject(project, id string) string {
+	return "$O." + ObjectsBucket(project) + ".C." + id
+}
 
 // ChunksID is the id of the content of an object, put in one try. It tells whose it is: what belongs to an owner can be
 // found and purged without a look at all objects.

@@ -71,7 +71,8 @@ type Bound[P, R any] struct {
 	project *project.Project
 }
 
-// Create starts an instance with params, which travel as JSON of at most 512 KiB. It returns when the start is durable.
+// Create starts an instance with params, which travel as JSON of at most max_value_size. It returns when the start is
+// durable.
 //
 // The errors, all before anything is stored: [*project.UnknownBindingError], [*NoTargetError] if the binding leads to
 // what nobody registered, [*ClassError], protocol.ErrName for a bad id, [*EncodingError], [*SizeError], and
@@ -83,7 +84,7 @@ func (b Bound[P, R]) Create(ctx context.Context, params P, options ...CreateOpti
 			return nil, fmt.Errorf("binding %q: %w", b.name, err)
 		}
 	}
-	raw, err := encode(params, fmt.Sprintf("params for binding %q", b.name))
+	raw, err := encode(params, fmt.Sprintf("params for binding %q", b.name), maxValue(b.project))
 	if err != nil {
 		return nil, err
 	}
@@ -92,14 +93,14 @@ func (b Bound[P, R]) Create(ctx context.Context, params P, options ...CreateOpti
 		return nil, err
 	}
 	create := protocol.Create{
-		V: protocol.Version, Input: uuid.NewString(), Workflow: instance.at.Workflow, ID: o.id, Params: raw,
+		V: protocol.Version, Input: uuid.NewString(), Workflow: instance.at.Workflow, ID: o.id,
 		Created: time.Now().UTC(), Source: protocol.Source{Kind: "program", Project: b.project.Config.Name},
 	}
 	if t, ok := turn.From(ctx); ok {
-		err = b.createInTurn(ctx, t, instance.at, create)
+		err = b.createInTurn(ctx, t, instance.at, create, raw)
 	} else {
 		instance.created = true
-		err = b.createNow(ctx, instance.at, create)
+		err = b.createNow(ctx, instance.at, create, raw)
 	}
 	if err != nil {
 		return nil, err
@@ -108,7 +109,7 @@ func (b Bound[P, R]) Create(ctx context.Context, params P, options ...CreateOpti
 }
 
 // createInTurn asks for the start with the commit of the turn. An id that is taken is told at once.
-func (b Bound[P, R]) createInTurn(ctx context.Context, t turn.Turn, at protocol.Instance, create protocol.Create) error {
+func (b Bound[P, R]) createInTurn(ctx context.Context, t turn.Turn, at protocol.Instance, create protocol.Create, params json.RawMessage) error {
 	_, drafted := t.Drafted(at)
 	if !drafted {
 		_, err := b.project.Journal().Last(ctx, protocol.WorkflowsStream(at.Project), at.CreateSubject())
@@ -123,16 +124,26 @@ func (b Bound[P, R]) createInTurn(ctx context.Context, t turn.Turn, at protocol.
 		return &ExistsError{Workflow: at.Workflow, ID: at.ID}
 	}
 	create.Source = t.Source()
+	var err error
+	if create.Params, create.ParamsObject, err = fit(ctx, b.project, protocol.OwnerOf(at, create.Input), params); err != nil {
+		return fmt.Errorf("create instance %s: %w", at, err)
+	}
 	return t.Create(at, create)
 }
 
-func (b Bound[P, R]) createNow(ctx context.Context, at protocol.Instance, create protocol.Create) error {
+func (b Bound[P, R]) createNow(ctx context.Context, at protocol.Instance, create protocol.Create, params json.RawMessage) error {
+	owner := protocol.OwnerOf(at, create.Input)
+	var err error
+	if create.Params, create.ParamsObject, err = fit(ctx, b.project, owner, params); err != nil {
+		return fmt.Errorf("create instance %s: %w", at, err)
+	}
 	body, err := json.Marshal(create)
 	if err != nil {
 		return err
 	}
 	_, err = b.project.Journal().Append(ctx, protocol.WorkflowsStream(at.Project), at.CreateSubject(), 0, body)
 	if errors.Is(err, journal.ErrConflict) {
+		unfit(ctx, b.project, owner, create.ParamsObject)
 		return &ExistsError{Workflow: at.Workflow, ID: at.ID}
 	}
 	if err != nil {

@@ -190,6 +190,7 @@ func TestRefusedBeforeAnythingIsStored(t *testing.T) {
 		project.Workflow{Name: "send", ClassName: "Send"},
 		project.Workflow{Name: "pack", ClassName: "Packing"},
 		project.Workflow{Name: "ship", Binding: "ELSEWHERE", ClassName: "Ship", ScriptName: "nobody"})...)
+	p.Config.Settings.MaxValueSize = protocol.MaxPayload
 	ctx := t.Context()
 	instance, err := Bind[any, any]("SHIP").In(p).Create(ctx, 1, ID("there"))
 	if err != nil {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/skein-run/skein/internal/execution"
+	"github.com/skein-run/skein/internal/process"
 	"github.com/skein-run/skein/internal/runner"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -37,8 +39,16 @@ func (d Definition) Class() string { return d.class }
 func Define[P, R any](class string, run func(ctx context.Context, event Event[P]) (R, error)) Definition {
 	code := func(ctx context.Context, create protocol.Create) (json.RawMessage, error) {
 		event := Event[P]{InstanceID: create.ID, Workflow: create.Workflow, Timestamp: create.Created}
-		if len(create.Params) > 0 {
-			if err := json.Unmarshal(create.Params, &event.Payload); err != nil {
+		scope, err := execution.From(ctx)
+		if err != nil {
+			return nil, err
+		}
+		params, err := scope.Fetch(ctx, create.Params, create.ParamsObject)
+		if err != nil {
+			return nil, err
+		}
+		if len(params) > 0 {
+			if err := json.Unmarshal(params, &event.Payload); err != nil {
 				return nil, &EncodingError{What: "params of " + create.Workflow, Err: err}
 			}
 		}
@@ -46,19 +56,19 @@ func Define[P, R any](class string, run func(ctx context.Context, event Event[P]
 		if err != nil {
 			return nil, err
 		}
-		return encode(result, fmt.Sprintf("result of workflow %q", create.Workflow))
+		return encode(result, fmt.Sprintf("result of workflow %q", create.Workflow), scope.MaxValue())
 	}
 	return Definition{class: class, code: code}
 }
 
-// encode turns a value into JSON within the size limit.
-func encode(v any, what string) (json.RawMessage, error) {
+// encode turns a value into JSON of at most limit bytes.
+func encode(v any, what string, limit int64) (json.RawMessage, error) {
 	raw, err := json.Marshal(v)
 	if err != nil {
 		return nil, &EncodingError{What: what, Err: err}
 	}
-	if len(raw) > protocol.MaxPayload {
-		return nil, &SizeError{What: what, Size: len(raw), Limit: protocol.MaxPayload}
+	if size := int64(len(raw)); size > limit {
+		return nil, &SizeError{What: what, Size: size, Limit: limit, Setting: process.SettingMaxValueSize}
 	}
 	return raw, nil
 }

@@ -170,14 +170,22 @@ func (e *OptionError) Error() string {
 // Unwrap makes errors.Is(err, ErrOption) true.
 func (e *OptionError) Unwrap() error { return ErrOption }
 
-// SizeError says that a value is over the limit for one message. Store large values elsewhere and pass on where.
+// SizeError says that a value is over a limit. Store larger values elsewhere and pass on where.
 type SizeError struct {
-	What        string
-	Size, Limit int
+	// What names the value.
+	What string
+	// Size and Limit are in bytes, as JSON.
+	Size, Limit int64
+	// Setting is what the operator can set to change the limit, empty if nobody can.
+	Setting string
 }
 
 func (e *SizeError) Error() string {
-	return fmt.Sprintf("%s: %v: %d bytes as JSON, at most %d are allowed", e.What, ErrTooLarge, e.Size, e.Limit)
+	text := fmt.Sprintf("%s: %v: %d bytes as JSON, at most %d are allowed", e.What, ErrTooLarge, e.Size, e.Limit)
+	if e.Setting != "" {
+		text += " (" + e.Setting + ")"
+	}
+	return text
 }
 
 // Unwrap makes errors.Is(err, ErrTooLarge) true.

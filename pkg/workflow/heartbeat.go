@@ -32,7 +32,7 @@ func Heartbeat(ctx context.Context, details any) error {
 		return hide(&EncodingError{What: what, Err: err}, a.Config.Sensitive)
 	}
 	if len(raw) > MaxHeartbeat {
-		return &SizeError{What: what, Size: len(raw), Limit: MaxHeartbeat}
+		return &SizeError{What: what, Size: int64(len(raw)), Limit: MaxHeartbeat}
 	}
 	return execution.Heartbeat(ctx, raw)
 }

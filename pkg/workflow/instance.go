@@ -118,7 +118,11 @@ func (i *Instance[R]) Result(ctx context.Context) (R, error) {
 	if done.Error != nil {
 		return zero, &InstanceError{Workflow: i.at.Workflow, ID: i.at.ID, Failure: done.Error}
 	}
-	return decode[R](done.Output, fmt.Sprintf("result of workflow %q", i.at.Workflow))
+	output, err := i.project.Objects().Load(ctx, i.at.Project, done.Output, done.OutputObject)
+	if err != nil {
+		return zero, fmt.Errorf("result of instance %s: %w", i.at, err)
+	}
+	return decode[R](output, fmt.Sprintf("result of workflow %q", i.at.Workflow))
 }
 
 // Polling is only the net below what is heard: a core message can be lost.
@@ -181,17 +185,17 @@ func decodeDone(data []byte) (*protocol.Done, error) {
 }
 
 // SendEvent sends an event to the instance: its oldest wait for the type takes it, now or later. The payload travels
-// as JSON of at most 512 KiB. It returns when the event is durable; in an agent's turn the event is part of the turn's
-// commit. An instance that has ended gives ErrFinished.
+// as JSON of at most max_value_size. It returns when the event is durable; in an agent's turn the event is part of the
+// turn's commit. An instance that has ended gives ErrFinished.
 func (i *Instance[R]) SendEvent(ctx context.Context, eventType string, payload any) error {
 	if err := protocol.CheckEventType(eventType); err != nil {
 		return err
 	}
-	raw, err := encode(payload, fmt.Sprintf("payload of event %q", eventType))
+	raw, err := encode(payload, fmt.Sprintf("payload of event %q", eventType), maxValue(i.project))
 	if err != nil {
 		return err
 	}
-	event := protocol.Event{V: protocol.Version, Input: uuid.NewString(), Type: eventType, Payload: raw, Sent: time.Now().UTC()}
+	event := protocol.Event{V: protocol.Version, Input: uuid.NewString(), Type: eventType, Sent: time.Now().UTC()}
 	if !i.drafted(ctx) {
 		done, err := i.end(ctx)
 		if err != nil {
@@ -200,6 +204,9 @@ func (i *Instance[R]) SendEvent(ctx context.Context, eventType string, payload a
 		if done != nil {
 			return fmt.Errorf("send event %q to instance %s: %w", eventType, i.at, ErrFinished)
 		}
+	}
+	if event.Payload, event.PayloadObject, err = fitPayload(ctx, i.project, i.at, raw); err != nil {
+		return fmt.Errorf("send event %q to instance %s: %w", eventType, i.at, err)
 	}
 	if t, ok := turn.From(ctx); ok {
 		return t.SendEvent(i.at, event)

@@ -3,6 +3,7 @@ package workflow
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -193,11 +194,12 @@ func TestResultsThatCannotBeStored(t *testing.T) {
 	}{
 		{"not a number", math.NaN(), "unsupported value: NaN"},
 		{"a channel in an interface", make(chan int), "unsupported type: chan int"},
-		{"too large", strings.Repeat("x", protocol.MaxPayload), "524290 bytes as JSON, at most 524288"},
+		{"too large", strings.Repeat("x", protocol.MaxPayload), "524290 bytes as JSON, at most 524288 are allowed (max_value_size)"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t)
+			b.maxValue = protocol.MaxPayload
 			bodies := 0
 			b.serve(execution.Settings{}, Define("step", func(ctx context.Context, _ Event[int]) (any, error) {
 				return Do(ctx, "s", func(context.Context) (any, error) { bodies++; return row.value, nil })
@@ -238,13 +240,15 @@ func TestTypeWhoseZeroValueCannotBeStored(t *testing.T) {
 	}
 }
 
+// TestLargestResultIsStored: what just fits into a message travels in one.
 func TestLargestResultIsStored(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	largest := strings.Repeat("x", protocol.MaxPayload-2)
+	largest := strings.Repeat("x", protocol.InlinePayload-2)
 	output := b.run(parks(), func(ctx context.Context, _ Event[int]) (any, error) {
 		g := NewGroup(ctx)
-		for _, name := range []string{"a", "b", "c"} { // they may end together: one append would be too large
+		for n := range 10 { // they may end together: one append would be too large
+			name := fmt.Sprint(n)
 			g.Go(func(ctx context.Context) error {
 				got, err := Do(ctx, name, func(context.Context) (string, error) { return largest, nil })
 				if got != largest {
@@ -255,7 +259,7 @@ func TestLargestResultIsStored(t *testing.T) {
 		}
 		return largest, g.Wait()
 	})
-	if len(output) != protocol.MaxPayload {
+	if len(output) != protocol.InlinePayload {
 		t.Errorf("output of %d bytes", len(output))
 	}
 }

@@ -57,7 +57,7 @@ func (s service) Serve(ctx context.Context, p *project.Project) error {
 		Settings: execution.SettingsOf(ctx),
 		Reader:   runner.Reader{Store: p.Journal(), Project: p.Config.Name, Shards: shards},
 		Code:     code, Slots: settings.Slots, Grace: time.Duration(settings.ShutdownGrace), JS: p.JS, Log: p.Log,
-		Version: settings.Version, MaxValueSize: int64(settings.MaxValueSize),
+		Version: settings.Version, MaxValueSize: maxValue(p), Objects: p.Objects(),
 		StepLimit: map[string]int{}, Retention: map[string]protocol.Retention{}, Concurrency: map[string]int{},
 		Ready: func() { p.Ready(s.Name()) },
 	}

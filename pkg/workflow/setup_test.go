@@ -35,6 +35,8 @@ type bench struct {
 	concurrency map[string]int
 	// steps limits those of every workflow; 0 is the default.
 	steps int
+	// maxValue is the setting max_value_size; 0 is its default.
+	maxValue int64
 }
 
 func setup(t testing.TB) *bench {
@@ -64,7 +66,7 @@ func (b *bench) serve(settings execution.Settings, definitions ...Definition) (s
 	done := make(chan error, 1)
 	r := runner.New(runner.Config{
 		Settings: settings, Reader: b.reader(), Code: code, Slots: b.slots, Grace: b.grace, Linger: b.linger,
-		Concurrency: b.concurrency, StepLimit: limits, JS: b.js, Log: slog.New(b.log),
+		Concurrency: b.concurrency, StepLimit: limits, MaxValueSize: b.maxValue, JS: b.js, Log: slog.New(b.log),
 	})
 	go func() { done <- r.Run(ctx) }()
 	stopped := false

@@ -39,7 +39,7 @@ func Do[T any](ctx context.Context, name string, body func(ctx context.Context) 
 		if err != nil {
 			return nil, err
 		}
-		raw, err := encode(result, what)
+		raw, err := encode(result, what, scope.MaxValue())
 		return raw, hide(err, o.config.Sensitive)
 	}
 	step, err := scope.Do(ctx, name, o.config, o.code)

@@ -12,7 +12,7 @@ import (
 // handedOver is how long it may take until another runner goes on with what was given back, on a busy machine: less than
 // lostAfter, the time after which it would get it anyway in these tests.
 const (
-	handedOver = 20 * time.Second
+	handedOver = 45 * time.Second
 	lostAfter  = time.Minute
 )
 

@@ -120,7 +120,7 @@ func (s *Store) publish(ctx context.Context, subject string, header nats.Header,
 		if !retryable(err) {
 			return 0, fmt.Errorf("publish to %s: %w", subject, err)
 		}
-		if stop := wait.sleep(ctx); stop != nil {
+		if stop := wait.sleep(ctx, s.replies.network); stop != nil {
 			return 0, fmt.Errorf("publish to %s: %w: %w (last try: %w)", subject, ErrUnknownOutcome, stop, err)
 		}
 	}
@@ -159,17 +159,10 @@ func retryable(err error) bool {
 // backoff waits between tries: from 1 ms, doubling to half a second, with jitter.
 type backoff struct{ next time.Duration }
 
-func (b *backoff) sleep(ctx context.Context) error {
+func (b *backoff) sleep(ctx context.Context, network Transport) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	b.next = min(max(2*b.next, time.Millisecond), 500*time.Millisecond)
-	t := time.NewTimer(b.next/2 + rand.N(b.next/2+1))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return network.Sleep(ctx, b.next/2+rand.N(b.next/2+1))
 }

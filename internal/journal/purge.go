@@ -28,7 +28,7 @@ func (s *Store) Purge(ctx context.Context, stream, subject string, before uint64
 		if !retryable(err) {
 			return fmt.Errorf("purge %s: %w", subject, err)
 		}
-		if stop := wait.sleep(ctx); stop != nil {
+		if stop := wait.sleep(ctx, s.replies.network); stop != nil {
 			return fmt.Errorf("purge %s: %w (last try: %w)", subject, stop, err)
 		}
 	}

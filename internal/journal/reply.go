@@ -3,7 +3,6 @@ package journal
 import (
 	"context"
 	"sync"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -14,7 +13,7 @@ import (
 // subject of its own, which the server has to look up anew, and its answer goes through one more goroutine: together
 // a quarter of the time of an append.
 type replies struct {
-	nc *nats.Conn
+	network Transport
 
 	mu     sync.Mutex
 	idle   []*replyInbox
@@ -24,7 +23,7 @@ type replies struct {
 type replyInbox struct {
 	subject string
 	answers chan *nats.Msg
-	sub     *nats.Subscription
+	sub     Subscription
 	// newest is the highest sequence acknowledged here, per stream.
 	newest map[string]uint64
 }
@@ -52,9 +51,9 @@ func (r *replies) take() (*replyInbox, error) {
 		return box, nil
 	}
 	r.mu.Unlock()
-	box := &replyInbox{subject: r.nc.NewInbox(), answers: make(chan *nats.Msg, 4), newest: map[string]uint64{}}
+	box := &replyInbox{subject: r.network.NewInbox(), answers: make(chan *nats.Msg, 4), newest: map[string]uint64{}}
 	var err error
-	box.sub, err = r.nc.ChanSubscribe(box.subject, box.answers)
+	box.sub, err = r.network.ChanSubscribe(box.subject, box.answers)
 	return box, err
 }
 
@@ -88,11 +87,11 @@ func (r *replies) publish(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
 		return nil, err
 	}
 	m.Reply = box.subject
-	if err := r.nc.PublishMsg(m); err != nil {
+	if err := r.network.PublishMsg(m); err != nil {
 		r.put(box)
 		return nil, err
 	}
-	answer, err := box.await(ctx)
+	answer, err := box.await(ctx, r.network)
 	if err != nil {
 		box.drop() // its answer may still come
 		return nil, err
@@ -104,16 +103,16 @@ func (r *replies) publish(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
 	return answer, nil
 }
 
-func (b *replyInbox) await(ctx context.Context) (*nats.Msg, error) {
-	timeout := time.NewTimer(tryTimeout)
-	defer timeout.Stop()
+func (b *replyInbox) await(ctx context.Context, network Transport) (*nats.Msg, error) {
+	expired, stop := network.Timeout(tryTimeout)
+	defer stop()
 	for {
 		select {
 		case answer := <-b.answers:
 			if b.fresh(answer) {
 				return answer, nil
 			}
-		case <-timeout.C:
+		case <-expired:
 			return nil, nats.ErrTimeout
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)

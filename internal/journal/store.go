@@ -33,7 +33,8 @@ const tryTimeout = 2 * time.Second
 // Store reads and appends through one connection. It is safe for concurrent use.
 type Store struct {
 	inbox   string
-	sub     *nats.Subscription
+	nc      *nats.Conn
+	sub     Subscription
 	reads   chan struct{} // has room for the reads that may be under way
 	replies replies
 
@@ -45,17 +46,24 @@ type Store struct {
 // Open makes a Store on nc. The connection must not buffer while it reconnects (nats.ReconnectBufSize(-1)): what a
 // caller has given up on must not be published later.
 func Open(nc *nats.Conn) (*Store, error) {
-	s := &Store{
-		inbox: nc.NewInbox(), reads: make(chan struct{}, maxReads), waiting: map[string]*collector{}, replies: replies{nc: nc},
-	}
-	sub, err := nc.Subscribe(s.inbox+".*", s.collect)
+	s, err := OpenOn(connection{nc})
 	if err != nil {
+		return nil, err
+	}
+	s.nc = nc
+	return s, nil
+}
+
+// OpenOn makes a Store without a connection.
+func OpenOn(network Transport) (*Store, error) {
+	s := &Store{
+		inbox: network.NewInbox(), reads: make(chan struct{}, maxReads), waiting: map[string]*collector{},
+		replies: replies{network: network},
+	}
+	var err error
+	if s.sub, err = network.Subscribe(s.inbox+".*", s.collect); err != nil {
 		return nil, fmt.Errorf("subscribe to answers: %w", err)
 	}
-	if err := sub.SetPendingLimits(-1, -1); err != nil {
-		return nil, fmt.Errorf("subscribe to answers: %w", err)
-	}
-	s.sub = sub
 	return s, nil
 }
 
@@ -65,8 +73,8 @@ func (s *Store) Close() error {
 	return s.sub.Unsubscribe()
 }
 
-// Conn is the connection that the Store uses.
-func (s *Store) Conn() *nats.Conn { return s.replies.nc }
+// Conn is the connection that the Store uses, nil if it is on another transport.
+func (s *Store) Conn() *nats.Conn { return s.nc }
 
 // Message is a stored message.
 type Message struct {
@@ -98,7 +106,7 @@ func (s *Store) get(ctx context.Context, stream string, request map[string]any) 
 		if err == nil || errors.Is(err, ErrNotFound) || !retryable(err) {
 			return m, err
 		}
-		if err := wait.sleep(ctx); err != nil {
+		if err := wait.sleep(ctx, s.replies.network); err != nil {
 			return nil, fmt.Errorf("read from stream %s: %w", stream, err)
 		}
 	}
@@ -143,7 +151,7 @@ func (s *Store) tryGet(ctx context.Context, stream string, body []byte) (*Messag
 func (s *Store) request(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
-	return s.replies.nc.RequestMsgWithContext(ctx, m)
+	return s.replies.network.RequestMsgWithContext(ctx, m)
 }
 
 // Batch is the answer of a replica to a read of many subjects: one state of the store.
@@ -214,7 +222,7 @@ func (s *Store) direct(ctx context.Context, stream string, request directRequest
 		if err == nil || !retryable(err) {
 			return b, err
 		}
-		if err := wait.sleep(ctx); err != nil {
+		if err := wait.sleep(ctx, s.replies.network); err != nil {
 			return Batch{}, fmt.Errorf("read from stream %s: %w", stream, err)
 		}
 	}
@@ -238,15 +246,15 @@ func (s *Store) tryDirect(ctx context.Context, subject string, body []byte) (Bat
 		delete(s.waiting, token)
 		s.mu.Unlock()
 	}()
-	if err := s.replies.nc.PublishRequest(subject, s.inbox+"."+token, body); err != nil {
+	if err := s.replies.network.PublishMsg(&nats.Msg{Subject: subject, Reply: s.inbox + "." + token, Data: body}); err != nil {
 		return Batch{}, err
 	}
-	timeout := time.NewTimer(tryTimeout)
-	defer timeout.Stop()
+	expired, stop := s.replies.network.Timeout(tryTimeout)
+	defer stop()
 	select {
 	case <-c.done:
 		return c.batch, c.err
-	case <-timeout.C:
+	case <-expired:
 		return Batch{}, nats.ErrTimeout
 	case <-ctx.Done():
 		return Batch{}, context.Cause(ctx)

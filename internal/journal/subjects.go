@@ -39,7 +39,7 @@ func (s *Store) Subjects(ctx context.Context, stream, filter string, offset int)
 		if !retryable(err) {
 			return Listing{}, fmt.Errorf("subjects of stream %s: %w", stream, err)
 		}
-		if stop := wait.sleep(ctx); stop != nil {
+		if stop := wait.sleep(ctx, s.replies.network); stop != nil {
 			return Listing{}, fmt.Errorf("subjects of stream %s: %w (last try: %w)", stream, stop, err)
 		}
 	}

@@ -65,10 +65,14 @@ type obedience struct {
 	epoch     int
 }
 
-// gone reports whether nothing was left to steer when the control was stored.
+// gone reports whether nothing was left to steer when the control was stored: an instance that has expired can only be
+// deleted. A control that is to delete one that has expired is in vain for any other.
 func (o *obedience) gone(c Control) bool {
 	expired := o.phase == Finished && o.expires != nil && !c.Stored.Before(*o.expires)
-	return expired || o.end == protocol.EntryDeleted
+	if c.Action == protocol.ActionDelete && expired {
+		return o.end == protocol.EntryDeleted
+	}
+	return expired || c.Expired || o.end == protocol.EntryDeleted
 }
 
 func (o *obedience) obey(c Control) (e protocol.Entry, ok bool) {

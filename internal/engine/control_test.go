@@ -185,24 +185,37 @@ func TestCompact(t *testing.T) {
 }
 
 // TestExpiredStaysAsItIs: a control comes too late if the instance had expired when it was stored, whatever the time is
-// when it is looked at.
+// when it is looked at. It can still be deleted; who deletes only what has expired, deletes nothing else.
 func TestExpiredStaysAsItIs(t *testing.T) {
 	t.Parallel()
+	restart := protocol.Control{Action: protocol.ActionRestart}
+	remove := protocol.Control{Action: protocol.ActionDelete}
+	removeExpired := protocol.Control{Action: protocol.ActionDelete, Expired: true}
+	end := protocol.Entry{Kind: protocol.EntryCompleted, Expires: at(time.Hour)}
 	for _, tt := range []struct {
-		name  string
-		after time.Duration
-		want  bool
-	}{{"in time", time.Hour - 1, true}, {"too late", time.Hour, false}} {
+		name    string
+		last    protocol.Entry
+		after   time.Duration
+		control protocol.Control
+		want    bool
+	}{
+		{"restart in time", end, time.Hour - 1, restart, true},
+		{"restart too late", end, time.Hour, restart, false},
+		{"delete in time", end, time.Hour - 1, remove, true},
+		{"delete what has expired", end, time.Hour, remove, true},
+		{"delete too early what shall have expired", end, time.Hour - 1, removeExpired, false},
+		{"delete only what has expired", end, time.Hour, removeExpired, true},
+		{"delete only what has expired, of what never does", protocol.Entry{Kind: protocol.EntryCompleted}, time.Hour, removeExpired, false},
+		{"delete only what has expired, of what began again", protocol.Entry{Kind: protocol.EntryRestarted}, time.Hour, removeExpired, false},
+	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			for _, action := range []protocol.Action{protocol.ActionRestart, protocol.ActionDelete} {
-				s := newSteered(t)
-				s.add(protocol.Entry{Kind: protocol.EntryCompleted, Expires: at(time.Hour)})
-				c := s.action(action)
-				s.controls[0].Stored = noon.Add(tt.after)
-				if s.obey(c) != tt.want {
-					t.Errorf("%s is obeyed: %t", action, !tt.want)
-				}
+			s := newSteered(t)
+			s.add(end, tt.last)
+			c := s.control(tt.control)
+			s.controls[0].Stored = noon.Add(tt.after)
+			if s.obey(c) != tt.want {
+				t.Errorf("it is obeyed: %t", !tt.want)
 			}
 		})
 	}

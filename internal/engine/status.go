@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/json"
+	"errors"
 
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -33,6 +34,26 @@ func (h *History) Status() protocol.Status {
 		s.Runs = append(s.Runs, protocol.RunStatus{Runner: r.Runner, Time: r.Time, Wake: r.Wake.String(), Lost: r.Lost, Version: r.Version})
 	}
 	return s
+}
+
+// Glance says what create and tail of a log tell of the instance: how it began and what it is doing. Its steps and runs,
+// and how often it was restarted, the rest of the log knows. The tail is nil if the log is empty.
+func Glance(stream string, incarnation uint64, create protocol.Create, tailSequence uint64, tail *protocol.Append) (protocol.Status, error) {
+	h := NewHistory(stream, incarnation, create)
+	if tail != nil {
+		if err := h.Apply(tailSequence, tail); err != nil && !errors.Is(err, ErrSnapshot) {
+			return protocol.Status{}, err
+		}
+	}
+	if h.Begun && len(h.Runs) == 0 && !h.WaitsForSlot() {
+		h.Runs = []Run{{}} // the log says that it has begun, in what was not read
+	}
+	s := h.Status()
+	s.Steps, s.Runs = nil, nil
+	if tail != nil && tail.Version != "" {
+		s.Version = tail.Version
+	}
+	return s, nil
 }
 
 // State is the state of the instance.

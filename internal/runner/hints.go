@@ -98,7 +98,7 @@ const answerWithin = 5 * time.Second
 func (r *Runner) answer(m *nats.Msg) {
 	ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
 	defer cancel()
-	body, err := json.Marshal(r.status(ctx, m.Data))
+	body, err := fit(r.status(ctx, m.Data))
 	if err != nil {
 		body, err = json.Marshal(protocol.Answer{V: protocol.Version, Error: protocol.NewFailure(err)})
 	}
@@ -123,6 +123,9 @@ func (r *Runner) status(ctx context.Context, question []byte) protocol.Answer {
 		}}
 	case err != nil:
 		return protocol.Answer{V: protocol.Version, Error: protocol.NewFailure(err)}
+	}
+	if ask.Step != nil {
+		narrow(&status, *ask.Step)
 	}
 	return protocol.Answer{V: protocol.Version, Status: &status}
 }

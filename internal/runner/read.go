@@ -36,7 +36,11 @@ func (r Reader) Status(ctx context.Context, workflow, id string) (protocol.Statu
 	if err != nil {
 		return protocol.Status{}, err
 	}
-	return history.Status(), nil
+	status := history.Status()
+	if gone(status, time.Now()) {
+		return protocol.Status{}, journal.ErrNotFound
+	}
+	return status, nil
 }
 
 // sight is what one read of the stream showed of an instance.

@@ -14,14 +14,25 @@ import (
 // Turn is one turn of an agent, as seen by what runs in it. All methods are safe for concurrent use. After the turn
 // has ended they return an error.
 type Turn interface {
-	// Create puts the start of an instance into the outbox; it is published after the commit.
-	Create(target protocol.Instance, create protocol.Create) error
+	// Create puts the start of an instance into the outbox; it is published after the commit. If the id is taken by then,
+	// what existing says is done.
+	Create(target protocol.Instance, create protocol.Create, existing protocol.Existing) error
 	// SendEvent puts an event to an instance into the outbox; it is published after the commit.
 	SendEvent(target protocol.Instance, event protocol.Event) error
-	// Drafted returns the create that this turn, or an outbox that is not published yet, holds for target.
-	Drafted(target protocol.Instance) (protocol.Create, bool)
+	// Control puts a control of an instance into the outbox; it is published after the commit.
+	Control(target protocol.Instance, control protocol.Control) error
+	// Drafted says what this turn, or an outbox that is not published yet, makes of target.
+	Drafted(target protocol.Instance) Draft
 	// Source says who acts.
 	Source() protocol.Source
+}
+
+// Draft is what a turn makes of an instance. The zero Draft leaves it as it is.
+type Draft struct {
+	// Create is set if the instance is created.
+	Create *protocol.Create
+	// Deleted is set if the instance that has the id is deleted, unless Create makes another.
+	Deleted bool
 }
 
 type key struct{}

@@ -152,9 +152,9 @@ func (d *draft) next(commit string, now time.Time) (protocol.Record, bool) {
 }
 
 // Create puts the start of an instance into the outbox.
-func (d *draft) Create(target protocol.Instance, create protocol.Create) error {
+func (d *draft) Create(target protocol.Instance, create protocol.Create, existing protocol.Existing) error {
 	return d.change(func() error {
-		d.put(protocol.Outgoing{Kind: protocol.OutgoingCreate, Instance: outgoingTarget(target), Create: &create})
+		d.put(protocol.Outgoing{Kind: protocol.OutgoingCreate, Instance: outgoingTarget(target), Create: &create, Existing: existing})
 		return nil
 	})
 }
@@ -167,21 +167,38 @@ func (d *draft) SendEvent(target protocol.Instance, event protocol.Event) error 
 	})
 }
 
-// Drafted returns the create of target that this turn, or an earlier one whose outbox is not carried out, holds.
-func (d *draft) Drafted(target protocol.Instance) (protocol.Create, bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, o := range slices.Concat(d.pending, d.out) {
-		if o.Kind == protocol.OutgoingCreate && o.Instance != nil && o.Create != nil && *o.Instance == *outgoingTarget(target) {
-			return *o.Create, true
-		}
-	}
-	return protocol.Create{}, false
+// Control puts a control of an instance into the outbox.
+func (d *draft) Control(target protocol.Instance, control protocol.Control) error {
+	return d.change(func() error {
+		d.put(protocol.Outgoing{Kind: protocol.OutgoingControl, Instance: outgoingTarget(target), Control: &control})
+		return nil
+	})
 }
 
-// Source says that the agent acts.
+// Drafted says what this turn, or an earlier one whose outbox is not carried out, makes of target.
+func (d *draft) Drafted(target protocol.Instance) turn.Draft {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var made turn.Draft
+	for _, o := range slices.Concat(d.pending, d.out) {
+		switch {
+		case o.Instance == nil || *o.Instance != *outgoingTarget(target):
+		case o.Kind == protocol.OutgoingCreate && o.Create != nil:
+			made = turn.Draft{Create: o.Create}
+		case o.Kind == protocol.OutgoingControl && o.Control != nil && o.Control.Action == protocol.ActionDelete:
+			made = turn.Draft{Deleted: true}
+		}
+	}
+	return made
+}
+
+// Source says that the agent acts, or one of its schedules.
 func (d *draft) Source() protocol.Source {
-	return protocol.Source{Kind: "agent", Project: d.agent.Project, Class: d.agent.Class, Name: d.agent.Name}
+	s := protocol.Source{Kind: "agent", Project: d.agent.Project, Class: d.agent.Class, Name: d.agent.Name}
+	if d.firing != nil {
+		s.Kind = "schedule"
+	}
+	return s
 }
 
 func outgoingTarget(i protocol.Instance) *protocol.OutgoingTarget {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/skein-run/skein/internal/client"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/testsignal"
@@ -88,8 +89,9 @@ func (a *actor) carryOne(ctx context.Context, o protocol.Outgoing) (done bool, e
 	case protocol.OutgoingCreate:
 		err = a.host.create(ctx, o)
 	case protocol.OutgoingEvent:
-		i := instance(o.Instance)
-		err = a.host.publish(ctx, i.EventSubject(), o.Event)
+		err = a.host.instances().Send(ctx, instance(o.Instance), *o.Event)
+	case protocol.OutgoingControl:
+		err = a.host.instances().Steer(ctx, instance(o.Instance), *o.Control)
 	case protocol.OutgoingSchedule:
 		err = a.host.publish(ctx, a.scheduleRow(o.Schedule.ID), o.Schedule)
 	case protocol.OutgoingCancelSchedule:
@@ -110,23 +112,16 @@ func (a *actor) scheduleRow(id string) string {
 	return rows.subject(protocol.ScheduleKey(a.id.Class, a.id.Name, id))
 }
 
+func (h *host) instances() client.Client { return client.Client{Store: h.store} }
+
 // create starts an instance. Finding one that this very call has started is a success.
 func (h *host) create(ctx context.Context, o protocol.Outgoing) error {
-	body, err := json.Marshal(o.Create)
-	if err != nil {
-		return err
-	}
 	i := instance(o.Instance)
-	_, err = h.store.Append(ctx, protocol.WorkflowsStream(i.Project), i.CreateSubject(), 0, body)
-	conflict, ok := errors.AsType[*journal.ConflictError](err)
-	if !ok {
-		return err
+	_, _, err := h.instances().Create(ctx, i, *o.Create, o.Existing)
+	if errors.Is(err, client.ErrExists) {
+		return &workflow.ExistsError{Workflow: i.Workflow, ID: i.ID}
 	}
-	var there protocol.Create
-	if conflict.Tail != nil && json.Unmarshal(conflict.Tail.Data, &there) == nil && there.Input == o.Create.Input {
-		return nil
-	}
-	return &workflow.ExistsError{Workflow: i.Workflow, ID: i.ID}
+	return err
 }
 
 // publish stores a message that is harmless twice.
@@ -152,7 +147,7 @@ func instance(t *protocol.OutgoingTarget) protocol.Instance {
 // concern names what an entry is about: entries about the same thing keep their order.
 func concern(o protocol.Outgoing) string {
 	switch o.Kind {
-	case protocol.OutgoingCreate, protocol.OutgoingEvent:
+	case protocol.OutgoingCreate, protocol.OutgoingEvent, protocol.OutgoingControl:
 		return "instance " + instance(o.Instance).String()
 	case protocol.OutgoingSchedule:
 		return protocol.ScheduleSource(o.Schedule.ID)
@@ -169,6 +164,8 @@ func describe(o protocol.Outgoing) string {
 		return "start of instance " + instance(o.Instance).String()
 	case protocol.OutgoingEvent:
 		return fmt.Sprintf("event %q to instance %s", o.Event.Type, instance(o.Instance))
+	case protocol.OutgoingControl:
+		return fmt.Sprintf("%s of instance %s", o.Control.Action, instance(o.Instance))
 	case protocol.OutgoingSchedule:
 		return fmt.Sprintf("schedule %q", o.Schedule.ID)
 	case protocol.OutgoingCancelSchedule:

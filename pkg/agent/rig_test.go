@@ -162,7 +162,7 @@ func (b *logBuffer) has(text string) bool {
 	return bytes.Contains(b.text.Bytes(), []byte(text))
 }
 
-var client = &http.Client{Timeout: soon, Transport: &http.Transport{DisableKeepAlives: true}}
+var httpClient = &http.Client{Timeout: soon, Transport: &http.Transport{DisableKeepAlives: true}}
 
 // call sends a request and returns status and body.
 func (h *testHost) call(t *testing.T, method, path, body string) (int, string) {
@@ -179,7 +179,7 @@ func (h *testHost) tryCall(ctx context.Context, method, path, body string) (int,
 	if err != nil {
 		return 0, "", err
 	}
-	response, err := client.Do(r)
+	response, err := httpClient.Do(r)
 	if err != nil {
 		return 0, "", err
 	}

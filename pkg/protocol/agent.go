@@ -40,6 +40,7 @@ type OutgoingKind string
 const (
 	OutgoingCreate         OutgoingKind = "create"
 	OutgoingEvent          OutgoingKind = "event"
+	OutgoingControl        OutgoingKind = "control"
 	OutgoingSchedule       OutgoingKind = "schedule"
 	OutgoingCancelSchedule OutgoingKind = "cancel-schedule"
 	OutgoingDead           OutgoingKind = "dead"
@@ -52,14 +53,17 @@ type Outgoing struct {
 	Kind     OutgoingKind    `json:"kind"`
 	Instance *OutgoingTarget `json:"instance,omitempty"`
 	Create   *Create         `json:"create,omitempty"`
-	Event    *Event          `json:"event,omitempty"`
-	Schedule *Schedule       `json:"schedule,omitempty"`
+	// Existing comes with Create: what to do if its id is taken.
+	Existing Existing  `json:"existing,omitempty"`
+	Event    *Event    `json:"event,omitempty"`
+	Control  *Control  `json:"control,omitempty"`
+	Schedule *Schedule `json:"schedule,omitempty"`
 	// Cancel is the id of the schedule to cancel.
 	Cancel string      `json:"cancel,omitempty"`
 	Dead   *DeadLetter `json:"dead,omitempty"`
 }
 
-// OutgoingTarget names the instance that a create or event goes to.
+// OutgoingTarget names the instance that a create, event or control goes to.
 type OutgoingTarget struct {
 	Project  string `json:"project"`
 	Shard    int    `json:"shard"`

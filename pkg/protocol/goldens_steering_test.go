@@ -11,6 +11,10 @@ func object(name string) *protocol.Object {
 	return &protocol.Object{Name: "booking/u-7/in-1/" + name, Size: 200 << 10}
 }
 
+func target() *protocol.OutgoingTarget {
+	return &protocol.OutgoingTarget{Project: "mail", Shard: 1, Workflow: "booking", ID: "u-7"}
+}
+
 func parent() *protocol.Parent {
 	return &protocol.Parent{
 		Project: "trips", Shard: 2, Workflow: "trip", ID: "t-1", Incarnation: 31, Call: protocol.CallType(31, 1, "book it", 2),
@@ -54,9 +58,19 @@ func steeringGoldens() []golden {
 			Error: &protocol.Failure{Name: protocol.FailureDeleted, Message: "gone"},
 		}},
 		{"answer.steered", protocol.Answer{V: protocol.Version, Status: steeredStatus()}},
+		{"answer.cut", protocol.Answer{V: 1, Status: &protocol.Status{
+			Workflow: "w", ID: "i", State: protocol.StateRunning, Created: at(1), Omitted: 12, Cursor: 7,
+		}}},
+		{"ask.step", protocol.Ask{V: 1, Workflow: "booking", ID: "u-7", Step: &protocol.Key{Op: protocol.OpDo, Name: "send e-mail", Count: 1}}},
 		{"answer.paused", state(protocol.StatePaused)},
 		{"answer.waiting-for-pause", state(protocol.StateWaitingForPause)},
 		{"answer.rolling-back", state(protocol.StateRollingBack)},
+		{"record.steering", protocol.Record{V: 1, Class: "Desk", Name: "a", Commit: "co-1", Updated: at(7), Outbox: []protocol.Outgoing{
+			{ID: protocol.OutgoingID(3, 2, 0), Kind: protocol.OutgoingCreate, Instance: target(), Create: new(create()), Existing: protocol.ExistingReturn},
+			{ID: protocol.OutgoingID(3, 2, 1), Kind: protocol.OutgoingCreate, Instance: target(), Create: new(create()), Existing: protocol.ExistingRestart},
+			{ID: protocol.OutgoingID(3, 2, 2), Kind: protocol.OutgoingControl, Instance: target(),
+				Control: &protocol.Control{V: 1, Input: "in-3", Action: protocol.ActionPause, Sent: at(5), Source: create().Source}},
+		}}},
 		{"history.full", protocol.History{
 			V: protocol.Version, Project: "mail", Create: called, Sequence: 4,
 			Log: []protocol.LoggedAppend{{Sequence: 21, Append: steered}},
@@ -72,12 +86,15 @@ func controlGoldens() []golden {
 	resume.Accept, terminate.Rollback = true, true
 	restart.From = &protocol.Key{Op: protocol.OpDo, Name: "send e-mail", Count: 2}
 	restart.Incarnation = 4
+	expired := control(protocol.ActionDelete)
+	expired.Incarnation, expired.Expired = 4, true
 	return []golden{
 		{"control.pause", control(protocol.ActionPause)},
 		{"control.resume", resume},
 		{"control.terminate", terminate},
 		{"control.restart", restart},
 		{"control.delete", control(protocol.ActionDelete)},
+		{"control.delete-expired", expired},
 		{"control.compact", control(protocol.ActionCompact)},
 		{"poke.control", protocol.Poke{V: protocol.Version, Shard: 2, Workflow: "booking", ID: "u-7", Control: 19}},
 	}

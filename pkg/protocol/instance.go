@@ -21,11 +21,13 @@ const InlinePayload = 128 << 10
 
 // Source says who caused something, for people and for telling one's own repetition from another's act.
 type Source struct {
-	// Kind is "agent", "program", "schedule", "step" (the body of a step) or "call" (a step that waits for the end).
+	// Kind is "agent", "program", "schedule" (an agent whose schedule fired), "step" (the body of a step) or "call" (a step
+	// that waits for the end).
 	Kind    string `json:"kind"`
 	Project string `json:"project,omitempty"`
-	Class   string `json:"class,omitempty"`
-	Name    string `json:"name,omitempty"`
+	// Class and Name are those of the agent; of a step or call, the workflow and id of its instance.
+	Class string `json:"class,omitempty"`
+	Name  string `json:"name,omitempty"`
 }
 
 // Create is the first message of an instance.
@@ -56,6 +58,17 @@ func (c Create) Incarnation(sequence uint64) uint64 {
 	}
 	return sequence
 }
+
+// Existing says what becomes of a create whose id is taken.
+type Existing string
+
+// What a create can want of the instance that has its id.
+const (
+	ExistingFail   Existing = ""
+	ExistingReturn Existing = "return"
+	// ExistingRestart lets it begin again, with the params that it has.
+	ExistingRestart Existing = "restart"
+)
 
 // Retention is how long an instance can be read after its end. 0 stands for the default of its workflow.
 type Retention struct {
@@ -110,6 +123,8 @@ type Control struct {
 	Accept bool `json:"accept,omitempty"`
 	// Incarnation, if set, is the instance that is meant: the control is void for another of the same id.
 	Incarnation uint64 `json:"incarnation,omitempty"`
+	// Expired lets ActionDelete take the instance only if it has expired.
+	Expired bool `json:"expired,omitempty"`
 }
 
 // Action is what a control asks for.

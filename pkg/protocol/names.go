@@ -3,6 +3,7 @@ package protocol
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -92,6 +93,7 @@ const (
 	MaxWorkflowName = 64
 	MaxInstanceID   = 100
 	MaxEventType    = 100
+	MaxEventID      = 256
 	MaxClassName    = 64
 	// MaxAgentName counts the bytes before escaping.
 	MaxAgentName = 512
@@ -109,6 +111,35 @@ func CheckBinding(name string) error { return checkToken("binding", name, MaxWor
 
 // CheckInstance reports whether id can be the id of an instance.
 func CheckInstance(id string) error { return checkToken("instance id", id, MaxInstanceID) }
+
+// reservedInstances are ids that have a meaning of their own where ids are written in paths and commands.
+var reservedInstances = [...]string{"batch", "latest", "terminate", "terminateAll"}
+
+// ReservedInstances begins the ids of instances that Skein makes for reasons of its own.
+const ReservedInstances = "skein_"
+
+// CheckNewInstance reports whether users can choose id for a new instance: CheckInstance, and it is not reserved.
+func CheckNewInstance(id string) error {
+	if err := CheckInstance(id); err != nil {
+		return err
+	}
+	if slices.Contains(reservedInstances[:], id) || strings.HasPrefix(id, ReservedInstances) {
+		return fmt.Errorf("%w: instance id %q: reserved are %q and what begins with %q", ErrName, id, reservedInstances, ReservedInstances)
+	}
+	return nil
+}
+
+// CheckEventID reports whether id can be the idempotency key of an event: 1 to MaxEventID bytes of UTF-8 that do not
+// begin as the ids do that Skein makes.
+func CheckEventID(id string) error {
+	if err := checkText("event id", id, MaxEventID); err != nil {
+		return err
+	}
+	if strings.ContainsAny(id[:1], "#=") {
+		return fmt.Errorf("%w: event id %q: begins with %q", ErrName, id, id[:1])
+	}
+	return nil
+}
 
 // CheckEventType reports whether name can be the type of an event.
 func CheckEventType(name string) error { return checkToken("event type", name, MaxEventType) }

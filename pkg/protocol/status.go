@@ -90,6 +90,8 @@ type Ask struct {
 	V        int    `json:"v"`
 	Workflow string `json:"workflow"`
 	ID       string `json:"id"`
+	// Step asks for this step alone.
+	Step *Key `json:"step,omitempty"`
 }
 
 // Answer is the reply to Ask: a status, or a failure named FailureNotFound.
@@ -131,6 +133,10 @@ type Status struct {
 	Rollback   *Rollback   `json:"rollback,omitempty"`
 	Divergence *Divergence `json:"divergence,omitempty"`
 	Expires    *time.Time  `json:"expires,omitempty"`
+	// Omitted is how many of the oldest steps are left out, because the answer would have been too large for a message.
+	Omitted int `json:"omitted,omitempty"`
+	// Cursor is where a list goes on after this instance.
+	Cursor uint64 `json:"cursor,omitempty"`
 }
 
 // StepStatus is one step of an instance in the order of first appearance in the log.

@@ -2,20 +2,13 @@ package workflow
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
-	"github.com/google/uuid"
-
-	"github.com/skein-run/skein/internal/execution"
-	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/runner"
 	"github.com/skein-run/skein/internal/streams"
-	"github.com/skein-run/skein/internal/turn"
 	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -35,16 +28,6 @@ func (b Binding[P, R]) In(p *project.Project) Bound[P, R] {
 	return Bound[P, R]{name: b.name, project: p}
 }
 
-// Create starts an instance. In an agent's turn it is part of the turn's commit: it starts when the turn is stored,
-// and not at all if it fails. Elsewhere (bodies of steps) it starts at once; see [Bound.Create] for the errors.
-func (b Binding[P, R]) Create(ctx context.Context, params P, options ...CreateOption) (*Instance[R], error) {
-	bound, err := b.bound(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return bound.Create(ctx, params, options...)
-}
-
 // Get finds an instance. The error is a [*NotFoundError] if there is none.
 func (b Binding[P, R]) Get(ctx context.Context, id string) (*Instance[R], error) {
 	bound, err := b.bound(ctx)
@@ -55,8 +38,8 @@ func (b Binding[P, R]) Get(ctx context.Context, id string) (*Instance[R], error)
 }
 
 func (b Binding[P, R]) bound(ctx context.Context) (Bound[P, R], error) {
-	if _, err := execution.From(ctx); err == nil {
-		return Bound[P, R]{}, fmt.Errorf("binding %q: used between steps: use it in the body of a step, which is recorded", b.name)
+	if err := betweenSteps(ctx); err != nil {
+		return Bound[P, R]{}, fmt.Errorf("binding %q: %w", b.name, err)
 	}
 	p, ok := project.From(ctx)
 	if !ok {
@@ -71,89 +54,11 @@ type Bound[P, R any] struct {
 	project *project.Project
 }
 
-// Create starts an instance with params, which travel as JSON of at most max_value_size. It returns when the start is
-// durable.
-//
-// The errors, all before anything is stored: [*project.UnknownBindingError], [*NoTargetError] if the binding leads to
-// what nobody registered, [*ClassError], protocol.ErrName for a bad id, [*EncodingError], [*SizeError], and
-// [*ExistsError] if the id is taken.
-func (b Bound[P, R]) Create(ctx context.Context, params P, options ...CreateOption) (*Instance[R], error) {
-	o := createOptions{id: uuid.NewString()}
-	for _, option := range options {
-		if err := option.applyCreate(&o); err != nil {
-			return nil, fmt.Errorf("binding %q: %w", b.name, err)
-		}
-	}
-	raw, err := encode(params, fmt.Sprintf("params for binding %q", b.name), maxValue(b.project))
-	if err != nil {
-		return nil, err
-	}
-	instance, err := b.instance(ctx, o.id)
-	if err != nil {
-		return nil, err
-	}
-	create := protocol.Create{
-		V: protocol.Version, Input: uuid.NewString(), Workflow: instance.at.Workflow, ID: o.id,
-		Created: time.Now().UTC(), Source: protocol.Source{Kind: "program", Project: b.project.Config.Name},
-	}
-	if t, ok := turn.From(ctx); ok {
-		err = b.createInTurn(ctx, t, instance.at, create, raw)
-	} else {
-		instance.created = true
-		err = b.createNow(ctx, instance.at, create, raw)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return instance, nil
-}
-
-// createInTurn asks for the start with the commit of the turn. An id that is taken is told at once.
-func (b Bound[P, R]) createInTurn(ctx context.Context, t turn.Turn, at protocol.Instance, create protocol.Create, params json.RawMessage) error {
-	_, drafted := t.Drafted(at)
-	if !drafted {
-		_, err := b.project.Journal().Last(ctx, protocol.WorkflowsStream(at.Project), at.CreateSubject())
-		switch {
-		case err == nil:
-			drafted = true
-		case !errors.Is(err, journal.ErrNotFound):
-			return fmt.Errorf("create instance %s: %w", at, err)
-		}
-	}
-	if drafted {
-		return &ExistsError{Workflow: at.Workflow, ID: at.ID}
-	}
-	create.Source = t.Source()
-	var err error
-	if create.Params, create.ParamsObject, err = fit(ctx, b.project, protocol.OwnerOf(at, create.Input), params); err != nil {
-		return fmt.Errorf("create instance %s: %w", at, err)
-	}
-	return t.Create(at, create)
-}
-
-func (b Bound[P, R]) createNow(ctx context.Context, at protocol.Instance, create protocol.Create, params json.RawMessage) error {
-	owner := protocol.OwnerOf(at, create.Input)
-	var err error
-	if create.Params, create.ParamsObject, err = fit(ctx, b.project, owner, params); err != nil {
-		return fmt.Errorf("create instance %s: %w", at, err)
-	}
-	body, err := json.Marshal(create)
-	if err != nil {
-		return err
-	}
-	_, err = b.project.Journal().Append(ctx, protocol.WorkflowsStream(at.Project), at.CreateSubject(), 0, body)
-	if errors.Is(err, journal.ErrConflict) {
-		unfit(ctx, b.project, owner, create.ParamsObject)
-		return &ExistsError{Workflow: at.Workflow, ID: at.ID}
-	}
-	if err != nil {
-		return fmt.Errorf("create instance %s: %w", at, err)
-	}
-	return nil
-}
-
-// Get finds an instance. The error is a [*NotFoundError] if there is none.
+// Get finds an instance. The error is a [*NotFoundError] if there is none, or none any more: it was deleted or has expired.
 func (b Bound[P, R]) Get(ctx context.Context, id string) (*Instance[R], error) {
+	if err := betweenSteps(ctx); err != nil {
+		return nil, fmt.Errorf("binding %q: %w", b.name, err)
+	}
 	if err := protocol.CheckInstance(id); err != nil {
 		return nil, fmt.Errorf("binding %q: %w", b.name, err)
 	}
@@ -161,16 +66,14 @@ func (b Bound[P, R]) Get(ctx context.Context, id string) (*Instance[R], error) {
 	if err != nil {
 		return nil, err
 	}
-	if instance.drafted(ctx) {
+	if instance.draft(ctx).Create != nil {
 		return instance, nil
 	}
-	_, err = b.project.Journal().Last(ctx, protocol.WorkflowsStream(instance.at.Project), instance.at.CreateSubject())
-	if errors.Is(err, journal.ErrNotFound) {
-		return nil, &NotFoundError{Workflow: instance.at.Workflow, ID: id}
-	}
+	p, err := instance.look(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("get instance %s: %w", instance.at, err)
 	}
+	instance.incarnation = p.Incarnation
 	return instance, nil
 }
 
@@ -185,6 +88,7 @@ func (b Bound[P, R]) instance(ctx context.Context, id string) (*Instance[R], err
 		return nil, err
 	}
 	return &Instance[R]{
+		origin:  Found,
 		at:      protocol.Instance{Project: target.Project, Shard: protocol.Shard(id, shards), Workflow: target.Workflow, ID: id},
 		project: b.project,
 		reader:  runner.Reader{Store: b.project.Journal(), Project: target.Project, Shards: shards},

@@ -26,14 +26,21 @@ var (
 	ErrAmbiguous = engine.ErrAmbiguous
 	// ErrNoProject is returned by a binding outside of an agent's turn and a workflow: use its In method.
 	ErrNoProject = errors.New("no project in this context: use In with an open project")
+	// ErrBetweenSteps is returned by bindings and instances that workflow code uses between steps: it would do so again in
+	// every run. Use them in the body of a step, which is recorded.
+	ErrBetweenSteps = errors.New("used between steps: use it in the body of a step, which is recorded")
 	// ErrWouldBlock is returned by Result in an agent's turn: the turn would hold up the agent.
 	ErrWouldBlock = errors.New("waiting for a result would block the agent's turn")
 	// ErrExists is wrapped by [ExistsError].
 	ErrExists = errors.New("instance exists")
 	// ErrNotFound is wrapped by [NotFoundError].
 	ErrNotFound = errors.New("instance not found")
-	// ErrFinished is returned by SendEvent to an instance that has ended.
+	// ErrFinished is wrapped by [FinishedError].
 	ErrFinished = errors.New("instance has ended")
+	// ErrUnknownStep is wrapped by [UnknownStepError].
+	ErrUnknownStep = errors.New("the instance has no such step")
+	// ErrNoRunner is returned for a question that only a runner of the project can answer, if none is there.
+	ErrNoRunner = errors.New("no runner of the project answers")
 	// ErrNoTarget is wrapped by [NoTargetError].
 	ErrNoTarget = errors.New("no such workflow is registered")
 	// ErrOption is wrapped by [OptionError].
@@ -119,6 +126,35 @@ func (e *NotFoundError) Error() string {
 
 // Unwrap makes errors.Is(err, ErrNotFound) true.
 func (e *NotFoundError) Unwrap() error { return ErrNotFound }
+
+// FinishedError refuses what can be done only with an instance that has not ended.
+type FinishedError struct {
+	Workflow, ID string
+	// State is how it has ended.
+	State State
+}
+
+func (e *FinishedError) Error() string {
+	return fmt.Sprintf("instance %q of workflow %q: %v: it is %s", e.ID, e.Workflow, ErrFinished, e.State)
+}
+
+// Unwrap makes errors.Is(err, ErrFinished) true.
+func (e *FinishedError) Unwrap() error { return ErrFinished }
+
+// UnknownStepError refuses a restart from a step that is not in the log of the instance.
+type UnknownStepError struct {
+	Workflow, ID string
+	Kind         StepKind
+	Step         string
+	Count        int
+}
+
+func (e *UnknownStepError) Error() string {
+	return fmt.Sprintf("instance %q of workflow %q: %v: %s %q, use %d", e.ID, e.Workflow, ErrUnknownStep, e.Kind, e.Step, e.Count)
+}
+
+// Unwrap makes errors.Is(err, ErrUnknownStep) true.
+func (e *UnknownStepError) Unwrap() error { return ErrUnknownStep }
 
 // NoTargetError says that a binding leads to a project or workflow that nobody has registered.
 type NoTargetError struct {

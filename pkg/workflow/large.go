@@ -3,10 +3,7 @@ package workflow
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 
-	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/objects"
 	"github.com/skein-run/skein/internal/turn"
 	"github.com/skein-run/skein/pkg/project"
@@ -33,37 +30,4 @@ func unfit(ctx context.Context, p *project.Project, owner protocol.ObjectOwner, 
 	if params != nil {
 		_ = p.Objects().DeleteInstance(ctx, owner)
 	}
-}
-
-// fitPayload is fit for the payload of an event: it belongs to the instance that is there now, or that this turn starts.
-func fitPayload(ctx context.Context, p *project.Project, at protocol.Instance, raw json.RawMessage) (json.RawMessage, *protocol.Object, error) {
-	if len(raw) <= protocol.InlinePayload {
-		return raw, nil, nil
-	}
-	create, err := createOf(ctx, p, at)
-	if err != nil {
-		return nil, nil, err
-	}
-	return fit(ctx, p, protocol.OwnerOf(at, create.Input), raw)
-}
-
-// createOf returns the create of an instance. The error is a [*NotFoundError] if there is none.
-func createOf(ctx context.Context, p *project.Project, at protocol.Instance) (protocol.Create, error) {
-	if t, ok := turn.From(ctx); ok {
-		if create, ok := t.Drafted(at); ok {
-			return create, nil
-		}
-	}
-	var create protocol.Create
-	m, err := p.Journal().Last(ctx, protocol.WorkflowsStream(at.Project), at.CreateSubject())
-	if errors.Is(err, journal.ErrNotFound) {
-		return create, &NotFoundError{Workflow: at.Workflow, ID: at.ID}
-	}
-	if err != nil {
-		return create, err
-	}
-	if err := json.Unmarshal(m.Data, &create); err != nil {
-		return create, fmt.Errorf("create of instance %s: %w", at, err)
-	}
-	return create, nil
 }

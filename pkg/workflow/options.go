@@ -10,12 +10,7 @@ import (
 // WaitOption is an option of [WaitForEvent].
 type WaitOption interface{ applyWait(*waitOptions) error }
 
-// CreateOption is an option of Create.
-type CreateOption interface{ applyCreate(*createOptions) error }
-
 type waitOptions struct{ timeout time.Duration }
-
-type createOptions struct{ id string }
 
 // Backoff says how the delay between attempts grows.
 type Backoff string
@@ -38,6 +33,22 @@ const (
 	MaxRetries      = 10_000
 	// MaxWait bounds sleeps, waits and delays.
 	MaxWait = engine.MaxWait
+	// DefaultRetention is how long an instance can be read after its end, MaxRetention the most that can be asked for.
+	DefaultRetention = protocol.DefaultRetention
+	MaxRetention     = protocol.MaxRetention
+	// DefaultSteps is how many steps an instance may have; limits.steps in skein.jsonc sets another limit, of MaxSteps at
+	// most. Sleeps and waits are not counted.
+	DefaultSteps = protocol.DefaultStepLimit
+	MaxSteps     = protocol.MaxStepLimit
+	// MaxConcurrency bounds concurrency.limit in skein.jsonc.
+	MaxConcurrency = protocol.MaxConcurrency
+	// MaxBatch is how many instances one call creates or deletes.
+	MaxBatch = protocol.MaxBatch
+	// MaxInstanceID, MaxEventType and MaxStepName bound names, in bytes; MaxEventID is for [EventID].
+	MaxInstanceID = protocol.MaxInstanceID
+	MaxEventType  = protocol.MaxEventType
+	MaxStepName   = protocol.MaxStepName
+	MaxEventID    = protocol.MaxEventID
 )
 
 // Timeout bounds one attempt of a step, or a wait for an event. A step's body sees its context end; the attempt
@@ -71,5 +82,5 @@ type instanceID string
 
 func (i instanceID) applyCreate(o *createOptions) error {
 	o.id = string(i)
-	return protocol.CheckInstance(o.id)
+	return protocol.CheckNewInstance(o.id)
 }

@@ -149,14 +149,12 @@ func (h *History) steer(sequence uint64, a *protocol.Append, e *protocol.Entry) 
 		h.restart(a, e)
 	case protocol.EntryRollingBack:
 		h.Rolling, h.Held = e, nil
-		if e.Input == 0 { // the run that failed goes on
+		if e.Input == 0 { // the run that failed goes on, but none of its bodies
+			h.closeAttempts()
 			return
 		}
 	case protocol.EntryRolledBack:
-		h.Rollback = &protocol.Rollback{Outcome: "complete", Error: e.Error}
-		if e.Error != nil {
-			h.Rollback.Outcome = "failed"
-		}
+		h.rolledBack(e)
 		return
 	}
 	// Whoever was executing was told to stop: what comes next follows no lost run.

@@ -147,6 +147,9 @@ func (m *Machine) OpenEnd(b *Branch) bool {
 	return l == nil || l.missing == 0
 }
 
+// Missing is how many recorded steps were not called.
+func (m *Machine) Missing() int { return m.gate().lines[""].missing }
+
 // Exempt lets a branch end without calling all that is recorded of it: its context has ended.
 func (m *Machine) Exempt(b *Branch) {
 	if m.OpenEnd(b) {

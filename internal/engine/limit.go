@@ -39,7 +39,7 @@ func (m *Machine) count(s *Step) error {
 	if limit == 0 {
 		limit = protocol.DefaultStepLimit
 	}
-	if m.steps <= limit || s.First != 0 {
+	if m.steps <= limit || s.First != 0 || m.recall {
 		return nil
 	}
 	return &StepLimitError{Limit: limit, Steps: m.steps}

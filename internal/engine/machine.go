@@ -34,9 +34,11 @@ type Machine struct {
 	called   int  // how many of them were called
 	live     bool // a call was not recorded
 	gates    *gates
-	forked   bool // there was more than one branch
-	limit    int  // how many steps may be called, 0: the default
-	steps    int  // how many were
+	recall   bool    // nothing but what is recorded counts
+	undoing  []*Step // to undo, the next one first
+	forked   bool    // there was more than one branch
+	limit    int     // how many steps may be called, 0: the default
+	steps    int     // how many were
 
 	entries []protocol.Entry
 	taken   uint64 // entries handed out by Take
@@ -198,7 +200,7 @@ func (m *Machine) Do(b *Branch, name string, config protocol.StepConfig) (*Step,
 	if !s.Done && s.LostRuns > s.Config.LostRuns {
 		m.finishStep(s, nil, lostRuns(s), 0, time.Time{})
 	}
-	if !s.Done && s.Until != nil {
+	if !s.Done && s.Until != nil && !m.recall {
 		m.pending = append(m.pending, s)
 	}
 	return s, nil
@@ -337,6 +339,9 @@ func (m *Machine) WaitForEvent(b *Branch, name, eventType string, until *time.Ti
 }
 
 func (m *Machine) wait(s *Step, eventType string, until *time.Time) {
+	if m.recall {
+		return
+	}
 	if s.Type == "" && s.Until == nil { // not recorded yet
 		s.Type, s.Until = eventType, until
 		m.soft(protocol.Entry{Kind: protocol.EntryWaiting, Step: &s.Key, Type: eventType, Until: until})
@@ -419,7 +424,7 @@ func (m *Machine) Due(now time.Time) []protocol.Key {
 		}
 		ended = append(ended, s.Key)
 		switch s.Op {
-		case protocol.OpDo:
+		case protocol.OpDo, protocol.OpRollback:
 			s.Until = nil
 		case protocol.OpSleep:
 			s.finish(nil, nil)
@@ -459,8 +464,12 @@ func (m *Machine) Value(b *Branch, kind string, produce func() json.RawMessage) 
 	if err != nil {
 		return nil, err
 	}
-	if s.Done {
+	switch {
+	case s.Done:
 		return s.Result, nil
+	case m.recall:
+		m.land(s.Key)
+		return nil, ErrUnrecorded
 	}
 	s.finish(produce(), nil)
 	m.put(protocol.Entry{Kind: protocol.EntryRecorded, Step: &s.Key, Result: s.Result})
@@ -490,6 +499,9 @@ func (m *Machine) Finish(result json.RawMessage, failure *protocol.Failure) {
 	if failure != nil {
 		e = protocol.Entry{Kind: protocol.EntryFailed, Error: failure}
 	}
+	if m.h.Rolling != nil && m.h.Rolling.Terminate {
+		e.Kind = protocol.EntryTerminated
+	}
 	m.put(e)
 }
 
@@ -505,6 +517,9 @@ func (m *Machine) put(e protocol.Entry) {
 
 // soft adds an entry that only informs: nothing waits for it to be durable.
 func (m *Machine) soft(e protocol.Entry) {
+	if m.recall {
+		return
+	}
 	if m.forked && e.Step != nil {
 		e.Branch = m.h.Steps[*e.Step].Branch
 	}

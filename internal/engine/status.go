@@ -18,6 +18,9 @@ func (h *History) Status() protocol.Status {
 	if h.Held != nil {
 		s.Divergence, s.Error = h.Held.Divergence, h.Held.Error
 	}
+	if h.Rolling != nil && s.Error == nil {
+		s.Error = h.Rolling.Error
+	}
 	if n := len(h.Runs); n > 0 {
 		s.Version = h.Runs[n-1].Version
 	}
@@ -131,7 +134,7 @@ func (s *Step) state() string {
 		return "failed"
 	case s.Done:
 		return "completed"
-	case s.Op != protocol.OpDo:
+	case s.Op != protocol.OpDo && s.Op != protocol.OpRollback:
 		return "waiting"
 	case len(s.Attempts) > 0 && s.Attempts[len(s.Attempts)-1].Open:
 		return "running"

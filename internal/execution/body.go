@@ -52,6 +52,9 @@ func (s *Scope) Do(ctx context.Context, name string, config protocol.StepConfig,
 		s.leave()
 		return nil, err
 	}
+	if code.Undo != nil {
+		s.x.learn(ctx, step.Key, code.Undo)
+	}
 	for !step.Done {
 		if err := s.attempt(ctx, step, code); err != nil {
 			s.leave()
@@ -67,7 +70,7 @@ func (s *Scope) Do(ctx context.Context, name string, config protocol.StepConfig,
 // x.mu is held.
 func (s *Scope) endIfLimit(err error) {
 	if _, ok := errors.AsType[*engine.StepLimitError](err); ok {
-		s.x.complete(outcome{failure: protocol.NewFailure(err)})
+		s.x.conclude(outcome{failure: protocol.NewFailure(err)})
 		s.exit()
 	}
 }
@@ -76,6 +79,9 @@ func (s *Scope) endIfLimit(err error) {
 // returns an error only if ctx ended: then nothing is recorded.
 func (s *Scope) attempt(ctx context.Context, step *engine.Step, code Code) error {
 	x := s.x
+	if x.recall.on {
+		return s.block(ctx, step.Key)
+	}
 	if step.Until != nil {
 		x.due()
 	}
@@ -84,7 +90,7 @@ func (s *Scope) attempt(ctx context.Context, step *engine.Step, code Code) error
 			return err
 		}
 	}
-	if x.phase != running && !x.wakeUp() {
+	if s.out() || x.phase != running && !x.wakeUp() {
 		s.exit()
 	}
 	if ctx.Err() != nil {
@@ -133,7 +139,7 @@ func (s *Scope) begin(step *engine.Step) *Attempt {
 	if x.m.StartIsHard() {
 		need = x.m.Position()
 	}
-	if !x.flush(need) || x.phase != running && !x.wakeUp() { // meanwhile it may even have parked
+	if !x.flush(need) || s.out() || x.phase != running && !x.wakeUp() { // meanwhile it may even have parked
 		s.exit()
 	}
 	return &Attempt{
@@ -150,7 +156,11 @@ func (x *Execution) idempotencyKey(step *engine.Step) string {
 	if step.Epoch > 0 {
 		life += "." + strconv.Itoa(step.Epoch)
 	}
-	return fmt.Sprintf("%s/%s/%s/%d", x.Instance, life, step.Name, step.Count)
+	key := fmt.Sprintf("%s/%s/%s/%d", x.Instance, life, step.Name, step.Count)
+	if step.Op == protocol.OpRollback {
+		key += "/rollback"
+	}
+	return key
 }
 
 // run calls the body in a goroutine of its own, bounded by the timeouts of the attempt.

@@ -27,6 +27,8 @@ var (
 	ErrParked = errors.New("the workflow is parked")
 	// ErrEnded says that the workflow has returned.
 	ErrEnded = errors.New("the workflow has ended")
+	// ErrRollingBack says that the steps of the workflow are being undone.
+	ErrRollingBack = errors.New("the workflow is rolled back")
 	// ErrHeld says that the code contradicts the log.
 	ErrHeld = errors.New("the code contradicts the log")
 	// ErrOutOfTouch says that the runner has had no contact with the log for too long.
@@ -127,7 +129,9 @@ type Event struct {
 	Wake     protocol.Wake
 	Park     protocol.Entry
 	Done     protocol.Done
-	Err      error
+	// Divergence comes with Held.
+	Divergence *protocol.Divergence
+	Err        error
 }
 
 type phase int
@@ -165,6 +169,8 @@ type Execution struct {
 	lanes    map[*engine.Branch]*lane
 	waiters  map[protocol.Key]*waiter
 	gates    []*gated
+	recall   recall
+	rollback rollback
 	bodies   int
 	loaded   bool // inputs were read at least once
 	reading  bool // Refresh is under way
@@ -192,6 +198,16 @@ type timers struct{ settle, due, soft, refresh *time.Timer }
 
 // Start begins an execution of code over the history.
 func Start(ctx context.Context, c Config, code func(context.Context) (json.RawMessage, error)) *Execution {
+	x := newExecution(ctx, c)
+	if c.History.Rolling != nil && !x.rebuild() {
+		x.rollBack(nil)
+		return x
+	}
+	x.launch(code)
+	return x
+}
+
+func newExecution(ctx context.Context, c Config) *Execution {
 	c.Settings = c.Settings.WithDefaults()
 	if c.Objects == nil {
 		c.Objects = objects.New(c.Store)
@@ -207,10 +223,14 @@ func Start(ctx context.Context, c Config, code func(context.Context) (json.RawMe
 	x.changed = sync.NewCond(&x.mu)
 	x.life, x.die = context.WithCancelCause(context.WithoutCancel(ctx))
 	x.ctx, x.cancel = context.WithCancelCause(x.life)
+	return x
+}
+
+// launch runs the code.
+func (x *Execution) launch(code func(context.Context) (json.RawMessage, error)) {
 	root := x.m.Root()
 	x.lanes[root] = &lane{root: true}
-	go x.main(&Scope{x: x, branch: root, lane: x.lanes[root]}, code)
-	return x
+	go x.main(x.ctx, &Scope{x: x, branch: root, lane: x.lanes[root]}, code)
 }
 
 // Logger is a logger that knows the instance and the runner.
@@ -222,20 +242,25 @@ func (x *Execution) Logger() *slog.Logger {
 func (x *Execution) Events() <-chan Event { return x.events }
 
 // main runs the workflow function. That it returned is itself a call into the engine.
-func (x *Execution) main(s *Scope, code func(context.Context) (json.RawMessage, error)) {
+func (x *Execution) main(ctx context.Context, s *Scope, code func(context.Context) (json.RawMessage, error)) {
 	o := outcome{failure: &protocol.Failure{Name: protocol.FailurePanic, Message: "workflow code ended its goroutine", Terminal: true}}
 	defer func() {
 		s.end(x.life)
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		if !x.wakeUp() {
-			return
-		}
-		if end, ok := x.stowOutput(o); ok {
-			x.complete(end)
+		switch {
+		case x.recall.on:
+			x.recall.returned = true
+			s.lane.inside++
+			s.lane.waiting++ // for nothing: it calls no more
+			x.quiet()
+		case !s.out() && x.wakeUp():
+			if end, ok := x.stowOutput(o); ok {
+				x.conclude(end)
+			}
 		}
 	}()
-	o.result, o.failure, _ = protect(func() (json.RawMessage, error) { return code(with(x.ctx, s)) })
+	o.result, o.failure, _ = protect(func() (json.RawMessage, error) { return code(with(ctx, s)) })
 }
 
 // complete stores the end of the workflow. x.mu is held.
@@ -256,10 +281,13 @@ func (x *Execution) finished(o outcome) {
 	done := protocol.Done{
 		V: protocol.Version, Workflow: x.Instance.Workflow, ID: x.Instance.ID, Incarnation: x.History.Incarnation,
 		Log: x.expected, State: protocol.StateComplete, Created: x.History.Create.Created, Finished: x.Now().UTC(),
-		Output: o.result, OutputObject: o.object, Error: o.failure,
+		Output: o.result, OutputObject: o.object, Error: o.failure, Rollback: x.History.Rollback,
 	}
 	if o.failure != nil {
 		done.State, done.Output = protocol.StateErrored, nil
+	}
+	if rolling := x.History.Rolling; rolling != nil && rolling.Terminate {
+		done.State = protocol.StateTerminated
 	}
 	x.end(Event{Kind: Finished, Sequence: x.expected, Done: done}, ErrEnded)
 }

@@ -17,7 +17,10 @@ type gated struct {
 }
 
 func (x *Execution) open(s *Scope, op protocol.Op, name string) bool {
-	if op == "" {
+	switch {
+	case x.recall.on && !x.recall.checks:
+		return true
+	case op == "":
 		return x.m.OpenEnd(s.branch)
 	}
 	return x.m.Open(s.branch, op, name)
@@ -28,7 +31,7 @@ func (x *Execution) open(s *Scope, op protocol.Op, name string) bool {
 func (s *Scope) gate(ctx context.Context, op protocol.Op, name string) {
 	for !s.x.open(s, op, name) && ctx.Err() == nil {
 		s.stand(ctx, op, name)
-		if s.x.phase != running && !s.x.wakeUp() {
+		if s.out() || s.x.phase != running && !s.x.wakeUp() {
 			s.exit()
 		}
 	}
@@ -40,7 +43,7 @@ func (s *Scope) end(ctx context.Context) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	s.lane.inside++
-	for x.phase == running && !x.m.OpenEnd(s.branch) {
+	for x.phase == running && !s.out() && !x.open(s, "", "") {
 		if ctx.Err() != nil {
 			x.m.Exempt(s.branch)
 			break
@@ -92,18 +95,24 @@ func (x *Execution) hold() {
 	if x.phase != running || x.bodies > 0 || x.flushing {
 		return
 	}
-	for branch, l := range x.lanes {
-		if l.group != nil && l.group.ctx.Err() != nil { // it was told to stop, and need not come as far as before
-			x.m.Exempt(branch)
-		}
-	}
+	x.exempt()
 	if x.openGates(); len(x.gates) == 0 {
 		return
 	}
+	d := x.divergence()
 	x.phase = finishing
-	x.m.Hold(x.divergence())
-	if x.flush(x.m.Position()) {
-		x.end(Event{Kind: Held, Sequence: x.expected}, ErrHeld)
+	x.m.Hold(d)
+	if x.recall.checks || x.flush(x.m.Position()) {
+		x.end(Event{Kind: Held, Sequence: x.expected, Divergence: &d}, ErrHeld)
+	}
+}
+
+// exempt lets branches that were told to stop end without coming as far as before. x.mu is held.
+func (x *Execution) exempt() {
+	for branch, l := range x.lanes {
+		if l.group != nil && l.group.ctx.Err() != nil {
+			x.m.Exempt(branch)
+		}
 	}
 }
 

@@ -116,7 +116,7 @@ func (g *Group) block() {
 	case <-x.gone:
 	}
 	x.mu.Lock()
-	if x.phase == over || g.exited {
+	if g.s.out() || g.exited {
 		g.s.exit()
 	}
 }

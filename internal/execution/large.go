@@ -33,7 +33,7 @@ func (s *Scope) fetch(ctx context.Context, raw json.RawMessage, object *protocol
 	x := s.x
 	value, err := busy(x, func() (json.RawMessage, error) { return x.Objects.Get(ctx, x.Instance.Project, *object) })
 	switch {
-	case x.phase == over || x.phase == finishing:
+	case s.out() || x.phase == finishing:
 		s.exit()
 	case err != nil && ctx.Err() == nil:
 		x.end(Event{Kind: Dropped, Err: err}, err)

@@ -13,6 +13,7 @@ func (x *Execution) quiet() {
 		x.openGates()
 	}
 	waits, _ := x.m.Waiting()
+	waits += x.recall.waits()
 	if x.phase != running || waits == 0 && len(x.gates) == 0 || x.bodies > 0 {
 		return
 	}
@@ -26,7 +27,7 @@ func (x *Execution) quiet() {
 			wait = x.Idle
 		}
 	}
-	if len(x.gates) > 0 {
+	if len(x.gates) > 0 || x.recall.on && !x.hurried() {
 		wait = x.Hold
 	}
 	seen := x.activity
@@ -40,6 +41,8 @@ func (x *Execution) quiet() {
 		case x.activity != seen:
 		case len(x.gates) > 0:
 			x.hold()
+		case x.recall.on:
+			x.recalled()
 		default:
 			x.park()
 		}

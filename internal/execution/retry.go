@@ -19,6 +19,8 @@ type Code struct {
 	RetryIf func(err error) bool
 	// Delay is the time until the next attempt, 0 to engine.MaxWait, if the step's config leaves that to the code.
 	Delay func(attempt int, err error) time.Duration
+	// Undo compensates the step if the instance fails; nil: nothing does.
+	Undo *Undo
 }
 
 // outcome is how an attempt ended.

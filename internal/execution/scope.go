@@ -15,6 +15,8 @@ import (
 var (
 	// ErrNoWorkflow is returned by a call whose context is not one of workflow code.
 	ErrNoWorkflow = errors.New("not called from workflow code: pass on the context that the workflow function got")
+	// ErrUndoing is returned by a call from a compensation.
+	ErrUndoing = errors.New("called from a compensation: no steps can run while an instance is rolled back")
 	// ErrNested is returned by a call from the body of a step.
 	ErrNested = errors.New("called from the body of a step: steps cannot be nested")
 )
@@ -25,6 +27,7 @@ type Scope struct {
 	branch *engine.Branch
 	lane   *lane
 	exited bool // a call ended its goroutine; guarded by the execution's mutex
+	undoes bool // it is the one that rolls back
 }
 
 type scopeKey struct{}
@@ -34,9 +37,12 @@ func with(ctx context.Context, s *Scope) context.Context {
 	return context.WithValue(ctx, scopeKey{}, s)
 }
 
-// From returns the scope that ctx stands for, ErrNested in the body of a step, else ErrNoWorkflow.
+// From returns the scope that ctx stands for, ErrNested in the body of a step, ErrUndoing in a compensation, else
+// ErrNoWorkflow.
 func From(ctx context.Context) (*Scope, error) {
-	if _, ok := ctx.Value(bodyKey{}).(*Attempt); ok {
+	if a := AttemptFrom(ctx); a != nil && a.Op == protocol.OpRollback {
+		return nil, ErrUndoing
+	} else if a != nil {
 		return nil, ErrNested
 	}
 	if s, ok := ctx.Value(scopeKey{}).(*Scope); ok {
@@ -52,7 +58,7 @@ func (s *Scope) Execution() *Execution { return s.x }
 // goroutine: there is no error it could return that the code would not act on.
 func (s *Scope) enter() {
 	s.x.mu.Lock()
-	if !s.x.wakeUp() {
+	if s.out() || !s.x.wakeUp() {
 		s.exited = true
 		s.x.mu.Unlock()
 		runtime.Goexit()
@@ -143,6 +149,11 @@ func (s *Scope) await(ctx context.Context, step *engine.Step) error {
 // block waits until the machine ends the wait; x.mu is held before and after. If ctx ends first, the wait is given up.
 func (s *Scope) block(ctx context.Context, key protocol.Key) error {
 	x := s.x
+	if x.recall.on {
+		s.remain(ctx, key)
+		x.m.Abandon(key)
+		return context.Cause(ctx)
+	}
 	w := &waiter{lane: s.lane, done: make(chan struct{})}
 	x.waiters[key] = w
 	s.lane.waiting++
@@ -157,7 +168,7 @@ func (s *Scope) block(ctx context.Context, key protocol.Key) error {
 	case <-ctx.Done():
 	}
 	x.mu.Lock()
-	if x.phase == over {
+	if s.out() {
 		if x.waiters[key] == w {
 			s.lane.waiting--
 		}
@@ -194,6 +205,9 @@ func (x *Execution) signal(keys []protocol.Key) {
 func (s *Scope) Value(kind string, produce func() json.RawMessage) (json.RawMessage, error) {
 	s.enter()
 	v, err := s.x.m.Value(s.branch, kind, produce)
+	if errors.Is(err, engine.ErrUnrecorded) {
+		s.remain(context.WithoutCancel(s.x.life), protocol.Key{Op: protocol.OpValue, Name: kind})
+	}
 	s.leave()
 	return v, err
 }
@@ -202,7 +216,7 @@ func (s *Scope) Value(kind string, produce func() json.RawMessage) (json.RawMess
 func (s *Scope) Replaying() bool {
 	s.x.mu.Lock()
 	defer s.x.mu.Unlock()
-	return s.x.m.Replaying()
+	return s.x.recall.on || s.x.m.Replaying()
 }
 
 // Enclosing returns the scope of the workflow code or step body that ctx belongs to, nil elsewhere.

@@ -47,6 +47,8 @@ const (
 	FailureTerminated      = "TerminatedError"
 	FailureDivergence      = "DivergenceError"
 	FailureRollbackMissing = "RollbackMissingError"
+	// FailureInterrupted is what a compensation is told of a step that had begun and has no outcome.
+	FailureInterrupted = "InterruptedError"
 	// FailureHeartbeat ends an attempt that gave no sign of life, FailureStepLimit an instance with too many steps.
 	FailureHeartbeat = "HeartbeatError"
 	FailureStepLimit = "StepLimitError"

@@ -17,6 +17,8 @@ var (
 	ErrNoWorkflow = execution.ErrNoWorkflow
 	// ErrNested is returned by a step that is called from the body of another.
 	ErrNested = execution.ErrNested
+	// ErrUndoing is returned by a step that is called from a compensation.
+	ErrUndoing = execution.ErrUndoing
 	// ErrNoBody is returned by a heartbeat that does not come from the body of a step.
 	ErrNoBody = execution.ErrNoBody
 	// ErrInFlight is returned by a step if another of the same name has not finished.

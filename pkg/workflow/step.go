@@ -29,6 +29,9 @@ func Do[T any](ctx context.Context, name string, body func(ctx context.Context) 
 	if err != nil {
 		return zero, err
 	}
+	if err := checkUndo[T](o); err != nil {
+		return zero, err
+	}
 	what := fmt.Sprintf("result of step %q", name)
 	// A type that cannot be encoded is refused before the body runs. That its zero value alone cannot says nothing.
 	if _, err := json.Marshal(zero); isUnsupported(err) {

@@ -21,6 +21,7 @@ type stepOptions struct {
 	name   string
 	config protocol.StepConfig
 	code   execution.Code
+	undo   compensation
 }
 
 func newStepOptions(name string, options []StepOption) (stepOptions, error) {

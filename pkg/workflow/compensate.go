@@ -41,8 +41,8 @@ func (c compensate[T]) applyStep(o *stepOptions) error {
 	if o.undo != nil {
 		return &OptionError{Option: "Compensate", Value: "given twice", Allowed: "one per step"}
 	}
-	how, err := newStepOptions(o.name, c.options)
-	if err != nil {
+	how := stepOptions{name: o.name, config: protocol.DefaultStep()}
+	if err := how.apply(c.options); err != nil {
 		return fmt.Errorf("its compensation: %w", err)
 	}
 	if how.undo != nil {

@@ -29,17 +29,24 @@ func newStepOptions(name string, options []StepOption) (stepOptions, error) {
 	if err := protocol.CheckStep(name); err != nil {
 		return o, err
 	}
+	if err := o.apply(options); err != nil {
+		return o, fmt.Errorf("step %q: %w", name, err)
+	}
+	return o, nil
+}
+
+func (o *stepOptions) apply(options []StepOption) error {
 	for _, option := range options {
-		if err := option.applyStep(&o); err != nil {
-			return o, fmt.Errorf("step %q: %w", name, err)
+		if err := option.applyStep(o); err != nil {
+			return err
 		}
 	}
 	if o.config.Dynamic && (o.config.Jitter != 0 || o.config.MaxDelay != 0) {
-		return o, fmt.Errorf("step %q: %w", name, &OptionError{
+		return &OptionError{
 			Option: "DelayFunc", Value: "given with Jitter or MaxDelay", Allowed: "without: what it returns is what is waited",
-		})
+		}
 	}
-	return o, nil
+	return nil
 }
 
 // Sensitive keeps the result of a step from being shown: the status, subscriptions and logs say [REDACTED] in its place,

@@ -107,6 +107,15 @@ func wakesConfig(project string, shard int) jetstream.ConsumerConfig {
 	return c
 }
 
+// controlsConfig stands beside the wakes: a backlog of inputs must not hold up who wants to stop an instance.
+func controlsConfig(project string, shard int) jetstream.ConsumerConfig {
+	c := baseConsumer(protocol.ConsumerControls(shard))
+	c.FilterSubject = protocol.ControlSubjects(project, shard)
+	c.AckWait = wakeAckWait
+	c.MaxAckPending = wakeAckPending
+	return c
+}
+
 func dueConfig(project string) jetstream.ConsumerConfig {
 	c := baseConsumer(protocol.ConsumerDue)
 	c.FilterSubject = protocol.DueSubjects(project)

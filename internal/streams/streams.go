@@ -40,7 +40,8 @@ const (
 )
 
 // EnsureWorkflows makes what the workflows of a project need: the streams of instances and timers with their
-// consumers, one wake consumer per shard, and the object store. It waits for JetStream until ctx ends.
+// consumers, for each shard one of inputs and one of controls, and the object store. It waits for JetStream until ctx
+// ends.
 func EnsureWorkflows(ctx context.Context, js jetstream.JetStream, project string, shards int, opts Options) error {
 	if err := protocol.CheckProject(project); err != nil {
 		return err
@@ -53,8 +54,10 @@ func EnsureWorkflows(ctx context.Context, js jetstream.JetStream, project string
 		return err
 	}
 	for shard := range shards {
-		if err := e.consumer(ctx, protocol.WorkflowsStream(project), wakesConfig(project, shard)); err != nil {
-			return err
+		for _, config := range []jetstream.ConsumerConfig{wakesConfig(project, shard), controlsConfig(project, shard)} {
+			if err := e.consumer(ctx, protocol.WorkflowsStream(project), config); err != nil {
+				return err
+			}
 		}
 	}
 	for _, config := range []jetstream.StreamConfig{

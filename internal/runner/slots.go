@@ -84,13 +84,14 @@ func (r *Runner) releaseSlot(ctx context.Context, i protocol.Instance, incarnati
 	return limit.Release(ctx, i, incarnation, at)
 }
 
-// dropSlot gives back the slot, or the place in the queue, of an instance that somebody ended or paused.
-func (r *Runner) dropSlot(ctx context.Context, i protocol.Instance, incarnation uint64) error {
+// dropSlot gives back the slot, or the place in the queue, of an instance that somebody ended or paused at a sequence of
+// its log.
+func (r *Runner) dropSlot(ctx context.Context, i protocol.Instance, incarnation, at uint64) error {
 	limit := r.limited(i.Workflow)
 	if limit.Limit == 0 {
 		return nil
 	}
-	return limit.Drop(ctx, i, incarnation)
+	return limit.Drop(ctx, i, incarnation, at)
 }
 
 // queueAgain queues an instance once more that is parked until it gets a slot.
@@ -101,10 +102,11 @@ func (r *Runner) queueAgain(ctx context.Context, i protocol.Instance, s engine.S
 	return r.limited(i.Workflow).Wait(ctx, i, s.Incarnation, s.Park)
 }
 
-// declineSlot acks a nudge that may have come with a slot for an instance that has ended or is paused meanwhile.
+// declineSlot acks a nudge that may have come with a slot for an instance that has ended or is paused meanwhile, or the
+// control that did that.
 func (r *Runner) declineSlot(ctx context.Context, h *held, s engine.Situation) {
 	if s.Exists && (s.Phase == engine.Finished || s.Phase == engine.Paused) {
-		if err := r.dropSlot(ctx, h.instance, s.Incarnation); err != nil && !errors.Is(err, journal.ErrNotFound) {
+		if err := r.dropSlot(ctx, h.instance, s.Incarnation, s.Tail); err != nil && !errors.Is(err, journal.ErrNotFound) {
 			r.failed(ctx, h, err)
 			return
 		}

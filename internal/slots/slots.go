@@ -67,7 +67,7 @@ func (s Slots) Take(ctx context.Context, i protocol.Instance, incarnation, log u
 		return true, nil
 	})
 	if err == nil && taken && queued {
-		err = s.leave(ctx, i, incarnation)
+		err = s.leave(ctx, i, incarnation, log+1)
 	}
 	return taken, err
 }
@@ -95,12 +95,13 @@ func (s Slots) Release(ctx context.Context, i protocol.Instance, incarnation, at
 	return s.release(ctx, func(h protocol.SlotHolder) bool { return holds(h, i, incarnation) && h.Log < at })
 }
 
-// Drop gives back whatever an instance has that will not execute again: it has ended, or is paused.
-func (s Slots) Drop(ctx context.Context, i protocol.Instance, incarnation uint64) error {
-	if err := s.leave(ctx, i, incarnation); err != nil {
+// Drop gives back whatever an instance had that ended, or was paused, at a sequence of its log. What it got after that,
+// because it goes on, stays.
+func (s Slots) Drop(ctx context.Context, i protocol.Instance, incarnation, at uint64) error {
+	if err := s.leave(ctx, i, incarnation, at); err != nil {
 		return err
 	}
-	return s.release(ctx, func(h protocol.SlotHolder) bool { return holds(h, i, incarnation) })
+	return s.Release(ctx, i, incarnation, at)
 }
 
 func (s Slots) release(ctx context.Context, which func(protocol.SlotHolder) bool) error {
@@ -162,8 +163,8 @@ func (s Slots) grant(ctx context.Context, row *protocol.Slots) (granted *waiting
 	return first, true, nil
 }
 
-// leave takes an instance out of the queue.
-func (s Slots) leave(ctx context.Context, i protocol.Instance, incarnation uint64) error {
+// leave takes an instance out of the queue that it entered before a sequence of its log.
+func (s Slots) leave(ctx context.Context, i protocol.Instance, incarnation, before uint64) error {
 	subject := s.subject(protocol.SlotWaitKey(i))
 	m, err := s.Store.Last(ctx, s.stream(), subject)
 	if errors.Is(err, journal.ErrNotFound) {
@@ -173,7 +174,7 @@ func (s Slots) leave(ctx context.Context, i protocol.Instance, incarnation uint6
 		return err
 	}
 	var w protocol.SlotWait
-	if json.Unmarshal(m.Data, &w) == nil && w.Incarnation != incarnation {
+	if json.Unmarshal(m.Data, &w) == nil && (w.Incarnation != incarnation || w.Park >= before) {
 		return nil
 	}
 	return s.Store.Purge(ctx, s.stream(), subject, m.Sequence+1)

@@ -141,12 +141,13 @@ func TestDrop(t *testing.T) {
 	b.take("a", 1, 1, true)
 	b.must(b.Wait(t.Context(), instance("b"), 2, 12))
 	b.must(b.Wait(t.Context(), instance("c"), 3, 13))
-	b.must(b.Drop(t.Context(), instance("b"), 2))
+	b.must(b.Drop(t.Context(), instance("b"), 2, 20))
 	b.must(b.Release(t.Context(), instance("a"), 1, 10))
 	b.wantNudged("c@13")
-	b.must(b.Drop(t.Context(), instance("c"), 3))
+	b.must(b.Drop(t.Context(), instance("c"), 3, 20))
 	b.take("d", 4, 4, true)
-	b.must(b.Drop(t.Context(), instance("d"), 9)) // another of the same id
+	b.must(b.Drop(t.Context(), instance("d"), 9, 20)) // another of the same id
+	b.must(b.Drop(t.Context(), instance("d"), 4, 4))  // it went on since
 	b.take("e", 5, 5, false)
 }
 

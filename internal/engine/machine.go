@@ -510,6 +510,9 @@ func (m *Machine) FinishObject(output *protocol.Object) {
 	m.put(protocol.Entry{Kind: protocol.EntryCompleted, Object: output})
 }
 
+// Expire says when the instance can be cleaned away whose terminal entry was just added.
+func (m *Machine) Expire(at *time.Time) { m.entries[len(m.entries)-1].Expires = at }
+
 func (m *Machine) put(e protocol.Entry) {
 	m.soft(e)
 	m.hard = m.Position()

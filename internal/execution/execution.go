@@ -31,6 +31,8 @@ var (
 	ErrRollingBack = errors.New("the workflow is rolled back")
 	// ErrHeld says that the code contradicts the log.
 	ErrHeld = errors.New("the code contradicts the log")
+	// ErrYielded says that the execution makes room for a control.
+	ErrYielded = errors.New("a control stops the workflow")
 	// ErrOutOfTouch says that the runner has had no contact with the log for too long.
 	ErrOutOfTouch = errors.New("no contact with the log for too long")
 )
@@ -101,6 +103,8 @@ type Config struct {
 	Nudge func(ctx context.Context, park uint64) (protocol.Wake, error)
 	// Once is set if a parked execution must not be revived.
 	Once bool
+	// KeptUntil is when the instance can be cleaned away if it ends now. Without it, it never can.
+	KeptUntil func(success bool, end time.Time) *time.Time
 }
 
 // EventKind says what happened to an execution.
@@ -117,6 +121,8 @@ const (
 	Finished
 	// Held: the code contradicts the log, an entry that says so is stored.
 	Held
+	// Yielded: the execution is over and the instance given back, so that the control at Sequence can be obeyed.
+	Yielded
 	// Dropped: the execution is over without an outcome. Err says why.
 	Dropped
 )
@@ -124,7 +130,7 @@ const (
 // Event tells the runner what happened.
 type Event struct {
 	Kind EventKind
-	// Sequence is that of the log entry.
+	// Sequence is that of the log entry, or of the control.
 	Sequence uint64
 	Wake     protocol.Wake
 	Park     protocol.Entry
@@ -162,6 +168,7 @@ type Execution struct {
 	m        *engine.Machine
 	phase    phase
 	leaving  bool          // told to release while parked: it is not revived any more
+	control  uint64        // the newest control that it is to make room for
 	gone     chan struct{} // closed when the execution is over: blocked calls end their goroutines
 	expected uint64        // sequence of the log's tail
 	durable  uint64        // position of the machine up to which entries are stored
@@ -271,17 +278,28 @@ func (x *Execution) complete(o outcome) {
 	} else {
 		x.m.Finish(o.result, o.failure)
 	}
+	expires := x.keptUntil(o.failure)
+	x.m.Expire(expires)
 	if x.flush(x.m.Position()) {
-		x.finished(o)
+		x.finished(o, expires)
 	}
 }
 
+// keptUntil is when the instance can be cleaned away that ends now.
+func (x *Execution) keptUntil(failure *protocol.Failure) *time.Time {
+	if x.KeptUntil == nil {
+		return nil
+	}
+	return x.KeptUntil(failure == nil, x.Now().UTC())
+}
+
 // finished says that the terminal entry is stored. x.mu is held.
-func (x *Execution) finished(o outcome) {
+func (x *Execution) finished(o outcome, expires *time.Time) {
 	done := protocol.Done{
 		V: protocol.Version, Workflow: x.Instance.Workflow, ID: x.Instance.ID, Incarnation: x.History.Incarnation,
 		Log: x.expected, State: protocol.StateComplete, Created: x.History.Create.Created, Finished: x.Now().UTC(),
 		Output: o.result, OutputObject: o.object, Error: o.failure, Rollback: x.History.Rollback,
+		Mark: x.History.Mark, Epoch: x.History.Epoch, Expires: expires,
 	}
 	if o.failure != nil {
 		done.State, done.Output = protocol.StateErrored, nil
@@ -428,7 +446,7 @@ func (x *Execution) Drop(cause error) {
 
 // Release lets running bodies finish until ctx ends, then tells them to stop and waits a moment for that, records what
 // they returned, and gives the instance back to the log. No body starts meanwhile. Afterwards the events end with
-// Dropped and ErrReleased, or with what came first.
+// Dropped and ErrReleased, or with what came first; that of an execution that yields is Yielded.
 func (x *Execution) Release(ctx context.Context, moment time.Duration) {
 	stop := context.AfterFunc(ctx, func() {
 		x.mu.Lock()
@@ -448,9 +466,17 @@ func (x *Execution) Release(ctx context.Context, moment time.Duration) {
 		x.changed.Wait()
 	}
 	x.leaving = true
-	if x.phase != running { // parked: there is nothing to give back
-		return
+	for x.phase == releasing { // it yields: its bodies have no more time than those of others
+		x.changed.Wait()
 	}
+	if x.phase == running { // parked, there is nothing to give back
+		x.giveBack(Event{Kind: Dropped, Err: ErrReleased}, ErrReleased)
+	}
+}
+
+// giveBack waits until no body runs, records what they returned and gives the instance back to the log; then the
+// execution is over. x.mu is held.
+func (x *Execution) giveBack(e Event, cause error) {
 	x.phase = releasing
 	for x.bodies > 0 && x.phase != over {
 		x.changed.Wait()
@@ -460,7 +486,10 @@ func (x *Execution) Release(ctx context.Context, moment time.Duration) {
 	}
 	x.m.Record(protocol.Entry{Kind: protocol.EntryReleased})
 	if x.flush(x.m.Position()) {
-		x.end(Event{Kind: Dropped, Err: ErrReleased}, ErrReleased)
+		if e.Kind == Yielded {
+			e.Sequence = x.control // others may have come meanwhile
+		}
+		x.end(e, cause)
 	}
 }
 
@@ -530,10 +559,11 @@ func (x *Execution) doom(cause error) error {
 	x.phase = finishing
 	failure := protocol.NewFailure(cause)
 	failure.Name, failure.Terminal = protocol.FailureEncoding, true
-	if err := x.store([]protocol.Entry{{Kind: protocol.EntryFailed, Error: failure}}); err != nil {
+	expires := x.keptUntil(failure)
+	if err := x.store([]protocol.Entry{{Kind: protocol.EntryFailed, Error: failure, Expires: expires}}); err != nil {
 		return err
 	}
-	x.finished(outcome{failure: failure})
+	x.finished(outcome{failure: failure}, expires)
 	return nil
 }
 
@@ -551,6 +581,7 @@ func (x *Execution) store(entries []protocol.Entry) error {
 	body, err := json.Marshal(protocol.Append{
 		V: protocol.Version, ID: x.NextID(),
 		Incarnation: x.History.Incarnation, Holder: x.Config.Wake, Runner: x.Runner, Time: x.Now().UTC(), Entries: entries,
+		Mark: x.History.Mark, Epoch: x.History.Epoch,
 	})
 	if err != nil {
 		return fmt.Errorf("log entry: %w: %w", errNoJSON, err)
@@ -563,6 +594,9 @@ func (x *Execution) store(entries []protocol.Entry) error {
 	sequence, err := x.Store.Append(x.life, x.History.Stream, x.Instance.LogSubject(), expected, body)
 	x.mu.Lock()
 	if errors.Is(err, journal.ErrConflict) {
+		if x.compacted(err) {
+			return x.store(entries)
+		}
 		return fmt.Errorf("%w: %w", ErrSuperseded, err)
 	}
 	if errors.Is(err, journal.ErrTooLarge) && len(entries) > 1 { // the server allows less than usual

@@ -192,7 +192,7 @@ func (x *Execution) armSoft() {
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		x.timers.soft = nil
-		if x.phase == running && x.m.Buffered() {
+		if (x.phase == running || x.phase == releasing) && x.m.Buffered() {
 			x.flush(x.m.Position())
 		}
 	})

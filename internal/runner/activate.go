@@ -125,6 +125,7 @@ func (r *Runner) claim(ctx context.Context, h *held, history *engine.History) er
 	a := protocol.Append{
 		V: protocol.Version, ID: r.nextID(), Incarnation: history.Incarnation, Holder: h.Wake.Wake, Runner: r.ID,
 		Time: r.Now().UTC(), Entries: []protocol.Entry{history.ClaimEntry(h.Wake.Wake)},
+		Mark: history.Mark, Epoch: history.Epoch,
 	}
 	body, err := json.Marshal(a)
 	if err != nil {
@@ -166,6 +167,7 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 		},
 		Nudge: func(ctx context.Context, park uint64) (protocol.Wake, error) { return r.nudge(ctx, instance, park) },
 		Once:  r.Concurrency[instance.Workflow] > 0, StepLimit: r.StepLimit[instance.Workflow],
+		KeptUntil: func(success bool, end time.Time) *time.Time { return r.expires(history.Create, success, end) },
 	}, func(ctx context.Context) (json.RawMessage, error) { return code(ctx, history.Create) })
 	r.enter(instance, x)
 	defer r.leave(instance, x)
@@ -202,6 +204,9 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 				return
 			}
 			r.ack(h)
+			return
+		case execution.Yielded:
+			r.yielded(ctx, h, e.Sequence)
 			return
 		case execution.Dropped:
 			r.dropped(ctx, h, e.Err)
@@ -254,7 +259,7 @@ func (r *Runner) revived(old *held, wake protocol.Wake) *held {
 	h := &held{Wake: engine.Wake{Wake: wake, Kind: engine.WakeNudge}, instance: old.instance, again: true}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.inHand[wake] = h
+	r.hold(h)
 	return h
 }
 

@@ -91,7 +91,8 @@ func (r *Runner) decideTogether(reading, ctx context.Context, wakes []*held) {
 	}
 }
 
-// reach is the sequence that a read must include to count for the wake: its own, for a timer that of its park.
+// reach is the sequence that a read must include to count for the wake: its own, for a timer that of its park. One that
+// reaches a control says what there is before it: that is all that the control is about.
 func (h *held) reach() uint64 {
 	if h.Kind == engine.WakeDue {
 		return h.Park
@@ -123,7 +124,11 @@ func (r *Runner) act(ctx context.Context, h *held, s sight, older engine.Older) 
 	situation := s.situation(r.stream())
 	switch action := engine.Decide(situation, h.Wake, older, r.Now()); action {
 	case engine.Ack:
-		if h.Kind == engine.WakeNudge && r.Concurrency[h.instance.Workflow] > 0 {
+		switch incarnation, before := s.remains(h); {
+		case before > 0:
+			r.work.Go(func() { r.eraseAgain(ctx, h, incarnation, before) })
+			return
+		case (h.Kind == engine.WakeNudge || h.Kind == engine.WakeControl) && r.Concurrency[h.instance.Workflow] > 0:
 			r.work.Go(func() { r.declineSlot(ctx, h, situation) })
 			return
 		}
@@ -140,7 +145,13 @@ func (r *Runner) act(ctx context.Context, h *held, s sight, older engine.Older) 
 		r.work.Go(func() { r.projectAgain(ctx, h, s) })
 	case engine.LookOlder:
 		r.work.Go(func() { r.lookOlder(ctx, h, s) })
+	case engine.Obey:
+		r.work.Go(func() { r.obey(ctx, h, s) })
 	case engine.Start, engine.Claim:
+		if !r.toExecute(h) {
+			r.later(h, h.patience())
+			return
+		}
 		r.work.Go(func() { r.activate(ctx, h, s) })
 	}
 }
@@ -162,13 +173,29 @@ func (r *Runner) projectAgain(ctx context.Context, h *held, s sight) {
 		return
 	}
 	if done, ok := history.Done(); ok {
-		err = r.announce(ctx, h.instance, done)
+		err = r.projectEnd(ctx, h, history.Create, done)
 	}
 	if err != nil {
 		r.failed(ctx, h, err)
 		return
 	}
 	r.ack(h)
+}
+
+// projectEnd does what follows from an end that is in the log. All of it may be repeated.
+func (r *Runner) projectEnd(ctx context.Context, h *held, create protocol.Create, done protocol.Done) error {
+	if h.Vain { // whoever waits for what the control changes learns that the end is final
+		done.Mark = max(done.Mark, h.Sequence)
+	}
+	if err := errors.Join(
+		r.announce(ctx, h.instance, done), r.dropSlot(ctx, h.instance, done.Incarnation, done.Log),
+	); err != nil || done.State != protocol.StateDeleted {
+		return err
+	}
+	if err := r.Objects.DeleteInstance(ctx, protocol.OwnerOf(h.instance, create.Input)); err != nil {
+		return err
+	}
+	return r.erase(ctx, h.instance, done.Incarnation, done.Log)
 }
 
 // lookOlder finds out whether an input older than the park is there that one of its waits would take.

@@ -84,6 +84,7 @@ type Runner struct {
 	mu     sync.Mutex
 	room   *sync.Cond
 	inHand map[protocol.Wake]*held
+	taken  [rooms]int // how many of inHand are in each room
 	active map[protocol.Instance]*execution.Execution
 	warned map[string]bool
 }
@@ -119,7 +120,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		return err
 	}
 	defer deaf()
-	consumers, err := r.consumers(ctx)
+	sources, err := r.sources(ctx)
 	if err != nil {
 		return err
 	}
@@ -129,8 +130,8 @@ func (r *Runner) Run(ctx context.Context) error {
 	var marking errgroup.Group
 	marking.Go(func() error { r.mark(work); return nil })
 	front, fetching := errgroup.WithContext(stopping)
-	for _, c := range consumers {
-		front.Go(func() error { r.fetch(fetching, c); return nil })
+	for _, s := range sources {
+		front.Go(func() error { r.fetch(fetching, s.Consumer, s.room); return nil })
 	}
 	for range deciders {
 		front.Go(func() error { r.decide(fetching, work); return nil })
@@ -154,23 +155,32 @@ func (r *Runner) Run(ctx context.Context) error {
 // nextID makes the id of an append: the runner's id is fresh in every process.
 func (r *Runner) nextID() string { return r.ID + "." + strconv.FormatUint(r.appends.Add(1), 10) }
 
-// consumers finds the durable consumers of the project: they are made when it is registered.
-func (r *Runner) consumers(ctx context.Context) ([]jetstream.Consumer, error) {
-	var all []jetstream.Consumer
-	find := func(stream, name string) error {
+// source is a durable consumer, and where what it delivers is counted.
+type source struct {
+	jetstream.Consumer
+	room room
+}
+
+// sources finds the durable consumers of the project: they are made when it is registered.
+func (r *Runner) sources(ctx context.Context) ([]source, error) {
+	var all []source
+	find := func(stream, name string, into room) error {
 		c, err := streams.Consumer(ctx, r.JS, stream, name)
 		if err != nil {
 			return err
 		}
-		all = append(all, c)
+		all = append(all, source{c, into})
 		return nil
 	}
 	for shard := range r.Shards {
-		if err := find(r.stream(), protocol.ConsumerWakes(shard)); err != nil {
+		if err := errors.Join(
+			find(r.stream(), protocol.ConsumerWakes(shard), forInputs),
+			find(r.stream(), protocol.ConsumerControls(shard), forControls),
+		); err != nil {
 			return nil, err
 		}
 	}
-	return all, find(protocol.TimersStream(r.Project), protocol.ConsumerDue)
+	return all, find(protocol.TimersStream(r.Project), protocol.ConsumerDue, forInputs)
 }
 
 // handBack returns what nobody decided about, and waits until executions have released what they hold.

@@ -21,8 +21,15 @@ type held struct {
 	instance protocol.Instance
 	// again is set if the wake was delivered before: a log that is still empty may hide a lost run.
 	again bool
-	// void is why an event counts for nothing.
+	// deliveries is how often the server has given it to somebody, stored when it got it.
+	deliveries uint64
+	stored     time.Time
+	// action is what a control asks for.
+	action protocol.Action
+	// void is why an event or a control counts for nothing.
 	void error
+	// room is where it is counted; guarded by the runner's mutex.
+	room room
 
 	mu  sync.Mutex
 	msg jetstream.Msg // the newest delivery: its reply subject acks; nil if there was none here
@@ -93,28 +100,14 @@ func (r *Runner) drop(h *held) { r.settle(h, func(jetstream.Msg) error { return 
 
 func (r *Runner) settle(h *held, how func(jetstream.Msg) error) {
 	h.settle(how)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.inHand[h.Wake.Wake] == h {
-		delete(r.inHand, h.Wake.Wake)
-	}
-	r.room.Broadcast()
+	r.letGo(h)
 }
-
-func (r *Runner) roomAgain() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.room.Broadcast()
-}
-
-// capacity bounds the wakes in hand: those that execute and as many that are decided about or wait for a slot.
-func (r *Runner) capacity() int { return 2 * r.Slots }
 
 // fetch takes wakes while there is room for them. What is fetched is read at once: a wake that ages in a buffer is
 // delivered to somebody else as well.
-func (r *Runner) fetch(ctx context.Context, consumer jetstream.Consumer) {
+func (r *Runner) fetch(ctx context.Context, consumer jetstream.Consumer, into room) {
 	for failures := 0; ctx.Err() == nil; {
-		n := r.waitForRoom(ctx)
+		n := r.waitForRoom(ctx, into)
 		if n == 0 {
 			return
 		}
@@ -131,18 +124,6 @@ func (r *Runner) fetch(ctx context.Context, consumer jetstream.Consumer) {
 		case <-time.After(min(time.Duration(failures)*20*time.Millisecond, time.Second)):
 		}
 	}
-}
-
-func (r *Runner) waitForRoom(ctx context.Context) int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for ctx.Err() == nil {
-		if n := r.capacity() - len(r.inHand); n > 0 {
-			return n
-		}
-		r.room.Wait()
-	}
-	return 0
 }
 
 func (r *Runner) fetchBatch(ctx context.Context, consumer jetstream.Consumer, n int) error {
@@ -168,7 +149,7 @@ func (r *Runner) receive(ctx context.Context, msg jetstream.Msg) {
 		return
 	}
 	if h.void != nil {
-		r.Log.WarnContext(ctx, "an event counts for nothing", logkey.Instance, h.instance.String(),
+		r.Log.WarnContext(ctx, "an input counts for nothing", logkey.Instance, h.instance.String(),
 			logkey.Wake, h.Wake.Wake.String(), logkey.Error, h.void)
 	}
 	r.mu.Lock()
@@ -177,7 +158,7 @@ func (r *Runner) receive(ctx context.Context, msg jetstream.Msg) {
 		known.redelivered(msg)
 		return
 	}
-	r.inHand[h.Wake.Wake] = h
+	r.hold(h)
 	r.mu.Unlock()
 	select {
 	case r.incoming <- h:
@@ -193,7 +174,7 @@ func read(msg jetstream.Msg) (*held, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &held{msg: msg, again: meta.NumDelivered > 1}
+	h := &held{msg: msg, again: meta.NumDelivered > 1, deliveries: meta.NumDelivered, stored: meta.Timestamp}
 	h.Wake.Wake = protocol.Wake{Stream: meta.Stream, Sequence: meta.Sequence.Stream}
 	if instance, park, err := protocol.ParseDueSubject(msg.Subject()); err == nil {
 		var t protocol.Timer
@@ -209,6 +190,16 @@ func read(msg jetstream.Msg) (*held, error) {
 	}
 	h.instance, h.Kind = instance, engine.WakeCreate
 	switch class {
+	case protocol.ClassCreate:
+		if carried(msg.Data()) {
+			h.Kind = engine.WakeCarried
+		}
+	case protocol.ClassControl:
+		c, err := readControl(h.Sequence, h.stored, msg.Data())
+		if errors.Is(err, engine.ErrNewer) {
+			return nil, fmt.Errorf("control: %w", err)
+		}
+		h.Kind, h.room, h.action, h.void = engine.WakeControl, forControls, c.Action, err
 	case protocol.ClassNudge:
 		h.Kind = engine.WakeNudge
 	case protocol.ClassEvent:

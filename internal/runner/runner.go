@@ -137,9 +137,12 @@ func (r *Runner) Run(ctx context.Context) error {
 		front.Go(func() error { r.decide(fetching, work); return nil })
 	}
 	front.Go(func() error { <-fetching.Done(); r.roomAgain(); return nil })
-	if err := r.checkSlots(ctx); err != nil {
-		return err
-	}
+	front.Go(func() error {
+		if err := r.checkSlots(fetching); fetching.Err() == nil {
+			return err
+		}
+		return nil // it is done again at the next start; what is in hand has to be handed back
+	})
 	r.Log.InfoContext(ctx, "runner takes work", logkey.Runner, r.ID)
 	if r.Ready != nil {
 		r.Ready()

@@ -255,6 +255,14 @@ func TestGoOnOverSnapshots(t *testing.T) {
 	if ok, err := mine.GoOn(second, third, tail()); !ok || err != nil {
 		t.Errorf("does not go on over one more: %v", err)
 	}
+	m = engine.NewMachine(mine)
+	step := waitFor(t, m, "wait", "x", nil)
+	if !m.WouldTake(third, []protocol.Wait{{Key: step.Key, Type: "x"}}, nil) {
+		t.Error("a park would not see what is carried")
+	}
+	if m.Deliver(nil); took(step) != in.Sequence {
+		t.Errorf("the wait took %d, want what is carried", took(step))
+	}
 	if ok, _ := l.history().GoOn(expected-1, third, tail()); ok {
 		t.Error("goes on over a snapshot of more than it knows")
 	}

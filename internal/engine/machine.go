@@ -356,8 +356,15 @@ func (m *Machine) Abandon(k protocol.Key) {
 	m.land(k)
 }
 
-// Deliver hands in events in the order of the stream and returns the waits that they ended.
+// Deliver hands in events in the order of the stream and returns the waits that they ended. Those that the history has
+// as carried come first: the stream may not hold them any more.
 func (m *Machine) Deliver(inputs []Input) []protocol.Key {
+	m.learn(m.h.Carried)
+	m.learn(inputs)
+	return m.match()
+}
+
+func (m *Machine) learn(inputs []Input) {
 	for _, in := range inputs {
 		if in.Sequence <= m.seen {
 			continue
@@ -368,7 +375,6 @@ func (m *Machine) Deliver(inputs []Input) []protocol.Key {
 			m.inputs = append(m.inputs, in)
 		}
 	}
-	return m.match()
 }
 
 // void reports whether an input counts for nothing: it was for an instance that had this id before, or its id is taken.
@@ -551,16 +557,15 @@ func (m *Machine) Take() ([]protocol.Entry, uint64) {
 // all inputs that were not delivered, in order: those that were have been offered to every wait.
 func (m *Machine) WouldTake(park uint64, waits []protocol.Wait, inputs []Input) bool {
 	ids := maps.Clone(m.known)
-	for _, in := range inputs {
+	takes := func(in Input) bool {
 		if m.void(in, ids) {
-			continue
+			return false
 		}
 		ids[in.ID] = true
-		if in.Sequence < park && Matches(waits, in.Type) {
-			return true
-		}
+		return in.Sequence < park && Matches(waits, in.Type)
 	}
-	return false
+	carried := func(in Input) bool { return in.Sequence > m.seen && takes(in) }
+	return slices.ContainsFunc(m.h.Carried, carried) || slices.ContainsFunc(inputs, takes)
 }
 
 // EventDue reports whether a wait for an event would time out now.

@@ -171,7 +171,7 @@ func (c *code) event(b *engine.Branch, op int, name string, ends bool, now time.
 	if err != nil {
 		panic(err)
 	}
-	c.m.Deliver(events(c.h, &c.key.log, c.key.read))
+	c.m.Deliver(events(&c.key.log, c.h.Incarnation, c.key.read))
 	if c.key.last {
 		c.m.Due(now)
 	}

@@ -89,7 +89,7 @@ func (w *world) order(v *view, id wakeID) order {
 	if snapshot {
 		var inputs []engine.Input
 		if w.rules.CarryEvents {
-			inputs = events(h, &v.messages, v.upTo)
+			inputs = append(h.Carried[:len(h.Carried):len(h.Carried)], events(&v.messages, h.CarriedTo+1, v.upTo)...)
 		}
 		e, err := h.Snapshot(inputs, uint64(id))
 		if err != nil {

@@ -107,12 +107,12 @@ func (w *world) fold(messages *prefix, born, upTo uint8, whole bool) *engine.His
 	return h
 }
 
-// events lists the events that are carried and those on the stream up to a sequence.
-func events(h *engine.History, messages *prefix, upTo uint8) []engine.Input {
-	all := h.Carried[:len(h.Carried):len(h.Carried)]
+// events lists the events on the stream from one sequence up to another.
+func events(messages *prefix, from uint64, upTo uint8) []engine.Input {
+	var all []engine.Input
 	for i := uint8(2); i <= upTo; i++ {
 		m := messages[i]
-		if (m.kind == eventMessage || m.kind == strangeMessage) && uint64(i) > h.CarriedTo {
+		if (m.kind == eventMessage || m.kind == strangeMessage) && uint64(i) >= from {
 			all = append(all, engine.Input{Sequence: uint64(i), ID: fmt.Sprint(m.what), Type: eventType(m.kind)})
 		}
 	}
@@ -201,7 +201,7 @@ func (w *world) read(k *prefix, upTo uint8, whole bool) *view {
 		v.consumed |= 1 << e
 	}
 	if m := engine.NewMachine(h); h.Phase == engine.Parked {
-		all := events(h, k, upTo)
+		all := events(k, h.Incarnation, upTo)
 		if m.WouldTake(h.Park, h.Waits, all) {
 			v.older = engine.OlderSome
 		}

@@ -3,9 +3,7 @@ package runner
 import (
 	"errors"
 	"slices"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -119,9 +117,7 @@ func rows() []*row {
 	}
 }
 
-func (row *row) name() string {
-	return strings.ReplaceAll(row.from, " ", "-") + "_" + string(row.action)
-}
+func (row *row) name() string { return plain(row.from) + "_" + string(row.action) }
 
 // TestControls sends each control to an instance in each state, three times: stored twice at once, as by a sender that did
 // not get its answer, and once more when all is done. It counts once.
@@ -145,13 +141,10 @@ func TestControls(t *testing.T) {
 		}
 	})
 	hold()
-	for _, row := range all {
-		close(begun.gate(row.name()).open)
-	}
 	for range 2 {
 		for _, r := range []*rig{begun, unbegun} {
-			r.quiesce(protocol.ConsumerControls(0))
-			r.quiesce(protocol.ConsumerWakes(0))
+			r.quiesce(protocol.ConsumerControls(0), 0)
+			r.quiesce(protocol.ConsumerWakes(0), 0)
 		}
 		for _, row := range all {
 			r := begun
@@ -185,13 +178,16 @@ func (row *row) send(r *rig) {
 	case row.from == "finished" && row.then == complete: // restarted, or told that the end is final
 		r.announced(row.instance, "after the control", func(d protocol.Done) bool { return d.Mark >= row.sent })
 	}
-	if row.from == "in a body" && (row.then == terminated || row.then == none) {
-		select {
-		case <-r.gate(row.name()).stopped:
-		case <-time.After(patience):
-			r.t.Error("the body was not told to stop")
-		}
+	if row.from != "in a body" {
+		return
 	}
+	if row.then != pausing && !row.vain {
+		r.gate(row.name()).wasStopped(r.t)
+	}
+	if row.then == running && !row.vain {
+		r.gate(row.name()).await(r.t)
+	}
+	close(r.gate(row.name()).open)
 }
 
 // check compares what there is when all is quiet.

@@ -46,8 +46,8 @@ func (s sight) remains(h *held) (incarnation, before uint64) {
 	switch {
 	case h.action != protocol.ActionDelete || s.tail == nil || len(s.tail.Entries) == 0:
 		return 0, 0
-	case s.created > h.Sequence:
-		return 0, min(h.Sequence, s.tailAt)
+	case s.created > h.Sequence: // the tail may be the entry that says so, still
+		return 0, min(s.created, s.tailAt)
 	case s.created == 0 && s.tail.Entries[len(s.tail.Entries)-1].Kind == protocol.EntryDeleted:
 		return s.tail.Incarnation, s.tailAt
 	}

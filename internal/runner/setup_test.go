@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -126,6 +127,16 @@ func (g *gate) await(t *testing.T) *execution.Attempt {
 	}
 }
 
+// wasStopped waits until a body is told to stop.
+func (g *gate) wasStopped(t *testing.T) {
+	t.Helper()
+	select {
+	case <-g.stopped:
+	case <-time.After(patience):
+		t.Error("the body was not told to stop")
+	}
+}
+
 // code is what the instances do, by the name of their workflow.
 func (r *rig) code() map[string]Code {
 	pass := func(context.Context) (json.RawMessage, error) { return json.RawMessage(`1`), nil }
@@ -162,6 +173,25 @@ func (r *rig) code() map[string]Code {
 				return nil, err
 			}
 			return e.Payload, nil
+		},
+		"branches": func(ctx context.Context, c protocol.Create) (json.RawMessage, error) {
+			s, err := execution.From(ctx)
+			if err != nil {
+				return nil, err
+			}
+			g := s.Group(ctx)
+			g.Go(func(ctx context.Context) error { return do(ctx, "work", r.gate(c.ID).body) })
+			g.Go(func(ctx context.Context) error {
+				s, err := execution.From(ctx)
+				if err == nil {
+					_, _, err = s.WaitForEvent(ctx, "answer", "go", time.Hour)
+				}
+				if err != nil {
+					return err
+				}
+				return do(ctx, "next", pass)
+			})
+			return nil, g.Wait()
 		},
 		"works": func(ctx context.Context, c protocol.Create) (json.RawMessage, error) {
 			if err := do(ctx, "work", r.gate(c.ID).body); err != nil {
@@ -203,10 +233,13 @@ func at(workflow, id string) protocol.Instance {
 // create starts an instance.
 func (r *rig) create(i protocol.Instance) protocol.Instance {
 	r.t.Helper()
-	_, err := r.store.Append(r.t.Context(), protocol.WorkflowsStream("p"), i.CreateSubject(), 0, r.json(protocol.Create{
-		V: 1, Input: uuid.NewString(), Workflow: i.Workflow, ID: i.ID, Created: time.Now(),
-	}))
-	if err != nil {
+	return r.createWith(i, protocol.Create{})
+}
+
+func (r *rig) createWith(i protocol.Instance, c protocol.Create) protocol.Instance {
+	r.t.Helper()
+	c.V, c.Input, c.Workflow, c.ID, c.Created = 1, uuid.NewString(), i.Workflow, i.ID, time.Now()
+	if _, err := r.store.Append(r.t.Context(), protocol.WorkflowsStream("p"), i.CreateSubject(), 0, r.json(c)); err != nil {
 		r.t.Fatal(err)
 	}
 	return i
@@ -279,6 +312,20 @@ func (r *rig) append(i protocol.Instance, entries ...protocol.Entry) {
 	if _, err := r.store.Append(r.t.Context(), protocol.WorkflowsStream("p"), i.LogSubject(), last.sequence, body); err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// appendAs adds an entry that obeys a control.
+func (r *rig) appendAs(i protocol.Instance, wake protocol.Wake, mark uint64, e protocol.Entry) (sequence uint64) {
+	r.t.Helper()
+	last := r.tail(i)
+	sequence, err := r.store.Append(r.t.Context(), protocol.WorkflowsStream("p"), i.LogSubject(), last.sequence, r.json(protocol.Append{
+		V: 1, ID: uuid.NewString(), Incarnation: last.Incarnation, Holder: wake, Runner: "test", Time: time.Now(),
+		Entries: []protocol.Entry{e}, Mark: mark, Epoch: last.Epoch,
+	}))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return sequence
 }
 
 // logged is one message of a log.
@@ -392,12 +439,12 @@ func (r *rig) announced(i protocol.Instance, what string, cond func(protocol.Don
 	return found
 }
 
-// quiesce waits until all wakes of a consumer are acked.
-func (r *rig) quiesce(consumer string) {
+// quiesce waits until all wakes of a consumer are delivered, and all but some are acked.
+func (r *rig) quiesce(consumer string, but int) {
 	r.t.Helper()
 	natstest.Eventually(r.t, patience, "all of "+consumer+" are acked", func() bool {
 		c, err := r.js.Consumer(r.t.Context(), protocol.WorkflowsStream("p"), consumer)
-		return err == nil && c.CachedInfo().NumAckPending == 0 && c.CachedInfo().NumPending == 0
+		return err == nil && c.CachedInfo().NumAckPending == but && c.CachedInfo().NumPending == 0
 	})
 }
 
@@ -424,6 +471,23 @@ func (r *rig) take(consumer string, n int) []*held {
 		r.t.Fatalf("%d messages were delivered, want %d: %v", len(all), n, batch.Error())
 	}
 	return all
+}
+
+// again is the same wake, delivered once more.
+func again(h *held) *held {
+	w := h.Wake
+	w.Vain = false
+	return &held{Wake: w, instance: h.instance, msg: h.msg, again: true, deliveries: 2, stored: h.stored, action: h.action}
+}
+
+// plain makes an id of the name of a test.
+func plain(name string) string {
+	return strings.Map(func(c rune) rune {
+		if c == ' ' || c == ',' {
+			return '-'
+		}
+		return c
+	}, name)
 }
 
 // deliver has a runner that does not run decide about a wake, and waits until it is done with it.

@@ -1,0 +1,72 @@
+package runner
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// TestControlsNeedNoSlot: all slots are taken, and all room for what waits for one. Whoever executes or waits can be
+// stopped all the same.
+func TestControlsNeedNoSlot(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	r.serve(r.runner(func(c *Config) { c.Slots = 1 }))
+	executes := r.create(at("works", "executes"))
+	r.gate("executes").await(t)
+	for n := range 4 {
+		r.create(at("works", fmt.Sprint(n)))
+	}
+	natstest.Eventually(t, patience, "one waits for the slot", func() bool {
+		c, err := r.js.Consumer(t.Context(), protocol.WorkflowsStream("p"), protocol.ConsumerWakes(0))
+		return err == nil && c.CachedInfo().NumAckPending == 2
+	})
+	for n := range 4 {
+		r.control(at("works", fmt.Sprint(n)), terminate)
+		r.reaches(at("works", fmt.Sprint(n)), terminated)
+	}
+	r.control(executes, pause)
+	r.reaches(executes, pausing)
+	r.control(executes, terminate)
+	r.reaches(executes, terminated)
+	r.quiesce(protocol.ConsumerWakes(0), 0)
+	for n := range 4 {
+		if g := r.gate(fmt.Sprint(n)); len(g.arrived) > 0 {
+			t.Errorf("a body of instance %d ran after its end", n)
+		}
+	}
+}
+
+// TestManyResumed: more instances are resumed than can execute or wait for a slot. All go on, and more controls are
+// obeyed meanwhile.
+func TestManyResumed(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	r.serve(r.runner(func(c *Config) { c.Slots = 1 }))
+	const instances = 5
+	name := func(n int) protocol.Instance { return at("works", fmt.Sprint("a", n)) }
+	for n := range instances {
+		r.control(name(n), pause) // older than the create: it is void
+		r.create(name(n))
+		r.control(name(n), pause)
+		r.until(name(n), "is to pause", func(s protocol.Status) bool { return s.State == paused || s.State == pausing })
+		close(r.gate(name(n).ID).open)
+		r.reaches(name(n), paused)
+	}
+	held := r.begun(at("works", "last"), running)
+	r.gate("last").await(t)
+	for n := range instances {
+		r.control(name(n), resume)
+	}
+	for n := range instances {
+		r.until(name(n), "is resumed", func(s protocol.Status) bool { return s.State == running || s.State == queued })
+	}
+	r.control(held, terminate)
+	r.reaches(held, terminated)
+	for n := range instances {
+		r.reaches(name(n), complete)
+	}
+	r.quiesce(protocol.ConsumerControls(0), 0)
+}

@@ -36,6 +36,11 @@ func (e *ServerError) Error() string {
 	return fmt.Sprintf("nats server: %s (%d)", e.Description, e.ErrCode)
 }
 
+// Is makes errors.Is(err, ErrNoStream) true for a stream that does not exist.
+func (e *ServerError) Is(target error) bool {
+	return target == ErrNoStream && e.ErrCode == codeNoStream
+}
+
 // ConflictError says that an append was refused for good because its subject has moved on.
 type ConflictError struct {
 	Subject  string

@@ -18,6 +18,8 @@ import (
 var (
 	// ErrNotFound is returned by reads of something that is not stored.
 	ErrNotFound = errors.New("not found")
+	// ErrNoStream is what a read from the leader of a stream that does not exist comes to.
+	ErrNoStream = errors.New("no such stream")
 	// ErrConflict is wrapped by ConflictError: the subject has moved past the expectation of an append.
 	ErrConflict = errors.New("the log has moved on")
 	// ErrTooLarge is returned if a message is over the server's max_payload. Nothing was stored.

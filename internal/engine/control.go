@@ -149,6 +149,7 @@ func (h *History) steer(sequence uint64, a *protocol.Append, e *protocol.Entry) 
 		h.restart(a, e)
 	case protocol.EntryRollingBack:
 		h.Rolling, h.Held = e, nil
+		h.Untold = h.Orphans() // what is undone must not go on
 		if e.Input == 0 { // the run that failed goes on, but none of its bodies
 			h.closeAttempts()
 			return
@@ -186,6 +187,9 @@ func (h *History) restart(a *protocol.Append, e *protocol.Entry) {
 		return
 	}
 	for _, k := range h.Order[from:] {
+		if s := h.Steps[k]; !s.Done {
+			h.outlived(s)
+		}
 		delete(h.Steps, k)
 	}
 	h.Order = h.Order[:from]

@@ -121,6 +121,8 @@ type History struct {
 	// Rolling is set from the moment on at which the steps are being undone, Rollback is what became of it.
 	Rolling  *protocol.Entry
 	Rollback *protocol.Rollback
+	// Untold are calls that ended without their child since the instance was parked: the child may not know.
+	Untold []Call
 
 	outcomes   int     // outcomes of steps, also of those that a restart forgot
 	standsOver *uint64 // what the newest message stands over, if it is a snapshot
@@ -209,6 +211,7 @@ func (h *History) apply(sequence uint64, a *protocol.Append, e *protocol.Entry) 
 		h.closeAttempts()
 		return nil
 	case protocol.EntryParked:
+		h.Untold = nil // before a park all children are told
 		return nil
 	case protocol.EntryCompleted, protocol.EntryFailed, protocol.EntryTerminated, protocol.EntryDeleted:
 		h.end(a, e)
@@ -248,6 +251,10 @@ func (h *History) applyStep(a *protocol.Append, e *protocol.Entry, s *Step) erro
 	switch e.Kind {
 	case protocol.EntryStarted:
 		s.Until = nil
+		if s.Op == protocol.OpCall {
+			s.Callee, s.Until = e.Callee, e.Until
+			return nil
+		}
 		s.open(e.Attempt, a.Runner, e.Started)
 		if e.Charged {
 			s.LostRuns++
@@ -262,6 +269,9 @@ func (h *History) applyStep(a *protocol.Append, e *protocol.Entry, s *Step) erro
 		s.finish(e.Result, e.Error)
 		s.Object = e.Object
 		h.unblamed = false
+		if gaveUp(e.Error) {
+			h.outlived(s)
+		}
 	case protocol.EntryHeartbeat:
 		s.Heartbeat, s.HeardAt = e.Result, at
 	case protocol.EntryWaiting:
@@ -274,6 +284,7 @@ func (h *History) applyStep(a *protocol.Append, e *protocol.Entry, s *Step) erro
 		s.Object = e.Object
 		if e.Kind == protocol.EntryTimedOut {
 			s.Type = e.Type
+			h.outlived(s)
 		}
 	case protocol.EntryReceived:
 		s.receive(e)

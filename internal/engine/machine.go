@@ -439,6 +439,9 @@ func (m *Machine) Due(now time.Time) []protocol.Key {
 			f := &protocol.Failure{Name: protocol.FailureTimeout, Message: fmt.Sprintf("no event of type %q came in time", s.Type)}
 			m.end(protocol.Entry{Kind: protocol.EntryTimedOut, Step: &s.Key, Type: s.Type, Error: f})
 			s.finish(nil, f)
+		case protocol.OpCall:
+			m.h.outlived(s)
+			m.endCall(s, protocol.EntryTimedOut, timedOutCall(s))
 		}
 		return true
 	})

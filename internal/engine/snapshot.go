@@ -35,6 +35,7 @@ type folded struct {
 	Unblamed     bool               `json:"unblamed,omitempty"`
 	Hard         bool               `json:"hard,omitempty"`
 	Outcomes     int                `json:"outcomes,omitempty"`
+	Untold       []Call             `json:"untold,omitempty"`
 }
 
 // Snapshot is an entry that stands for the log up to the tail of h, with the inputs that h does not know to be void.
@@ -47,7 +48,7 @@ func (h *History) Snapshot(inputs []Input, upTo uint64) (protocol.Entry, error) 
 		Obeyed: slices.Sorted(maps.Keys(h.Obeyed)), EventsFrom: h.EventsFrom,
 		End: h.End, Output: h.Output, OutputObject: h.OutputObject, Failure: h.Failure, Ended: h.Ended, Expires: h.Expires,
 		Stopped: h.Stopped, StoppedAt: h.StoppedAt, Held: h.Held, Rolling: h.Rolling, Rollback: h.Rollback,
-		Released: h.released, Unblamed: h.unblamed, Hard: h.hard, Outcomes: h.outcomes,
+		Released: h.released, Unblamed: h.unblamed, Hard: h.hard, Outcomes: h.outcomes, Untold: h.Untold,
 	}
 	for _, k := range h.Order {
 		f.Steps = append(f.Steps, h.Steps[k])
@@ -120,7 +121,7 @@ func (h *History) restore(e *protocol.Entry) error {
 	h.Consumed, h.ConsumedIDs, h.Obeyed = set(f.Consumed), set(f.ConsumedIDs), set(f.Obeyed)
 	h.End, h.Output, h.OutputObject, h.Failure, h.Ended, h.Expires = f.End, f.Output, f.OutputObject, f.Failure, f.Ended, f.Expires
 	h.Stopped, h.StoppedAt, h.Held, h.Rolling, h.Rollback = f.Stopped, f.StoppedAt, f.Held, f.Rolling, f.Rollback
-	h.released, h.unblamed, h.hard, h.outcomes = f.Released, f.Unblamed, f.Hard, f.Outcomes
+	h.released, h.unblamed, h.hard, h.outcomes, h.Untold = f.Released, f.Unblamed, f.Hard, f.Outcomes, f.Untold
 	return nil
 }
 

@@ -110,6 +110,12 @@ func (s *Step) status() protocol.StepStatus {
 	if s.Config != nil && s.Config.Sensitive {
 		s.redact(&st)
 	}
+	if done := s.Answer(); done != nil {
+		st.Output, st.OutputObject, st.Error = done.Output, done.OutputObject, done.Error
+		if done.Error != nil {
+			st.State = "failed"
+		}
+	}
 	for _, a := range s.Attempts {
 		st.Attempts = append(st.Attempts, protocol.AttemptStatus{
 			Attempt: a.Number, Runner: a.Runner, Started: a.Started, Finished: a.Finished, Error: a.Error,

@@ -56,6 +56,9 @@ const (
 	FailureRetryPolicy = "RetryPolicyError"
 	// FailureDeleted tells of the end of an instance that was deleted.
 	FailureDeleted = "DeletedError"
+	// FailureCanceled ends a call whose caller gave it up, FailureExists one whose instance belongs to somebody else.
+	FailureCanceled = "CanceledError"
+	FailureExists   = "ExistsError"
 )
 
 // Named is implemented by errors that say what they are called when stored.

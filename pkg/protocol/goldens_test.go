@@ -21,7 +21,8 @@ func at(second int) time.Time {
 func goldens() []golden {
 	all := append(instanceGoldens(), statusGoldens()...)
 	all = append(append(all, agentGoldens()...), relayGoldens()...)
-	return append(append(all, steeringGoldens()...), slotGoldens()...)
+	all = append(append(all, steeringGoldens()...), slotGoldens()...)
+	return append(all, callGoldens()...)
 }
 
 func failure() *protocol.Failure {

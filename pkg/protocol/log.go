@@ -36,14 +36,15 @@ const (
 	EntryClaimed EntryKind = "claimed"
 	// EntryReleased gives the instance back before its wake is returned.
 	EntryReleased EntryKind = "released"
-	// EntryStarted tells that the body of a step began.
+	// EntryStarted tells that the body of a step began; of a call, that its Callee is about to be created.
 	EntryStarted EntryKind = "started"
 	// EntryAttemptFailed ends one attempt of a step that will be tried again at Until.
 	EntryAttemptFailed EntryKind = "attempt-failed"
 	// EntryStepCompleted and EntryStepFailed end a step for good.
 	EntryStepCompleted EntryKind = "step-completed"
 	EntryStepFailed    EntryKind = "step-failed"
-	// EntryWaiting fixes when a sleep or a wait for an event ends (Until; none: never).
+	// EntryWaiting fixes when a sleep or a wait for an event ends (Until; none: never). Of a call it says that its Callee
+	// was created: it never will be again.
 	EntryWaiting EntryKind = "waiting"
 	// EntrySlept ends a sleep.
 	EntrySlept EntryKind = "slept"
@@ -156,6 +157,8 @@ type Callee struct {
 	Shard    int    `json:"shard,omitempty"`
 	Workflow string `json:"workflow"`
 	ID       string `json:"id"`
+	// Incarnation is set once the instance is known to be there.
+	Incarnation uint64 `json:"incarnation,omitempty"`
 }
 
 // Divergence says where the code no longer does what the log holds.

@@ -89,7 +89,7 @@ func (m *Machine) Call(b *Branch, name string) (*Step, error) {
 	if err == nil {
 		err = m.count(s)
 	}
-	if err == nil && !s.Done && s.Type != "" {
+	if err == nil && !s.Done && s.Type != "" && !m.recall {
 		m.pending = append(m.pending, s)
 		m.match()
 	}

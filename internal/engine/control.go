@@ -150,7 +150,7 @@ func (h *History) steer(sequence uint64, a *protocol.Append, e *protocol.Entry) 
 	case protocol.EntryRollingBack:
 		h.Rolling, h.Held = e, nil
 		h.Untold = h.Orphans() // what is undone must not go on
-		if e.Input == 0 { // the run that failed goes on, but none of its bodies
+		if e.Input == 0 {      // the run that failed goes on, but none of its bodies
 			h.closeAttempts()
 			return
 		}

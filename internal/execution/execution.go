@@ -105,6 +105,11 @@ type Config struct {
 	Once bool
 	// KeptUntil is when the instance can be cleaned away if it ends now. Without it, it never can.
 	KeptUntil func(success bool, end time.Time) *time.Time
+	// EndChild tells the child of a call that nobody waits for it any more.
+	EndChild func(ctx context.Context, call engine.Call) error
+	// EndStray does that if the log does not hold the call as open any more: its child was made while this execution
+	// was fenced.
+	EndStray func(ctx context.Context, call engine.Call)
 }
 
 // EventKind says what happened to an execution.
@@ -135,6 +140,8 @@ type Event struct {
 	Wake     protocol.Wake
 	Park     protocol.Entry
 	Done     protocol.Done
+	// Orphans come with Finished: the calls whose children must end.
+	Orphans []engine.Call
 	// Divergence comes with Held.
 	Divergence *protocol.Divergence
 	Err        error
@@ -307,7 +314,7 @@ func (x *Execution) finished(o outcome, expires *time.Time) {
 	if rolling := x.History.Rolling; rolling != nil && rolling.Terminate {
 		done.State = protocol.StateTerminated
 	}
-	x.end(Event{Kind: Finished, Sequence: x.expected, Done: done}, ErrEnded)
+	x.end(Event{Kind: Finished, Sequence: x.expected, Done: done, Orphans: x.m.Orphans()}, ErrEnded)
 }
 
 // protect calls code and turns a panic into a failure. returned is false if code ended its goroutine.

@@ -52,7 +52,7 @@ func (x *Execution) quiet() {
 // park ends the activity: one append with everything not yet stored. x.mu is held.
 func (x *Execution) park() {
 	waits, _ := x.m.Waiting()
-	if x.phase != running || waits == 0 || x.bodies > 0 || x.flushing {
+	if x.phase != running || waits == 0 || x.bodies > 0 || x.flushing || x.m.AnyUntold() {
 		return
 	}
 	if next, ok := x.m.NextDue(); ok && next.Sub(x.Now()) <= x.ShortWait {
@@ -107,6 +107,8 @@ func (x *Execution) Refresh() {
 		x.hinted = false
 		if _, forEvent := x.m.Waiting(); x.phase == running && forEvent {
 			_ = x.refresh() // a hint: the timer that reads inputs comes back
+		} else {
+			x.loaded = false // who waits next reads what came
 		}
 	}
 }

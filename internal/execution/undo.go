@@ -104,6 +104,9 @@ func (x *Execution) undo(failure *protocol.Failure) {
 	}
 	if failure != nil && x.phase == running {
 		x.m.RollBack(failure)
+		for _, call := range x.m.Orphans() { // what is undone must not go on
+			s.endChild(x.life, call)
+		}
 	}
 	for {
 		if x.phase != running && !x.wakeUp() {

@@ -68,6 +68,11 @@ func (r *Runner) activate(ctx context.Context, h *held, s sight) {
 		r.drop(h)
 		return
 	}
+	if err := r.endChildren(ctx, h.instance, history.Incarnation, history.Untold); err != nil {
+		r.failed(ctx, h, err)
+		return
+	}
+	history.Untold = nil
 	if waits, err := r.takeSlot(ctx, h, history); waits || err != nil {
 		slot.free()
 		if err != nil {
@@ -168,6 +173,10 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 		Nudge: func(ctx context.Context, park uint64) (protocol.Wake, error) { return r.nudge(ctx, instance, park) },
 		Once:  r.Concurrency[instance.Workflow] > 0, StepLimit: r.StepLimit[instance.Workflow],
 		KeptUntil: func(success bool, end time.Time) *time.Time { return r.expires(history.Create, success, end) },
+		EndChild: func(ctx context.Context, c engine.Call) error {
+			return r.endChild(ctx, instance, history.Incarnation, c)
+		},
+		EndStray: func(ctx context.Context, c engine.Call) { r.endStray(ctx, instance, history.Incarnation, c) },
 	}, func(ctx context.Context) (json.RawMessage, error) { return code(ctx, history.Create) })
 	r.enter(instance, x)
 	defer r.leave(instance, x)
@@ -177,9 +186,14 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 		switch e.Kind {
 		case execution.Finished:
 			testsignal.At(testsignal.RunnerAppended)
-			if err := errors.Join(
+			err := errors.Join(
 				r.announce(ctx, instance, e.Done), r.releaseSlot(ctx, instance, history.Incarnation, e.Sequence),
-			); err != nil {
+			)
+			if err == nil {
+				slot.free() // what is left may take time
+				err = r.tellFamily(ctx, instance, history.Create, e.Done, e.Orphans)
+			}
+			if err != nil {
 				r.failed(ctx, h, err)
 				return
 			}
@@ -273,6 +287,7 @@ func (r *Runner) dropped(ctx context.Context, h *held, err error) {
 	case errors.Is(err, execution.ErrReleased), errors.Is(err, execution.ErrDied):
 		r.giveBack(h)
 	case errors.Is(err, execution.ErrSuperseded):
+		r.endStrays(ctx, h.instance)
 		r.refused(ctx, h, journal.ErrConflict)
 	default:
 		r.failed(ctx, h, err)

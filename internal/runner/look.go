@@ -173,7 +173,7 @@ func (r *Runner) projectAgain(ctx context.Context, h *held, s sight) {
 		return
 	}
 	if done, ok := history.Done(); ok {
-		err = r.projectEnd(ctx, h, history.Create, done)
+		err = r.projectEnd(ctx, h, history, done)
 	}
 	if err != nil {
 		r.failed(ctx, h, err)
@@ -183,16 +183,20 @@ func (r *Runner) projectAgain(ctx context.Context, h *held, s sight) {
 }
 
 // projectEnd does what follows from an end that is in the log. All of it may be repeated.
-func (r *Runner) projectEnd(ctx context.Context, h *held, create protocol.Create, done protocol.Done) error {
+func (r *Runner) projectEnd(ctx context.Context, h *held, history *engine.History, done protocol.Done) error {
 	if h.Vain { // whoever waits for what the control changes learns that the end is final
 		done.Mark = max(done.Mark, h.Sequence)
 	}
 	if err := errors.Join(
 		r.announce(ctx, h.instance, done), r.dropSlot(ctx, h.instance, done.Incarnation, done.Log),
-	); err != nil || done.State != protocol.StateDeleted {
+	); err != nil {
 		return err
 	}
-	if err := r.Objects.DeleteInstance(ctx, protocol.OwnerOf(h.instance, create.Input)); err != nil {
+	err := r.tellFamily(ctx, h.instance, history.Create, done, history.Orphans())
+	if err != nil || done.State != protocol.StateDeleted {
+		return err
+	}
+	if err := r.Objects.DeleteInstance(ctx, protocol.OwnerOf(h.instance, history.Create.Input)); err != nil {
 		return err
 	}
 	return r.erase(ctx, h.instance, done.Incarnation, done.Log)

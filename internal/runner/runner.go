@@ -50,8 +50,11 @@ type Config struct {
 	// Linger is how long a parked execution stays in memory, so that a goroutine that nobody counted can revive it.
 	// Default 1 s.
 	Linger time.Duration
-	JS     jetstream.JetStream
-	Log    *slog.Logger
+	// GoneAfter is how long the stream of another project must be missing until what was to be said to an instance there
+	// is given up. Default 30 s.
+	GoneAfter time.Duration
+	JS        jetstream.JetStream
+	Log       *slog.Logger
 	// Ready is called when the runner takes work.
 	Ready func()
 }
@@ -99,6 +102,9 @@ func New(c Config) *Runner {
 	}
 	if c.Objects == nil {
 		c.Objects = objects.New(c.Store)
+	}
+	if c.GoneAfter == 0 {
+		c.GoneAfter = 30 * time.Second
 	}
 	c.Settings = c.Settings.WithDefaults()
 	r := &Runner{

@@ -51,8 +51,9 @@ const (
 	MaxEventID    = protocol.MaxEventID
 )
 
-// Timeout bounds one attempt of a step, or a wait for an event. A step's body sees its context end; the attempt
-// counts as failed. The default is DefaultTimeout for a step and DefaultEventTimeout for a wait.
+// Timeout bounds one attempt of a step, a wait for an event, or a call of another workflow. A step's body sees its context
+// end; the attempt counts as failed. The default is DefaultTimeout for a step and DefaultEventTimeout for a wait; a call
+// has none.
 func Timeout(d time.Duration) TimeoutOption { return TimeoutOption(d) }
 
 // TimeoutOption is made by [Timeout].
@@ -60,6 +61,11 @@ type TimeoutOption time.Duration
 
 func (t TimeoutOption) applyStep(o *stepOptions) error {
 	o.config.Timeout = protocol.Duration(t)
+	return checkDuration("Timeout", time.Duration(t))
+}
+
+func (t TimeoutOption) applyCall(o *callOptions) error {
+	o.timeout = time.Duration(t)
 	return checkDuration("Timeout", time.Duration(t))
 }
 
@@ -75,12 +81,21 @@ func checkDuration(option string, d time.Duration) error {
 	return nil
 }
 
-// ID names the instance to create. Without it the id is a random UUID.
-func ID(id string) CreateOption { return instanceID(id) }
+// ID names the instance to create. Without it the id is a random UUID; that of a [Call] or [Start] is derived from the
+// step. A step that begins again after a restart finds an id that it chose itself taken.
+func ID(id string) IDOption { return IDOption(id) }
 
-type instanceID string
+// IDOption is made by [ID].
+type IDOption string
 
-func (i instanceID) applyCreate(o *createOptions) error {
+func (i IDOption) applyCreate(o *createOptions) error {
 	o.id = string(i)
 	return protocol.CheckNewInstance(o.id)
 }
+
+func (i IDOption) applyCall(o *callOptions) error {
+	o.id = string(i)
+	return protocol.CheckInstance(o.id)
+}
+
+func (i IDOption) applyStart(o *callOptions) error { return i.applyCall(o) }

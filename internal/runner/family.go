@@ -1,0 +1,198 @@
+package runner
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/internal/objects"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// tellFamily projects the end of an instance to those who hang on it: its children that nobody waits for any more, and
+// the instance that called it. Telling them again is harmless: the ids of what is sent are derived.
+func (r *Runner) tellFamily(ctx context.Context, instance protocol.Instance, create protocol.Create, done protocol.Done, orphans []engine.Call) error {
+	if err := r.endChildren(ctx, instance, done.Incarnation, orphans); err != nil {
+		return err
+	}
+	return r.tellParent(ctx, instance, create, done)
+}
+
+// tellParent tells the instance that called this one of its end: by the event that its call waits for.
+func (r *Runner) tellParent(ctx context.Context, instance protocol.Instance, create protocol.Create, done protocol.Done) error {
+	if create.Parent == nil {
+		return nil
+	}
+	parent := create.Parent.Instance()
+	done, err := r.handOver(ctx, instance, *create.Parent, done)
+	if err != nil {
+		return fmt.Errorf("tell %s of the end of %s: %w", parent, instance, err)
+	}
+	payload, err := json.Marshal(done)
+	if err != nil {
+		return fmt.Errorf("tell %s of the end of %s: %w", parent, instance, err)
+	}
+	body, err := json.Marshal(protocol.Event{
+		V: protocol.Version, Input: protocol.CallbackInput(instance, done), Type: create.Parent.Call, Payload: payload, Sent: done.Finished,
+	})
+	if err != nil {
+		return fmt.Errorf("tell %s of the end of %s: %w", parent, instance, err)
+	}
+	return r.send(ctx, parent, parent.EventSubject(), body)
+}
+
+// handOverWithin bounds one try to hand over a large output.
+const handOverWithin = time.Minute
+
+// handOver makes a large output one of the parent's values: it must not go before the parent does.
+func (r *Runner) handOver(ctx context.Context, instance protocol.Instance, p protocol.Parent, done protocol.Done) (protocol.Done, error) {
+	if done.OutputObject == nil {
+		return done, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, handOverWithin)
+	defer cancel()
+	parent := p.Instance()
+	m, err := r.Store.Last(ctx, protocol.WorkflowsStream(parent.Project), parent.CreateSubject())
+	if errors.Is(err, journal.ErrNotFound) || errors.Is(err, journal.ErrNoStream) {
+		return done, nil // nobody will read it
+	}
+	if err != nil {
+		return done, err
+	}
+	var create protocol.Create
+	if json.Unmarshal(m.Data, &create) != nil || create.Incarnation(m.Sequence) != p.Incarnation {
+		return done, nil
+	}
+	object, err := r.Objects.Copy(ctx, instance.Project, *done.OutputObject, protocol.OwnerOf(parent, create.Input))
+	if missing, ok := errors.AsType[*objects.MissingError](err); ok {
+		done.State, done.OutputObject, done.Error = protocol.StateErrored, nil, protocol.NewFailure(missing)
+		return done, nil
+	}
+	done.OutputObject = object
+	return done, err
+}
+
+// endChildren tells the children of calls that nobody waits for them any more.
+func (r *Runner) endChildren(ctx context.Context, parent protocol.Instance, incarnation uint64, calls []engine.Call) error {
+	for _, c := range calls {
+		if err := r.endChild(ctx, parent, incarnation, c); err != nil {
+			return fmt.Errorf("end the child of %s: %w", parent, err)
+		}
+	}
+	return nil
+}
+
+// endChild terminates the child of a call. One that has ended takes no notice.
+func (r *Runner) endChild(ctx context.Context, parent protocol.Instance, incarnation uint64, c engine.Call) error {
+	p := protocol.Parent{
+		Project: parent.Project, Shard: parent.Shard, Workflow: parent.Workflow, ID: parent.ID, Incarnation: incarnation, Call: c.Type,
+	}
+	child := c.Callee.Instance()
+	meant := c.Callee.Incarnation
+	if meant == 0 {
+		var err error
+		if meant, err = r.childOf(ctx, p, child); meant == 0 || err != nil {
+			return err
+		}
+	}
+	body, err := json.Marshal(protocol.Control{
+		V: protocol.Version, Input: p.EndInput(), Action: protocol.ActionTerminate, Sent: r.Now().UTC(), Incarnation: meant,
+		Source: protocol.Source{Kind: "call", Project: parent.Project, Class: parent.Workflow, Name: parent.ID},
+	})
+	if err != nil {
+		return err
+	}
+	return r.send(ctx, child, child.ControlSubject(), body)
+}
+
+// childOf finds the instance that a call has created; 0 if there is none: another may have its id.
+func (r *Runner) childOf(ctx context.Context, parent protocol.Parent, child protocol.Instance) (incarnation uint64, err error) {
+	m, err := r.Store.Last(ctx, protocol.WorkflowsStream(child.Project), child.CreateSubject())
+	switch {
+	case errors.Is(err, journal.ErrNotFound), errors.Is(err, journal.ErrNoStream):
+		return 0, nil
+	case err != nil:
+		return 0, err
+	}
+	var create protocol.Create
+	if json.Unmarshal(m.Data, &create) != nil || create.Parent == nil || *create.Parent != parent {
+		return 0, nil
+	}
+	return create.Incarnation(m.Sequence), nil
+}
+
+// endStrays ends the children that an execution may have made after another runner had ended its instance.
+func (r *Runner) endStrays(ctx context.Context, instance protocol.Instance) {
+	s, err := r.look(ctx, instance)
+	if err != nil || s.situation(r.stream()).Phase != engine.Finished {
+		return // whoever goes on with the instance finds its children
+	}
+	history, err := r.load(ctx, instance, s)
+	if err == nil {
+		err = r.endChildren(ctx, instance, history.Incarnation, history.Orphans())
+	}
+	if err != nil {
+		r.Log.WarnContext(ctx, "children of an instance that has ended may go on", logkey.Instance, instance.String(), logkey.Error, err)
+	}
+}
+
+// endStray ends the child of a call if the log does not hold the call as open.
+func (r *Runner) endStray(ctx context.Context, instance protocol.Instance, incarnation uint64, c engine.Call) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	s, err := r.look(ctx, instance)
+	var history *engine.History
+	if err == nil {
+		history, err = r.load(ctx, instance, s)
+	}
+	if err == nil && !history.Awaits(incarnation, c) {
+		err = r.endChild(ctx, instance, incarnation, c)
+	}
+	if err != nil {
+		r.Log.WarnContext(ctx, "a child that nobody waits for may go on", logkey.Instance, c.Callee.Instance().String(), logkey.Error, err)
+	}
+}
+
+// sendWithin bounds one try to store something for another instance.
+const sendWithin = 5 * time.Second
+
+// send stores an input for another instance, maybe of another project. If that project's stream is gone, it is given up
+// after a while: there is nobody to tell, and what waits here would wait for ever.
+func (r *Runner) send(ctx context.Context, to protocol.Instance, subject string, body []byte) error {
+	var missing time.Time
+	for {
+		err := r.trySend(ctx, subject, body)
+		if err == nil {
+			return nil
+		}
+		switch gone := r.gone(ctx, to); {
+		case !gone:
+			return fmt.Errorf("send to %s: %w", to, err)
+		case missing.IsZero():
+			missing = time.Now()
+		case time.Since(missing) >= r.GoneAfter:
+			r.Log.WarnContext(ctx, "the stream of a project is gone, an instance there is not told", logkey.Instance, to.String(), logkey.Subject, subject)
+			return nil
+		}
+	}
+}
+
+func (r *Runner) trySend(ctx context.Context, subject string, body []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, min(sendWithin, r.GoneAfter))
+	defer cancel()
+	_, err := r.Store.Publish(ctx, subject, nil, body)
+	return err
+}
+
+// gone reports whether the stream of an instance does not exist.
+func (r *Runner) gone(ctx context.Context, of protocol.Instance) bool {
+	ctx, cancel := context.WithTimeout(ctx, sendWithin)
+	defer cancel()
+	_, err := r.Store.Last(ctx, protocol.WorkflowsStream(of.Project), of.CreateSubject())
+	return errors.Is(err, journal.ErrNoStream)
+}

@@ -31,18 +31,27 @@ var (
 func TestPauseLetsBodiesFinish(t *testing.T) {
 	t.Parallel()
 	r := setup(t)
-	r.serve(r.runner())
+	runner := r.runner()
+	r.serve(runner)
 	i := r.create(at("branches", "a"))
 	r.gate("a").await(t)
-	r.until(i, "waits on the other branch", func(s protocol.Status) bool { return len(s.Steps) == 2 })
-	r.control(i, pause)
+	r.until(i, "runs on all branches", func(s protocol.Status) bool { return len(s.Steps) == 3 })
+	c := r.control(i, pause)
 	r.reaches(i, pausing)
+	natstest.Eventually(t, patience, "the runner knows", func() bool {
+		runner.mu.Lock()
+		defer runner.mu.Unlock()
+		return runner.active[i].Yields(c)
+	})
 	r.send(i, "go") // for the other branch, which must not go on now
 	r.quiesce(protocol.ConsumerWakes(0), 1)
+	close(r.gate("a short").open)
+	r.until(i, "has recorded the short one", func(protocol.Status) bool { return r.count(i, protocol.EntryStepCompleted) == 1 })
+	r.reaches(i, pausing)
 	close(r.gate("a").open)
 	s := r.reaches(i, paused)
-	if n := r.count(i, protocol.EntryStepCompleted); n != 1 || len(s.Steps) != 2 {
-		t.Errorf("%d steps are completed, want that one: %+v", n, s.Steps)
+	if n := r.count(i, protocol.EntryStepCompleted); n != 2 || len(s.Steps) != 3 {
+		t.Errorf("%d steps are completed, want those that ran: %+v", n, s.Steps)
 	}
 	r.quiesce(protocol.ConsumerControls(0), 0)
 	r.control(i, resume)
@@ -180,6 +189,35 @@ func TestWhoeverIsSilentIsOverruled(t *testing.T) {
 	r.quiesce(protocol.ConsumerWakes(0), 0)
 	if n := len(r.log(i)); n != 1 || r.count(i, protocol.EntryStepCompleted) != 0 {
 		t.Errorf("the log holds %+v", r.log(i))
+	}
+}
+
+// TestWhoeverPromisesTooMuchIsOverruled: one that answers and does not do it is not asked for ever, unless bodies may
+// finish.
+func TestWhoeverPromisesTooMuchIsOverruled(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	runner := r.runner()
+	promises, err := r.nc.Subscribe(protocol.PokeSubject("p"), func(m *nats.Msg) { _ = m.Respond(nil) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = promises.Unsubscribe() }()
+	i := r.create(at("works", "a"))
+	for _, row := range []struct {
+		control protocol.Control
+		old     bool
+		state   protocol.State
+	}{{pause, false, queued}, {pause, true, queued}, {terminate, false, queued}, {terminate, true, terminated}} {
+		r.control(i, row.control)
+		h := r.take(protocol.ConsumerControls(0), 1)[0]
+		if row.old {
+			h.stored = time.Now().Add(-2 * askedAtMost)
+		}
+		r.deliver(runner, h)
+		if s := r.status(i); s.State != row.state {
+			t.Errorf("after %s (old: %v) the instance is %q, want %q", row.control.Action, row.old, s.State, row.state)
+		}
 	}
 }
 

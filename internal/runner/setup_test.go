@@ -181,6 +181,7 @@ func (r *rig) code() map[string]Code {
 			}
 			g := s.Group(ctx)
 			g.Go(func(ctx context.Context) error { return do(ctx, "work", r.gate(c.ID).body) })
+			g.Go(func(ctx context.Context) error { return do(ctx, "short", r.gate(c.ID+" short").body) })
 			g.Go(func(ctx context.Context) error {
 				s, err := execution.From(ctx)
 				if err == nil {

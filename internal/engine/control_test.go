@@ -245,6 +245,8 @@ func TestGoOnOverSnapshots(t *testing.T) {
 		}
 		return &a
 	}
+	m = engine.NewMachine(mine)
+	m.Deliver([]engine.Input{{Sequence: 1000, ID: "b", Type: "x"}})
 	if ok, err := mine.GoOn(expected, second, tail()); !ok || err != nil {
 		t.Fatalf("does not go on over two snapshots: %v", err)
 	}
@@ -255,12 +257,10 @@ func TestGoOnOverSnapshots(t *testing.T) {
 	if ok, err := mine.GoOn(second, third, tail()); !ok || err != nil {
 		t.Errorf("does not go on over one more: %v", err)
 	}
-	m = engine.NewMachine(mine)
-	step := waitFor(t, m, "wait", "x", nil)
-	if !m.WouldTake(third, []protocol.Wait{{Key: step.Key, Type: "x"}}, nil) {
+	if !m.WouldTake(third, []protocol.Wait{{Key: event("wait"), Type: "x"}}, nil) {
 		t.Error("a park would not see what is carried")
 	}
-	if m.Deliver(nil); took(step) != in.Sequence {
+	if step := waitFor(t, m, "wait", "x", nil); took(step) != in.Sequence {
 		t.Errorf("the wait took %d, want what is carried", took(step))
 	}
 	if ok, _ := l.history().GoOn(expected-1, third, tail()); ok {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,6 +30,7 @@ type Machine struct {
 	inputs  []Input // events that no wait has taken, in order
 	known   map[string]bool
 	seen    uint64 // sequence of the newest input delivered
+	carried uint64 // up to where the history's carried inputs are among them
 
 	recorded int  // steps that the history held when the run began, with or without an outcome
 	called   int  // how many of them were called
@@ -356,25 +358,25 @@ func (m *Machine) Abandon(k protocol.Key) {
 	m.land(k)
 }
 
-// Deliver hands in events in the order of the stream and returns the waits that they ended. Those that the history has
-// as carried come first: the stream may not hold them any more.
+// Deliver hands in events in the order of the stream and returns the waits that they ended.
 func (m *Machine) Deliver(inputs []Input) []protocol.Key {
-	m.learn(m.h.Carried)
-	m.learn(inputs)
+	for _, in := range inputs {
+		if in.Sequence > m.seen {
+			m.learn(in)
+		}
+	}
 	return m.match()
 }
 
-func (m *Machine) learn(inputs []Input) {
-	for _, in := range inputs {
-		if in.Sequence <= m.seen {
-			continue
-		}
-		m.seen = in.Sequence
-		if !m.void(in, m.known) {
-			m.known[in.ID] = true
-			m.inputs = append(m.inputs, in)
-		}
+// learn takes note of an event that counts for something. Carried ones may be older than those that the stream gave.
+func (m *Machine) learn(in Input) {
+	m.seen = max(m.seen, in.Sequence)
+	if m.void(in, m.known) {
+		return
 	}
+	m.known[in.ID] = true
+	at, _ := slices.BinarySearchFunc(m.inputs, in, func(a, b Input) int { return cmp.Compare(a.Sequence, b.Sequence) })
+	m.inputs = slices.Insert(m.inputs, at, in)
 }
 
 // void reports whether an input counts for nothing: it was for an instance that had this id before, or its id is taken.
@@ -385,8 +387,15 @@ func (m *Machine) void(in Input, ids map[string]bool) bool {
 // Seen is the sequence of the newest input delivered.
 func (m *Machine) Seen() uint64 { return m.seen }
 
-// match gives the oldest event of a type to the oldest wait for it.
+// match gives the oldest event of a type to the oldest wait for it. Events that the history has as carried count, too:
+// the stream may not hold them any more.
 func (m *Machine) match() []protocol.Key {
+	if m.carried != m.h.CarriedTo {
+		m.carried = m.h.CarriedTo
+		for _, in := range m.h.Carried {
+			m.learn(in)
+		}
+	}
 	var ended []protocol.Key
 	m.inputs = slices.DeleteFunc(m.inputs, func(in Input) bool {
 		i := slices.IndexFunc(m.pending, func(s *Step) bool { return takesEvents(s.Op) && s.Type == in.Type })
@@ -567,8 +576,7 @@ func (m *Machine) WouldTake(park uint64, waits []protocol.Wait, inputs []Input) 
 		ids[in.ID] = true
 		return in.Sequence < park && Matches(waits, in.Type)
 	}
-	carried := func(in Input) bool { return in.Sequence > m.seen && takes(in) }
-	return slices.ContainsFunc(m.h.Carried, carried) || slices.ContainsFunc(inputs, takes)
+	return slices.ContainsFunc(m.h.Carried, takes) || slices.ContainsFunc(inputs, takes)
 }
 
 // EventDue reports whether a wait for an event would time out now.

@@ -21,7 +21,7 @@ const staleAfter = 500 * time.Millisecond
 
 // activate executes an instance under a wake, from slot to ack.
 func (r *Runner) activate(ctx context.Context, h *held, s sight) {
-	tail := s.tailAt
+	tail, incarnation := s.tailAt, s.created
 	code := r.Code[h.instance.Workflow]
 	if code == nil {
 		r.unknown(ctx, h)
@@ -58,8 +58,8 @@ func (r *Runner) activate(ctx context.Context, h *held, s sight) {
 		return
 	}
 	left := history.Situation
-	if left.Tail != tail {
-		// The log went on since the decision: what is appended must rest on what was decided about.
+	if left.Tail != tail || left.Incarnation != incarnation {
+		// The log went on since the decision, or is gone: what is appended must rest on what was decided about.
 		slot.free()
 		r.decideFromLeader(ctx, h)
 		return

@@ -1,0 +1,382 @@
+package sim
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// checker sees everything that is stored, knows what was ever stored, and says what must not be.
+type checker struct {
+	w       *world
+	lives   map[uint64]*life // by incarnation
+	newest  map[protocol.Instance]*life
+	gone    []held // wakes that somebody let go
+	results int
+	failure string
+}
+
+// life is all that was ever stored of an incarnation.
+type life struct {
+	instance   protocol.Instance
+	truth      *engine.History
+	situations map[uint64]engine.Situation // by the sequences of its log
+	outcomes   map[protocol.Key]uint64     // when they were stored
+	obeyed     []protocol.Entry
+	controls   []engine.Control
+	events     []engine.Input
+	endAt      uint64
+	announced  uint64
+	bodies     map[string]int
+}
+
+func newChecker(w *world) *checker {
+	return &checker{w: w, lives: map[uint64]*life{}, newest: map[protocol.Instance]*life{}}
+}
+
+// fail notes the first thing that is wrong.
+func (c *checker) fail(format string, args ...any) {
+	if c.failure == "" {
+		c.failure = fmt.Sprintf(format, args...)
+		c.w.tell("WRONG: %s", c.failure)
+	}
+}
+
+// stored looks at a message that was stored.
+func (c *checker) stored(i protocol.Instance, class protocol.Class, m *message) {
+	l := c.newest[i]
+	switch class {
+	case protocol.ClassCreate:
+		c.created(i, m)
+	case protocol.ClassLog:
+		var a protocol.Append
+		decode(m.data, &a)
+		c.appended(i, m.sequence, &a)
+	case protocol.ClassDone:
+		var d protocol.Done
+		if decode(m.data, &d); c.lives[d.Incarnation] != nil {
+			c.lives[d.Incarnation].announced = max(c.lives[d.Incarnation].announced, d.Log)
+		}
+	case protocol.ClassEvent:
+		if l != nil {
+			l.events = append(l.events, readEvent(m.sequence, m.data))
+		}
+	case protocol.ClassControl:
+		if l != nil {
+			control := engine.Control{Sequence: m.sequence, Stored: m.time}
+			decode(m.data, &control.Control)
+			l.controls = append(l.controls, control)
+		}
+	}
+}
+
+func (c *checker) created(i protocol.Instance, m *message) {
+	var create protocol.Create
+	decode(m.data, &create)
+	l := c.newest[i]
+	switch {
+	case create.Carried != 0:
+		if l == nil || l.truth.Incarnation != create.Carried {
+			c.fail("a create of another incarnation is carried: %d", create.Carried)
+		}
+		return
+	case l != nil && l.truth.Phase != engine.Finished:
+		c.fail("create %d is accepted over a living instance", m.sequence)
+	}
+	l = &life{
+		instance: i, truth: engine.NewHistory(workflows, m.sequence, create), situations: map[uint64]engine.Situation{},
+		outcomes: map[protocol.Key]uint64{}, bodies: map[string]int{},
+	}
+	c.lives[m.sequence], c.newest[i] = l, l
+}
+
+// appended looks at an entry of a log.
+func (c *checker) appended(i protocol.Instance, sequence uint64, a *protocol.Append) {
+	l := c.newest[i]
+	switch {
+	case l == nil || c.w.stream().newest(i.CreateSubject()) == nil:
+		c.fail("entry %d is of an instance that is gone", sequence)
+		return
+	case a.Incarnation != l.truth.Incarnation:
+		c.fail("entry %d is of another incarnation", sequence)
+		return
+	}
+	latest := a.Time
+	for _, r := range c.w.runners {
+		if r.id == a.Runner {
+			latest = r.latest
+		}
+	}
+	if wrong := l.contradicts(a, latest); wrong != "" {
+		c.fail("entry %d: %s", sequence, wrong)
+	}
+	if a.Entries[0].Kind == protocol.EntrySnapshot {
+		l.truth.Tail = sequence
+	} else if err := l.truth.Apply(sequence, a); err != nil {
+		c.fail("entry %d: %v", sequence, err)
+	}
+	l.situations[sequence] = l.truth.Situation
+	for _, e := range a.Entries {
+		switch e.Kind {
+		case protocol.EntryRestarted:
+			for k := range l.outcomes {
+				if l.truth.Steps[k] == nil {
+					delete(l.outcomes, k)
+				}
+			}
+		case protocol.EntryCompleted:
+			c.ended(l, sequence, &e)
+		}
+		if isEnd(e.Kind) {
+			l.endAt = sequence
+		}
+		if e.Step != nil && l.truth.Steps[*e.Step].Done && l.outcomes[*e.Step] == 0 {
+			l.outcomes[*e.Step] = sequence
+		}
+	}
+	if l.truth.Phase != engine.Finished {
+		l.endAt = 0
+	}
+	c.stable(l)
+}
+
+func isEnd(kind protocol.EntryKind) bool {
+	switch kind {
+	case protocol.EntryCompleted, protocol.EntryFailed, protocol.EntryTerminated, protocol.EntryDeleted:
+		return true
+	}
+	return false
+}
+
+// contradicts tells what an append says that its log forbids. The clock of its runner has never shown more than latest.
+func (l *life) contradicts(a *protocol.Append, latest time.Time) string {
+	if e := a.Entries[0]; l.truth.Phase == engine.Paused && e.Input == 0 {
+		return "goes on although it is paused"
+	}
+	finished := l.truth.Phase == engine.Finished
+	for _, e := range a.Entries {
+		switch e.Kind {
+		case protocol.EntryRestarted, protocol.EntryDeleted, protocol.EntrySnapshot:
+			finished = finished && l.truth.End == protocol.EntryDeleted
+		}
+		switch {
+		case finished:
+			return fmt.Sprintf("%s after the end", e.Kind)
+		case e.Step != nil:
+			if wrong := l.contradictsStep(&e, latest); wrong != "" {
+				return wrong
+			}
+		case e.Input != 0 && e.Kind != protocol.EntrySnapshot:
+			if wrong := l.obeys(&e); wrong != "" {
+				return wrong
+			}
+		}
+		finished = isEnd(e.Kind)
+	}
+	return ""
+}
+
+func (l *life) contradictsStep(e *protocol.Entry, latest time.Time) string {
+	s := l.truth.Steps[*e.Step]
+	switch e.Kind {
+	case protocol.EntryStepCompleted, protocol.EntryStepFailed, protocol.EntrySlept, protocol.EntryTimedOut,
+		protocol.EntryReceived, protocol.EntryRecorded:
+		if s != nil && s.Done {
+			return fmt.Sprintf("%v has two outcomes", *e.Step)
+		}
+	}
+	switch e.Kind {
+	case protocol.EntryReceived:
+		switch {
+		case l.truth.Consumed[e.Input] || l.truth.ConsumedIDs[e.InputID]:
+			return fmt.Sprintf("event %d is consumed twice", e.Input)
+		case e.Input < max(l.truth.Incarnation, l.truth.EventsFrom):
+			return fmt.Sprintf("event %d is void, but consumed", e.Input)
+		}
+		i := slices.IndexFunc(l.events, func(in engine.Input) bool { return in.Sequence == e.Input })
+		if i < 0 || l.events[i].ID != e.InputID || string(l.events[i].Payload) != string(e.Result) {
+			return fmt.Sprintf("event %d was never sent like this", e.Input)
+		}
+	case protocol.EntrySlept, protocol.EntryTimedOut:
+		if s != nil && s.Until != nil && latest.Before(*s.Until) {
+			return fmt.Sprintf("%v ends %v too early", *e.Step, s.Until.Sub(latest))
+		}
+	}
+	return ""
+}
+
+// obeys checks that controls are obeyed once, in order, and each id once.
+func (l *life) obeys(e *protocol.Entry) string {
+	i := slices.IndexFunc(l.controls, func(c engine.Control) bool { return c.Sequence == e.Input })
+	if i < 0 || l.controls[i].Input != e.InputID {
+		return fmt.Sprintf("control %d was never sent", e.Input)
+	}
+	for _, older := range l.obeyed {
+		if older.Input >= e.Input || older.InputID == e.InputID {
+			return fmt.Sprintf("control %d is obeyed twice, or out of order", e.Input)
+		}
+	}
+	l.obeyed = append(l.obeyed, *e)
+	return ""
+}
+
+// ended compares what the code returned with what the log holds.
+func (c *checker) ended(l *life, sequence uint64, e *protocol.Entry) {
+	var got, want []string
+	if err := json.Unmarshal(e.Result, &got); err != nil {
+		c.fail("entry %d: %v", sequence, err)
+	}
+	for k, s := range l.truth.Steps {
+		if k.Op != protocol.OpValue {
+			want = append(want, fmt.Sprintf("%v: %s", k, answer(s)))
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		c.fail("entry %d: the code got %q, the log holds %q", sequence, got, want)
+	}
+}
+
+// result is what a body returns: something new each time.
+func (c *checker) result() json.RawMessage {
+	c.results++
+	return encode(c.results)
+}
+
+// body looks at a body that begins.
+func (c *checker) body(x *execution, s *engine.Step, number int) {
+	l := c.lives[x.history.Incarnation]
+	c.w.tell("body of %v begins, attempt %d", s.Key, number)
+	known, begun := l.situations[x.expected]
+	switch {
+	case begun && (known.Phase != engine.Running || known.Holder != x.wake):
+		c.fail("a body begins after %d, which says %v, holder %v", x.expected, known.Phase, known.Holder)
+	case !begun && x.wake.Sequence != x.history.Incarnation:
+		c.fail("a body begins without a claim")
+	}
+	if l.truth.Epoch == x.history.Epoch {
+		for _, before := range x.answered {
+			if at := l.outcomes[before.Key]; at == 0 || at > x.expected {
+				c.fail("the body of %v begins, but the outcome of %v before it is not stored", s.Key, before.Key)
+			}
+		}
+		if at := l.outcomes[s.Key]; at != 0 && at <= x.expected {
+			c.fail("the body of %v begins, but its outcome is stored", s.Key)
+		}
+	}
+	id := fmt.Sprint(x.history.Epoch, s.Key, number)
+	if l.bodies[id]++; l.bodies[id] > 1 && !c.w.faulty && len(l.controls) == 0 {
+		c.fail("the body of %v begins twice, but nothing went wrong", s.Key)
+	}
+}
+
+// letGo notes that a runner is done with a wake.
+func (c *checker) letGo(h *held) {
+	c.gone = append(c.gone, *h)
+}
+
+// stable checks that no wake that was let go makes anybody execute the instance.
+func (c *checker) stable(l *life) {
+	for _, h := range c.gone {
+		if h.instance != l.instance {
+			continue
+		}
+		situation := l.truth.Situation
+		action := c.w.rules.decide(situation, h.Wake, engine.OlderUnknown, c.w.now.Add(1000*time.Hour))
+		if action == engine.LookOlder && engine.NewMachine(l.truth).WouldTake(situation.Park, situation.Waits, l.events) {
+			action = engine.Claim
+		}
+		if action == engine.Claim || action == engine.Start {
+			c.fail("%v was let go, and now it says %v", h.Wake.Wake, action)
+		}
+	}
+}
+
+// atRest checks a world in which nothing happens any more.
+func (c *checker) atRest() {
+	for _, i := range c.w.instances {
+		if l := c.newest[i]; l != nil {
+			c.restOf(l)
+		}
+	}
+}
+
+func (c *checker) restOf(l *life) {
+	exists := c.w.stream().newest(l.instance.CreateSubject()) != nil
+	situation := l.truth.Situation
+	switch {
+	case !exists && situation.Phase != engine.Finished:
+		c.fail("%v is gone, but it lives", l.instance)
+	case !exists:
+		return
+	case l.truth.End == protocol.EntryDeleted:
+		c.fail("%v is deleted, but it is still there", l.instance)
+	case situation.Phase == engine.Running:
+		c.fail("%v is running, but no wake is left", l.instance)
+	case situation.Phase == engine.Paused && l.toldToGoOn():
+		c.fail("%v is paused, but was told to go on since", l.instance)
+	case situation.Phase == engine.Finished && l.announced < l.endAt:
+		c.fail("%v is finished, but nobody is told", l.instance)
+	case situation.Phase == engine.Parked && situation.Until != nil:
+		c.fail("%v waits for a moment, but no timer is left", l.instance)
+	case situation.Phase == engine.Parked && engine.NewMachine(l.truth).WouldTake(1<<60, situation.Waits, l.events):
+		c.fail("%v waits for an event that is there", l.instance)
+	}
+	if n := len(l.controls); n > 0 {
+		newest := protocol.Wake{Stream: workflows, Sequence: l.controls[n-1].Sequence}
+		if entries, _, _ := l.truth.Obey(newest, l.controls, c.w.now); len(entries) > 0 {
+			c.fail("%v has not obeyed %s %d", l.instance, entries[0].Kind, entries[0].Input)
+		}
+	}
+	c.compare(l)
+}
+
+// toldToGoOn reports whether the newest control that pauses or resumes resumes. A repetition does not count.
+func (l *life) toldToGoOn() bool {
+	seen, goOn := map[string]bool{}, false
+	for _, control := range l.controls {
+		if seen[control.Input] {
+			continue
+		}
+		seen[control.Input] = true
+		switch control.Action {
+		case protocol.ActionPause:
+			goOn = false
+		case protocol.ActionResume:
+			goOn = true
+		}
+	}
+	return goOn
+}
+
+// compare holds what the stream still says against what was ever stored.
+func (c *checker) compare(l *life) {
+	h := engine.NewHistory(workflows, l.truth.Incarnation, l.truth.Create)
+	for _, m := range c.w.stream().messages {
+		if m.went == 0 && m.subject == l.instance.LogSubject() && m.sequence > l.truth.Incarnation {
+			var a protocol.Append
+			decode(m.data, &a)
+			if err := h.Apply(m.sequence, &a); err != nil {
+				c.fail("%v: %v", l.instance, err)
+				return
+			}
+		}
+	}
+	if said, all := summary(h), summary(l.truth); said != all {
+		c.fail("%v: the log says\n%s\nbut all of it says\n%s", l.instance, said, all)
+	}
+}
+
+func summary(h *engine.History) string {
+	text := fmt.Sprintf("%v %v %v %d %d %v %v", h.Phase, h.Holder, h.Mark, h.Epoch, h.Park, h.Until, h.Consumed)
+	for _, k := range h.Order {
+		s := h.Steps[k]
+		text += fmt.Sprintf("\n%v %v %s %d %d %v", k, s.Done, answer(s), s.Failed, s.LostRuns, s.Until)
+	}
+	return text
+}

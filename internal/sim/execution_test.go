@@ -1,0 +1,453 @@
+package sim
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// execution is one activation of an instance: the code of a script over the machine.
+type execution struct {
+	r        *runner
+	h        *held
+	wake     protocol.Wake
+	history  *engine.History
+	m        *engine.Machine
+	expected uint64
+	durable  uint64
+	lines    []*line
+	root     *line
+	loaded   bool   // inputs were read
+	poked    bool   // inputs may have come
+	control  uint64 // it is to make room for a control
+	parked   bool
+	dropped  bool
+	park     protocol.Entry
+	answered []*engine.Step // what the code got
+}
+
+// line is a branch of the code.
+type line struct {
+	branch  *engine.Branch
+	todo    []op
+	parent  *line
+	group   []*line // its branches, while they run
+	step    *engine.Step
+	op      op
+	body    bool
+	answers []string
+}
+
+// over ends an execution; why says what its runner does then.
+type over int
+
+const (
+	goesOn over = iota
+	ended
+	waits
+	held_
+	superseded
+	released
+	yields
+)
+
+// execute runs the code and follows what becomes of it: append, project, ack.
+func (r *runner) execute(h *held, history *engine.History) {
+	x := &execution{r: r, h: h, wake: h.Wake.Wake, history: history, m: engine.NewMachine(history), expected: history.Tail}
+	x.root = &line{branch: x.m.Root(), todo: r.w.scripts[h.instance.Workflow]}
+	x.lines = []*line{x.root}
+	if older := r.active[h.instance]; older != nil {
+		older.dropped = true
+	}
+	r.active[h.instance], r.w.running.x = x, x
+	defer func() {
+		if r.active[h.instance] == x {
+			delete(r.active, h.instance)
+		}
+	}()
+	for {
+		switch x.run() {
+		case ended:
+			if r.w.rules.ProjectBeforeAck {
+				r.projectEnd(x.h, x.done())
+			}
+			r.ack(x.h)
+			return
+		case waits:
+			if !x.projectPark() {
+				return
+			}
+		case held_:
+			panic(fmt.Sprintf("instance %v is held: %+v", h.instance, x.history.Held))
+		case superseded:
+			r.refused(x.h)
+			return
+		case released:
+			r.later(x.h, 0)
+			return
+		case yields:
+			r.yielded(x.h, x.control)
+			return
+		}
+	}
+}
+
+// run lets the code go on until the execution is over or parked.
+func (x *execution) run() over {
+	w := x.r.w
+	for {
+		if x.dropped {
+			return superseded
+		}
+		if x.r.stopping || x.control > 0 {
+			return x.release()
+		}
+		var able []*line
+		for _, l := range x.lines {
+			if x.able(l) {
+				able = append(able, l)
+			}
+		}
+		if len(able) > 0 && (x.bodies() == 0 || !w.chance(3)) {
+			if o := x.advance(able[w.IntN(len(able))]); o != goesOn {
+				return o
+			}
+			continue
+		}
+		if o := x.idle(); o != goesOn {
+			return o
+		}
+	}
+}
+
+func (x *execution) bodies() int {
+	n := 0
+	for _, l := range x.lines {
+		if l.body {
+			n++
+		}
+	}
+	return n
+}
+
+// able reports whether a line can go on by itself.
+func (x *execution) able(l *line) bool {
+	switch s := l.step; {
+	case l.body, s != nil && !s.Done && (s.Op != protocol.OpDo || s.Until != nil):
+		return false
+	case s != nil:
+		return true
+	case len(l.group) > 0:
+		return !slices.ContainsFunc(l.group, func(o *line) bool { return slices.Contains(x.lines, o) })
+	case len(l.todo) == 0:
+		return x.m.OpenEnd(l.branch)
+	}
+	return l.todo[0].branches != nil || x.m.Open(l.branch, l.todo[0].op, l.todo[0].name)
+}
+
+// advance lets a line do one thing.
+func (x *execution) advance(l *line) over {
+	switch s := l.step; {
+	case s != nil && s.Done:
+		l.answers = append(l.answers, fmt.Sprintf("%v: %s", s.Key, answer(s)))
+		l.step, x.answered = nil, append(x.answered, s)
+	case s != nil:
+		return x.begin(l)
+	case len(l.group) > 0:
+		for _, child := range l.group {
+			x.m.Join(child.branch)
+			l.answers = append(l.answers, child.answers...)
+		}
+		l.group = nil
+	case len(l.todo) > 0:
+		x.call(l)
+	case l == x.root:
+		return x.finish()
+	default:
+		x.lines = slices.DeleteFunc(x.lines, func(o *line) bool { return o == l })
+	}
+	return goesOn
+}
+
+// answer is what the code gets for a call.
+func answer(s *engine.Step) string {
+	text := string(s.Result)
+	if s.Error != nil {
+		text = "error " + s.Error.Name
+	}
+	if s.Received != nil {
+		text += fmt.Sprint(" of ", s.Received.Input)
+	}
+	return text
+}
+
+func (x *execution) call(l *line) {
+	o := l.todo[0]
+	l.todo, l.op = l.todo[1:], o
+	var err error
+	var until *time.Time
+	if o.wait > 0 {
+		until = new(x.r.now().Add(o.wait))
+	}
+	switch o.op {
+	case "":
+		number := x.m.NextGroup(l.branch)
+		for _, todo := range o.branches {
+			l.group = append(l.group, &line{branch: x.m.Fork(l.branch, number), todo: todo, parent: l})
+		}
+		x.lines = append(x.lines, l.group...)
+	case protocol.OpDo:
+		l.step, err = x.m.Do(l.branch, o.name, config)
+	case protocol.OpSleep:
+		l.step, err = x.m.Sleep(l.branch, o.name, x.r.now().Add(o.wait))
+	case protocol.OpEvent:
+		l.step, err = x.m.WaitForEvent(l.branch, o.name, o.eventType, until)
+		if err == nil && !l.step.Done && !x.loaded {
+			x.refresh()
+		}
+	case protocol.OpValue:
+		_, err = x.m.Value(l.branch, o.name, func() json.RawMessage { return encode(x.r.w.IntN(1000)) })
+	}
+	if err != nil {
+		panic(err)
+	}
+}
+
+// begin begins the body of a step, when all is stored that must be.
+func (x *execution) begin(l *line) over {
+	number := x.m.Begin(l.step, x.r.now())
+	need := x.m.Hard()
+	if x.m.StartIsHard() {
+		need = x.m.Position()
+	}
+	if x.r.w.rules.StoreBeforeBody && !x.flush(need) {
+		return superseded
+	}
+	if x.dropped {
+		return superseded
+	}
+	x.r.w.checker.body(x, l.step, number)
+	l.body = true
+	return goesOn
+}
+
+// endBody ends a body that runs.
+func (x *execution) endBody(l *line) {
+	l.body = false
+	s := l.step
+	if s.Failed >= l.op.failures {
+		x.m.Complete(s, x.r.w.checker.result(), x.r.now())
+		return
+	}
+	failure := &protocol.Failure{Name: "Boom", Message: fmt.Sprint(s.Failed)}
+	if s.MayRetry(failure) {
+		x.m.FailAttempt(s, failure, x.r.now(), engine.Delay(*s.Config, s.Failed+1, 0.5))
+		return
+	}
+	x.m.Fail(s, failure)
+}
+
+// idle is what happens while no line goes on by itself.
+func (x *execution) idle() over {
+	w := x.r.w
+	var running []*line
+	for _, l := range x.lines {
+		if l.body {
+			running = append(running, l)
+		}
+	}
+	waiting, forEvent := x.m.Waiting()
+	next, ends := x.m.NextDue()
+	switch due := ends && !x.r.now().Before(next); {
+	case x.poked && forEvent:
+		x.poked = false
+		x.refresh()
+	case due:
+		if x.m.EventDue(x.r.now()) && w.rules.ReadBeforeTimeout {
+			x.refresh()
+		}
+		x.m.Due(x.r.now())
+	case len(running) > 0 && w.chance(3):
+		x.endBody(running[w.IntN(len(running))])
+	case len(running) > 0:
+		if (w.long || w.chance(4)) && !x.flush(x.m.Position()) {
+			return superseded
+		}
+		w.pause(computing)
+	case waiting == 0, slices.ContainsFunc(x.lines, x.gated):
+		x.hold()
+	case forEvent && w.chance(4):
+		x.refresh()
+	default:
+		return x.leave()
+	}
+	return goesOn
+}
+
+// gated reports whether a line waits for others to call what is recorded.
+func (x *execution) gated(l *line) bool {
+	return l.step == nil && len(l.group) == 0 && !x.able(l)
+}
+
+// hold is what a runner does if the code contradicts the log. This code never does.
+func (x *execution) hold() {
+	x.r.w.checker.fail("%v is about to be held: the code is the same, but the log (tail %d) asks for calls that it does not make", x.h.instance, x.expected)
+	panic(stopped{})
+}
+
+// refresh reads new inputs.
+func (x *execution) refresh() {
+	inputs := x.r.inputs(x.h.instance, x.history.Incarnation, x.m.Seen()+1)
+	x.loaded = true
+	x.m.Deliver(inputs)
+}
+
+// flush stores the machine's entries up to a position. It returns false if the execution is over.
+func (x *execution) flush(upTo uint64) bool {
+	for x.durable < upTo {
+		entries, position := x.m.Take()
+		if len(entries) > 0 && !x.store(entries) {
+			return false
+		}
+		x.durable = position
+	}
+	return true
+}
+
+func (x *execution) store(entries []protocol.Entry) bool {
+	a := &protocol.Append{
+		Incarnation: x.history.Incarnation, Holder: x.wake, Mark: x.history.Mark, Epoch: x.history.Epoch, Entries: entries,
+	}
+	for {
+		sequence, err := x.r.append(x.h.instance, x.expected, a)
+		if err == nil {
+			x.expected = sequence
+			return true
+		}
+		conflict, ok := errors.AsType[*journal.ConflictError](err)
+		if !ok {
+			panic(err)
+		}
+		if conflict.Tail == nil {
+			return false
+		}
+		var tail protocol.Append
+		decode(conflict.Tail.Data, &tail)
+		if ok, err := x.history.GoOn(x.expected, conflict.Tail.Sequence, &tail); err != nil {
+			panic(err)
+		} else if !ok && (x.r.w.rules.GoOnExactly || tail.Entries[0].Kind != protocol.EntrySnapshot) {
+			return false
+		}
+		x.expected = conflict.Tail.Sequence
+	}
+}
+
+// leave stores what the code waits for.
+func (x *execution) leave() over {
+	x.park = x.m.Park()
+	if !x.flush(x.m.Position()) {
+		return superseded
+	}
+	return waits
+}
+
+// projectPark looks at older inputs, arms the timer and acks. It returns whether the code runs again.
+func (x *execution) projectPark() bool {
+	r, w := x.r, x.r.w
+	x.parked = true
+	if !w.rules.ArmBeforeAck {
+		r.ack(x.h)
+	}
+	if (engine.Situation{Waits: x.park.Waits}).WaitsForEvents() && w.rules.LookAfterPark {
+		inputs := r.inputs(x.h.instance, x.history.Incarnation, x.m.Seen()+1)
+		park := x.expected
+		if !w.rules.OnlyOlderInputs {
+			park = 1 << 60
+		}
+		if x.m.WouldTake(park, x.park.Waits, inputs) {
+			return x.goOn(inputs)
+		}
+	}
+	r.arm(x.h.instance, x.history.Incarnation, x.expected, x.park.Until)
+	r.ack(x.h)
+	if x.dropped || r.stopping || !w.chance(6) {
+		return false
+	}
+	return x.revive()
+}
+
+// goOn takes the instance back after the park.
+func (x *execution) goOn(inputs []engine.Input) bool {
+	x.m.Record(protocol.Entry{Kind: protocol.EntryClaimed, Wake: &x.wake})
+	if !x.flush(x.m.Position()) {
+		x.r.refused(x.h)
+		return false
+	}
+	x.parked = false
+	x.m.Deliver(inputs)
+	return true
+}
+
+// revive lets a goroutine call in that nobody counted: the code goes on under a new wake.
+func (x *execution) revive() bool {
+	r := x.r
+	if r.w.pause(pausing); x.dropped || r.stopping {
+		return false
+	}
+	if r.w.rules.NudgeToRevive {
+		body := encode(protocol.Nudge{V: protocol.Version, Runner: r.id, Park: x.expected})
+		x.wake = protocol.Wake{Stream: workflows, Sequence: r.publish(&nats.Msg{Subject: x.h.instance.NudgeSubject(), Data: body})}
+	}
+	x.h = &held{Wake: engine.Wake{Wake: x.wake, Kind: engine.WakeNudge}, instance: x.h.instance, again: true}
+	r.inHand[x.wake] = x.h
+	return x.goOn(nil)
+}
+
+// release stores what there is and gives the instance back to the log.
+func (x *execution) release() over {
+	for _, l := range x.lines {
+		if l.body {
+			x.r.w.pause(computing)
+			x.endBody(l)
+		}
+	}
+	if x.r.w.rules.ReleaseBeforeNak {
+		x.m.Record(protocol.Entry{Kind: protocol.EntryReleased})
+	}
+	if !x.flush(x.m.Position()) {
+		return superseded
+	}
+	if x.control > 0 {
+		return yields
+	}
+	return released
+}
+
+// finish stores the end.
+func (x *execution) finish() over {
+	x.m.Finish(encode(x.root.answers), nil)
+	x.m.Expire(new(x.r.now().Add(kept)))
+	if !x.r.w.rules.StoreBeforeAck {
+		x.r.ack(x.h)
+	}
+	if !x.flush(x.m.Position()) {
+		return superseded
+	}
+	return ended
+}
+
+// done is the announcement of the end.
+func (x *execution) done() protocol.Done {
+	return protocol.Done{
+		V: protocol.Version, Workflow: x.h.instance.Workflow, ID: x.h.instance.ID, Incarnation: x.history.Incarnation,
+		Log: x.expected, State: protocol.StateComplete, Finished: x.r.now(), Mark: x.history.Mark, Epoch: x.history.Epoch,
+	}
+}

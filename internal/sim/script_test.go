@@ -1,0 +1,66 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// op is a call of workflow code, or several branches side by side.
+type op struct {
+	op        protocol.Op
+	name      string
+	eventType string
+	wait      time.Duration // how long a sleep is, or a wait at most; 0: for ever
+	failures  int           // how many attempts of a step fail; more than its retries: it fails
+	branches  [][]op
+}
+
+// config is how steps are tried.
+var config = protocol.StepConfig{
+	Retries: 2, Delay: protocol.Duration(time.Minute), Backoff: "constant", LostRuns: 100,
+}
+
+// kept is how long an instance is kept after its end.
+const kept = 2 * time.Hour
+
+var eventTypes = []string{"a", "b"}
+
+// script makes up the code of a workflow.
+func (w *world) script(prefix string, depth int) []op {
+	var ops []op
+	for i := range 1 + w.IntN(3+depth) {
+		ops = append(ops, w.op(fmt.Sprint(prefix, i), prefix, depth))
+	}
+	return ops
+}
+
+func (w *world) op(name, prefix string, depth int) op {
+	switch k := w.IntN(10); {
+	case k < 4:
+		o := op{op: protocol.OpDo, name: name}
+		if w.chance(3) { // the same name again and again
+			o.name = prefix + "s"
+		}
+		if w.chance(4) {
+			o.failures = 1 + w.IntN(3)
+		}
+		return o
+	case k < 7:
+		o := op{op: protocol.OpEvent, name: name, eventType: eventTypes[w.IntN(2)]}
+		if w.chance(2) {
+			o.wait = time.Duration(1+w.IntN(90)) * time.Minute
+		}
+		return o
+	case k < 8:
+		return op{op: protocol.OpSleep, name: name, wait: time.Duration(w.IntN(120)) * time.Minute}
+	case k < 9 && depth > 0:
+		o := op{}
+		for i := range 2 + w.IntN(2) {
+			o.branches = append(o.branches, w.script(fmt.Sprintf("%s.%d.", name, i), depth-1))
+		}
+		return o
+	}
+	return op{op: protocol.OpValue, name: "now"}
+}

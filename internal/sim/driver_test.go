@@ -42,9 +42,8 @@ func (w *world) play() string {
 	if w.checker.failure == "" {
 		w.checker.atRest()
 	}
-	for _, a := range w.actors {
-		w.running = a
-		a.stop()
+	for len(w.actors) > 0 {
+		w.end(w.actors[0])
 	}
 	return w.checker.failure
 }

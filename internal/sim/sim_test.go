@@ -3,6 +3,8 @@ package sim
 import (
 	"flag"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -16,7 +18,8 @@ var (
 func TestSimulation(t *testing.T) {
 	t.Parallel()
 	if *seed >= 0 {
-		w := newWorld(uint64(*seed), sound(), true)
+		w := newWorld(uint64(*seed), sound(), &crew{})
+		w.traced = true
 		wrong := w.play()
 		t.Log("\n" + strings.Join(w.trace, "\n"))
 		if wrong != "" {
@@ -24,16 +27,23 @@ func TestSimulation(t *testing.T) {
 		}
 		return
 	}
-	start, steps, bad := time.Now(), 0, 0
-	for n := range *seeds {
-		w := newWorld(uint64(n), sound(), false)
-		if wrong := w.play(); wrong != "" {
-			t.Errorf("go test ./internal/sim -run TestSimulation -seed=%d: %s", n, wrong)
-			if bad++; bad == 10 {
-				t.FailNow()
+	var next, steps, bad atomic.Int64
+	var workers sync.WaitGroup
+	start := time.Now()
+	for range 2 {
+		workers.Go(func() {
+			c := &crew{}
+			defer c.dismiss()
+			for n := next.Add(1) - 1; n < int64(*seeds) && bad.Load() < 10; n = next.Add(1) - 1 {
+				w := newWorld(uint64(n), sound(), c)
+				if wrong := w.play(); wrong != "" {
+					t.Errorf("go test ./internal/sim -run TestSimulation -seed=%d: %s", n, wrong)
+					bad.Add(1)
+				}
+				steps.Add(int64(w.steps))
 			}
-		}
-		steps += w.steps
+		})
 	}
-	t.Logf("%d seeds, %d steps, %v", *seeds, steps, time.Since(start).Round(time.Millisecond))
+	workers.Wait()
+	t.Logf("%d seeds, %d steps, %v", min(next.Load(), int64(*seeds)), steps.Load(), time.Since(start).Round(time.Millisecond))
 }

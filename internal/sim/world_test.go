@@ -2,9 +2,7 @@ package sim
 
 import (
 	"fmt"
-	"iter"
 	"math/rand/v2"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -28,6 +26,7 @@ var began = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
 // world is one simulation.
 type world struct {
 	*rand.Rand
+	crew   *crew
 	rules  rules
 	now    time.Time
 	server *server
@@ -53,83 +52,15 @@ type world struct {
 	traced     bool
 }
 
-// actor does one thing after another, and waits in between until it is its turn.
-type actor struct {
-	name   string
-	runner *runner // whose process it is in, nil for others
-	next   func() (point, bool)
-	stop   func()
-	yield  func(point) bool
-	at     point
-	x      *execution // what it executes
-}
-
-// point says what an actor does when it goes on.
-type point int
-
-const (
-	asking    point = iota // send a request
-	pausing                // try again, after a while
-	computing              // go on with a body, or with code
-)
-
-// stopped ends the goroutine of an actor that is stopped.
-type stopped struct{}
-
-func newWorld(seed uint64, r rules, traced bool) *world {
-	w := &world{Rand: rand.New(rand.NewPCG(seed, seed)), rules: r, now: began, traced: traced, scripts: map[string][]op{}}
+func newWorld(seed uint64, r rules, c *crew) *world {
+	w := &world{
+		crew: c, Rand: rand.New(rand.NewPCG(seed, seed)), rules: r, now: began, scripts: map[string][]op{}}
 	w.server = &server{streams: map[string]*stream{}, lag: w.lag, blind: !r.CompareAndAppend}
 	w.checker = newChecker(w)
 	for _, name := range []string{workflows, timers} {
 		w.server.streams[name] = &stream{name: name, stored: w.stored, purged: w.purged}
 	}
 	return w
-}
-
-// spawn adds an actor.
-func (w *world) spawn(name string, r *runner, do func()) {
-	a := &actor{name: name, runner: r, at: asking}
-	a.next, a.stop = iter.Pull(func(yield func(point) bool) {
-		a.yield = yield
-		defer func() {
-			if p := recover(); p != nil && p != (stopped{}) {
-				w.checker.fail("panic: %v\n%s", p, debug.Stack())
-			}
-		}()
-		do()
-	})
-	w.actors = append(w.actors, a)
-}
-
-// pause lets others come first.
-func (w *world) pause(p point) {
-	if !w.running.yield(p) {
-		panic(stopped{})
-	}
-}
-
-// resume lets an actor go on until it pauses.
-func (w *world) resume(a *actor) {
-	w.running = a
-	p, more := a.next()
-	w.running = nil
-	a.at = p
-	if !more {
-		w.actors = slices.DeleteFunc(w.actors, func(o *actor) bool { return o == a })
-	}
-}
-
-// kill stops the actors that a process has.
-func (w *world) kill(r *runner) {
-	w.actors = slices.DeleteFunc(w.actors, func(a *actor) bool {
-		if a.runner != r {
-			return false
-		}
-		w.running = a // what it releases on its way out is its own
-		a.stop()
-		w.running = nil
-		return true
-	})
 }
 
 // chance is true once in n times.

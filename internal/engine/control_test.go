@@ -292,3 +292,16 @@ func TestSnapshotOfAPurgedLog(t *testing.T) {
 		}
 	}
 }
+
+// TestDoneIsAboutOneIncarnation: what a delete leaves to be purged ends with the entry that says so, although the log
+// goes on with another instance of the same id.
+func TestDoneIsAboutOneIncarnation(t *testing.T) {
+	t.Parallel()
+	s := newSteered(t)
+	s.obey(s.action(protocol.ActionDelete))
+	deleted := s.last
+	s.put(protocol.Append{V: protocol.Version, Incarnation: deleted + 1, Entries: []protocol.Entry{{Kind: protocol.EntryReleased}}})
+	if d, ok := s.history().Done(); !ok || d.Log != deleted {
+		t.Errorf("the end is at %d, want %d", d.Log, deleted)
+	}
+}

@@ -125,6 +125,7 @@ type History struct {
 	Untold []Call
 
 	outcomes   int     // outcomes of steps, also of those that a restart forgot
+	newest     uint64  // sequence of the newest message of this incarnation
 	standsOver *uint64 // what the newest message stands over, if it is a snapshot
 	released   bool    // the newest run gave the instance back
 	unblamed   bool    // the newest run follows a lost one that named no step, and no body of it came back yet
@@ -172,6 +173,7 @@ func (h *History) Apply(sequence uint64, a *protocol.Append) error {
 	if a.Incarnation != h.Incarnation {
 		return nil
 	}
+	h.newest = sequence
 	h.Epoch = a.Epoch
 	h.begun(a)
 	for i := range a.Entries {

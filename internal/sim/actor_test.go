@@ -31,10 +31,14 @@ const (
 // stopped ends what an actor does that is killed.
 type stopped struct{}
 
-// crew lends goroutines to actors. New ones are dear, above all where data races are looked for.
+// crew lends goroutines to actors. New ones are dear, above all where data races are looked for. It remembers what it
+// saw in all games.
 type crew struct {
 	idle []*hand
+	saw  map[string]int
 }
+
+func newCrew() *crew { return &crew{saw: map[string]int{}} }
 
 // hand is a goroutine that does what one actor after another does.
 type hand struct {

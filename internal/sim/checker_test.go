@@ -83,9 +83,13 @@ func (c *checker) created(i protocol.Instance, m *message) {
 		if l == nil || l.truth.Incarnation != create.Carried {
 			c.fail("a create of another incarnation is carried: %d", create.Carried)
 		}
+		c.w.crew.saw["create carried"]++
 		return
 	case l != nil && l.truth.Phase != engine.Finished:
 		c.fail("create %d is accepted over a living instance", m.sequence)
+	}
+	if l != nil {
+		c.w.crew.saw["created again"]++
 	}
 	l = &life{
 		instance: i, truth: engine.NewHistory(workflows, m.sequence, create), situations: map[uint64]engine.Situation{},
@@ -114,6 +118,7 @@ func (c *checker) appended(i protocol.Instance, sequence uint64, a *protocol.App
 	if wrong := l.contradicts(a, latest); wrong != "" {
 		c.fail("entry %d: %s", sequence, wrong)
 	}
+	c.see(l, a)
 	if a.Entries[0].Kind == protocol.EntrySnapshot {
 		l.truth.Tail = sequence
 	} else if err := l.truth.Apply(sequence, a); err != nil {
@@ -142,6 +147,31 @@ func (c *checker) appended(i protocol.Instance, sequence uint64, a *protocol.App
 		l.endAt = 0
 	}
 	c.stable(l)
+}
+
+// see notes what an append is an example of.
+func (c *checker) see(l *life, a *protocol.Append) {
+	saw := c.w.crew.saw
+	for _, e := range a.Entries {
+		saw[string(e.Kind)]++
+		switch {
+		case e.Kind == protocol.EntryClaimed && e.Lost:
+			saw["lost run"]++
+		case e.Kind == protocol.EntryClaimed && a.Holder.Stream == timers:
+			saw["claimed by a timer"]++
+		case e.Kind == protocol.EntryRestarted && e.From != nil:
+			saw["restarted from a step"]++
+		case e.Kind == protocol.EntryRestarted && l.truth.Phase == engine.Finished:
+			saw["restarted after the end"]++
+		case e.Kind == protocol.EntrySnapshot:
+			saw["snapshot of what is "+l.truth.Phase.String()]++
+		case e.Kind == protocol.EntryParked && len(e.Waits) > 1:
+			saw["parked with several waits"]++
+		}
+	}
+	if len(a.Entries) > 1 && a.Entries[0].Input != 0 && a.Entries[1].Input != 0 && a.Entries[1].Step == nil {
+		saw["several controls at once"]++
+	}
 }
 
 func isEnd(kind protocol.EntryKind) bool {

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -54,6 +52,12 @@ func (w *world) makePlan() {
 		i, j = i+creates, j+creates
 		w.plan[i], w.plan[j] = w.plan[j], w.plan[i]
 	})
+	if w.chance(4) {
+		i := w.someone()
+		for _, a := range []protocol.Action{protocol.ActionPause, protocol.ActionResume} {
+			w.plan = append(w.plan, act{instance: i, control: protocol.Control{Action: a}, id: string(a)})
+		}
+	}
 }
 
 func (w *world) someone() protocol.Instance { return w.instances[w.IntN(len(w.instances))] }
@@ -118,5 +122,3 @@ func (w *world) create(store *journal.Store, a act) {
 		panic(err)
 	}
 }
-
-var _ = nats.ErrTimeout

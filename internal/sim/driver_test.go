@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -184,7 +185,11 @@ func (w *world) arrive() {
 			return
 		}
 		w.tell("late: %s", w.describeLate(m))
-		w.server.handle(m, w.now)
+		if answer := w.server.handle(m, w.now)[0]; strings.HasPrefix(string(answer.Data), `{"stream"`) {
+			w.crew.saw["stored late"]++
+			return
+		}
+		w.crew.saw["refused late"]++
 	case len(w.lateAcks) > 0:
 		d := w.lateAcks[0]
 		w.lateAcks = w.lateAcks[1:]
@@ -241,6 +246,7 @@ func (w *world) thaw(r *runner) {
 	w.tell("%s thaws", r.id)
 	r.frozen = false
 	if w.now.Sub(r.contact) > outOfTouch && w.rules.AgedHorizon {
+		w.crew.saw["out of touch"]++
 		w.crash(r)
 	}
 }

@@ -346,6 +346,7 @@ func (x *execution) store(entries []protocol.Entry) bool {
 		} else if !ok && (x.r.w.rules.GoOnExactly || tail.Entries[0].Kind != protocol.EntrySnapshot) {
 			return false
 		}
+		x.r.w.crew.saw["went on over a snapshot"]++
 		x.expected = conflict.Tail.Sequence
 	}
 }
@@ -373,6 +374,7 @@ func (x *execution) projectPark() bool {
 			park = 1 << 60
 		}
 		if x.m.WouldTake(park, x.park.Waits, inputs) {
+			w.crew.saw["took an older event"]++
 			return x.goOn(inputs)
 		}
 	}
@@ -406,6 +408,7 @@ func (x *execution) revive() bool {
 		body := encode(protocol.Nudge{V: protocol.Version, Runner: r.id, Park: x.expected})
 		x.wake = protocol.Wake{Stream: workflows, Sequence: r.publish(&nats.Msg{Subject: x.h.instance.NudgeSubject(), Data: body})}
 	}
+	r.w.crew.saw["revived"]++
 	x.h = &held{Wake: engine.Wake{Wake: x.wake, Kind: engine.WakeNudge}, instance: x.h.instance, again: true}
 	r.inHand[x.wake] = x.h
 	return x.goOn(nil)
@@ -426,6 +429,7 @@ func (x *execution) release() over {
 		return superseded
 	}
 	if x.control > 0 {
+		x.r.w.crew.saw["yielded"]++
 		return yields
 	}
 	return released

@@ -40,6 +40,7 @@ func (w *world) clean() {
 				return
 			}
 		}
+		w.crew.saw["cleaned"]++
 		w.faulty = true // whoever begins behind a tombstone may be refused, and begins again
 		if err := r.store.Purge(context.Background(), workflows, protocol.WorkflowSubjects(project), j.horizon+1); err != nil {
 			panic(err)

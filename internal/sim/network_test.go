@@ -35,9 +35,12 @@ func (n *network) NewInbox() string {
 
 func (n *network) PublishMsg(m *nats.Msg) error {
 	answers, err := n.exchange(m)
-	if err != nil {
-		return err
-	}
+	n.answer(m, answers)
+	return err
+}
+
+// answer brings the answers to whoever asked.
+func (n *network) answer(m *nats.Msg, answers []*nats.Msg) {
 	for _, a := range answers {
 		a.Subject = m.Reply
 		if c := n.channels[m.Reply]; c != nil {
@@ -46,7 +49,6 @@ func (n *network) PublishMsg(m *nats.Msg) error {
 		}
 		n.functions[m.Reply[:strings.LastIndexByte(m.Reply, '.')]](a)
 	}
-	return nil
 }
 
 func (n *network) RequestMsgWithContext(_ context.Context, m *nats.Msg) (*nats.Msg, error) {

@@ -185,6 +185,7 @@ func (r *runner) act(h *held, s sight, older engine.Older) {
 	w := r.w
 	situation := s.situation()
 	action := w.rules.decide(situation, h.Wake, older, r.now())
+	w.crew.saw["decided: "+action.String()]++
 	w.tell("decides about %v: %v (%v, holder %v, tail %d, incarnation %d, mark %d)",
 		h.Wake.Wake, action, situation.Phase, situation.Holder, situation.Tail, situation.Incarnation, situation.Mark)
 	switch action {
@@ -307,9 +308,11 @@ func (r *runner) refused(h *held) {
 	}
 	s := r.look(h.instance)
 	if situation := s.situation(); situation.Phase == engine.Running && situation.Holder == h.Wake.Wake {
+		r.w.crew.saw["refused by the same wake"]++
 		r.drop(h)
 		return
 	}
+	r.w.crew.saw["refused"]++
 	r.act(h, s, engine.OlderUnknown)
 }
 

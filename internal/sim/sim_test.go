@@ -2,6 +2,8 @@ package sim
 
 import (
 	"flag"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,7 +20,7 @@ var (
 func TestSimulation(t *testing.T) {
 	t.Parallel()
 	if *seed >= 0 {
-		w := newWorld(uint64(*seed), sound(), &crew{})
+		w := newWorld(uint64(*seed), sound(), newCrew())
 		w.traced = true
 		wrong := w.play()
 		t.Log("\n" + strings.Join(w.trace, "\n"))
@@ -29,11 +31,20 @@ func TestSimulation(t *testing.T) {
 	}
 	var next, steps, bad atomic.Int64
 	var workers sync.WaitGroup
+	var mu sync.Mutex
+	saw := map[string]int{}
 	start := time.Now()
 	for range 2 {
 		workers.Go(func() {
-			c := &crew{}
+			c := newCrew()
 			defer c.dismiss()
+			defer func() {
+				mu.Lock()
+				defer mu.Unlock()
+				for what, n := range c.saw {
+					saw[what] += n
+				}
+			}()
 			for n := next.Add(1) - 1; n < int64(*seeds) && bad.Load() < 10; n = next.Add(1) - 1 {
 				w := newWorld(uint64(n), sound(), c)
 				if wrong := w.play(); wrong != "" {
@@ -46,4 +57,7 @@ func TestSimulation(t *testing.T) {
 	}
 	workers.Wait()
 	t.Logf("%d seeds, %d steps, %v", min(next.Load(), int64(*seeds)), steps.Load(), time.Since(start).Round(time.Millisecond))
+	for _, what := range slices.Sorted(maps.Keys(saw)) {
+		t.Logf("%8d %s", saw[what], what)
+	}
 }

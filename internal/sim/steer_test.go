@@ -96,6 +96,9 @@ func (r *runner) carryOut(h *held, s sight, history *engine.History, o obedience
 		return 0, s, err
 	}
 	s.tailAt, s.tail, s.upTo = sequence, a, sequence
+	if o.compact && len(history.Carried) > 0 {
+		r.w.crew.saw["carried events twice"]++
+	}
 	if history.Phase == engine.Parked && !o.compact {
 		r.disarm(h.instance, history.Park)
 	}

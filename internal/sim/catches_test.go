@@ -1,0 +1,106 @@
+package sim
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/skein-run/skein/internal/engine"
+)
+
+// instead changes what the decision table says, from one action to another, where a condition holds.
+func instead(from, to engine.Action, where func(s engine.Situation, w engine.Wake) bool) func(*rules) {
+	return func(r *rules) {
+		r.decide = func(s engine.Situation, w engine.Wake, older engine.Older, now time.Time) engine.Action {
+			if a := engine.Decide(s, w, older, now); a != from || !where(s, w) {
+				return a
+			}
+			return to
+		}
+	}
+}
+
+func anywhere(engine.Situation, engine.Wake) bool      { return true }
+func isRunning(s engine.Situation, _ engine.Wake) bool { return s.Exists && s.Phase == engine.Running }
+func isParked(s engine.Situation, _ engine.Wake) bool  { return s.Phase == engine.Parked }
+func isPaused(s engine.Situation, _ engine.Wake) bool  { return s.Phase == engine.Paused }
+func isNudge(_ engine.Situation, w engine.Wake) bool   { return w.Kind == engine.WakeNudge }
+
+func newEvent(s engine.Situation, w engine.Wake) bool {
+	return isParked(s, w) && w.Kind == engine.WakeEvent && w.Sequence > s.Park
+}
+
+func oldEvent(s engine.Situation, w engine.Wake) bool {
+	return isParked(s, w) && w.Kind == engine.WakeEvent && w.Sequence < s.Park && engine.Matches(s.Waits, w.EventType)
+}
+
+func laterPark(s engine.Situation, w engine.Wake) bool {
+	return isParked(s, w) && w.Kind == engine.WakeDue && w.Park < s.Park && w.Incarnation == s.Incarnation
+}
+
+// enough is how many games it takes at most to see that a rule is missing.
+const enough = 20_000
+
+// TestCheckerCatches takes out one rule at a time: some game shows what goes wrong without it.
+func TestCheckerCatches(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		without func(*rules)
+	}{
+		{"the server compares", func(r *rules) { r.CompareAndAppend = false }},
+		{"a read reaches what made it necessary", func(r *rules) { r.ReadReaches = false }},
+		{"the tail is read before the create", func(r *rules) { r.TailFirst = false }},
+		{"look again after a refusal", func(r *rules) { r.LookAfterRefusal = false }},
+		{"store before the next body", func(r *rules) { r.StoreBeforeBody = false }},
+		{"store before the ack", func(r *rules) { r.StoreBeforeAck = false }},
+		{"arm before the ack", func(r *rules) { r.ArmBeforeAck = false }},
+		{"project before the ack", func(r *rules) { r.ProjectBeforeAck = false }},
+		{"look at older inputs after parking", func(r *rules) { r.LookAfterPark = false }},
+		{"look at older inputs only", func(r *rules) { r.OnlyOlderInputs = false }},
+		{"read before a timeout", func(r *rules) { r.ReadBeforeTimeout = false }},
+		{"a timer per park", func(r *rules) { r.TimerPerPark = false }},
+		{"a nudge to revive", func(r *rules) { r.NudgeToRevive = false }},
+		{"release before giving back", func(r *rules) { r.ReleaseBeforeNak = false }},
+		{"all controls up to one", func(r *rules) { r.ObeyAll = false }},
+		{"controls are marked", func(r *rules) { r.MarkControls = false }},
+		{"the delete stays", func(r *rules) { r.Tombstone = false }},
+		{"a purge has a bound", func(r *rules) { r.BoundPurge = false }},
+		{"a delete takes a carried create", func(r *rules) { r.EraseCarried = false }},
+		{"events are carried", func(r *rules) { r.CarryEvents = false }},
+		{"the create is carried", func(r *rules) { r.CarryCreate = false }},
+		{"what is carried is verified", func(r *rules) { r.VerifyCarried = false }},
+		{"no wake is cleaned away", func(r *rules) { r.AckFloor = false }},
+		{"what is cleaned away is old", func(r *rules) { r.AgedHorizon = false }},
+		{"go on over what is known only", func(r *rules) { r.GoOnExactly = false }},
+		{"row 1: controls are obeyed", instead(engine.Obey, engine.Ack, anywhere)},
+		{"row 2: the holder announces", instead(engine.Project, engine.Ack, anywhere)},
+		{"row 3: others stay away from what is paused", instead(engine.Ack, engine.Claim, isPaused)},
+		{"row 4: the holder claims", instead(engine.Claim, engine.Ack, isRunning)},
+		{"row 5: others do not claim", instead(engine.Poke, engine.Claim, anywhere)},
+		{"row 6: the holder takes older inputs", instead(engine.LookOlder, engine.Arm, anywhere)},
+		{"row 6: the holder arms", instead(engine.Arm, engine.Ack, anywhere)},
+		{"row 7: newer events claim", instead(engine.Claim, engine.Ack, newEvent)},
+		{"row 7: nudges claim", instead(engine.Claim, engine.Ack, isNudge)},
+		{"row 8: a timer claims", instead(engine.Claim, engine.Ack, isParked)},
+		{"row 8: not before it is due", instead(engine.Keep, engine.Ack, anywhere)},
+		{"row 8: not for a later park", instead(engine.Ack, engine.Claim, laterPark)},
+		{"row 9: older events do not claim", instead(engine.Ack, engine.Claim, oldEvent)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := sound()
+			tt.without(&r)
+			c := newCrew()
+			defer c.dismiss()
+			for n := range uint64(enough) {
+				if wrong := newWorld(n, r, c).play(); wrong != "" {
+					first, _, _ := strings.Cut(wrong, "\n")
+					t.Logf("seed %d: %s", n, first)
+					return
+				}
+			}
+			t.Errorf("nothing goes wrong in %d games", enough)
+		})
+	}
+}

@@ -89,7 +89,7 @@ func (c Client) end(ctx context.Context, at protocol.Instance, incarnation uint6
 	if err != nil {
 		return nil, err
 	}
-	if newest.Incarnation == incarnation && restarted <= newest.Mark {
+	if newest.Incarnation == incarnation && (restarted <= newest.Mark || c.inVain(ctx, at, newest, restarted)) {
 		return newest, nil
 	}
 	// An announcement may come again, late: after that of a newer end.

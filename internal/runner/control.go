@@ -91,13 +91,23 @@ func (o obedience) patient() bool {
 	return true
 }
 
-// pausing reports whether a running instance was told to pause and has not done so: the bodies of its steps may finish.
-func (r Reader) pausing(ctx context.Context, instance protocol.Instance, history *engine.History) (bool, error) {
-	controls, err := r.controls(ctx, instance, max(history.Incarnation, history.Mark+1), 0)
+// foresee adds to the status of an instance what controls will make of it that nobody has obeyed: one that executes is to
+// pause when its bodies have returned. Those that change nothing are settled.
+func (r Reader) foresee(ctx context.Context, instance protocol.Instance, history *engine.History, status *protocol.Status) error {
+	executes := status.State == protocol.StateRunning || status.State == protocol.StateRollingBack
+	if !executes && !status.State.Finished() {
+		return nil
+	}
+	controls, err := r.controls(ctx, instance, history.Incarnation, 0)
 	if err != nil || len(controls) == 0 {
-		return false, err
+		return err
 	}
 	newest := protocol.Wake{Stream: r.stream(), Sequence: controls[len(controls)-1].Sequence}
-	entries, _, _ := history.Obey(newest, controls, time.Time{})
-	return len(entries) > 0 && entries[len(entries)-1].Kind == protocol.EntryPaused, nil
+	switch entries, _, _ := history.Obey(newest, controls, time.Time{}); {
+	case len(entries) == 0:
+		status.Mark = max(status.Mark, newest.Sequence)
+	case executes && entries[len(entries)-1].Kind == protocol.EntryPaused:
+		status.State = protocol.StateWaitingForPause
+	}
+	return nil
 }

@@ -40,14 +40,7 @@ func (r Reader) Status(ctx context.Context, workflow, id string) (protocol.Statu
 	if gone(status, time.Now()) {
 		return protocol.Status{}, journal.ErrNotFound
 	}
-	if status.State != protocol.StateRunning && status.State != protocol.StateRollingBack {
-		return status, nil
-	}
-	pausing, err := r.pausing(ctx, instance, history)
-	if pausing {
-		status.State = protocol.StateWaitingForPause
-	}
-	return status, err
+	return status, r.foresee(ctx, instance, history, &status)
 }
 
 // sight is what one read of the stream showed of an instance.

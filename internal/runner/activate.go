@@ -287,6 +287,7 @@ func (r *Runner) dropped(ctx context.Context, h *held, err error) {
 	case errors.Is(err, execution.ErrReleased), errors.Is(err, execution.ErrDied):
 		r.giveBack(h)
 	case errors.Is(err, execution.ErrSuperseded):
+		r.Log.DebugContext(ctx, "an execution was overtaken", logkey.Instance, h.instance.String(), logkey.Error, err)
 		r.endStrays(ctx, h.instance)
 		r.refused(ctx, h, journal.ErrConflict)
 	default:

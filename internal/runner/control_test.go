@@ -123,42 +123,46 @@ func (row *row) name() string { return plain(row.from) + "_" + string(row.action
 // not get its answer, and once more when all is done. It counts once.
 func TestControls(t *testing.T) {
 	t.Parallel()
-	begun, unbegun := setup(t), setup(t)
+	begun, unbegun, inBody := setup(t), setup(t), setup(t)
 	hold := unbegun.pauseWakes()
 	begun.serve(begun.runner())
 	unbegun.serve(unbegun.runner())
+	executor := inBody.listening()
+	inBody.serve(executor)
 	all := rows()
+	rigOf := func(row *row) *rig {
+		switch row.from {
+		case "unbegun":
+			return unbegun
+		case "in a body":
+			return inBody
+		}
+		return begun
+	}
 	t.Run("sent", func(t *testing.T) {
 		for _, row := range all {
 			t.Run(row.name(), func(t *testing.T) {
 				t.Parallel()
-				r := begun.on(t)
-				if row.from == "unbegun" {
-					r = unbegun.on(t)
-				}
-				row.send(r)
+				row.send(rigOf(row).on(t), executor)
 			})
 		}
 	})
 	hold()
 	for range 2 {
-		for _, r := range []*rig{begun, unbegun} {
+		for _, r := range []*rig{begun, unbegun, inBody} {
 			r.quiesce(protocol.ConsumerControls(0), 0)
 			r.quiesce(protocol.ConsumerWakes(0), 0)
 		}
 		for _, row := range all {
-			r := begun
-			if row.from == "unbegun" {
-				r = unbegun
-			}
+			r := rigOf(row)
 			row.check(r.on(t))
 			r.control(row.instance, protocol.Control{Action: row.action, Input: row.name()}) // for the second round
 		}
 	}
 }
 
-// send sends the control and waits until it took effect.
-func (row *row) send(r *rig) {
+// send sends the control and waits until it took effect. The executor is the runner of those that are in a body.
+func (row *row) send(r *rig, executor *Runner) {
 	row.instance = begin[row.from](r, row.name())
 	row.sent = r.control(row.instance, protocol.Control{Action: row.action, Input: row.name()})
 	r.control(row.instance, protocol.Control{Action: row.action, Input: row.name()})
@@ -175,13 +179,18 @@ func (row *row) send(r *rig) {
 		if d.State != state || d.Error == nil || d.Error.Name != failure {
 			r.t.Errorf("announced is %+v", d)
 		}
+	case row.vain && row.then == running: // nobody says so, but whoever asks
+		r.until(row.instance, "has settled the control", func(s protocol.Status) bool { return s.Mark >= row.sent })
 	case row.from == "finished" && row.then == complete: // restarted, or told that the end is final
 		r.announced(row.instance, "after the control", func(d protocol.Done) bool { return d.Mark >= row.sent })
 	}
 	if row.from != "in a body" {
 		return
 	}
-	if row.then != pausing && !row.vain {
+	switch {
+	case row.then == pausing:
+		r.yields(executor, row.instance, row.sent)
+	case !row.vain:
 		r.gate(row.name()).wasStopped(r.t)
 	}
 	if row.then == running && !row.vain {
@@ -213,6 +222,9 @@ func (row *row) check(r *rig) {
 		r.t.Errorf("%s: there were %d restarts, want %d", row.name(), s.Epoch, epoch)
 	}
 	if row.end != none {
+		if released := r.count(row.instance, protocol.EntryReleased) == 1; released != (row.from == "in a body" && !row.vain) {
+			r.t.Errorf("%s: who executed it gave it back: %v", row.name(), released)
+		}
 		return
 	}
 	if log := r.log(row.instance); len(log) != 1 || len(log[0].Entries) != 1 || log[0].Entries[0].Kind != protocol.EntryDeleted {

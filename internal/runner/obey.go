@@ -13,6 +13,7 @@ import (
 	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/testsignal"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -93,6 +94,7 @@ func (r *Runner) carryOut(ctx context.Context, h *held, s sight, history *engine
 	if err != nil {
 		return s, err
 	}
+	testsignal.At(testsignal.RunnerObeyed)
 	s.tailAt, s.tail, s.upTo = sequence, &a, sequence
 	if history.Phase == engine.Parked && !o.compact {
 		r.disarm(h.instance, history.Park, history.Until)
@@ -115,7 +117,7 @@ func (r *Runner) asked(ctx context.Context, h *held) bool {
 	if err != nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerSoon)
+	ctx, cancel := context.WithTimeout(ctx, r.hearing)
 	defer cancel()
 	_, err = r.nc.RequestWithContext(ctx, protocol.PokeSubject(r.Project), body)
 	return err == nil

@@ -31,18 +31,14 @@ var (
 func TestPauseLetsBodiesFinish(t *testing.T) {
 	t.Parallel()
 	r := setup(t)
-	runner := r.runner()
+	runner := r.listening()
 	r.serve(runner)
 	i := r.create(at("branches", "a"))
 	r.gate("a").await(t)
 	r.until(i, "runs on all branches", func(s protocol.Status) bool { return len(s.Steps) == 3 })
 	c := r.control(i, pause)
 	r.reaches(i, pausing)
-	natstest.Eventually(t, patience, "the runner knows", func() bool {
-		runner.mu.Lock()
-		defer runner.mu.Unlock()
-		return runner.active[i].Yields(c)
-	})
+	r.yields(runner, i, c)
 	r.send(i, "go") // for the other branch, which must not go on now
 	r.quiesce(protocol.ConsumerWakes(0), 1)
 	close(r.gate("a short").open)
@@ -70,7 +66,8 @@ func TestPauseLetsBodiesFinish(t *testing.T) {
 func TestWhilePausing(t *testing.T) {
 	t.Parallel()
 	shared := setup(t)
-	shared.serve(shared.runner())
+	runner := shared.listening()
+	shared.serve(runner)
 	for _, row := range []struct {
 		name    string
 		then    protocol.Control
@@ -82,8 +79,9 @@ func TestWhilePausing(t *testing.T) {
 			r := shared.on(t)
 			i, g := r.create(at("works", row.name)), r.gate(row.name)
 			g.await(t)
-			r.control(i, pause)
+			c := r.control(i, pause)
 			r.reaches(i, pausing)
+			r.yields(runner, i, c)
 			sent := r.control(i, row.then)
 			if row.stopped {
 				g.wasStopped(t)
@@ -98,8 +96,8 @@ func TestWhilePausing(t *testing.T) {
 			if row.then.Action == protocol.ActionRestart {
 				g.await(t)
 			}
-			if len(g.arrived) != 0 {
-				t.Error("the body ran again")
+			if len(g.arrived) != 0 || r.count(i, protocol.EntryReleased) != 1 {
+				t.Errorf("%d bodies ran again, the log is %+v", len(g.arrived), r.entries(i))
 			}
 		})
 	}
@@ -109,10 +107,11 @@ func TestWhilePausing(t *testing.T) {
 func TestShutdownWhilePausing(t *testing.T) {
 	t.Parallel()
 	r := setup(t)
-	stop := r.serve(r.runner(func(c *Config) { c.Grace = 600 * time.Millisecond }))
+	runner := r.listening(func(c *Config) { c.Grace = 600 * time.Millisecond })
+	stop := r.serve(runner)
 	i := r.create(at("works", "a"))
 	r.gate("a").await(t)
-	r.control(i, pause)
+	r.yields(runner, i, r.control(i, pause))
 	r.reaches(i, pausing)
 	stop()
 	r.gate("a").wasStopped(t)
@@ -177,10 +176,24 @@ func TestWhoeverIsSilentIsOverruled(t *testing.T) {
 	i, silent := r.create(at("works", "a")), r.runner()
 	wake := r.take(protocol.ConsumerWakes(0), 1)[0]
 	x := r.start(silent, i)
+	pokes, err := r.nc.SubscribeSync(protocol.PokeSubject("p"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	r.serve(r.runner())
 	r.gate("a").await(t)
-	r.control(i, terminate)
+	c := r.control(i, terminate)
 	r.announced(i, "terminated", func(d protocol.Done) bool { return d.State == terminated })
+	for _, asked := range []bool{true, false} { // first it is asked, then it is told
+		m, err := pokes.NextMsg(patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var p protocol.Poke
+		if err := json.Unmarshal(m.Data, &p); err != nil || p.Control != c || p.ID != i.ID || (m.Reply != "") != asked {
+			t.Errorf("poke %s with reply %q (%v), want one about control %d", m.Data, m.Reply, err, c)
+		}
+	}
 	close(r.gate("a").open)
 	if e := <-x.Events(); e.Kind != execution.Dropped || !errors.Is(e.Err, execution.ErrSuperseded) {
 		t.Errorf("event %d: %v, want that its append was refused", e.Kind, e.Err)
@@ -431,10 +444,11 @@ func TestCompact(t *testing.T) {
 			r := shared.on(t)
 			i := begin[from](r, plain(from))
 			before := r.until(i, "has begun", func(s protocol.Status) bool { return len(s.Runs) > 0 })
+			mark := r.tail(i).Mark
 			r.control(i, compact)
 			natstest.Eventually(t, patience, "there is a snapshot", func() bool { return r.count(i, protocol.EntrySnapshot) == 1 })
 			after := r.status(i)
-			if after.State != then || len(after.Steps) != len(before.Steps) || len(after.Runs) != len(before.Runs) || after.Mark != before.Mark {
+			if after.State != then || len(after.Steps) != len(before.Steps) || len(after.Runs) != len(before.Runs) || r.tail(i).Mark != mark {
 				t.Errorf("the instance was\n%+v\nand is\n%+v", before, after)
 			}
 			if from == "finished" {

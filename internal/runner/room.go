@@ -16,12 +16,20 @@ const (
 	rooms
 )
 
-// controlRoom is how many controls are decided about at a time.
-const controlRoom = 64
+const (
+	// controlRoom is how many controls are decided about at a time.
+	controlRoom = 64
+	// queueRoom is how many controls wait for a slot. More than that come again after a while: who executes many short
+	// ones meanwhile would be idle for a moment.
+	queueRoom = 1000
+)
 
 func (r *Runner) capacity(of room) int {
-	if of == forControls {
+	switch of {
+	case forControls:
 		return controlRoom
+	case forControlled:
+		return r.Slots + r.queueRoom
 	}
 	return 2 * r.Slots
 }

@@ -44,15 +44,15 @@ func TestControlsNeedNoSlot(t *testing.T) {
 func TestManyResumed(t *testing.T) {
 	t.Parallel()
 	r := setup(t)
-	r.serve(r.runner(func(c *Config) { c.Slots = 1 }))
-	const instances = 5
-	name := func(n int) protocol.Instance { return at("works", fmt.Sprint("a", n)) }
+	runner := r.runner(func(c *Config) { c.Slots = 1 })
+	runner.queueRoom = 1
+	r.serve(runner)
+	const instances = 4
+	name := func(n int) protocol.Instance { return at("waits", fmt.Sprint("a", n)) }
 	for n := range instances {
 		r.control(name(n), pause) // older than the create: it is void
-		r.create(name(n))
+		r.begun(name(n), waiting)
 		r.control(name(n), pause)
-		r.until(name(n), "is to pause", func(s protocol.Status) bool { return s.State == paused || s.State == pausing })
-		close(r.gate(name(n).ID).open)
 		r.reaches(name(n), paused)
 	}
 	held := r.begun(at("works", "last"), running)
@@ -66,7 +66,7 @@ func TestManyResumed(t *testing.T) {
 	r.control(held, terminate)
 	r.reaches(held, terminated)
 	for n := range instances {
-		r.reaches(name(n), complete)
+		r.reaches(name(n), waiting)
 	}
 	r.quiesce(protocol.ConsumerControls(0), 0)
 }

@@ -74,9 +74,13 @@ const (
 // Runner serves a project. Make it with New.
 type Runner struct {
 	Config
-	ID    string
-	nc    *nats.Conn
-	slots chan struct{}
+	ID string
+	nc *nats.Conn
+	// hearing is how long whoever executes an instance may take to answer that it will obey a control.
+	hearing time.Duration
+	// queueRoom is how many controls may wait for a slot.
+	queueRoom int
+	slots     chan struct{}
 	// incoming carries wakes to the goroutines that read and decide.
 	incoming chan *held
 	// stopping ends when the runner takes no more work, stopped when what it had is handed back.
@@ -108,7 +112,7 @@ func New(c Config) *Runner {
 	}
 	c.Settings = c.Settings.WithDefaults()
 	r := &Runner{
-		Config: c, ID: "runner-" + uuid.NewString()[:8], nc: c.Store.Conn(),
+		Config: c, ID: "runner-" + uuid.NewString()[:8], nc: c.Store.Conn(), hearing: answerSoon, queueRoom: queueRoom,
 		slots: make(chan struct{}, c.Slots), incoming: make(chan *held, 4*c.Slots),
 		inHand: map[protocol.Wake]*held{}, active: map[protocol.Instance]*execution.Execution{}, warned: map[string]bool{},
 	}

@@ -24,7 +24,7 @@ import (
 )
 
 // patience is how long it may take what must happen, and is no claim of a test.
-const patience = time.Minute
+const patience = natstest.Patience
 
 // rig is one project on a server of its own.
 type rig struct {
@@ -82,6 +82,14 @@ func (r *rig) runner(change ...func(*Config)) *Runner {
 		f(&c)
 	}
 	return New(c)
+}
+
+// listening makes a runner that is sure to hear whoever executes an instance, however slow the machine is.
+func (r *rig) listening(change ...func(*Config)) *Runner {
+	r.t.Helper()
+	runner := r.runner(change...)
+	runner.hearing = patience
+	return runner
 }
 
 // serve lets a runner run until the test ends, or the returned function is called.
@@ -489,6 +497,16 @@ func plain(name string) string {
 		}
 		return c
 	}, name)
+}
+
+// yields waits until the runner that executes an instance makes room for a control: that it is stored is not enough.
+func (r *rig) yields(runner *Runner, i protocol.Instance, control uint64) {
+	r.t.Helper()
+	natstest.Eventually(r.t, patience, i.String()+" is to make room", func() bool {
+		runner.mu.Lock()
+		defer runner.mu.Unlock()
+		return runner.active[i] != nil && runner.active[i].Yields(control)
+	})
 }
 
 // deliver has a runner that does not run decide about a wake, and waits until it is done with it.

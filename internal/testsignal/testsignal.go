@@ -40,4 +40,6 @@ const (
 	RunnerAppended = "runner.appended"
 	// RunnerProjected is reached when that is projected and the wake is not acked.
 	RunnerProjected = "runner.projected"
+	// RunnerObeyed is reached when what a control changes is stored and nothing has come of it.
+	RunnerObeyed = "runner.obeyed"
 )

@@ -118,8 +118,9 @@ func (tr *trail) output(t testing.TB) []string {
 	if len(tr.done) == 0 {
 		return nil
 	}
-	if err := json.Unmarshal(tr.done[0].Output, &output); err != nil {
-		t.Errorf("%s: output %s: %v", tr.id, tr.done[0].Output, err)
+	last := tr.done[len(tr.done)-1]
+	if err := json.Unmarshal(last.Output, &output); err != nil {
+		t.Errorf("%s: output %s: %v", tr.id, last.Output, err)
 	}
 	return output
 }
@@ -130,7 +131,18 @@ func outcome(k protocol.EntryKind) bool {
 }
 
 func terminal(k protocol.EntryKind) bool {
-	return k == protocol.EntryCompleted || k == protocol.EntryFailed
+	return k == protocol.EntryCompleted || k == protocol.EntryFailed || k == protocol.EntryTerminated || k == protocol.EntryDeleted
+}
+
+// steers reports whether an append obeys controls: whoever gets one may do that.
+func (l logged) steers() bool { return l.Entries[0].Input != 0 && l.Entries[0].Step == nil }
+
+// forget leaves out what a deleted instance of the same id has left: the entry that says so, and announcements.
+func (tr *trail) forget() {
+	if len(tr.log) > 0 && tr.log[0].Incarnation < tr.created && tr.log[0].Entries[0].Kind == protocol.EntryDeleted {
+		tr.log = tr.log[1:]
+	}
+	tr.done = slices.DeleteFunc(tr.done, func(d protocol.Done) bool { return d.Incarnation < tr.created })
 }
 
 // faults are what is wrong with a trail.
@@ -142,6 +154,7 @@ func (f *faults) add(format string, args ...any) { *f = append(*f, fmt.Sprintf(f
 func (tr *trail) audit(t testing.TB) {
 	t.Helper()
 	var found faults
+	tr.forget()
 	if tr.creates != 1 {
 		found.add("%d creates are stored", tr.creates)
 	}
@@ -178,6 +191,9 @@ func (tr *trail) auditOwners(found *faults) {
 			found.add("entry %d claims under %v, its holder is %v", l.sequence, l.Entries[0].Wake, l.Holder)
 		}
 		switch {
+		case l.steers():
+			ended = true
+			continue
 		case claimed, i == 0:
 			owner = l.Runner
 		case l.Runner != owner:
@@ -195,6 +211,9 @@ func (tr *trail) auditOutcomes(found *faults) {
 	done, until := map[protocol.Key]bool{}, map[protocol.Key]time.Time{}
 	for _, l := range tr.log {
 		for _, e := range l.Entries {
+			if e.Kind == protocol.EntryRestarted { // of everything
+				clear(done)
+			}
 			if e.Step == nil {
 				continue
 			}
@@ -234,8 +253,13 @@ func (tr *trail) auditEvents(found *faults) {
 func (tr *trail) auditEnd(found *faults) {
 	var ends int
 	for _, e := range tr.entries() {
-		if terminal(e.Kind) {
+		switch {
+		case terminal(e.Kind):
 			ends++
+		case e.Kind == protocol.EntryRestarted:
+			ends = 0
+		case ends > 0:
+			found.add("%s follows the end", e.Kind)
 		}
 	}
 	if len(tr.log) == 0 || ends != 1 {
@@ -251,6 +275,9 @@ func (tr *trail) auditEnd(found *faults) {
 		found.add("the end is not announced")
 	}
 	for _, d := range tr.done {
+		if d.Epoch < tail.Epoch { // it was restarted since
+			continue
+		}
 		complete := d.State == protocol.StateComplete
 		if d.Log != tail.sequence || d.Incarnation != tr.created || string(d.Output) != string(end.Result) ||
 			complete != (end.Kind == protocol.EntryCompleted) || complete != (d.Error == nil) {

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -39,7 +40,7 @@ func protocolTests() []protocolTest {
 		{"more than slots", moreThanSlots},
 		{"unknown workflow", unknownWorkflow},
 	}
-	return append(all, deaths()...)
+	return slices.Concat(all, deaths(), controlTests())
 }
 
 // TestProtocol runs each protocol test on one server and on a cluster of three, where leaders move meanwhile.

@@ -15,6 +15,7 @@ import (
 func (w *world) redeliverAfter(d time.Duration) {
 	w.t.Helper()
 	for _, c := range []struct{ stream, name string }{
+		{protocol.WorkflowsStream(w.name), protocol.ConsumerControls(0)},
 		{protocol.WorkflowsStream(w.name), protocol.ConsumerWakes(0)}, {protocol.TimersStream(w.name), protocol.ConsumerDue},
 	} {
 		natstest.Ask(w.t, "change the ack_wait of "+c.name, func(ctx context.Context) error {

@@ -251,9 +251,10 @@ func (w *world) finishAll(instances int, s script) (lost int) {
 func (w *world) quiesce() {
 	w.t.Helper()
 	for _, c := range []struct{ stream, name string }{
+		{protocol.WorkflowsStream(w.name), protocol.ConsumerControls(0)},
 		{protocol.WorkflowsStream(w.name), protocol.ConsumerWakes(0)}, {protocol.TimersStream(w.name), protocol.ConsumerDue},
 	} {
-		eventually(w.t, patience, "all wakes of "+c.stream+" are acked", func() bool {
+		eventually(w.t, patience, "all wakes of "+c.name+" are acked", func() bool {
 			consumer, err := w.js.Consumer(w.t.Context(), c.stream, c.name)
 			return err == nil && consumer.CachedInfo().NumAckPending == 0 && consumer.CachedInfo().NumPending == 0
 		})
@@ -279,9 +280,14 @@ func (w *world) ended() int {
 // wakes asks how it stands with the wakes.
 func (w *world) wakes() *jetstream.ConsumerInfo {
 	w.t.Helper()
+	return w.consumer(protocol.ConsumerWakes(0))
+}
+
+func (w *world) consumer(name string) *jetstream.ConsumerInfo {
+	w.t.Helper()
 	var consumer jetstream.Consumer
-	natstest.Ask(w.t, "how it stands with the wakes", func(ctx context.Context) (err error) {
-		consumer, err = w.js.Consumer(ctx, protocol.WorkflowsStream(w.name), protocol.ConsumerWakes(0))
+	natstest.Ask(w.t, "how it stands with "+name, func(ctx context.Context) (err error) {
+		consumer, err = w.js.Consumer(ctx, protocol.WorkflowsStream(w.name), name)
 		return err
 	})
 	return consumer.CachedInfo()

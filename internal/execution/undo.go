@@ -89,7 +89,7 @@ func (x *Execution) rollBack(failure *protocol.Failure) {
 	x.rollback.on, x.recall.on = true, false
 	x.cancel(ErrRollingBack)
 	x.ctx, x.cancel = context.WithCancelCause(x.life)
-	x.gates, x.waiters, x.lanes = nil, map[protocol.Key]*waiter{}, map[*engine.Branch]*lane{}
+	x.gates, x.lapsed, x.waiters, x.lanes = nil, nil, map[protocol.Key]*waiter{}, map[*engine.Branch]*lane{}
 	go x.undo(failure)
 }
 
@@ -102,7 +102,10 @@ func (x *Execution) undo(failure *protocol.Failure) {
 	for x.bodies > 0 && x.phase == running { // they were told to stop
 		x.changed.Wait()
 	}
-	if failure != nil && x.phase == running {
+	if x.phase != running && !x.wakeUp() { // what other goroutines wait for may even have parked it
+		s.exit()
+	}
+	if failure != nil {
 		x.m.RollBack(failure)
 		for _, call := range x.m.Orphans() { // what is undone must not go on
 			s.endChild(x.life, call)

@@ -58,6 +58,11 @@ func gaveUp(f *protocol.Failure) bool {
 	return f != nil && (f.Name == protocol.FailureCanceled || f.Name == protocol.FailureTimeout)
 }
 
+// GivenUp reports whether a call ended because its context did.
+func (s *Step) GivenUp() bool {
+	return s.Op == protocol.OpCall && s.Done && s.Error != nil && s.Error.Name == protocol.FailureCanceled
+}
+
 // outlived notes that a call ended without its child.
 func (h *History) outlived(s *Step) {
 	if c, ok := h.CallOf(s); ok {

@@ -3,10 +3,12 @@ package execution
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/internal/testsignal"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -40,6 +42,8 @@ func (s *Scope) Call(ctx context.Context, name string, call Call) (Answer, error
 	switch {
 	case err != nil:
 		s.endIfLimit(err)
+	case step.GivenUp():
+		s.lapse(ctx)
 	case step.Done:
 	case s.x.recall.on:
 		err = s.block(ctx, step.Key)
@@ -55,6 +59,41 @@ func (s *Scope) Call(ctx context.Context, name string, call Call) (Answer, error
 	}
 	s.leave()
 	return a, err
+}
+
+// lapse waits in a call that an earlier run gave up: its error must not come before what made its context end, which may
+// be the error of another branch. If nothing moves, the context ended for a reason that nobody recorded. x.mu is held before
+// and after.
+func (s *Scope) lapse(ctx context.Context) {
+	x := s.x
+	w := &waiter{lane: s.lane, done: make(chan struct{})}
+	x.lapsed = append(x.lapsed, w)
+	s.lane.waiting++
+	x.armSoft()
+	x.quiet()
+	x.mu.Unlock()
+	select {
+	case <-w.done:
+	case <-x.gone:
+	case <-ctx.Done():
+	}
+	x.mu.Lock()
+	if i := slices.Index(x.lapsed, w); i >= 0 {
+		x.lapsed = slices.Delete(x.lapsed, i, i+1)
+		s.lane.waiting--
+		x.activity++
+	}
+	s.alive()
+}
+
+// letLapse lets the calls go on that an earlier run gave up. x.mu is held.
+func (x *Execution) letLapse() {
+	for _, w := range x.lapsed {
+		w.lane.waiting--
+		x.activity++
+		close(w.done)
+	}
+	x.lapsed = nil
 }
 
 // answer is the outcome of a call that is done. x.mu is held before and after.
@@ -169,7 +208,9 @@ func (s *Scope) create(ctx context.Context, step *engine.Step, parent protocol.P
 	err := s.insist(ctx, x.ctx.Done(), func() (err error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createWithin)
 		defer cancel()
+		testsignal.At(testsignal.CallBegun)
 		callee.Incarnation, err = call.Create(ctx, parent, callee)
+		testsignal.At(testsignal.CallCreated)
 		return err
 	})
 	switch {
@@ -267,7 +308,14 @@ func (s *Scope) endChild(ctx context.Context, call engine.Call) {
 	x.bodies++ // neither parked nor given back before that is stored
 	stored := x.flush(x.m.Hard())
 	x.bodies--
-	if !stored || s.insist(ctx, x.gone, func() error { return x.EndChild(x.life, call) }) != nil {
+	if !stored {
+		s.exit()
+	}
+	err := s.insist(ctx, x.gone, func() error {
+		testsignal.At(testsignal.CallEnded)
+		return x.EndChild(x.life, call)
+	})
+	if err != nil {
 		s.exit()
 	}
 	x.m.Told(call)

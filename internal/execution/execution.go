@@ -183,6 +183,7 @@ type Execution struct {
 	lanes    map[*engine.Branch]*lane
 	waiters  map[protocol.Key]*waiter
 	gates    []*gated
+	lapsed   []*waiter // calls that an earlier run gave up
 	recall   recall
 	rollback rollback
 	bodies   int

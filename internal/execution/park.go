@@ -14,7 +14,7 @@ func (x *Execution) quiet() {
 	}
 	waits, _ := x.m.Waiting()
 	waits += x.recall.waits()
-	if x.phase != running || waits == 0 && len(x.gates) == 0 || x.bodies > 0 {
+	if x.phase != running || waits == 0 && len(x.gates) == 0 && len(x.lapsed) == 0 || x.bodies > 0 {
 		return
 	}
 	wait := x.Settle
@@ -27,7 +27,7 @@ func (x *Execution) quiet() {
 			wait = x.Idle
 		}
 	}
-	if len(x.gates) > 0 || x.recall.on && !x.hurried() {
+	if len(x.lapsed) == 0 && (len(x.gates) > 0 || x.recall.on && !x.hurried()) {
 		wait = x.Hold
 	}
 	seen := x.activity
@@ -39,6 +39,8 @@ func (x *Execution) quiet() {
 		defer x.mu.Unlock()
 		switch {
 		case x.activity != seen:
+		case len(x.lapsed) > 0:
+			x.letLapse()
 		case len(x.gates) > 0:
 			x.hold()
 		case x.recall.on:

@@ -42,4 +42,10 @@ const (
 	RunnerProjected = "runner.projected"
 	// RunnerObeyed is reached when what a control changes is stored and nothing has come of it.
 	RunnerObeyed = "runner.obeyed"
+	// CallBegun is reached when a call is in the log and its child is not created, CallCreated when that is and the log
+	// does not say so.
+	CallBegun   = "call.begun"
+	CallCreated = "call.created"
+	// CallEnded is reached when a call has ended without its child and the child is not told.
+	CallEnded = "call.ended"
 )

@@ -29,9 +29,9 @@ func (p Parent) CreateInput() string { return "call/" + p.Instance().String() + 
 func (p Parent) EndInput() string { return "end/" + p.Instance().String() + "/" + p.Call }
 
 // CallbackInput is the input id of the event by which an instance tells its caller of its end. An instance that was
-// restarted ends more than once.
+// restarted ends more than once. It begins as no id does that a user chooses.
 func CallbackInput(child Instance, done Done) string {
-	return "done/" + child.String() + "/" + strconv.FormatUint(done.Incarnation, 10) + "." + strconv.Itoa(done.Epoch) + "." +
+	return callPrefix + "done/" + child.String() + "/" + strconv.FormatUint(done.Incarnation, 10) + "." + strconv.Itoa(done.Epoch) + "." +
 		strconv.FormatUint(done.Log, 10)
 }
 

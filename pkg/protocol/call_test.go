@@ -16,7 +16,7 @@ func TestDerivedIDsNeverChange(t *testing.T) {
 		{"child", p.ChildID(), "t-1-a45bef5bc11271a4dbb9"},
 		{"create", p.CreateInput(), "call/trips/trip/t-1/=31.1.2.book it"},
 		{"end", p.EndInput(), "end/trips/trip/t-1/=31.1.2.book it"},
-		{"callback", protocol.CallbackInput(child, protocol.Done{Incarnation: 44, Epoch: 1, Log: 50}), "done/mail/booking/u-7/44.1.50"},
+		{"callback", protocol.CallbackInput(child, protocol.Done{Incarnation: 44, Epoch: 1, Log: 50}), "=done/mail/booking/u-7/44.1.50"},
 	} {
 		if tt.have != tt.want {
 			t.Errorf("%s: %s, want %s", tt.what, tt.have, tt.want)

@@ -333,7 +333,7 @@ func ParseScheduleKey(key string) (class, name, schedule string, err error) {
 // DeadKey is the key of a dead letter of an agent in DeadBucket; id is that of the outbox entry that put it there.
 func DeadKey(class, name, id string) string { return AgentKey(class, name) + "." + Escape(id) }
 
-// callPrefix cannot begin the name of an event type that a user chooses.
+// callPrefix cannot begin the type or the id of an event that a user chooses.
 const callPrefix = "="
 
 // CallType is the type of the event that tells the caller of an instance of its end. It names the call: the same step

@@ -5,13 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
-	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/internal/client"
 	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/internal/journal"
-	"github.com/skein-run/skein/internal/runner"
 	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -19,13 +17,11 @@ import (
 // CallOption is an option of [Call].
 type CallOption interface{ applyCall(*callOptions) error }
 
-// StartOption is an option of [Start].
-type StartOption interface{ applyStart(*callOptions) error }
-
 type callOptions struct {
 	// id is empty if it is to be derived.
-	id      string
-	timeout time.Duration
+	id        string
+	timeout   time.Duration
+	retention *protocol.Retention
 }
 
 // Call starts an instance of the workflow that a binding leads to and waits for its result, as a step: the child is
@@ -51,8 +47,8 @@ func Call[P, R any](ctx context.Context, name string, binding Binding[P, R], par
 	if err != nil {
 		return zero, fmt.Errorf("call %q: %w", name, err)
 	}
-	c := child{project: p, binding: binding.name, id: o.id, params: params}
-	a, err := scope.Call(ctx, name, execution.Call{Timeout: o.timeout, Resolve: c.resolve, Create: c.call})
+	c := child{project: p, binding: binding.name, options: o, params: params}
+	a, err := scope.Call(ctx, name, execution.Call{Timeout: o.timeout, Resolve: c.resolve, Create: c.make})
 	if err != nil {
 		return zero, fmt.Errorf("call %q: %w", name, err)
 	}
@@ -88,86 +84,37 @@ func answer[R any](name string, a execution.Answer) (R, error) {
 	return decode[R](a.Done.Output, fmt.Sprintf("result of workflow %q", a.Callee.Workflow))
 }
 
-// startTimeout bounds one attempt to start an instance; a failed one is tried again until it succeeds.
-const startTimeout = time.Minute
-
-// Start starts an instance of the workflow that a binding leads to, as a step, and does not wait for it: exactly one,
-// whatever crashes. It outlives its parent. The handle is for the bodies of steps: what it returns is not recorded.
-//
-// A start that cannot be made (an unknown binding, params that are too large, an id that is taken) makes Start return a
-// [*CallError].
-func Start[P, R any](ctx context.Context, name string, binding Binding[P, R], params P, options ...StartOption) (*Instance[R], error) {
-	var o callOptions
-	for _, option := range options {
-		if err := option.applyStart(&o); err != nil {
-			return nil, fmt.Errorf("start %q: %w", name, err)
-		}
-	}
-	scope, p, err := caller(ctx, name)
-	if err != nil {
-		return nil, fmt.Errorf("start %q: %w", name, err)
-	}
-	c := child{project: p, binding: binding.name, id: o.id, params: params}
-	config := protocol.StepConfig{
-		Retries: -1, Delay: protocol.Duration(time.Second), Backoff: engine.BackoffExponential,
-		MaxDelay: protocol.Duration(time.Minute), Timeout: protocol.Duration(startTimeout), LostRuns: math.MaxInt32,
-	}
-	step, err := scope.Do(ctx, name, config, execution.Code{Body: c.start})
-	if err != nil {
-		return nil, fmt.Errorf("start %q: %w", name, err)
-	}
-	var s started
-	if f := step.Error; f != nil {
-		_ = json.Unmarshal(f.Details, &s) // without it, nobody knows where it should have been
-		return nil, &CallError{Step: name, Project: s.Project, Workflow: s.Workflow, ID: s.ID, Failure: f}
-	}
-	if err := json.Unmarshal(step.Result, &s); err != nil {
-		return nil, fmt.Errorf("start %q: %w", name, err)
-	}
-	return &Instance[R]{
-		at: s.instance(), project: p, created: true,
-		reader: runner.Reader{Store: p.Journal(), Project: s.Project, Shards: s.Shards},
-	}, nil
-}
-
-// started is what a step of [Start] records.
-type started struct {
-	Project  string `json:"project"`
-	Shards   int    `json:"shards"`
-	Workflow string `json:"workflow"`
-	ID       string `json:"id"`
-}
-
-func (s started) instance() protocol.Instance {
-	return protocol.Instance{Project: s.Project, Shard: protocol.Shard(s.ID, s.Shards), Workflow: s.Workflow, ID: s.ID}
-}
-
-// child is what one call or start needs to make an instance.
+// child is what a call needs to make its instance.
 type child struct {
 	project *project.Project
 	binding string
-	id      string
+	options callOptions
 	params  any
 
-	raw     json.RawMessage // the params, encoded
-	body    []byte          // of the create, the same for every try
-	missing int             // how often there was no stream for it
+	raw     json.RawMessage  // the params, encoded
+	create  *protocol.Create // the same for every try
+	missing int              // how often there was no stream for it
 }
 
-// find resolves the binding and encodes the params: whatever is wrong with them is found before anything is stored.
-func (c *child) find(ctx context.Context, id string) (started, error) {
+// resolve finds the instance to make and encodes the params: whatever is wrong with them is found before anything is
+// stored.
+func (c *child) resolve(ctx context.Context, parent protocol.Parent) (protocol.Callee, error) {
 	if err := c.encode(); err != nil {
-		return started{}, refuse(err)
+		return protocol.Callee{}, refuse(err)
 	}
 	target, err := c.project.Config.Binding(c.binding)
 	if err != nil {
-		return started{}, refuse(err)
+		return protocol.Callee{}, refuse(err)
 	}
 	shards, err := registered(ctx, c.project, target)
 	if err != nil {
-		return started{}, refuse(err)
+		return protocol.Callee{}, refuse(err)
 	}
-	return started{Project: target.Project, Shards: shards, Workflow: target.Workflow, ID: id}, nil
+	id := c.options.id
+	if id == "" {
+		id = parent.ChildID()
+	}
+	return protocol.Callee{Project: target.Project, Shard: protocol.Shard(id, shards), Workflow: target.Workflow, ID: id}, nil
 }
 
 func (c *child) encode() (err error) {
@@ -177,81 +124,42 @@ func (c *child) encode() (err error) {
 	return err
 }
 
-func (c *child) resolve(ctx context.Context, parent protocol.Parent) (protocol.Callee, error) {
-	id := c.id
-	if id == "" {
-		id = parent.ChildID()
+// make stores the create of the instance. One that is there with the same input is this one.
+func (c *child) make(ctx context.Context, parent protocol.Parent, callee protocol.Callee) (incarnation uint64, err error) {
+	at := callee.Instance()
+	if err := c.fit(ctx, parent, at); err != nil {
+		return 0, err
 	}
-	s, err := c.find(ctx, id)
-	at := s.instance()
-	return protocol.Callee{Project: at.Project, Shard: at.Shard, Workflow: at.Workflow, ID: at.ID}, err
-}
-
-// call creates the instance of a call.
-func (c *child) call(ctx context.Context, parent protocol.Parent, callee protocol.Callee) (incarnation uint64, err error) {
-	return c.create(ctx, callee.Instance(), protocol.Create{
-		Input: parent.CreateInput(), Parent: &parent,
-		Source: protocol.Source{Kind: "call", Project: parent.Project, Class: parent.Workflow, Name: parent.ID},
-	})
-}
-
-// start is the body of the step of [Start].
-func (c *child) start(ctx context.Context) (json.RawMessage, error) {
-	by, key := Info(ctx), Step(ctx).IdempotencyKey
-	id := c.id
-	if id == "" {
-		id = protocol.DerivedID(by.ID, key)
-	}
-	s, err := c.find(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	_, err = c.create(ctx, s.instance(), protocol.Create{
-		Input:  "start/" + key,
-		Source: protocol.Source{Kind: "step", Project: by.Project, Class: by.Workflow, Name: by.ID},
-	})
-	if r, ok := errors.AsType[*refusal](err); ok {
-		r.details = s
-	}
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(s)
-}
-
-// create stores the create of the instance at. One that is there with the same input is this one.
-func (c *child) create(ctx context.Context, at protocol.Instance, create protocol.Create) (incarnation uint64, err error) {
-	owner := protocol.OwnerOf(at, create.Input)
-	if c.body == nil {
-		if err := c.encode(); err != nil {
-			return 0, refuse(err)
-		}
-		create.V, create.Workflow, create.ID, create.Created = protocol.Version, at.Workflow, at.ID, time.Now().UTC()
-		if create.Params, create.ParamsObject, err = fit(ctx, c.project, owner, c.raw); err != nil {
-			return 0, c.gone(ctx, at, err)
-		}
-		if c.body, err = json.Marshal(create); err != nil {
-			return 0, refuse(&EncodingError{What: "create", Err: err})
-		}
-	}
-	incarnation, err = c.project.Journal().Append(ctx, protocol.WorkflowsStream(at.Project), at.CreateSubject(), 0, c.body)
-	conflict, ok := errors.AsType[*journal.ConflictError](err)
+	_, incarnation, err = client.Client{Store: c.project.Journal()}.Create(ctx, at, *c.create, protocol.ExistingFail)
 	switch {
-	case err == nil:
-		return incarnation, nil
-	case !ok:
+	case errors.Is(err, client.ErrExists):
+		unfit(ctx, c.project, protocol.OwnerOf(at, c.create.Input), c.create.ParamsObject)
+		return 0, refuse(&ExistsError{Workflow: at.Workflow, ID: at.ID})
+	case err != nil:
 		return 0, c.gone(ctx, at, err)
-	case conflict.Tail == nil: // deleted since
-		return 0, fmt.Errorf("create instance %s: %w", at, err)
 	}
-	var there protocol.Create
-	if json.Unmarshal(conflict.Tail.Data, &there) == nil && there.Input == create.Input {
-		return there.Incarnation(conflict.Tail.Sequence), nil
+	return incarnation, nil
+}
+
+// fit writes the create, with large params in the object store.
+func (c *child) fit(ctx context.Context, parent protocol.Parent, at protocol.Instance) error {
+	if c.create != nil {
+		return nil
 	}
-	if len(c.raw) > protocol.InlinePayload {
-		_ = c.project.Objects().DeleteInstance(ctx, owner) // else it goes when that project's log is cleaned
+	if err := c.encode(); err != nil {
+		return refuse(err)
 	}
-	return 0, refuse(&ExistsError{Workflow: at.Workflow, ID: at.ID})
+	create := protocol.Create{
+		V: protocol.Version, Input: parent.CreateInput(), Workflow: at.Workflow, ID: at.ID, Created: time.Now().UTC(), Parent: &parent,
+		Source:    protocol.Source{Kind: "call", Project: parent.Project, Class: parent.Workflow, Name: parent.ID},
+		Retention: c.options.retention,
+	}
+	var err error
+	if create.Params, create.ParamsObject, err = fit(ctx, c.project, protocol.OwnerOf(at, create.Input), c.raw); err != nil {
+		return c.gone(ctx, at, err)
+	}
+	c.create = &create
+	return nil
 }
 
 // maxMissing is how often in a row the stream of a project must be missing until it counts as gone.

@@ -26,11 +26,18 @@ type createOptions struct {
 
 // Retention sets how long the instance can be read after its end: success if it completes, failure if it ends in any
 // other way. 0 stands for what skein.jsonc of its project says, or else DefaultRetention. At most MaxRetention.
-func Retention(success, failure time.Duration) CreateOption { return retention{success, failure} }
+func Retention(success, failure time.Duration) RetentionOption {
+	return RetentionOption{success, failure}
+}
 
-type retention struct{ success, failure time.Duration }
+// RetentionOption is made by [Retention].
+type RetentionOption struct{ success, failure time.Duration }
 
-func (r retention) applyCreate(o *createOptions) error {
+func (r RetentionOption) applyCreate(o *createOptions) error { return r.apply(&o.retention) }
+
+func (r RetentionOption) applyCall(o *callOptions) error { return r.apply(&o.retention) }
+
+func (r RetentionOption) apply(to **protocol.Retention) error {
 	for _, kept := range []struct {
 		option string
 		d      time.Duration
@@ -39,7 +46,7 @@ func (r retention) applyCreate(o *createOptions) error {
 			return &OptionError{Option: kept.option, Value: kept.d, Allowed: "0 (the default) to 365 days"}
 		}
 	}
-	o.retention = &protocol.Retention{Success: protocol.Duration(r.success), Error: protocol.Duration(r.failure)}
+	*to = &protocol.Retention{Success: protocol.Duration(r.success), Error: protocol.Duration(r.failure)}
 	return nil
 }
 

@@ -95,7 +95,5 @@ func (i IDOption) applyCreate(o *createOptions) error {
 
 func (i IDOption) applyCall(o *callOptions) error {
 	o.id = string(i)
-	return protocol.CheckInstance(o.id)
+	return protocol.CheckNewInstance(o.id)
 }
-
-func (i IDOption) applyStart(o *callOptions) error { return i.applyCall(o) }

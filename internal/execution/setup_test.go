@@ -25,6 +25,9 @@ type rig struct {
 	created  uint64
 	appends  atomic.Uint64
 	nudges   atomic.Uint64
+	// ended are the children that were told to end, strays those of them that nobody may know of.
+	ended, strays chan engine.Call
+	inputs        []engine.Input
 }
 
 func newRig(t *testing.T) *rig {
@@ -34,7 +37,10 @@ func newRig(t *testing.T) *rig {
 	if err := streams.EnsureWorkflows(t.Context(), js, "p", 1, streams.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, stream: protocol.WorkflowsStream("p"), instance: protocol.Instance{Project: "p", Workflow: "w", ID: "a"}}
+	r := &rig{
+		t: t, stream: protocol.WorkflowsStream("p"), instance: protocol.Instance{Project: "p", Workflow: "w", ID: "a"},
+		ended: make(chan engine.Call, 10), strays: make(chan engine.Call, 10),
+	}
 	var err error
 	if r.store, err = journal.Open(nc); err != nil {
 		t.Fatal(err)
@@ -59,12 +65,14 @@ func (r *rig) over(settings Settings, h *engine.History, code func(ctx context.C
 	x := Start(r.t.Context(), Config{
 		Settings: settings, Store: r.store, Instance: r.instance, Runner: "r", Log: slog.New(slog.NewTextHandler(r.t.Output(), nil)),
 		History: h, Wake: h.Holder, NextID: r.nextID,
-		Inputs: func(context.Context, uint64) ([]engine.Input, error) { return nil, nil },
+		Inputs: func(context.Context, uint64) ([]engine.Input, error) { return r.inputs, nil },
 		Nudge: func(ctx context.Context, _ uint64) (protocol.Wake, error) {
 			r.nudges.Add(1)
 			sequence, err := r.store.Publish(ctx, r.instance.NudgeSubject(), nil, []byte("{}"))
 			return protocol.Wake{Stream: r.stream, Sequence: sequence}, err
 		},
+		EndChild: func(_ context.Context, c engine.Call) error { r.ended <- c; return nil },
+		EndStray: func(_ context.Context, c engine.Call) { r.strays <- c },
 	}, code)
 	r.t.Cleanup(func() { x.Drop(ErrSuperseded) })
 	return x

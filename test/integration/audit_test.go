@@ -293,8 +293,8 @@ func (tr *trail) checkOutput(t testing.TB, s script, output []string) {
 	for _, e := range tr.entries() {
 		switch e.Kind {
 		case protocol.EntryStepCompleted, protocol.EntryReceived:
-			var r string
-			if err := json.Unmarshal(e.Result, &r); err != nil {
+			r, err := result(e)
+			if err != nil {
 				t.Fatal(err)
 			}
 			results[*e.Step] = r
@@ -308,6 +308,20 @@ func (tr *trail) checkOutput(t testing.TB, s script, output []string) {
 	if !slices.Equal(output, want) {
 		t.Errorf("%s: output is\n%q\nrecorded is\n%q", tr.id, output, want)
 	}
+}
+
+// result is what an entry says that a call of the code returns.
+func result(e protocol.Entry) (r string, err error) {
+	if e.Step.Op != protocol.OpCall {
+		return r, json.Unmarshal(e.Result, &r)
+	}
+	var done protocol.Done
+	var output []string
+	if err := json.Unmarshal(e.Result, &done); err != nil {
+		return "", err
+	}
+	err = json.Unmarshal(done.Output, &output)
+	return strings.Join(output, ", "), err
 }
 
 func expected(all []op, used map[protocol.Key]int, results map[protocol.Key]string) []string {

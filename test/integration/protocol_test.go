@@ -40,7 +40,7 @@ func protocolTests() []protocolTest {
 		{"more than slots", moreThanSlots},
 		{"unknown workflow", unknownWorkflow},
 	}
-	return slices.Concat(all, deaths(), controlTests())
+	return slices.Concat(all, deaths(), controlTests(), callDeaths())
 }
 
 // TestProtocol runs each protocol test on one server and on a cluster of three, where leaders move meanwhile.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -22,7 +23,7 @@ type script struct {
 	Ops []op `json:"ops"`
 }
 
-// op is one call of workflow code: exactly one of Do, Sleep, Wait and Group is set.
+// op is one call of workflow code: exactly one of Do, Sleep, Wait, Call and Group is set.
 type op struct {
 	Do string `json:"do,omitempty"`
 	// Gate makes the body ask the test before it returns; see world.gate.
@@ -40,6 +41,10 @@ type op struct {
 	// Wait names a wait for an event of type Type. For, if set, is its timeout.
 	Wait string `json:"wait,omitempty"`
 	Type string `json:"type,omitempty"`
+
+	// Call names a call of the same workflow of another project, with Script. For, if set, is its timeout.
+	Call   string  `json:"call,omitempty"`
+	Script *script `json:"script,omitempty"`
 
 	Group [][]op `json:"group,omitempty"`
 }
@@ -59,6 +64,8 @@ func (o op) key(count int) protocol.Key {
 		return protocol.Key{Op: protocol.OpDo, Name: o.Do, Count: count}
 	case o.Sleep != "":
 		return protocol.Key{Op: protocol.OpSleep, Name: o.Sleep, Count: count}
+	case o.Call != "":
+		return protocol.Key{Op: protocol.OpCall, Name: o.Call, Count: count}
 	}
 	return protocol.Key{Op: protocol.OpEvent, Name: o.Wait, Count: count}
 }
@@ -102,6 +109,9 @@ func (o op) run(ctx context.Context) ([]string, error) {
 		}
 		return []string{got.Payload}, err
 	}
+	if o.Call != "" {
+		return o.callChild(ctx)
+	}
 	results := make([][]string, len(o.Group))
 	g := workflow.NewGroup(ctx)
 	for i, branch := range o.Group {
@@ -116,6 +126,21 @@ func (o op) run(ctx context.Context) ([]string, error) {
 		flat = append(flat, r...)
 	}
 	return flat, err
+}
+
+// callBinding leads to the workflow of the project that a world calls.
+const callBinding = "CALLED"
+
+func (o op) callChild(ctx context.Context) ([]string, error) {
+	var options []workflow.CallOption
+	if o.For > 0 {
+		options = append(options, workflow.Timeout(o.For))
+	}
+	results, err := workflow.Call(ctx, o.Call, workflow.Bind[script, []string](callBinding), *o.Script, options...)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return []string{"timed out"}, nil
+	}
+	return []string{strings.Join(results, ", ")}, err
 }
 
 // call is what a body tells the test about itself.

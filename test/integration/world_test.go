@@ -59,6 +59,8 @@ type world struct {
 	// files has a skein.jsonc per set of workflows.
 	files   string
 	runners int
+	// calls is the world whose main workflow scripts of this one call, nil if none do.
+	calls *world
 }
 
 // workflows of the project: the same code under two names, so that a runner may lack one of them.
@@ -134,6 +136,10 @@ func (w *world) config(workflows []string) string {
 	var entries []string
 	for _, name := range workflows {
 		entries = append(entries, fmt.Sprintf(`{ "name": %q, "class_name": "Script" },`, name))
+	}
+	if w.calls != nil {
+		entries = append(entries, fmt.Sprintf(`{ "name": %q, "binding": %q, "class_name": "Script", "script_name": %q },`,
+			mainWorkflow, callBinding, w.calls.name))
 	}
 	path := filepath.Join(w.files, strings.Join(workflows, "-")+".jsonc")
 	text := fmt.Sprintf("{ \"name\": %q, \"workflows\": [%s] }\n", w.name, strings.Join(entries, " "))

@@ -1,6 +1,6 @@
 // Package workflow is the SDK for durable workflows: plain Go functions whose steps are remembered.
 //
-// A workflow function calls [Do], [Sleep], [WaitForEvent] and [Group] with the context it was given. What they return
+// A workflow function calls [Do], [Sleep], [WaitForEvent], [Call] and [Group] with the context it was given. What they return
 // is recorded; after a crash, a long sleep or a move to another runner the function runs again from the top, and what
 // is recorded returns at once. So the code between steps must be deterministic: take the time from [Now], ids from
 // [NewID], and do everything that touches the world in the body of a step. A body runs at least once, its result is

@@ -520,7 +520,7 @@ func TestKept(t *testing.T) {
 func TestWhatIsNoControl(t *testing.T) {
 	t.Parallel()
 	r := setup(t)
-	r.serve(r.runner())
+	stop := r.serve(r.runner())
 	i := r.begun(at("waits", "a"), waiting)
 	for _, body := range []string{
 		"", "no JSON", `[]`, `{"v":1,"action":"dance"}`, `{"v":1,"action":"pause","incarnation":999}`, `{"v":1,"action":["pause"]}`,
@@ -542,11 +542,11 @@ func TestWhatIsNoControl(t *testing.T) {
 	byHand("resume", waiting)
 	byHand("pause", paused)
 	byHand("resume", waiting)
-	c := r.publish(i.ControlSubject(), map[string]any{"v": protocol.Version + 1, "action": "pause"})
-	r.control(i, terminate)
-	natstest.Eventually(t, patience, "both wait for a newer runner", func() bool {
-		info, err := r.js.Consumer(t.Context(), protocol.WorkflowsStream("p"), protocol.ConsumerControls(0))
-		return err == nil && info.CachedInfo().NumAckPending == 2 && info.CachedInfo().Delivered.Stream > c
+	stop()
+	r.publish(i.ControlSubject(), map[string]any{"v": protocol.Version + 1, "action": "pause"})
+	r.deliver(r.runner(), &held{
+		Wake:     engine.Wake{Wake: protocol.Wake{Stream: protocol.WorkflowsStream("p"), Sequence: r.control(i, terminate)}, Kind: engine.WakeControl},
+		instance: i,
 	})
 	if s := r.status(i); s.State != waiting {
 		t.Errorf("the instance is %q: something overtook what it does not understand", s.State)

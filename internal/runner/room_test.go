@@ -63,6 +63,11 @@ func TestManyResumed(t *testing.T) {
 	for n := range instances {
 		r.until(name(n), "is resumed", func(s protocol.Status) bool { return s.State == running || s.State == queued })
 	}
+	runner.mu.Lock()
+	if n := runner.taken[forControlled]; n > 2 {
+		t.Errorf("%d controls execute or wait for the slot, there is room for 2", n)
+	}
+	runner.mu.Unlock()
 	r.control(held, terminate)
 	r.reaches(held, terminated)
 	for n := range instances {

@@ -15,6 +15,7 @@ type actor struct {
 	do     func()
 	at     point
 	killed bool
+	slow   bool       // everybody else does much meanwhile
 	x      *execution // what it executes
 }
 
@@ -84,7 +85,7 @@ func (c *crew) dismiss() {
 
 // spawn adds an actor.
 func (w *world) spawn(name string, r *runner, do func()) {
-	a := &actor{hand: w.crew.take(), w: w, name: name, runner: r, do: do}
+	a := &actor{hand: w.crew.take(), w: w, name: name, runner: r, do: do, slow: w.chance(4)}
 	a.actor = a
 	w.actors = append(w.actors, a)
 }

@@ -152,6 +152,9 @@ func (c *checker) appended(i protocol.Instance, sequence uint64, a *protocol.App
 // see notes what an append is an example of.
 func (c *checker) see(l *life, a *protocol.Append) {
 	saw := c.w.crew.saw
+	if a.Entries[0].Lost && !c.w.faulty {
+		c.fail("a run of %v is counted as lost, but nothing went wrong", l.instance)
+	}
 	for _, e := range a.Entries {
 		saw[string(e.Kind)]++
 		switch {
@@ -302,6 +305,13 @@ func (c *checker) body(x *execution, s *engine.Step, number int) {
 	id := fmt.Sprint(x.history.Epoch, s.Key, number)
 	if l.bodies[id]++; l.bodies[id] > 1 && !c.w.faulty && len(l.controls) == 0 {
 		c.fail("the body of %v begins twice, but nothing went wrong", s.Key)
+	}
+}
+
+// timesOut looks at an execution in which waits for events time out.
+func (c *checker) timesOut(x *execution) {
+	if newest := c.w.stream().newest(x.h.instance.EventSubject()); newest != nil && newest.sequence > max(x.m.Seen(), x.history.Incarnation) {
+		c.fail("a wait of %v times out, but event %d was not read", x.h.instance, newest.sequence)
 	}
 }
 

@@ -30,7 +30,11 @@ func (a act) String() string {
 
 // makePlan decides what somebody outside is going to do.
 func (w *world) makePlan() {
-	for n := range 1 + w.IntN(2) {
+	instances := 1
+	if w.plot != deletes {
+		instances += w.IntN(2)
+	}
+	for n := range instances {
 		i := protocol.Instance{Project: project, Workflow: fmt.Sprint("w", n), ID: "i"}
 		w.instances = append(w.instances, i)
 		w.scripts[i.Workflow] = w.script("", 1)
@@ -39,7 +43,7 @@ func (w *world) makePlan() {
 	for n := range w.IntN(5) {
 		w.plan = append(w.plan, act{instance: w.someone(), eventType: eventTypes[w.IntN(2)], id: fmt.Sprint("e", n)})
 	}
-	if w.chance(2) {
+	if w.plot == deletes || w.chance(2) {
 		for n := range 1 + w.IntN(3) {
 			w.plan = append(w.plan, w.someControl(fmt.Sprint("c", n)))
 		}
@@ -81,6 +85,9 @@ func (w *world) someControl(id string) act {
 	default:
 		a.control.Action = protocol.ActionDelete
 	}
+	if w.plot == deletes && w.chance(2) {
+		a.control = protocol.Control{Action: protocol.ActionDelete}
+	}
 	return a
 }
 
@@ -101,8 +108,8 @@ func (w *world) perform(a act) {
 			c := a.control
 			c.V, c.Input, c.Sent = protocol.Version, a.id, w.now
 			w.publish(store, a.instance.ControlSubject(), c)
-			if c.Action == protocol.ActionDelete && w.chance(2) {
-				w.plan = append(w.plan, act{instance: a.instance, create: true})
+			if c.Action == protocol.ActionDelete && (w.plot == deletes || w.chance(2)) {
+				w.plan = append([]act{{instance: a.instance, create: true}}, w.plan...)
 			}
 		}
 	})

@@ -19,6 +19,9 @@ func (w *world) play() string {
 	if !w.chance(5) {
 		w.faults = 1 + w.IntN(8)
 	}
+	if w.plot == troubles {
+		w.faults = 5 + w.IntN(20)
+	}
 	for w.steps < 120+40*w.IntN(4) && w.checker.failure == "" {
 		w.steps++
 		w.storm()
@@ -76,8 +79,10 @@ func (w *world) storm() {
 	switch k := w.IntN(100); {
 	case k < 55:
 		if able := w.able(); len(able) > 0 {
-			w.resume(able[w.IntN(len(able))])
-			return
+			if a := able[w.IntN(len(able))]; !a.slow || w.chance(20) {
+				w.resume(a)
+				return
+			}
 		}
 		w.deliverSome()
 	case k < 78:
@@ -224,7 +229,7 @@ func (w *world) upset() {
 	case k == 5 && !r.dead && !r.stopping && !r.frozen:
 		w.tell("%s shuts down", r.id)
 		r.stopping = true
-	case k == 6 && w.rules.cleans && w.chance(2):
+	case k == 6 && (w.plot == cleanings || w.chance(4)), k == 7 && w.plot == cleanings:
 		w.pass(age + 2*kept)
 		w.clean()
 	}

@@ -271,8 +271,11 @@ func (x *execution) idle() over {
 		x.poked = false
 		x.refresh()
 	case due:
-		if x.m.EventDue(x.r.now()) && w.rules.ReadBeforeTimeout {
-			x.refresh()
+		if x.m.EventDue(x.r.now()) {
+			if w.rules.ReadBeforeTimeout {
+				x.refresh()
+			}
+			w.checker.timesOut(x)
 		}
 		x.m.Due(x.r.now())
 	case len(running) > 0 && w.chance(3):

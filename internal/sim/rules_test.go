@@ -35,8 +35,6 @@ type rules struct {
 	AgedHorizon       bool
 	GoOnExactly       bool
 
-	// cleans is set if there is log cleaning.
-	cleans bool
 	decide func(s engine.Situation, w engine.Wake, older engine.Older, now time.Time) engine.Action
 }
 
@@ -48,6 +46,6 @@ func sound() rules {
 		ReadBeforeTimeout: true, TimerPerPark: true, NudgeToRevive: true, ReleaseBeforeNak: true, ObeyAll: true,
 		MarkControls: true, Tombstone: true, BoundPurge: true, EraseCarried: true, FinishErase: true, CarryEvents: true,
 		CarryCreate: true, VerifyCarried: true, AckFloor: true, AgedHorizon: true, GoOnExactly: true,
-		cleans: true, decide: engine.Decide,
+		decide: engine.Decide,
 	}
 }

@@ -27,6 +27,7 @@ var began = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
 type world struct {
 	*rand.Rand
 	crew   *crew
+	plot   plot
 	rules  rules
 	now    time.Time
 	server *server
@@ -52,9 +53,20 @@ type world struct {
 	traced     bool
 }
 
+// plot says what a game is rich in.
+type plot uint64
+
+const (
+	everything plot = iota
+	deletes         // and instances that get the ids of those
+	cleanings
+	troubles // faults
+	plots
+)
+
 func newWorld(seed uint64, r rules, c *crew) *world {
 	w := &world{
-		crew: c, Rand: rand.New(rand.NewPCG(seed, seed)), rules: r, now: began, scripts: map[string][]op{}}
+		crew: c, plot: plot(seed) % plots, Rand: rand.New(rand.NewPCG(seed, seed)), rules: r, now: began, scripts: map[string][]op{}}
 	w.server = &server{streams: map[string]*stream{}, lag: w.lag, blind: !r.CompareAndAppend}
 	w.checker = newChecker(w)
 	for _, name := range []string{workflows, timers} {

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -78,7 +79,8 @@ func (r *Runner) giveBack(h *held) { r.settle(h, jetstream.Msg.Nak) }
 const untouchedWithin = 3 * time.Second
 
 // untouched notes that the instance of a create is given back without having been begun: delivered again with an empty
-// log, it would look like a run that was lost. Only the first to get it knows. If that cannot be noted, no harm is done.
+// log, it would look like a run that was lost. Only the first to get it knows. The log may end with the delete of an
+// instance that had the id before. If that cannot be noted, no harm is done.
 func (r *Runner) untouched(ctx context.Context, h *held) {
 	if h.Kind != engine.WakeCreate || h.again || !r.nc.IsConnected() {
 		return
@@ -92,7 +94,10 @@ func (r *Runner) untouched(ctx context.Context, h *held) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), untouchedWithin)
 	defer cancel()
-	_, _ = r.Store.Append(ctx, r.stream(), h.instance.LogSubject(), 0, body)
+	_, err = r.Store.Append(ctx, r.stream(), h.instance.LogSubject(), 0, body)
+	if refused, ok := errors.AsType[*journal.ConflictError](err); ok && refused.Tail != nil && refused.Tail.Sequence < h.Sequence {
+		_, _ = r.Store.Append(ctx, r.stream(), h.instance.LogSubject(), refused.Tail.Sequence, body)
+	}
 }
 
 // drop forgets the wake without a word: somebody else works under it, or the server will deliver it again.

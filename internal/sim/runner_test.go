@@ -278,10 +278,13 @@ func (r *runner) untouched(h *held) {
 	if h.Kind != engine.WakeCreate || h.again {
 		return
 	}
-	// Whether it is stored does not matter.
-	_, _ = r.append(h.instance, 0, &protocol.Append{
+	a := &protocol.Append{
 		Incarnation: h.Sequence, Holder: h.Wake.Wake, Entries: []protocol.Entry{{Kind: protocol.EntryReleased}},
-	})
+	}
+	_, err := r.append(h.instance, 0, a)
+	if refused, ok := errors.AsType[*journal.ConflictError](err); ok && refused.Tail != nil && refused.Tail.Sequence < h.Sequence {
+		_, _ = r.append(h.instance, refused.Tail.Sequence, a) // refused, it is not noted
+	}
 }
 
 // executedElsewhere asks whether somebody alive executes the instance under this very wake.

@@ -54,7 +54,7 @@ func TestSnapshotHoldsEverything(t *testing.T) {
 // difference tells where two values differ. Nothing and an empty list are the same, and so is what stands for the log.
 func difference(path string, a, b reflect.Value) string {
 	switch {
-	case path == ".standsOver":
+	case path == ".standsOver", path == ".newest": // the snapshot itself is newer than what it stands for
 		return ""
 	case a.Type() == reflect.TypeFor[time.Time]():
 		if fmt.Sprint(a) != fmt.Sprint(b) {

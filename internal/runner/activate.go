@@ -73,6 +73,9 @@ func (r *Runner) activate(ctx context.Context, h *held, s sight) {
 		return
 	}
 	history.Untold = nil
+	if left.Begun && left.Phase == engine.Running && r.steeredFirst(ctx, h, history, slot) {
+		return
+	}
 	if waits, err := r.takeSlot(ctx, h, history); waits || err != nil {
 		slot.free()
 		if err != nil {

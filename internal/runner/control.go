@@ -91,6 +91,18 @@ func (o obedience) patient() bool {
 	return true
 }
 
+// pending weighs the controls that were sent to an instance so far. Newest is the last of them, 0 if there is none; they
+// change nothing if there are no entries.
+func (r Reader) pending(ctx context.Context, instance protocol.Instance, history *engine.History) (newest uint64, entries []protocol.Entry, err error) {
+	controls, err := r.controls(ctx, instance, history.Incarnation, 0)
+	if err != nil || len(controls) == 0 {
+		return 0, nil, err
+	}
+	newest = controls[len(controls)-1].Sequence
+	entries, _, _ = history.Obey(protocol.Wake{Stream: r.stream(), Sequence: newest}, controls, time.Time{})
+	return newest, entries, nil
+}
+
 // foresee adds to the status of an instance what controls will make of it that nobody has obeyed: one that executes is to
 // pause when its bodies have returned. Those that change nothing are settled.
 func (r Reader) foresee(ctx context.Context, instance protocol.Instance, history *engine.History, status *protocol.Status) error {
@@ -98,14 +110,12 @@ func (r Reader) foresee(ctx context.Context, instance protocol.Instance, history
 	if !executes && !status.State.Finished() {
 		return nil
 	}
-	controls, err := r.controls(ctx, instance, history.Incarnation, 0)
-	if err != nil || len(controls) == 0 {
+	newest, entries, err := r.pending(ctx, instance, history)
+	switch {
+	case err != nil:
 		return err
-	}
-	newest := protocol.Wake{Stream: r.stream(), Sequence: controls[len(controls)-1].Sequence}
-	switch entries, _, _ := history.Obey(newest, controls, time.Time{}); {
 	case len(entries) == 0:
-		status.Mark = max(status.Mark, newest.Sequence)
+		status.Mark = max(status.Mark, newest)
 	case executes && entries[len(entries)-1].Kind == protocol.EntryPaused:
 		status.State = protocol.StateWaitingForPause
 	}

@@ -179,8 +179,8 @@ func patient(controls []engine.Control, upTo uint64) bool {
 	return true
 }
 
-// yielded obeys a control for which an execution made room, whoever has it in hand, and goes on with it. The
-// wake that the execution had is decided about after that.
+// yielded obeys a control in place of an execution, whoever has it in hand, and goes on with it. The wake that the
+// execution had, or was to have, is decided about after that.
 func (r *Runner) yielded(ctx context.Context, h *held, control uint64) {
 	c := &held{
 		Wake:     engine.Wake{Wake: protocol.Wake{Stream: r.stream(), Sequence: control}, Kind: engine.WakeControl},
@@ -199,6 +199,22 @@ func (r *Runner) yielded(ctx context.Context, h *held, control uint64) {
 		r.act(ctx, c, s, engine.OlderUnknown)
 	}
 	r.decideFromLeader(ctx, h)
+}
+
+// steeredFirst obeys controls that nobody has obeyed before the wake claims a running instance: whoever has them may be as
+// dead as whoever executed it, and no body must begin that is to be stopped. If there are any, the wake is decided about.
+func (r *Runner) steeredFirst(ctx context.Context, h *held, history *engine.History, slot *slot) bool {
+	newest, entries, err := r.pending(ctx, h.instance, history)
+	switch {
+	case err != nil:
+		r.failed(ctx, h, err)
+		return true
+	case len(entries) == 0:
+		return false
+	}
+	slot.free()
+	r.yielded(ctx, h, newest)
+	return true
 }
 
 // errVain says that there is nothing to obey.

@@ -262,6 +262,35 @@ func TestWhoeverWasOverruledStops(t *testing.T) {
 	}
 }
 
+// TestControlIsOlderThanTheClaim: whoever was to obey a control has died together with whoever executed. The next one does
+// not begin a body first.
+func TestControlIsOlderThanTheClaim(t *testing.T) {
+	t.Parallel()
+	shared := setup(t)
+	for _, row := range []struct {
+		control protocol.Control
+		state   protocol.State
+	}{{pause, paused}, {terminate, terminated}, {resume, complete}} {
+		t.Run(string(row.control.Action), func(t *testing.T) {
+			r := shared.on(t)
+			runner := r.runner()
+			runner.stopping = t.Context()
+			i := r.create(at("works", string(row.control.Action)))
+			wake := r.take(protocol.ConsumerWakes(0), 1)[0]
+			r.beginLog(i, protocol.Entry{Kind: protocol.EntryStarted, Step: &protocol.Key{Op: protocol.OpDo, Name: "work", Count: 1}, Attempt: 1})
+			r.control(i, row.control)
+			close(r.gate(i.ID).open)
+			r.deliver(runner, wake)
+			if s := r.status(i); s.State != row.state || (len(r.gate(i.ID).arrived) > 0) != (row.state == complete) {
+				t.Errorf("the instance is %q, want %q; %d bodies ran", s.State, row.state, len(r.gate(i.ID).arrived))
+			}
+			r.deliver(runner, r.take(protocol.ConsumerControls(0), 1)[0])
+			r.quiesce(protocol.ConsumerControls(0), 0)
+			r.quiesce(protocol.ConsumerWakes(0), 0)
+		})
+	}
+}
+
 // TestControlsOutOfOrder: the newer control is delivered first. Both are obeyed, in their order.
 func TestControlsOutOfOrder(t *testing.T) {
 	t.Parallel()

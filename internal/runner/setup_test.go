@@ -323,6 +323,21 @@ func (r *rig) append(i protocol.Instance, entries ...protocol.Entry) {
 	}
 }
 
+// beginLog begins a log as the runner does that has the create.
+func (r *rig) beginLog(i protocol.Instance, e protocol.Entry) {
+	r.t.Helper()
+	m, err := r.store.Last(r.t.Context(), protocol.WorkflowsStream("p"), i.CreateSubject())
+	if err == nil {
+		_, err = r.store.Append(r.t.Context(), protocol.WorkflowsStream("p"), i.LogSubject(), 0, r.json(protocol.Append{
+			V: 1, ID: uuid.NewString(), Incarnation: m.Sequence, Holder: protocol.Wake{Stream: protocol.WorkflowsStream("p"), Sequence: m.Sequence},
+			Runner: "test", Time: time.Now(), Entries: []protocol.Entry{e},
+		}))
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 // appendAs adds an entry that obeys a control.
 func (r *rig) appendAs(i protocol.Instance, wake protocol.Wake, mark uint64, e protocol.Entry) (sequence uint64) {
 	r.t.Helper()

@@ -14,21 +14,22 @@ import (
 // runner says so every 1.5 s.
 func (w *world) redeliverAfter(d time.Duration) {
 	w.t.Helper()
-	for _, c := range []struct{ stream, name string }{
-		{protocol.WorkflowsStream(w.name), protocol.ConsumerControls(0)},
-		{protocol.WorkflowsStream(w.name), protocol.ConsumerWakes(0)}, {protocol.TimersStream(w.name), protocol.ConsumerDue},
-	} {
-		natstest.Ask(w.t, "change the ack_wait of "+c.name, func(ctx context.Context) error {
-			consumer, err := w.js.Consumer(ctx, c.stream, c.name)
-			if err != nil {
-				return err
-			}
-			config := consumer.CachedInfo().Config
-			config.AckWait = d
-			_, err = w.js.UpdateConsumer(ctx, c.stream, config)
+	w.ackWait(protocol.WorkflowsStream(w.name), protocol.ConsumerWakes(0), d)
+	w.ackWait(protocol.TimersStream(w.name), protocol.ConsumerDue, d)
+}
+
+func (w *world) ackWait(stream, name string, d time.Duration) {
+	w.t.Helper()
+	natstest.Ask(w.t, "change the ack_wait of "+name, func(ctx context.Context) error {
+		consumer, err := w.js.Consumer(ctx, stream, name)
+		if err != nil {
 			return err
-		})
-	}
+		}
+		config := consumer.CachedInfo().Config
+		config.AckWait = d
+		_, err = w.js.UpdateConsumer(ctx, stream, config)
+		return err
+	})
 }
 
 // deliveredTwice gives the wake of an instance that is executed by a healthy runner to another one, again and again. The

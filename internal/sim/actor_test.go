@@ -16,6 +16,7 @@ type actor struct {
 	at     point
 	killed bool
 	slow   bool       // everybody else does much meanwhile
+	stalls int        // it does nothing before this step
 	x      *execution // what it executes
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/skein-run/skein/internal/engine"
@@ -413,10 +414,10 @@ func (c *checker) compare(l *life) {
 }
 
 func summary(h *engine.History) string {
-	text := fmt.Sprintf("%v %v %v %d %d %v %v", h.Phase, h.Holder, h.Mark, h.Epoch, h.Park, h.Until, h.Consumed)
+	lines := []string{fmt.Sprintf("%v %v %v %d %d %v %v", h.Phase, h.Holder, h.Mark, h.Epoch, h.Park, h.Until, h.Consumed)}
 	for _, k := range h.Order {
 		s := h.Steps[k]
-		text += fmt.Sprintf("\n%v %v %s %d %d %v", k, s.Done, answer(s), s.Failed, s.LostRuns, s.Until)
+		lines = append(lines, fmt.Sprintf("%v %v %s %d %d %v", k, s.Done, answer(s), s.Failed, s.LostRuns, s.Until))
 	}
-	return text
+	return strings.Join(lines, "\n")
 }

@@ -40,7 +40,11 @@ func (w *world) makePlan() {
 		w.scripts[i.Workflow] = w.script("", 1)
 		w.plan = append(w.plan, act{instance: i, create: true})
 	}
-	for n := range w.IntN(5) {
+	events := w.IntN(5)
+	if w.plot == cleanings {
+		events += 2
+	}
+	for n := range events {
 		w.plan = append(w.plan, act{instance: w.someone(), eventType: eventTypes[w.IntN(2)], id: fmt.Sprint("e", n)})
 	}
 	if w.plot == deletes || w.chance(2) {
@@ -85,7 +89,7 @@ func (w *world) someControl(id string) act {
 	default:
 		a.control.Action = protocol.ActionDelete
 	}
-	if w.plot == deletes && w.chance(2) {
+	if w.plot == deletes && w.chance(2) || w.plot == cleanings && w.chance(4) {
 		a.control = protocol.Control{Action: protocol.ActionDelete}
 	}
 	return a

@@ -81,7 +81,6 @@ type held struct {
 	engine.Wake
 	instance protocol.Instance
 	again    bool
-	asked    int // how often others were asked to make room for it
 	action   protocol.Action
 	delivery *delivery // nil if it was not delivered here
 	end      bool

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/skein-run/skein/pkg/protocol"
 )
 
 // outOfTouch is how long a runner goes on without contact.
@@ -19,8 +21,8 @@ func (w *world) play() string {
 	if !w.chance(5) {
 		w.faults = 1 + w.IntN(8)
 	}
-	if w.plot == troubles {
-		w.faults = 5 + w.IntN(20)
+	if w.plot == troubles || w.plot == cleanings {
+		w.faults = 5 + w.IntN(10)
 	}
 	for w.steps < 120+40*w.IntN(4) && w.checker.failure == "" {
 		w.steps++
@@ -67,7 +69,7 @@ func (w *world) alive() []*runner {
 func (w *world) able() []*actor {
 	var all []*actor
 	for _, a := range w.actors {
-		if a.runner == nil || !a.runner.frozen {
+		if (a.runner == nil || !a.runner.frozen) && (a.stalls <= w.steps || w.long) {
 			all = append(all, a)
 		}
 	}
@@ -76,6 +78,12 @@ func (w *world) able() []*actor {
 
 // storm lets one thing happen.
 func (w *world) storm() {
+	if r := w.doomed; r != nil {
+		if w.doomed = nil; !r.dead {
+			w.crash(r)
+			return
+		}
+	}
 	switch k := w.IntN(100); {
 	case k < 55:
 		if able := w.able(); len(able) > 0 {
@@ -210,9 +218,15 @@ func (w *world) describeLate(m *nats.Msg) string {
 	return w.describe(m)
 }
 
-// upset does something to a process, or to time.
+// upset does something to a process, to one thing that it does, or to time.
 func (w *world) upset() {
 	r := w.runners[w.IntN(len(w.runners))]
+	if len(w.actors) > 0 && w.fault(2) {
+		a := w.actors[w.IntN(len(w.actors))]
+		a.stalls = w.steps + 20 + w.IntN(100)
+		w.tell("%s stalls until step %d", a.name, a.stalls)
+		return
+	}
 	switch k := w.IntN(8); {
 	case k == 0 && !r.dead && w.fault(1):
 		w.crash(r)
@@ -230,8 +244,13 @@ func (w *world) upset() {
 		w.tell("%s shuts down", r.id)
 		r.stopping = true
 	case k == 6 && (w.plot == cleanings || w.chance(4)), k == 7 && w.plot == cleanings:
-		w.pass(age + 2*kept)
+		if w.rules.AgedHorizon {
+			w.pass(age + 2*kept)
+		}
 		w.clean()
+		if w.chance(4) {
+			w.plan = append([]act{{instance: w.someone(), control: protocol.Control{Action: protocol.ActionDelete}, id: "late"}}, w.plan...)
+		}
 	}
 }
 

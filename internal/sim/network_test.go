@@ -126,6 +126,9 @@ func (n *network) exchange(m *nats.Msg) ([]*nats.Msg, error) {
 		return n.refusal(m, isAppend)
 	}
 	answers := n.w.server.handle(m, n.w.now)
+	if r := n.w.running.runner; isAppend && r != nil && n.w.fault(30) {
+		n.w.doomed = r
+	}
 	switch {
 	case fate == answerLost:
 		n.unanswered = true

@@ -30,6 +30,9 @@ var eventTypes = []string{"a", "b"}
 // script makes up the code of a workflow.
 func (w *world) script(prefix string, depth int) []op {
 	var ops []op
+	if w.plot == cleanings && prefix == "" && w.chance(2) { // events come before they are waited for
+		ops = append(ops, op{op: protocol.OpSleep, name: "first", wait: 2 * time.Hour})
+	}
 	for i := range 1 + w.IntN(3+depth) {
 		ops = append(ops, w.op(fmt.Sprint(prefix, i), prefix, depth))
 	}

@@ -44,10 +44,11 @@ type world struct {
 	plan       []act // what happens from outside, in order
 	clients    int
 	checker    *checker
-	calm       bool // no faults any more
-	long       bool // what informs is stored before much time passes
-	faults     int  // how many there may still be
-	faulty     bool // there was one
+	calm       bool    // no faults any more
+	long       bool    // what informs is stored before much time passes
+	faults     int     // how many there may still be
+	faulty     bool    // there was one
+	doomed     *runner // it is killed before it does anything else
 	steps      int
 	trace      []string
 	traced     bool

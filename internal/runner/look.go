@@ -128,7 +128,7 @@ func (r *Runner) act(ctx context.Context, h *held, s sight, older engine.Older) 
 		case before > 0:
 			r.work.Go(func() { r.eraseAgain(ctx, h, incarnation, before) })
 			return
-		case (h.Kind == engine.WakeNudge || h.Kind == engine.WakeControl) && r.Concurrency[h.instance.Workflow] > 0:
+		case r.mayHaveSlot(h, situation):
 			r.work.Go(func() { r.declineSlot(ctx, h, situation) })
 			return
 		}
@@ -158,7 +158,7 @@ func (r *Runner) act(ctx context.Context, h *held, s sight, older engine.Older) 
 
 func (r *Runner) armAgain(ctx context.Context, h *held, s engine.Situation) {
 	if err := errors.Join(
-		r.queueAgain(ctx, h.instance, s), r.arm(ctx, h.instance, s.Incarnation, s.Park, s.Until),
+		r.leaveSlotAgain(ctx, h.instance, s), r.arm(ctx, h.instance, s.Incarnation, s.Park, s.Until),
 	); err != nil {
 		r.failed(ctx, h, err)
 		return

@@ -94,16 +94,22 @@ func (r *Runner) dropSlot(ctx context.Context, i protocol.Instance, incarnation,
 	return limit.Drop(ctx, i, incarnation, at)
 }
 
-// queueAgain queues an instance once more that is parked until it gets a slot.
-func (r *Runner) queueAgain(ctx context.Context, i protocol.Instance, s engine.Situation) error {
-	if !s.WaitsForSlot() {
-		return nil
+// leaveSlotAgain does once more what follows from a park: the instance waits for a slot, or gives its own back.
+func (r *Runner) leaveSlotAgain(ctx context.Context, i protocol.Instance, s engine.Situation) error {
+	if s.WaitsForSlot() {
+		return r.limited(i.Workflow).Wait(ctx, i, s.Incarnation, s.Park)
 	}
-	return r.limited(i.Workflow).Wait(ctx, i, s.Incarnation, s.Park)
+	return r.releaseSlot(ctx, i, s.Incarnation, s.Park)
 }
 
-// declineSlot acks a nudge that may have come with a slot for an instance that has ended or is paused meanwhile, or the
-// control that did that.
+// mayHaveSlot reports whether a wake that is to be acked may have left a slot with an instance that does not execute: the
+// wake that it was stopped under, should its runner have died before it gave the slot back, or one that came with a slot.
+func (r *Runner) mayHaveSlot(h *held, s engine.Situation) bool {
+	return r.Concurrency[h.instance.Workflow] > 0 &&
+		(h.Kind == engine.WakeNudge || h.Kind == engine.WakeControl || s.Holder == h.Wake.Wake)
+}
+
+// declineSlot acks a wake, and gives back what the instance has if it has ended or is paused.
 func (r *Runner) declineSlot(ctx context.Context, h *held, s engine.Situation) {
 	if s.Exists && (s.Phase == engine.Finished || s.Phase == engine.Paused) {
 		if err := r.dropSlot(ctx, h.instance, s.Incarnation, s.Tail); err != nil && !errors.Is(err, journal.ErrNotFound) {

@@ -17,6 +17,4 @@ const (
 
 // Limits of calls that cannot be set.
 const (
-	// MaxBatch is how many instances one call may create, delete or name.
-	MaxBatch = 100
 )

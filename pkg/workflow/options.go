@@ -42,8 +42,6 @@ const (
 	MaxSteps     = protocol.MaxStepLimit
 	// MaxConcurrency bounds concurrency.limit in skein.jsonc.
 	MaxConcurrency = protocol.MaxConcurrency
-	// MaxBatch is how many instances one call creates or deletes.
-	MaxBatch = protocol.MaxBatch
 	// MaxInstanceID, MaxEventType and MaxStepName bound names, in bytes; MaxEventID is for [EventID].
 	MaxInstanceID = protocol.MaxInstanceID
 	MaxEventType  = protocol.MaxEventType

@@ -16,5 +16,4 @@ const (
 )
 
 // Limits of calls that cannot be set.
-const (
-)
+const ()

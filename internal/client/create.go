@@ -63,7 +63,14 @@ func (c Client) Create(ctx context.Context, at protocol.Instance, create protoco
 			return Found, 0, err
 		}
 		if !leaving {
-			return c.taken(ctx, at, there, create, existing)
+			still, err := c.holds(ctx, at, conflict.Tail.Sequence)
+			switch {
+			case err != nil:
+				return Found, 0, err
+			case still:
+				return c.taken(ctx, at, there, create, existing)
+			}
+			continue // it went while it was looked at, and what asked for that with it
 		}
 		if err := pause(ctx, wait); err != nil {
 			return Found, 0, fmt.Errorf("wait until the instance is deleted that had the id: %w", err)
@@ -93,6 +100,16 @@ func (c Client) doomed(ctx context.Context, at protocol.Instance, incarnation ui
 	}
 	control, ok := readControl(m, incarnation)
 	return ok && control.Action == protocol.ActionDelete && !control.Expired, nil
+}
+
+// holds reports whether the id still is that of the create at sequence. Deleting an instance removes its create first: if
+// that is there, so was the control that asks for it, when it was looked for.
+func (c Client) holds(ctx context.Context, at protocol.Instance, sequence uint64) (bool, error) {
+	m, err := c.Store.Last(ctx, protocol.WorkflowsStream(at.Project), at.CreateSubject())
+	if errors.Is(err, journal.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && m.Sequence == sequence, err
 }
 
 // taken does what a create wants if its id is that of another instance.

@@ -73,6 +73,16 @@ func Situate(stream string, incarnation uint64, tailSequence uint64, tail *proto
 	return s
 }
 
+// Rests reports whether nobody executes an instance whose log ends with an entry of this kind.
+func Rests(kind protocol.EntryKind) bool {
+	switch kind {
+	case protocol.EntryReleased, protocol.EntryParked, protocol.EntryPaused, protocol.EntryHeld, protocol.EntryCompleted,
+		protocol.EntryFailed, protocol.EntryTerminated, protocol.EntryDeleted:
+		return true
+	}
+	return false
+}
+
 // WaitsForEvents reports whether one of the parked waits can be ended by an event.
 func (s Situation) WaitsForEvents() bool {
 	return slices.ContainsFunc(s.Waits, func(w protocol.Wait) bool { return takesEvents(w.Op) })

@@ -332,6 +332,14 @@ func (h *History) closeAttempts() {
 	}
 }
 
+// Version is that of the code of the newest run; empty if it is not known.
+func (h *History) Version() string {
+	if len(h.Runs) == 0 {
+		return ""
+	}
+	return h.Runs[len(h.Runs)-1].Version
+}
+
 // Released reports whether the newest run gave the instance back.
 func (h *History) Released() bool { return h.released }
 

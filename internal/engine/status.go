@@ -14,15 +14,13 @@ func (h *History) Status() protocol.Status {
 		Output: h.Output, OutputObject: h.OutputObject, Error: h.Failure, Source: h.Create.Source, Params: h.Create.Params,
 		ParamsObject: h.Create.ParamsObject, Incarnation: h.Incarnation, Log: h.Tail, Mark: h.Mark, Epoch: h.Epoch,
 		Parent: h.Create.Parent, Rollback: h.Rollback, Expires: h.Expires,
+		Version: h.Version(),
 	}
 	if h.Held != nil {
 		s.Divergence, s.Error = h.Held.Divergence, h.Held.Error
 	}
 	if h.Rolling != nil && s.Error == nil {
 		s.Error = h.Rolling.Error
-	}
-	if n := len(h.Runs); n > 0 {
-		s.Version = h.Runs[n-1].Version
 	}
 	if h.Phase == Finished {
 		ended := h.Ended

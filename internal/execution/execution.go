@@ -86,9 +86,11 @@ type Config struct {
 	Store    *journal.Store
 	Instance protocol.Instance
 	Runner   string
-	History  *engine.History
-	Wake     protocol.Wake
-	Log      *slog.Logger
+	// Version is that of the code.
+	Version string
+	History *engine.History
+	Wake    protocol.Wake
+	Log     *slog.Logger
 	// StepLimit is how many steps the code may call, 0 for the default.
 	StepLimit int
 	// Objects holds what is too large for a message, MaxValue is the most bytes that a value may have as JSON. Default
@@ -178,6 +180,7 @@ type Execution struct {
 	control  uint64        // the newest control that it is to make room for
 	gone     chan struct{} // closed when the execution is over: blocked calls end their goroutines
 	expected uint64        // sequence of the log's tail
+	told     bool          // the log holds the version of the code
 	durable  uint64        // position of the machine up to which entries are stored
 	flushing bool
 	lanes    map[*engine.Branch]*lane
@@ -232,7 +235,7 @@ func newExecution(ctx context.Context, c Config) *Execution {
 	}
 	x := &Execution{
 		Config: c, events: make(chan Event, 16), m: engine.NewMachine(c.History), gone: make(chan struct{}),
-		expected: c.History.Tail, leaving: c.Once, lanes: map[*engine.Branch]*lane{}, waiters: map[protocol.Key]*waiter{},
+		expected: c.History.Tail, told: c.History.Begun, leaving: c.Once, lanes: map[*engine.Branch]*lane{}, waiters: map[protocol.Key]*waiter{},
 	}
 	x.m.LimitSteps(c.StepLimit)
 	x.changed = sync.NewCond(&x.mu)
@@ -589,7 +592,7 @@ func (x *Execution) store(entries []protocol.Entry) error {
 	body, err := json.Marshal(protocol.Append{
 		V: protocol.Version, ID: x.NextID(),
 		Incarnation: x.History.Incarnation, Holder: x.Config.Wake, Runner: x.Runner, Time: x.Now().UTC(), Entries: entries,
-		Mark: x.History.Mark, Epoch: x.History.Epoch,
+		Mark: x.History.Mark, Epoch: x.History.Epoch, Version: x.version(entries),
 	})
 	if err != nil {
 		return fmt.Errorf("log entry: %w: %w", errNoJSON, err)
@@ -614,11 +617,20 @@ func (x *Execution) store(entries []protocol.Entry) error {
 		x.Logger().WarnContext(x.ctx, "append given up", logkey.Error, err)
 		return err
 	}
-	x.expected = sequence
+	x.expected, x.told = sequence, true
 	if x.Stored != nil && x.Stored(entries) {
 		return ErrDied
 	}
 	return nil
+}
+
+// version is what a message with these entries says of the code: where a run begins, and where the instance comes to rest.
+func (x *Execution) version(entries []protocol.Entry) string {
+	last := entries[len(entries)-1].Kind
+	if x.told && entries[0].Kind != protocol.EntryClaimed && !engine.Rests(last) {
+		return ""
+	}
+	return x.Version
 }
 
 func (x *Execution) storeHalves(entries []protocol.Entry) error {

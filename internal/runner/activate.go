@@ -133,7 +133,7 @@ func (r *Runner) claim(ctx context.Context, h *held, history *engine.History) er
 	a := protocol.Append{
 		V: protocol.Version, ID: r.nextID(), Incarnation: history.Incarnation, Holder: h.Wake.Wake, Runner: r.ID,
 		Time: r.Now().UTC(), Entries: []protocol.Entry{history.ClaimEntry(h.Wake.Wake)},
-		Mark: history.Mark, Epoch: history.Epoch,
+		Mark: history.Mark, Epoch: history.Epoch, Version: r.Version,
 	}
 	body, err := json.Marshal(a)
 	if err != nil {
@@ -168,7 +168,7 @@ func (r *Runner) refused(ctx context.Context, h *held, err error) {
 func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, code Code, slot *slot) {
 	instance := h.instance
 	x := execution.Start(ctx, execution.Config{
-		Settings: r.Settings, Store: r.Store, Instance: instance, Runner: r.ID, History: history, Wake: h.Wake.Wake,
+		Settings: r.Settings, Store: r.Store, Instance: instance, Runner: r.ID, Version: r.Version, History: history, Wake: h.Wake.Wake,
 		Log: r.Log, NextID: r.nextID, Objects: r.Objects, MaxValue: r.MaxValueSize,
 		Inputs: func(ctx context.Context, from uint64) ([]engine.Input, error) {
 			return r.inputs(ctx, instance, history, from)

@@ -72,6 +72,7 @@ func (r *Runner) carryOut(ctx context.Context, h *held, s sight, history *engine
 	a := protocol.Append{
 		V: protocol.Version, ID: r.nextID(), Incarnation: history.Incarnation, Holder: h.Wake.Wake, Runner: r.ID,
 		Time: r.Now().UTC(), Entries: o.entries, Mark: h.Sequence, Epoch: o.epoch,
+		Version: history.Version(),
 	}
 	if o.compact {
 		e, err := r.snapshot(ctx, h, history)

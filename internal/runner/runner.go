@@ -38,7 +38,7 @@ type Config struct {
 	StepLimit   map[string]int
 	Retention   map[string]protocol.Retention
 	Concurrency map[string]int
-	// Version is that of the code; every run records it. Empty if it is not known.
+	// Version is that of the code, which every run records. Empty if it is not known.
 	Version string
 	// MaxValueSize is the most bytes that a value may have as JSON. Default objects.DefaultLimit.
 	MaxValueSize int64

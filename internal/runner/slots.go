@@ -55,7 +55,7 @@ func (r *Runner) takeSlot(ctx context.Context, h *held, history *engine.History)
 	}
 	body, err := json.Marshal(protocol.Append{
 		V: protocol.Version, ID: r.nextID(), Incarnation: history.Incarnation, Holder: h.Wake.Wake, Runner: r.ID,
-		Time: r.Now().UTC(), Mark: history.Mark, Epoch: history.Epoch,
+		Time: r.Now().UTC(), Mark: history.Mark, Epoch: history.Epoch, Version: history.Version(),
 		Entries: []protocol.Entry{{Kind: protocol.EntryParked, Waits: []protocol.Wait{{Key: protocol.Key{Op: protocol.OpSlot}}}}},
 	})
 	if err != nil {

@@ -22,7 +22,8 @@ type Append struct {
 	Mark uint64 `json:"mark,omitempty"`
 	// Epoch counts the restarts of the instance.
 	Epoch int `json:"epoch,omitempty"`
-	// Version is that of the project's code, on the first message of each run.
+	// Version is that of the project's code: on the first message of each run that of this run; where the instance comes to
+	// rest, so that the tail of its log alone tells it, that of the newest run.
 	Version string `json:"version,omitempty"`
 }
 

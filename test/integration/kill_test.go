@@ -11,17 +11,18 @@ import (
 // ackWait is after how long the wake of a dead runner is given to another.
 const ackWait = 5 * time.Second
 
-// killedInMidStep: SIGKILL while a body runs. Another runner runs that body again, and only that.
+// killedInMidStep: SIGKILL while a body runs. Another runner, with a newer version of the code, runs that body again, and
+// only that.
 func killedInMidStep(w *world) {
 	s := ops(do("before"), gated("middle"), do("after"))
 	gate := w.gate("a", "middle")
-	victim := w.runner(setup{})
+	victim := w.runner(setup{version: "v1"})
 	w.create("a", s)
 	first := gate.await()
 	if tr := w.trail("a"); tr.count(protocol.EntryStepCompleted) != 1 {
 		w.t.Errorf("a body runs and the result before it is not stored: %+v", tr.entries())
 	}
-	heir := w.runner(setup{})
+	heir := w.runner(setup{version: "v2"})
 	victim.kill(w.t)
 	w.disturb()
 	second := gate.await()
@@ -35,6 +36,9 @@ func killedInMidStep(w *world) {
 	tr := w.finish("a", s)
 	if tr.lost() != 1 || tr.count(protocol.EntryStepCompleted) != 3 {
 		w.t.Errorf("%d lost runs, %d steps completed", tr.lost(), tr.count(protocol.EntryStepCompleted))
+	}
+	if s := w.status("a"); s.Version != "v2" || len(s.Runs) != 2 || s.Runs[0].Version != "v1" || s.Runs[1].Version != "v2" {
+		w.t.Errorf("the version is %q, the runs are %+v", s.Version, s.Runs)
 	}
 	gate.none("its step is done")
 	w.quiesce()

@@ -103,6 +103,8 @@ type setup struct {
 	grace time.Duration
 	// workflows that it serves; both if nil.
 	workflows []string
+	// version is that of the code; that of the build if empty.
+	version string
 	// unready does not wait until the process takes work.
 	unready bool
 }
@@ -117,6 +119,9 @@ func (w *world) runner(s setup) *process {
 	args := []string{"--config", w.config(s.workflows), "--nats-url", w.url, "--replicas", strconv.Itoa(w.replicas), "--log-level", "debug"}
 	if s.slots > 0 {
 		args = append(args, "--slots", strconv.Itoa(s.slots))
+	}
+	if s.version != "" {
+		args = append(args, "--version", s.version)
 	}
 	args = append(args, "--shutdown-grace", cmp.Or(s.grace, time.Minute).String())
 	var env []string

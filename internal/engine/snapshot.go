@@ -43,13 +43,10 @@ type folded struct {
 // it follows that tail, under the same holder, mark and epoch. A snapshot that follows another stands over the same
 // entry: who executes meanwhile goes on over both (GoOn).
 func (h *History) Snapshot(inputs []Input, upTo uint64) (protocol.Entry, error) {
-	f := folded{
-		Runs: h.Runs, Consumed: slices.Sorted(maps.Keys(h.Consumed)), ConsumedIDs: slices.Sorted(maps.Keys(h.ConsumedIDs)),
-		Obeyed: slices.Sorted(maps.Keys(h.Obeyed)), EventsFrom: h.EventsFrom,
-		End: h.End, Output: h.Output, OutputObject: h.OutputObject, Failure: h.Failure, Ended: h.Ended, Expires: h.Expires,
-		Stopped: h.Stopped, StoppedAt: h.StoppedAt, Held: h.Held, Rolling: h.Rolling, Rollback: h.Rollback,
-		Released: h.released, Unblamed: h.unblamed, Hard: h.hard, Outcomes: h.outcomes, Untold: h.Untold,
-	}
+	f := h.excerpt()
+	f.Runs, f.Untold = h.Runs, h.Untold
+	f.Consumed, f.ConsumedIDs = slices.Sorted(maps.Keys(h.Consumed)), slices.Sorted(maps.Keys(h.ConsumedIDs))
+	f.Obeyed = slices.Sorted(maps.Keys(h.Obeyed))
 	for _, k := range h.Order {
 		f.Steps = append(f.Steps, h.Steps[k])
 	}
@@ -70,8 +67,50 @@ func (h *History) Snapshot(inputs []Input, upTo uint64) (protocol.Entry, error) 
 	}}, nil
 }
 
+// excerpt is what does not grow with the history.
+func (h *History) excerpt() folded {
+	return folded{
+		Runs: h.Runs[max(0, len(h.Runs)-1):], EventsFrom: h.EventsFrom,
+		End: h.End, Output: h.Output, OutputObject: h.OutputObject, Failure: h.Failure, Ended: h.Ended, Expires: h.Expires,
+		Stopped: h.Stopped, StoppedAt: h.StoppedAt, Held: h.Held, Rolling: h.Rolling, Rollback: h.Rollback,
+		Released: h.released, Unblamed: h.unblamed, Hard: h.hard, Outcomes: h.outcomes,
+	}
+}
+
+// PutOut notes that the history of a snapshot of h is in an object. In its place stays what a glance needs of it.
+func (h *History) PutOut(s *protocol.Snapshot, object *protocol.Object) (err error) {
+	s.Object = object
+	s.History, err = json.Marshal(h.excerpt())
+	return err
+}
+
 // ErrSnapshot is returned for a snapshot whose history was not fetched.
 var ErrSnapshot = errors.New("the history of the snapshot is in an object")
+
+// SnapshotOf is the snapshot that a message of a log is, nil if it is none. If its Object is set, the history has to be
+// fetched and put in place (PutIn) before the message is applied.
+func SnapshotOf(a *protocol.Append) *protocol.Snapshot {
+	if len(a.Entries) != 1 || a.Entries[0].Kind != protocol.EntrySnapshot {
+		return nil
+	}
+	return a.Entries[0].Snapshot
+}
+
+// PutIn puts the history of a snapshot, fetched, in its place.
+func PutIn(s *protocol.Snapshot, history json.RawMessage) { s.History, s.Object = history, nil }
+
+// glimpse is a message of a log as it is without what is in an object.
+func glimpse(a *protocol.Append) *protocol.Append {
+	s := SnapshotOf(a)
+	if s == nil || s.Object == nil {
+		return a
+	}
+	seen, snapshot := *a, *s
+	PutIn(&snapshot, s.History)
+	seen.Entries = slices.Clone(a.Entries)
+	seen.Entries[0].Snapshot = &snapshot
+	return &seen
+}
 
 // over is the sequence of the newest message of the log that is no snapshot.
 func (h *History) over() uint64 {
@@ -85,22 +124,22 @@ func (h *History) over() uint64 {
 // sequence, came before it: if that is a snapshot over exactly that entry. Then the append is repeated after the
 // snapshot, and h, which the execution began with, has the inputs that the stream may not hold any more as Carried.
 func (h *History) GoOn(expected, sequence uint64, a *protocol.Append) (bool, error) {
-	if a.Incarnation != h.Incarnation || len(a.Entries) != 1 || Readable(a) != nil {
+	s := SnapshotOf(a)
+	if s == nil || a.Incarnation != h.Incarnation || Readable(a) != nil {
 		return false, nil
 	}
 	if expected == h.Tail { // that may be a snapshot, too
 		expected = h.over()
 	}
-	e := &a.Entries[0]
-	if e.Kind != protocol.EntrySnapshot || e.Snapshot == nil || e.Snapshot.Over != expected || sequence <= expected {
+	if s.Over != expected || sequence <= expected {
 		return false, nil
 	}
-	f, err := unfold(e.Snapshot)
+	f, err := unfold(s)
 	if err != nil {
 		return false, fmt.Errorf("log entry %d: %w", sequence, err)
 	}
-	h.Tail, h.standsOver = sequence, new(e.Snapshot.Over)
-	h.Carried, h.CarriedTo = f.Inputs, e.Input
+	h.Tail, h.standsOver = sequence, new(s.Over)
+	h.Carried, h.CarriedTo = f.Inputs, a.Entries[0].Input
 	return true, nil
 }
 
@@ -126,7 +165,7 @@ func (h *History) restore(e *protocol.Entry) error {
 }
 
 func unfold(s *protocol.Snapshot) (f folded, err error) {
-	if s == nil || len(s.History) == 0 {
+	if s == nil || s.Object != nil || len(s.History) == 0 {
 		return f, ErrSnapshot
 	}
 	if err := json.Unmarshal(s.History, &f); err != nil {

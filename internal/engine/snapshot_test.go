@@ -1,6 +1,8 @@
 package engine_test
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -47,6 +49,43 @@ func TestSnapshotHoldsEverything(t *testing.T) {
 			if d := difference("", reflect.ValueOf(*whole), reflect.ValueOf(*h)); d != "" {
 				t.Fatalf("seed %d: a snapshot %s says otherwise: %s", seed, name, d)
 			}
+		}
+	}
+}
+
+// TestGlanceNeedsNoObject: of a snapshot whose history is in an object a glance tells what it tells of any.
+func TestGlanceNeedsNoObject(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(50) {
+		r := rand.New(rand.NewPCG(seed, 9))
+		x := &life{t: t, r: r, log: newLog(t), now: noon, program: randomChores(r, 2, ""), recorded: map[protocol.Key]string{}}
+		x.live()
+		if r.IntN(2) == 0 {
+			x.m.Finish(json.RawMessage(`"done"`), nil)
+		}
+		x.cut()
+		s := &steered{log: x.log}
+		for range r.IntN(4) {
+			s.obey(s.control(randomControl(r)))
+		}
+		h := s.history()
+		inside := protocol.Append{
+			V: protocol.Version, Incarnation: h.Incarnation, Holder: h.Holder, Mark: h.Mark, Epoch: h.Epoch, Time: noon,
+			Entries: []protocol.Entry{must[protocol.Entry](t)(h.Snapshot(nil, s.last))},
+		}
+		outside, entry, snapshot := inside, inside.Entries[0], *inside.Entries[0].Snapshot
+		if err := h.PutOut(&snapshot, &protocol.Object{Name: "somewhere"}); err != nil {
+			t.Fatal(err)
+		}
+		entry.Snapshot = &snapshot
+		outside.Entries = []protocol.Entry{entry}
+		want := must[protocol.Status](t)(engine.Glance(h.Stream, h.Incarnation, h.Create, s.last+1, &inside))
+		got := must[protocol.Status](t)(engine.Glance(h.Stream, h.Incarnation, h.Create, s.last+1, &outside))
+		if d := difference("", reflect.ValueOf(want), reflect.ValueOf(got)); d != "" {
+			t.Fatalf("seed %d: at a glance it is another: %s", seed, d)
+		}
+		if err := engine.NewHistory(h.Stream, h.Incarnation, h.Create).Apply(s.last+1, &outside); !errors.Is(err, engine.ErrSnapshot) {
+			t.Fatalf("seed %d: folded without its history: %v", seed, err)
 		}
 	}
 }

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"encoding/json"
-	"errors"
 
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -42,7 +41,7 @@ func (h *History) Status() protocol.Status {
 func Glance(stream string, incarnation uint64, create protocol.Create, tailSequence uint64, tail *protocol.Append) (protocol.Status, error) {
 	h := NewHistory(stream, incarnation, create)
 	if tail != nil {
-		if err := h.Apply(tailSequence, tail); err != nil && !errors.Is(err, ErrSnapshot) {
+		if err := h.Apply(tailSequence, glimpse(tail)); err != nil {
 			return protocol.Status{}, err
 		}
 	}

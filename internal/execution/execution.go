@@ -603,9 +603,10 @@ func (x *Execution) store(entries []protocol.Entry) error {
 	expected := x.expected
 	x.mu.Unlock()
 	sequence, err := x.Store.Append(x.life, x.History.Stream, x.Instance.LogSubject(), expected, body)
+	by := x.overtaker(err)
 	x.mu.Lock()
 	if errors.Is(err, journal.ErrConflict) {
-		if x.compacted(err) {
+		if by != nil && x.compacted(by) {
 			return x.store(entries)
 		}
 		return fmt.Errorf("%w: %w", ErrSuperseded, err)

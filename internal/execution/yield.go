@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 
+	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -48,20 +50,40 @@ func (x *Execution) Overtaken(incarnation, control uint64) {
 	}
 }
 
-// compacted goes on over a snapshot that stands for exactly the log that the execution knows, if that is why an append
-// was refused: nobody has taken the instance. x.mu is held.
-func (x *Execution) compacted(err error) bool {
+// overtaker is a message of the log that came before an append, which was refused because of it. If it is a snapshot, it
+// has its history.
+type overtaker struct {
+	*protocol.Append
+	expected, sequence uint64
+}
+
+// overtaker finds out why an append was refused; nil if it was not, or nobody can tell. x.mu is not held.
+func (x *Execution) overtaker(err error) *overtaker {
 	conflict, ok := errors.AsType[*journal.ConflictError](err)
 	if !ok || conflict.Tail == nil {
-		return false
+		return nil
 	}
 	var a protocol.Append
 	if json.Unmarshal(conflict.Tail.Data, &a) != nil {
+		return nil
+	}
+	if s := engine.SnapshotOf(&a); s != nil && s.Object != nil {
+		history, err := x.Objects.Get(x.life, x.Instance.Project, *s.Object)
+		if err != nil { // whoever gets the wake again tries that again
+			x.Logger().WarnContext(x.life, "a snapshot cannot be read", logkey.Error, err)
+			return nil
+		}
+		engine.PutIn(s, history)
+	}
+	return &overtaker{&a, conflict.Expected, conflict.Tail.Sequence}
+}
+
+// compacted goes on over a snapshot that stands for exactly the log that the execution knows, if that is why an append
+// was refused: nobody has taken the instance. x.mu is held.
+func (x *Execution) compacted(by *overtaker) bool {
+	if ok, err := x.History.GoOn(by.expected, by.sequence, by.Append); !ok || err != nil {
 		return false
 	}
-	if ok, err := x.History.GoOn(conflict.Expected, conflict.Tail.Sequence, &a); !ok || err != nil {
-		return false
-	}
-	x.expected = conflict.Tail.Sequence
+	x.expected = by.sequence
 	return true
 }

@@ -29,7 +29,9 @@ const (
 	// them for forgotten.
 	freshFor = time.Hour
 	// keeperKey names, in the metadata of an object, the message that may still refer to it although no instance does.
-	keeperKey = "keeper"
+	// snapshotKey is set if it is the history of a snapshot, which a newer snapshot supersedes.
+	keeperKey   = "keeper"
+	snapshotKey = "snapshot"
 )
 
 // MissingError says that a value that a message refers to is not in the store, or is not what was put.
@@ -49,6 +51,19 @@ type Value struct {
 	JSON  json.RawMessage
 	// Keeper is set if the value is put long before the instance may exist: the outbox of an agent holds its create.
 	Keeper Keeper
+	// Snapshot is set if the value is the history of a snapshot of its owner.
+	Snapshot bool
+}
+
+// metadata tells what an object is for, nil if it is a value of its owner like any other.
+func (v Value) metadata() map[string]string {
+	switch {
+	case v.Keeper != (Keeper{}):
+		return map[string]string{keeperKey: v.Keeper.Project + "/" + v.Keeper.Key}
+	case v.Snapshot:
+		return map[string]string{snapshotKey: "true"}
+	}
+	return nil
 }
 
 // Keeper is an agent whose outbox refers to a value.
@@ -56,13 +71,6 @@ type Keeper struct {
 	// Project and Key are those of its record. The zero Keeper is none.
 	Project string
 	Key     string
-}
-
-func (k Keeper) metadata() map[string]string {
-	if k == (Keeper{}) {
-		return nil
-	}
-	return map[string]string{keeperKey: k.Project + "/" + k.Key}
 }
 
 // Store puts values into the object stores of projects and gets them back. It is safe for concurrent use.
@@ -84,7 +92,7 @@ func (s *Store) Put(ctx context.Context, v Value) (*protocol.Object, error) {
 		store: s, value: v, subject: protocol.ObjectMetaSubject(v.Owner.Project, name),
 		info: jetstream.ObjectInfo{
 			ObjectMeta: jetstream.ObjectMeta{
-				Name: name, Metadata: v.Keeper.metadata(), Opts: &jetstream.ObjectMetaOptions{ChunkSize: chunkSize},
+				Name: name, Metadata: v.metadata(), Opts: &jetstream.ObjectMetaOptions{ChunkSize: chunkSize},
 			},
 			Bucket: protocol.ObjectsBucket(v.Owner.Project), NUID: v.Owner.ChunksID(digest, uuid.NewString()),
 			Size: uint64(len(v.JSON)), Chunks: uint32((len(v.JSON) + chunkSize - 1) / chunkSize),

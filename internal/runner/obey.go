@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"slices"
 	"strings"
 	"time"
 
@@ -101,15 +100,6 @@ func (r *Runner) carryOut(ctx context.Context, h *held, s sight, history *engine
 		r.disarm(h.instance, history.Park, history.Until)
 	}
 	return s, nil
-}
-
-// snapshot stands for the log up to its tail, and for the events up to the control that asks for it.
-func (r *Runner) snapshot(ctx context.Context, h *held, history *engine.History) (protocol.Entry, error) {
-	inputs, err := r.inputs(ctx, h.instance, history, history.CarriedTo+1)
-	if err != nil {
-		return protocol.Entry{}, err
-	}
-	return history.Snapshot(append(slices.Clone(history.Carried), inputs...), h.Sequence)
 }
 
 // asked asks whoever executes the instance to make room for a control, and reports whether there is somebody who will.

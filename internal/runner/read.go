@@ -10,6 +10,7 @@ import (
 
 	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/objects"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -18,6 +19,8 @@ type Reader struct {
 	Store   *journal.Store
 	Project string
 	Shards  int
+	// Objects has what is too large for messages. Nil: one that works over Store.
+	Objects *objects.Store
 }
 
 func (r Reader) stream() string { return protocol.WorkflowsStream(r.Project) }
@@ -112,13 +115,21 @@ func (r Reader) load(ctx context.Context, instance protocol.Instance, s sight) (
 		return h, nil
 	}
 	h.Tail = s.tailAt // of a tombstone, should nothing of this instance follow
+	f := engine.Fold{History: h}
 	err := r.read(ctx, instance.LogSubject(), s.created, s.tailAt, func(m *journal.Message) error {
 		var a protocol.Append
-		if err := json.Unmarshal(m.Data, &a); err != nil {
+		err := json.Unmarshal(m.Data, &a)
+		if err == nil {
+			err = f.Add(m.Sequence, &a)
+		}
+		if err != nil {
 			return fmt.Errorf("log of %s: entry %d: %w", instance, m.Sequence, err)
 		}
-		return h.Apply(m.Sequence, &a)
+		return nil
 	})
+	if err == nil {
+		err = f.End(func(s *protocol.Snapshot) error { return r.fetchSnapshot(ctx, s) })
+	}
 	return h, err
 }
 

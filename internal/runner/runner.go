@@ -42,8 +42,6 @@ type Config struct {
 	Version string
 	// MaxValueSize is the most bytes that a value may have as JSON. Default objects.DefaultLimit.
 	MaxValueSize int64
-	// Objects has the values that are too large for messages. Nil: one that works over Store.
-	Objects *objects.Store
 	// Grace is how long it may take at shutdown to hand back all work. Running bodies get three quarters of it to
 	// finish. Default 10 s.
 	Grace time.Duration

@@ -342,6 +342,9 @@ func (x *execution) store(entries []protocol.Entry) bool {
 		}
 		var tail protocol.Append
 		decode(conflict.Tail.Data, &tail)
+		if s := engine.SnapshotOf(&tail); s != nil && s.Object != nil && x.r.fetch(s) != nil {
+			return false
+		}
 		if ok, err := x.history.GoOn(x.expected, conflict.Tail.Sequence, &tail); err != nil {
 			panic(err)
 		} else if !ok && (x.r.w.rules.GoOnExactly || tail.Entries[0].Kind != protocol.EntrySnapshot) {

@@ -45,7 +45,32 @@ func (w *world) clean() {
 		if err := r.store.Purge(context.Background(), workflows, protocol.WorkflowSubjects(project), j.horizon+1); err != nil {
 			panic(err)
 		}
+		j.forget()
 	})
+}
+
+// forget takes away the objects of snapshots that newer snapshots have superseded.
+func (j *janitor) forget() {
+	needed := map[string]bool{}
+	for _, i := range j.w.instances {
+		newest := ""
+		j.r.read(i.LogSubject(), 1, 0, func(m *journal.Message) {
+			var a protocol.Append
+			decode(m.Data, &a)
+			if s := engine.SnapshotOf(&a); s != nil {
+				if newest = ""; s.Object != nil {
+					newest = s.Object.Name
+				}
+			}
+		})
+		needed[newest] = true
+	}
+	for name, o := range j.w.objects {
+		if !needed[name] && j.w.now.Sub(o.put) >= age {
+			j.w.crew.saw["object collected"]++
+			delete(j.w.objects, name)
+		}
+	}
 }
 
 // horizon is the newest sequence that may be cleaned away: all up to it are old, and no wake is among them.

@@ -68,15 +68,20 @@ func (l *life) toldToGoOn() bool {
 // compare holds what the stream still says against what was ever stored.
 func (c *checker) compare(l *life) {
 	h := engine.NewHistory(workflows, l.truth.Incarnation, l.truth.Create)
+	f := engine.Fold{History: h}
 	for _, m := range c.w.stream().messages {
 		if m.went == 0 && m.subject == l.instance.LogSubject() && m.sequence > l.truth.Incarnation {
 			var a protocol.Append
 			decode(m.data, &a)
-			if err := h.Apply(m.sequence, &a); err != nil {
+			if err := f.Add(m.sequence, &a); err != nil {
 				c.fail("%v: %v", l.instance, err)
 				return
 			}
 		}
+	}
+	if err := f.End((&runner{w: c.w}).fetch); err != nil {
+		c.fail("%v: %v", l.instance, err)
+		return
 	}
 	if said, all := summary(h), summary(l.truth); said != all {
 		c.fail("%v: the log says\n%s\nbut all of it says\n%s", l.instance, said, all)

@@ -140,13 +140,21 @@ func (r *runner) load(i protocol.Instance, s sight) *engine.History {
 		return h
 	}
 	h.Tail = s.tailAt
+	f := engine.Fold{History: h}
 	r.read(i.LogSubject(), s.created, s.tailAt, func(m *journal.Message) {
 		var a protocol.Append
 		decode(m.Data, &a)
-		if err := h.Apply(m.Sequence, &a); err != nil {
+		if err := f.Add(m.Sequence, &a); err != nil {
 			panic(err)
 		}
 	})
+	if err := f.End(r.fetch); err != nil {
+		if fresh := r.look(i); fresh.tailAt > s.tailAt { // what was seen is superseded
+			return r.load(i, fresh)
+		}
+		r.w.checker.fail("%v cannot be read: %v", i, err)
+		panic(stopped{})
+	}
 	return h
 }
 

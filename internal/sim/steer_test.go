@@ -2,7 +2,9 @@ package sim
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/nats-io/nats.go"
@@ -84,7 +86,7 @@ func (r *runner) carryOut(h *held, s sight, history *engine.History, o obedience
 			inputs = append(slices.Clone(history.Carried), r.inputs(h.instance, history.Incarnation, history.CarriedTo+1)...)
 		}
 		a.Holder, a.Mark, a.Epoch = history.Holder, history.Mark, history.Epoch
-		a.Entries = []protocol.Entry{must(history.Snapshot(inputs, h.Sequence))}
+		a.Entries = []protocol.Entry{r.snapshot(history, inputs, h.Sequence)}
 	}
 	for i := range a.Entries {
 		if a.Entries[i].Kind == protocol.EntryTerminated {
@@ -103,6 +105,31 @@ func (r *runner) carryOut(h *held, s sight, history *engine.History, o obedience
 		r.disarm(h.instance, history.Park)
 	}
 	return sequence, s, nil
+}
+
+// snapshot stands for a log. The history of every other one is in an object.
+func (r *runner) snapshot(history *engine.History, inputs []engine.Input, upTo uint64) protocol.Entry {
+	e := must(history.Snapshot(inputs, upTo))
+	if upTo%2 == 0 {
+		return e
+	}
+	name := fmt.Sprintf("%x", sha256.Sum256(e.Snapshot.History))
+	r.w.objects[name] = object{history: e.Snapshot.History, put: r.w.now}
+	if err := history.PutOut(e.Snapshot, &protocol.Object{Name: name}); err != nil {
+		panic(err)
+	}
+	return e
+}
+
+// fetch puts the history of a snapshot in its place that is in an object.
+func (r *runner) fetch(s *protocol.Snapshot) error {
+	o, ok := r.w.objects[s.Object.Name]
+	if !ok {
+		return fmt.Errorf("the object %s is gone", s.Object.Name)
+	}
+	r.w.crew.saw["snapshot fetched"]++
+	engine.PutIn(s, o.history)
+	return nil
 }
 
 // yielded obeys a control for which an execution made room, whoever has it in hand.

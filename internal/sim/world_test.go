@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -41,6 +42,7 @@ type world struct {
 	lateAcks   []*delivery
 	scripts    map[string][]op
 	instances  []protocol.Instance
+	objects    map[string]object
 	plan       []act // what happens from outside, in order
 	clients    int
 	checker    *checker
@@ -52,6 +54,12 @@ type world struct {
 	steps      int
 	trace      []string
 	traced     bool
+}
+
+// object is the history of a snapshot that no message can hold.
+type object struct {
+	history json.RawMessage
+	put     time.Time
 }
 
 // plot says what a game is rich in.
@@ -67,7 +75,7 @@ const (
 
 func newWorld(seed uint64, r rules, c *crew) *world {
 	w := &world{
-		crew: c, plot: plot(seed) % plots, Rand: rand.New(rand.NewPCG(seed, seed)), rules: r, now: began, scripts: map[string][]op{}}
+		crew: c, objects: map[string]object{}, plot: plot(seed) % plots, Rand: rand.New(rand.NewPCG(seed, seed)), rules: r, now: began, scripts: map[string][]op{}}
 	w.server = &server{streams: map[string]*stream{}, lag: w.lag, blind: !r.CompareAndAppend}
 	w.checker = newChecker(w)
 	for _, name := range []string{workflows, timers} {

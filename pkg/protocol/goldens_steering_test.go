@@ -44,6 +44,12 @@ func steeringGoldens() []golden {
 		{"create.called", called},
 		{"event.large", protocol.Event{V: 1, Input: "in-2", Type: "t", Sent: at(2), PayloadObject: object("event")}},
 		{"append.steered", steered},
+		{"append.snapshot-beside", protocol.Append{
+			V: protocol.Version, ID: "ap-3", Incarnation: 4, Holder: protocol.Wake{Stream: "WORKFLOWS_mail", Sequence: 19}, Runner: "runner-b",
+			Time: at(30), Mark: 19, Epoch: 2, Entries: []protocol.Entry{{Kind: protocol.EntrySnapshot, Input: 31, Snapshot: &protocol.Snapshot{
+				Over: 30, Phase: "finished", History: json.RawMessage(`{"end":"completed","output":"done"}`), Object: object("snapshot"),
+			}}},
+		}},
 		{"done.rolled-back", protocol.Done{
 			V: 1, Workflow: "booking", ID: "u-7", Incarnation: 4, Log: 30, State: protocol.StateTerminated, Created: at(1), Finished: at(30),
 			Error: &protocol.Failure{Name: protocol.FailureTerminated, Message: "no"}, Mark: 19, Epoch: 2, Expires: new(at(50)),

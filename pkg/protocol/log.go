@@ -185,7 +185,8 @@ type Snapshot struct {
 	Park  uint64     `json:"park,omitempty"`
 	Waits []Wait     `json:"waits,omitempty"`
 	Until *time.Time `json:"until,omitempty"`
-	// History is the folded log with the inputs that no wait has taken, Object where it is if it is too large.
+	// History is the folded log with the inputs that no wait has taken. If that is too large, it is in Object, and History
+	// has only what does not grow.
 	History json.RawMessage `json:"history,omitempty"`
 	Object  *Object         `json:"object,omitempty"`
 }

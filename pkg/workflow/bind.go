@@ -91,7 +91,9 @@ func (b Bound[P, R]) instance(ctx context.Context, id string) (*Instance[R], err
 		origin:  Found,
 		at:      protocol.Instance{Project: target.Project, Shard: protocol.Shard(id, shards), Workflow: target.Workflow, ID: id},
 		project: b.project,
-		reader:  runner.Reader{Store: b.project.Journal(), Project: target.Project, Shards: shards},
+		reader: runner.Reader{
+			Store: b.project.Journal(), Project: target.Project, Shards: shards, Objects: b.project.Objects(),
+		},
 	}, nil
 }
 

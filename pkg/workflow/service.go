@@ -55,9 +55,9 @@ func (s service) Serve(ctx context.Context, p *project.Project) error {
 	}
 	config := runner.Config{
 		Settings: execution.SettingsOf(ctx),
-		Reader:   runner.Reader{Store: p.Journal(), Project: p.Config.Name, Shards: shards},
+		Reader:   runner.Reader{Store: p.Journal(), Project: p.Config.Name, Shards: shards, Objects: p.Objects()},
 		Code:     code, Slots: settings.Slots, Grace: time.Duration(settings.ShutdownGrace), JS: p.JS, Log: p.Log,
-		Version: settings.Version, MaxValueSize: maxValue(p), Objects: p.Objects(),
+		Version: settings.Version, MaxValueSize: maxValue(p),
 		StepLimit: map[string]int{}, Retention: map[string]protocol.Retention{}, Concurrency: map[string]int{},
 		Ready: func() { p.Ready(s.Name()) },
 	}

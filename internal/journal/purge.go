@@ -16,7 +16,20 @@ func (s *Store) Purge(ctx context.Context, stream, subject string, before uint64
 	if before == 0 {
 		return fmt.Errorf("purge %s: needs a bound", subject)
 	}
-	body, err := json.Marshal(map[string]any{"filter": subject, "seq": before})
+	return s.purge(ctx, stream, subject, map[string]any{"filter": subject, "seq": before})
+}
+
+// PurgeAll removes all messages of a stream whose sequence is below before: the server drops whole blocks and does not
+// look for subjects.
+func (s *Store) PurgeAll(ctx context.Context, stream string, before uint64) error {
+	if before == 0 {
+		return fmt.Errorf("purge stream %s: needs a bound", stream)
+	}
+	return s.purge(ctx, stream, "stream "+stream, map[string]any{"seq": before})
+}
+
+func (s *Store) purge(ctx context.Context, stream, what string, request map[string]any) error {
+	body, err := json.Marshal(request)
 	if err != nil {
 		return err
 	}
@@ -26,10 +39,10 @@ func (s *Store) Purge(ctx context.Context, stream, subject string, before uint64
 			return nil
 		}
 		if !retryable(err) {
-			return fmt.Errorf("purge %s: %w", subject, err)
+			return fmt.Errorf("purge %s: %w", what, err)
 		}
 		if stop := wait.sleep(ctx, s.replies.network); stop != nil {
-			return fmt.Errorf("purge %s: %w (last try: %w)", subject, stop, err)
+			return fmt.Errorf("purge %s: %w (last try: %w)", what, stop, err)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package journal_test
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -48,6 +49,37 @@ func TestPurgeKeepsWhatCameAfterItsBound(t *testing.T) {
 	if server, ok := errors.AsType[*journal.ServerError](err); !ok || server.Code != 404 {
 		t.Errorf("purge of a stream that is not there: %v", err)
 	}
+}
+
+// TestStateAndPurgeAll: a stream says what it holds, and lets go of its beginning.
+func TestStateAndPurgeAll(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, s *journal.Store) {
+		begin := time.Now()
+		for range 5 {
+			if _, err := s.Publish(t.Context(), subject("a"), nil, []byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before, err := s.State(t.Context(), stream)
+		if err != nil || before.First != 1 || before.Last != 5 || before.Messages != 5 || before.Bytes == 0 ||
+			before.FirstTime.Before(begin) || before.Now.Before(before.FirstTime) {
+			t.Fatalf("the stream says %+v, %v", before, err)
+		}
+		if err := s.PurgeAll(t.Context(), stream, 4); err != nil {
+			t.Fatal(err)
+		}
+		after, err := s.State(t.Context(), stream)
+		if err != nil || after.First != 4 || after.Last != 5 || after.Messages != 2 || after.Bytes >= before.Bytes {
+			t.Errorf("after a purge, it says %+v, %v", after, err)
+		}
+		if err := s.PurgeAll(t.Context(), stream, 0); err == nil {
+			t.Error("a purge without a bound was done")
+		}
+		if _, err := s.State(t.Context(), "NONE"); !errors.Is(err, journal.ErrNoStream) {
+			t.Errorf("the state of a stream that is not there: %v", err)
+		}
+	})
 }
 
 func TestAppendWithHeaders(t *testing.T) {

@@ -1,0 +1,110 @@
+package journal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Listing is a part of the subjects of a stream.
+type Listing struct {
+	// Subjects are sorted.
+	Subjects []string
+	// Total is how many there are in all.
+	Total int
+	// Last is the sequence of the newest message of the stream.
+	Last uint64
+}
+
+// State is what the leader of a stream says of it.
+type State struct {
+	// First and Last are the sequences of its oldest and newest message; of an empty stream, First is after Last.
+	First, Last uint64
+	Messages    uint64
+	Bytes       uint64
+	// FirstTime is when the oldest message was stored, Now the leader's time.
+	FirstTime, Now time.Time
+}
+
+// State asks the leader of a stream. The error is ErrNoStream if there is no such stream.
+func (s *Store) State(ctx context.Context, stream string) (State, error) {
+	r, err := s.info(ctx, stream, map[string]any{})
+	if err != nil {
+		return State{}, err
+	}
+	return State{
+		First: r.State.First, Last: r.State.Last, Messages: r.State.Messages, Bytes: r.State.Bytes,
+		FirstTime: r.State.FirstTime, Now: r.Now,
+	}, nil
+}
+
+// Subjects lists the subjects of a stream that a filter matches, as its leader has them: those from offset on, at most
+// 100,000 of them. A stream that does not exist has none.
+func (s *Store) Subjects(ctx context.Context, stream, filter string, offset int) (Listing, error) {
+	r, err := s.info(ctx, stream, map[string]any{"subjects_filter": filter, "offset": offset})
+	if errors.Is(err, ErrNoStream) {
+		return Listing{}, nil
+	}
+	if err != nil {
+		return Listing{}, err
+	}
+	return Listing{Subjects: slices.Sorted(maps.Keys(r.State.Subjects)), Total: r.Total, Last: r.State.Last}, nil
+}
+
+type streamInfo struct {
+	Total int       `json:"total"`
+	Now   time.Time `json:"ts"`
+	State struct {
+		Messages  uint64            `json:"messages"`
+		Bytes     uint64            `json:"bytes"`
+		First     uint64            `json:"first_seq"`
+		FirstTime time.Time         `json:"first_ts"`
+		Last      uint64            `json:"last_seq"`
+		Subjects  map[string]uint64 `json:"subjects"`
+	} `json:"state"`
+	Error *ServerError `json:"error"`
+}
+
+func (s *Store) info(ctx context.Context, stream string, request map[string]any) (streamInfo, error) {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return streamInfo{}, err
+	}
+	for wait := (backoff{}); ; {
+		r, err := s.tryInfo(ctx, stream, body)
+		if err == nil {
+			return r, nil
+		}
+		if !retryable(err) {
+			return r, fmt.Errorf("info of stream %s: %w", stream, err)
+		}
+		if stop := wait.sleep(ctx, s.replies.network); stop != nil {
+			return r, fmt.Errorf("info of stream %s: %w (last try: %w)", stream, stop, err)
+		}
+	}
+}
+
+func (s *Store) tryInfo(ctx context.Context, stream string, body []byte) (r streamInfo, err error) {
+	answer, err := s.request(ctx, &nats.Msg{Subject: "$JS.API.STREAM.INFO." + stream, Data: body})
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(answer.Data, &r); err != nil {
+		return r, fmt.Errorf("answer %.80q: %w", answer.Data, err)
+	}
+	if r.Error != nil {
+		return r, r.Error
+	}
+	return r, nil
+}
+
+// Sleep returns after d, or before that with the cause for which ctx ended: by the clock of the network below.
+func (s *Store) Sleep(ctx context.Context, d time.Duration) error {
+	return s.replies.network.Sleep(ctx, d)
+}

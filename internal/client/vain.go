@@ -33,5 +33,5 @@ func (c Client) inVain(ctx context.Context, at protocol.Instance, end *protocol.
 		return false
 	}
 	s := answer.Status
-	return s.Incarnation == end.Incarnation && s.Log == end.Log && s.Mark >= restart
+	return s.Incarnation == end.Incarnation && s.Epoch == end.Epoch && s.State == end.State && s.Mark >= restart
 }

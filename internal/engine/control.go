@@ -35,11 +35,14 @@ func (h *History) Obey(wake protocol.Wake, controls []Control, now time.Time) (e
 		}
 		repeated := c.Input != "" && (h.Obeyed[c.Input] || seen[c.Input])
 		seen[c.Input] = true
-		if repeated || c.Sequence <= h.Mark || c.Sequence > wake.Sequence || o.gone(c) {
+		if repeated || c.Sequence <= h.Mark || c.Sequence > wake.Sequence {
 			continue
 		}
-		if c.Action == protocol.ActionCompact {
-			compact = c.Sequence == wake.Sequence && h.Begun
+		if c.Action == protocol.ActionCompact { // also of what has expired: it revives nothing
+			compact = c.Sequence == wake.Sequence && h.Begun && o.end != protocol.EntryDeleted
+			continue
+		}
+		if o.gone(c) {
 			continue
 		}
 		if e, ok := o.obey(c); ok {
@@ -196,17 +199,19 @@ func (h *History) restart(a *protocol.Append, e *protocol.Entry) {
 	if e.From == nil {
 		h.EventsFrom = e.Input
 	}
-	h.End, h.Output, h.OutputObject, h.Failure, h.Ended, h.Expires = "", nil, nil, nil, time.Time{}, nil
+	h.End, h.Output, h.OutputObject, h.Failure = "", nil, nil, nil
+	h.Ended, h.EndedAt, h.Expires = time.Time{}, 0, nil
 	h.Held, h.Rolling, h.Rollback, h.Stopped = nil, nil, nil, time.Time{}
 	h.Epoch = a.Epoch
 }
 
 // end folds an entry that ends the instance.
-func (h *History) end(a *protocol.Append, e *protocol.Entry) {
+func (h *History) end(sequence uint64, a *protocol.Append, e *protocol.Entry) {
 	if e.InputID != "" {
 		h.Obeyed[e.InputID] = true
 	}
 	h.closeAttempts()
 	h.Held = nil
-	h.End, h.Output, h.OutputObject, h.Failure, h.Ended, h.Expires = e.Kind, e.Result, e.Object, e.Error, a.Time, e.Expires
+	h.End, h.Output, h.OutputObject, h.Failure = e.Kind, e.Result, e.Object, e.Error
+	h.Ended, h.EndedAt, h.Expires = a.Time, sequence, e.Expires
 }

@@ -102,13 +102,14 @@ type History struct {
 	CarriedTo uint64
 	// Obeyed are the ids of the controls that changed something.
 	Obeyed map[string]bool
-	// End is how a finished instance ended, Output or Failure its outcome, Ended the moment, Expires when it can be
-	// cleaned away.
+	// End is how a finished instance ended, Output or Failure its outcome, Ended the moment, EndedAt the sequence of the
+	// message that says so, Expires when it can be cleaned away.
 	End          protocol.EntryKind
 	Output       json.RawMessage
 	OutputObject *protocol.Object
 	Failure      *protocol.Failure
 	Ended        time.Time
+	EndedAt      uint64
 	Expires      *time.Time
 	// Epoch is the number of restarts. Events older than EventsFrom are void: the instance was restarted since.
 	Epoch      int
@@ -125,7 +126,6 @@ type History struct {
 	Untold []Call
 
 	outcomes   int     // outcomes of steps, also of those that a restart forgot
-	newest     uint64  // sequence of the newest message of this incarnation
 	standsOver *uint64 // what the newest message stands over, if it is a snapshot
 	released   bool    // the newest run gave the instance back
 	unblamed   bool    // the newest run follows a lost one that named no step, and no body of it came back yet
@@ -173,7 +173,6 @@ func (h *History) Apply(sequence uint64, a *protocol.Append) error {
 	if a.Incarnation != h.Incarnation {
 		return nil
 	}
-	h.newest = sequence
 	h.Epoch = a.Epoch
 	h.begun(a)
 	for i := range a.Entries {
@@ -216,7 +215,7 @@ func (h *History) apply(sequence uint64, a *protocol.Append, e *protocol.Entry) 
 		h.Untold = nil // before a park all children are told
 		return nil
 	case protocol.EntryCompleted, protocol.EntryFailed, protocol.EntryTerminated, protocol.EntryDeleted:
-		h.end(a, e)
+		h.end(sequence, a, e)
 		return nil
 	case protocol.EntryPaused, protocol.EntryHeld, protocol.EntryResumed, protocol.EntryRestarted,
 		protocol.EntryRollingBack, protocol.EntryRolledBack:

@@ -25,6 +25,7 @@ type folded struct {
 	OutputObject *protocol.Object   `json:"output_object,omitempty"`
 	Failure      *protocol.Failure  `json:"failure,omitempty"`
 	Ended        time.Time          `json:"ended,omitzero"`
+	EndedAt      uint64             `json:"ended_at,omitempty"`
 	Expires      *time.Time         `json:"expires,omitempty"`
 	Stopped      time.Time          `json:"stopped,omitzero"`
 	StoppedAt    uint64             `json:"stopped_at,omitempty"`
@@ -71,7 +72,8 @@ func (h *History) Snapshot(inputs []Input, upTo uint64) (protocol.Entry, error) 
 func (h *History) excerpt() folded {
 	return folded{
 		Runs: h.Runs[max(0, len(h.Runs)-1):], EventsFrom: h.EventsFrom,
-		End: h.End, Output: h.Output, OutputObject: h.OutputObject, Failure: h.Failure, Ended: h.Ended, Expires: h.Expires,
+		End: h.End, Output: h.Output, OutputObject: h.OutputObject, Failure: h.Failure, Ended: h.Ended,
+		EndedAt: h.EndedAt, Expires: h.Expires,
 		Stopped: h.Stopped, StoppedAt: h.StoppedAt, Held: h.Held, Rolling: h.Rolling, Rollback: h.Rollback,
 		Released: h.released, Unblamed: h.unblamed, Hard: h.hard, Outcomes: h.outcomes,
 	}
@@ -158,7 +160,8 @@ func (h *History) restore(e *protocol.Entry) error {
 	}
 	h.Runs, h.Carried, h.CarriedTo, h.EventsFrom = f.Runs, f.Inputs, e.Input, f.EventsFrom
 	h.Consumed, h.ConsumedIDs, h.Obeyed = set(f.Consumed), set(f.ConsumedIDs), set(f.Obeyed)
-	h.End, h.Output, h.OutputObject, h.Failure, h.Ended, h.Expires = f.End, f.Output, f.OutputObject, f.Failure, f.Ended, f.Expires
+	h.End, h.Output, h.OutputObject, h.Failure = f.End, f.Output, f.OutputObject, f.Failure
+	h.Ended, h.EndedAt, h.Expires = f.Ended, f.EndedAt, f.Expires
 	h.Stopped, h.StoppedAt, h.Held, h.Rolling, h.Rollback = f.Stopped, f.StoppedAt, f.Held, f.Rolling, f.Rollback
 	h.released, h.unblamed, h.hard, h.outcomes, h.Untold = f.Released, f.Unblamed, f.Hard, f.Outcomes, f.Untold
 	return nil

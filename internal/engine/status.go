@@ -87,14 +87,14 @@ func endState(kind protocol.EntryKind) protocol.State {
 	return protocol.StateComplete
 }
 
-// Done is the announcement of the end; ok is false if the instance has not ended. Its Log is the newest message of this
-// incarnation: what is newer in the log belongs to others.
+// Done is the announcement of the end; ok is false if the instance has not ended. Its Log is the message that says so,
+// also when a snapshot stands for it: the end stays the same one, however often it is announced.
 func (h *History) Done() (done protocol.Done, ok bool) {
 	if h.Phase != Finished {
 		return protocol.Done{}, false
 	}
 	return protocol.Done{
-		V: protocol.Version, Workflow: h.Create.Workflow, ID: h.Create.ID, Incarnation: h.Incarnation, Log: h.newest,
+		V: protocol.Version, Workflow: h.Create.Workflow, ID: h.Create.ID, Incarnation: h.Incarnation, Log: h.EndedAt,
 		State: h.State(), Created: h.Create.Created, Finished: h.Ended, Output: h.Output, Error: h.Failure,
 		OutputObject: h.OutputObject, Mark: h.Mark, Epoch: h.Epoch, Rollback: h.Rollback, Expires: h.Expires,
 	}, true

@@ -53,11 +53,24 @@ func (r *Runner) obey(ctx context.Context, h *held, s sight) {
 	case err != nil:
 		r.failed(ctx, h, err)
 	case o.compact:
-		r.ack(h)
+		r.compacted(ctx, h, history)
 	default:
 		r.tell(h)
 		r.act(ctx, h, s, engine.OlderUnknown)
 	}
+}
+
+// compacted acks a control that asked for a snapshot, now that there is one. An end is announced once more: what is before
+// the snapshot is about to be cleaned away, and with it the announcement that there was.
+func (r *Runner) compacted(ctx context.Context, h *held, history *engine.History) {
+	if done, ok := history.Done(); ok {
+		done.Mark = max(done.Mark, h.Sequence) // all controls up to this one were looked at
+		if err := r.announce(ctx, h.instance, done); err != nil {
+			r.failed(ctx, h, err)
+			return
+		}
+	}
+	r.ack(h)
 }
 
 // patience is how long a control waits until somebody asks again what became of it: the longer, the more often

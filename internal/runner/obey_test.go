@@ -481,6 +481,10 @@ func TestCompact(t *testing.T) {
 				t.Errorf("the instance was\n%+v\nand is\n%+v", before, after)
 			}
 			if from == "finished" {
+				r.announced(i, "once more", func(d protocol.Done) bool { return d.Mark > mark })
+				if all := r.done(i); all[len(all)-1].Log != all[0].Log {
+					t.Errorf("the end is announced as another one: %+v", all)
+				}
 				return
 			}
 			if from == "paused" {
@@ -498,6 +502,22 @@ func TestCompact(t *testing.T) {
 				t.Errorf("the body ran %d times more", n)
 			}
 		})
+	}
+}
+
+// TestCompactExpired: what has expired and cannot be cleaned away yet is brought over the horizon like what has not.
+func TestCompactExpired(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	r.serve(r.runner())
+	i := r.createWith(at("quick", "a"), protocol.Create{Retention: &protocol.Retention{Success: protocol.Duration(time.Nanosecond)}})
+	r.announced(i, "as complete", func(d protocol.Done) bool { return d.State == complete })
+	r.control(i, compact)
+	natstest.Eventually(t, patience, "there is a snapshot", func() bool { return r.count(i, protocol.EntrySnapshot) == 1 })
+	r.control(i, restart)
+	r.quiesce(protocol.ConsumerControls(0), 0)
+	if n := r.count(i, protocol.EntryRestarted); n != 0 {
+		t.Error("what has expired was restarted")
 	}
 }
 

@@ -66,6 +66,10 @@ func (r *runner) obey(h *held, s sight) {
 	case errors.Is(err, journal.ErrConflict):
 		r.act(h, r.look(h.instance), engine.OlderUnknown)
 	case o.compact:
+		if done, ok := history.Done(); ok {
+			done.Mark = max(done.Mark, h.Sequence)
+			r.publish(&nats.Msg{Subject: h.instance.DoneSubject(), Data: encode(done)})
+		}
 		r.ack(h)
 	default:
 		must(sequence, err)

@@ -129,7 +129,7 @@ func (s *Scheduler) mail(ctx context.Context, k key, r *row, t *protocol.Tick, n
 	planned := t.Planned.UTC()
 	body, err := json.Marshal(protocol.Mail{
 		V: protocol.Version, Source: protocol.ScheduleSource(k.id), Number: number(planned), Life: r.Life,
-		Callback: r.Callback, Payload: r.Payload, Planned: &planned, Sent: now.UTC(),
+		Callback: r.Callback, Payload: r.Payload, Retry: r.Retry, Planned: &planned, Sent: now.UTC(),
 	})
 	if err != nil {
 		return fmt.Errorf("mail of %s: %w", k.rowSubject(), err)

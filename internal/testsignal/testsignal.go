@@ -20,6 +20,8 @@ const (
 	AgentAfterCommit = "agent.commit.after"
 	// AgentProjected is reached when a turn's outbox is projected and its mail is not acked.
 	AgentProjected = "agent.projected"
+	// AgentParked is reached when a failed attempt of a callback is stored.
+	AgentParked = "agent.parked"
 )
 
 // At marks the point name. If the process was started with Env set to it, the goroutine says so on stderr and stays

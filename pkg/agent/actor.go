@@ -40,6 +40,8 @@ type actor struct {
 	stuck   map[string]bool     // concerns of pending entries that wait for retry
 	retry   backoff
 	refused []error // to be told to the agent
+	tidied  uint64  // the sequence of the record that tidyParked has seen
+	stopped bool    // so many letters are parked that no new ones are tried
 }
 
 // endError ends an actor: what it was about to do must not go on.
@@ -73,6 +75,7 @@ func (a *actor) live(work, ctx context.Context) error {
 		return err
 	}
 	a.at, a.taken, a.stamp, a.pending = v, v.sequence, s, v.record.Outbox
+	a.mail.resume(v.record.Parked)
 	a.log = a.log.With(slog.Uint64(logkey.Life, v.record.Life), slog.Uint64(logkey.Epoch, v.record.Epoch))
 	a.log.DebugContext(ctx, "took the agent")
 	a.epoch.Store(v.record.Epoch)
@@ -133,8 +136,11 @@ func (a *actor) loop(ctx context.Context) error {
 		if err := a.mail.load(ctx, a.host.inbox, a.id); err != nil {
 			return err
 		}
+		if err := a.tidyParked(ctx); err != nil {
+			return err
+		}
 		more := true
-		l, due := a.mail.next(time.Now())
+		l, due := a.mail.next(time.Now(), a.isStopped(ctx))
 		var err error
 		if l != nil {
 			err = a.receiveOne(ctx, l)
@@ -164,7 +170,7 @@ func (a *actor) receiveOne(ctx context.Context, l *letter) error {
 // wait waits for the next thing to do, and does it if it is a request. It returns false when the agent is idle.
 func (a *actor) wait(ctx context.Context, due, active time.Time) (more bool, err error) {
 	until := active.Add(a.class.idle)
-	idle := len(a.pending) == 0 && due.IsZero()
+	idle := len(a.pending) == 0 && (due.IsZero() || due.After(until))
 	if !idle {
 		until = earliest(due, a.retry.at)
 	}

@@ -27,6 +27,7 @@ type class struct {
 	renamed   map[string]string // old name of a callback: today's
 	idle      time.Duration
 	limit     time.Duration
+	retry     Retry
 	problems  []error
 }
 
@@ -54,6 +55,7 @@ func Define[A Agent](name string, factory func() A, options ...ClassOption) Clas
 		renamed:  map[string]string{},
 		idle:     time.Minute,
 		limit:    15 * time.Minute,
+		retry:    defaultRetry,
 	}
 	if err := protocol.CheckClass(name); err != nil {
 		c.problem("%v", err)

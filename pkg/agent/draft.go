@@ -34,6 +34,8 @@ type draft struct {
 	state json.RawMessage
 	seen  map[string]uint64 // nil: as stored
 	out   []protocol.Outgoing
+	// settles is the sequence of the mail that the turn is for; 0 for none.
+	settles uint64
 }
 
 // draftOf returns the draft of the turn that ctx belongs to, if it is one of the agent that c is the core of.
@@ -145,6 +147,9 @@ func (d *draft) next(commit string, now time.Time) (protocol.Record, bool) {
 	}
 	if d.seen != nil && !maps.Equal(d.seen, r.Seen) {
 		r.Seen, changed = d.seen, true
+	}
+	if parked := without(r.Parked, d.settles); len(parked) < len(r.Parked) {
+		r.Parked, changed = parked, true
 	}
 	r.Outbox = slices.Concat(d.pending, d.out)
 	r.Turn, r.Commit, r.Updated = d.number(), commit, now

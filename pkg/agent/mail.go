@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -54,14 +53,16 @@ func (a *actor) receive(ctx context.Context, l *letter) error {
 		return a.bury(ctx, l, &malformedError{l.malformed})
 	}
 	if reason := a.isVoid(l); reason != "" {
-		if id, own := a.schedule(l); own && reason == unknownSchedule {
-			a.forgetRow(id)
+		return a.drop(ctx, l, reason)
+	}
+	if l.shed {
+		there, err := a.mail.fetch(ctx, a.host.inbox, a.id, l)
+		if err != nil {
+			return err
 		}
-		a.host.dropped.Add(1)
-		a.log.DebugContext(ctx, "dropped mail", slog.String(logkey.Cause, reason), slog.String(logkey.Source, l.lane),
-			slog.Uint64(logkey.Number, l.mail.Number))
-		a.mail.settle(l)
-		return a.afterTurn(ctx)
+		if !there {
+			return a.drop(ctx, l, "removed from the inbox")
+		}
 	}
 	cb, err := a.callbackOf(l)
 	if err != nil {
@@ -82,6 +83,21 @@ func (a *actor) receive(ctx context.Context, l *letter) error {
 		return a.afterTurn(ctx)
 	}
 	return a.tryAgain(ctx, l, err)
+}
+
+// drop lets a letter go that must not be applied.
+func (a *actor) drop(ctx context.Context, l *letter, reason string) error {
+	if id, own := a.schedule(l); own && reason == unknownSchedule {
+		a.forgetRow(id)
+	}
+	if err := a.unpark(ctx, l.sequence); err != nil {
+		return err
+	}
+	a.host.dropped.Add(1)
+	a.log.DebugContext(ctx, "dropped mail", slog.String(logkey.Cause, reason), slog.String(logkey.Source, l.lane),
+		slog.Uint64(logkey.Number, l.mail.Number))
+	a.mail.settle(l)
+	return a.afterTurn(ctx)
 }
 
 const unknownSchedule = "of a schedule that is no more"
@@ -143,6 +159,7 @@ func (a *actor) firing(l *letter) *Moment {
 func (d *draft) markApplied(a *actor, l *letter) error {
 	id, own := a.schedule(l)
 	return d.change(func() error {
+		d.settles = l.sequence
 		if !own {
 			return d.mark(l.lane, l.mail.Number)
 		}
@@ -157,21 +174,23 @@ func (d *draft) markApplied(a *actor, l *letter) error {
 	})
 }
 
-// tryAgain puts a failed letter off, with the later ones of its lane, or gives it up.
+// tryAgain parks a failed letter, which holds up the later ones of its lane, or gives it up.
 func (a *actor) tryAgain(ctx context.Context, l *letter, err error) error {
+	if ctx.Err() != nil {
+		return &endError{context.Cause(ctx)} // the host ends: that is no fault of the letter
+	}
 	attrs := []any{slog.String(logkey.Callback, l.mail.Callback), slog.String(logkey.Source, l.lane),
 		slog.Int(logkey.Attempt, l.attempts), slog.Any(logkey.Error, err)}
 	if p, ok := errors.AsType[*PanicError](err); ok {
 		attrs = append(attrs, slog.String(logkey.Stack, string(p.Stack)))
 	}
+	retry := retryOf(l.mail.Retry, a.class.retry)
 	terminal, ok := errors.AsType[protocol.TerminalError](err)
-	if l.attempts >= a.host.times.mailAttempts || ok && terminal.Terminal() {
+	if l.attempts >= retry.MaxAttempts || ok && terminal.Terminal() {
 		return a.bury(ctx, l, err)
 	}
-	most := min(a.host.times.mailDelay<<l.attempts, a.host.times.mailDelayMost)
-	l.notBefore = time.Now().Add(rand.N(most))
 	a.log.DebugContext(ctx, "callback failed, trying again", attrs...)
-	return nil
+	return a.park(ctx, l, retry.delay(l.attempts))
 }
 
 // bury stores a letter as applied and as a dead letter in one write, and tells the agent.

@@ -196,7 +196,7 @@ func TestFailingCallbackBecomesADeadLetter(t *testing.T) {
 			mu.Unlock()
 			return d.Note(ctx, "told")
 		}
-	}), timings(func(t *timing) { t.mailDelay, t.mailDelayMost = time.Millisecond, 4*time.Millisecond }))
+	}, Retry{BaseDelay: time.Millisecond, MaxDelay: 4 * time.Millisecond}))
 	cron, life := h.schedule(t, r, "?cron", "tick")
 	failing := firing(cron, life, 1000, "error")
 	failing.Callback = "Ring"
@@ -226,7 +226,7 @@ func TestFailingLaneHoldsNoOther(t *testing.T) {
 	h := r.host(t, desks(func(d *desk) {
 		d.request = showLog
 		d.ring = func(context.Context, *desk, string) error { return errors.New("no luck") }
-	}), timings(func(t *timing) { t.mailDelay, t.mailDelayMost = time.Hour, time.Hour }))
+	}, Retry{BaseDelay: 1000 * time.Hour, MaxDelay: 1000 * time.Hour}))
 	cron, life := h.schedule(t, r, "?cron", "tick")
 	other, _ := h.schedule(t, r, "", "other")
 	failing := firing(cron, life, 1000, "error")
@@ -367,27 +367,45 @@ func TestMailboxKeepsLanesInOrder(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	m := newMailbox()
-	for i, l := range []letter{{lane: "a"}, {lane: "a"}, {lane: "b"}, {lane: "c"}} {
-		l.sequence = uint64(i + 1)
-		m.letters = append(m.letters, &l)
+	m.resume([]protocol.Parked{{Sequence: 1, Attempts: 1, NotBefore: now.Add(time.Minute)}, {Sequence: 9}})
+	for i, lane := range []string{"a", "a", "b", "c"} {
+		m.cursor = uint64(i + 2)
+		m.take(&letter{sequence: uint64(i + 1), lane: lane, mail: protocol.Mail{Payload: json.RawMessage("1234")}})
+	}
+	if m.loaded != 2 || m.bytes != 8 {
+		t.Errorf("%d letters of %d bytes are loaded, want two: not those of the lane that waits", m.loaded, m.bytes)
 	}
 	var order []string
-	m.letters[0].notBefore = now.Add(time.Minute)
-	for range 2 {
-		l, _ := m.next(now)
+	take := func(now time.Time) {
+		l, _ := m.next(now, false)
 		order = append(order, fmt.Sprint(l.lane, l.sequence))
 		m.settle(l)
 	}
-	l, due := m.next(now)
+	if l, _ := m.next(now, true); l != nil {
+		t.Errorf("next = %+v of a stopped mailbox, want nothing that was not tried before", l)
+	}
+	take(now)
+	take(now)
+	l, due := m.next(now, false)
 	if l != nil || !due.Equal(now.Add(time.Minute)) {
 		t.Errorf("next = %+v, %s; want nothing until the parked letter is due", l, due)
 	}
-	for range 2 {
-		l, _ := m.next(now.Add(time.Minute))
-		order = append(order, fmt.Sprint(l.lane, l.sequence))
-		m.settle(l)
+	if l, _ := m.next(now.Add(time.Minute), true); l == nil || l.attempts != 1 {
+		t.Errorf("next = %+v of a stopped mailbox, want the parked letter", l)
 	}
+	take(now.Add(time.Minute))
+	take(now.Add(time.Minute))
 	if want := []string{"b3", "c4", "a1", "a2"}; !reflect.DeepEqual(order, want) {
 		t.Errorf("order %v, want %v", order, want)
+	}
+	if len(m.held) != 0 || len(m.lanes) != 0 || m.loaded != 0 || m.bytes != 0 {
+		t.Errorf("mailbox %+v holds something that is settled", m)
+	}
+	if lost := m.lost(); len(lost) != 0 {
+		t.Errorf("%v was lost, want nothing: it may be in the inbox", lost)
+	}
+	m.cursor = 10
+	if lost := m.lost(); !slices.Equal(lost, []uint64{9}) {
+		t.Errorf("%v was lost, want 9: it was read over", lost)
 	}
 }

@@ -22,9 +22,11 @@ var (
 
 const (
 	mailPage = 16
-	// maxLetters bounds what is held of an agent's mail. With so many that wait for another attempt, the rest waits
-	// in the inbox, where it is seen.
-	maxLetters = 1000
+	// maxLoaded and maxLoadedBytes bound the mail that is held with its payload, maxHeld all of it. With more, the rest
+	// waits in the inbox.
+	maxLoaded      = 1000
+	maxLoadedBytes = 4 << 20
+	maxHeld        = 20_000
 )
 
 // letter is one message of the agent's mail. Letters of one lane are applied in their order.
@@ -34,8 +36,10 @@ type letter struct {
 	mail      protocol.Mail
 	malformed error
 	lane      string
-	attempts  int
+	attempts  int // that failed
 	notBefore time.Time
+	// shed is set if the payload is not held: it is read again when the letter's time comes.
+	shed bool
 }
 
 // mailbox holds an agent's mail while the agent is in memory. Bells come from anywhere, letters from the stream: a
@@ -46,16 +50,31 @@ type mailbox struct {
 	mu     sync.Mutex // guards what follows
 	closed bool
 	bells  map[uint64]string
+	fresh  []uint64 // bells that nobody has looked at
 
 	// The rest belongs to the actor's goroutine.
 	opened  bool
 	cursor  uint64 // everything before it was read
-	letters []*letter
-	settled map[uint64]bool // applied, and not acked because something of it is not carried out
+	held    map[uint64]*letter
+	lanes   map[string][]*letter
+	loaded  int // letters that are not shed, and the bytes of their payloads
+	bytes   int
+	parked  map[uint64]protocol.Parked // what the record says of letters that are not read yet
+	settled map[uint64]bool            // applied, and not acked because something of it is not carried out
 }
 
 func newMailbox() *mailbox {
-	return &mailbox{rung: make(chan struct{}, 1), bells: map[uint64]string{}, cursor: 1, settled: map[uint64]bool{}}
+	return &mailbox{
+		rung: make(chan struct{}, 1), bells: map[uint64]string{}, cursor: 1, held: map[uint64]*letter{},
+		lanes: map[string][]*letter{}, parked: map[uint64]protocol.Parked{}, settled: map[uint64]bool{},
+	}
+}
+
+// resume takes what the record says of earlier attempts.
+func (m *mailbox) resume(parked []protocol.Parked) {
+	for _, p := range parked {
+		m.parked[p.Sequence] = p
+	}
 }
 
 // ring notes that a message is there and how to ack it; the newest way counts. It returns false if nobody will come to
@@ -70,6 +89,7 @@ func (m *mailbox) ring(b protocol.Bell) bool {
 		return false
 	}
 	m.bells[b.Sequence] = b.Ack
+	m.fresh = append(m.fresh, b.Sequence)
 	select {
 	case m.rung <- struct{}{}:
 	default:
@@ -80,29 +100,34 @@ func (m *mailbox) ring(b protocol.Bell) bool {
 // newest is the highest sequence that was rung and not read; 0 if there is none. Bells of what is read and neither
 // held nor settled are for mail that was applied: they are acked.
 func (m *mailbox) newest(nc *nats.Conn) uint64 {
-	held := map[uint64]bool{}
-	for _, l := range m.letters {
-		held[l.sequence] = true
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var newest uint64
-	for sequence, subject := range m.bells {
+	unread := m.fresh[:0]
+	for _, sequence := range m.fresh {
+		subject, waits := m.bells[sequence]
 		switch {
+		case !waits:
 		case sequence >= m.cursor:
 			newest = max(newest, sequence)
-		case !held[sequence] && !m.settled[sequence]:
+			unread = append(unread, sequence)
+		case m.held[sequence] == nil && !m.settled[sequence]:
 			send(nc, subject, ack)
 			delete(m.bells, sequence)
 		}
 	}
+	m.fresh = unread
 	return newest
+}
+
+func (m *mailbox) isFull() bool {
+	return m.loaded >= maxLoaded || m.bytes >= maxLoadedBytes || len(m.held) >= maxHeld
 }
 
 // load reads the mail that was rung for, and what is older; the first time, everything.
 func (m *mailbox) load(ctx context.Context, in inbox, id protocol.Agent) error {
 	newest := m.newest(in.store.Conn())
-	for (newest >= m.cursor || !m.opened) && len(m.letters) < maxLetters {
+	for (newest >= m.cursor || !m.opened) && !m.isFull() {
 		messages, more, err := in.store.Page(ctx, in.stream, id.MailSubject(), m.cursor, mailPage)
 		if err != nil {
 			return &endError{fmt.Errorf("read mail of agent %q: %w", id, err)}
@@ -125,7 +150,7 @@ func (m *mailbox) load(ctx context.Context, in inbox, id protocol.Agent) error {
 
 // loadFromLeader reads what a replica did not have yet, up to and including sequence.
 func (m *mailbox) loadFromLeader(ctx context.Context, in inbox, id protocol.Agent, sequence uint64) error {
-	for m.cursor <= sequence && len(m.letters) < maxLetters {
+	for m.cursor <= sequence && !m.isFull() {
 		message, err := in.store.NextFromLeader(ctx, in.stream, id.MailSubject(), m.cursor)
 		if isNotFound(err) || err == nil && message.Sequence > sequence {
 			m.cursor = sequence + 1 // it was acked before
@@ -144,7 +169,82 @@ func (m *mailbox) add(in inbox, message journal.Message) {
 		return
 	}
 	m.cursor = message.Sequence + 1
-	m.letters = append(m.letters, parseLetter(in.project, message))
+	m.take(parseLetter(in.project, message))
+}
+
+// take puts a letter at the end of its lane.
+func (m *mailbox) take(l *letter) {
+	if p, ok := m.parked[l.sequence]; ok {
+		l.attempts, l.notBefore = p.Attempts, p.NotBefore
+		delete(m.parked, l.sequence)
+	}
+	m.held[l.sequence] = l
+	lane := append(m.lanes[l.lane], l)
+	m.lanes[l.lane] = lane
+	m.count(l, 1)
+	if lane[0].attempts > 0 {
+		m.shed(l)
+	}
+}
+
+// count adds a letter with its payload to what is loaded, or with -1 takes it out.
+func (m *mailbox) count(l *letter, sign int) {
+	if l.shed {
+		return
+	}
+	m.loaded += sign
+	m.bytes += sign * len(l.mail.Payload)
+}
+
+// shed lets the payload of a letter go.
+func (m *mailbox) shed(l *letter) {
+	m.count(l, -1)
+	l.shed = true
+	l.mail.Payload = nil
+}
+
+// fetch reads the payload of a letter again. It returns false if the message is no more.
+func (m *mailbox) fetch(ctx context.Context, in inbox, id protocol.Agent, l *letter) (bool, error) {
+	message, err := in.store.NextFromLeader(ctx, in.stream, id.MailSubject(), l.sequence)
+	if isNotFound(err) || err == nil && message.Sequence != l.sequence {
+		return false, nil
+	}
+	if err != nil {
+		return false, &endError{fmt.Errorf("read mail of agent %q: %w", id, err)}
+	}
+	l.mail, l.shed = parseLetter(in.project, *message).mail, false
+	m.count(l, 1)
+	return true, nil
+}
+
+// park puts a letter off. Until it is applied, nothing of its lane is needed in memory.
+func (m *mailbox) park(l *letter, notBefore time.Time) {
+	l.notBefore = notBefore
+	for _, other := range m.lanes[l.lane] {
+		if !other.shed {
+			m.shed(other)
+		}
+	}
+}
+
+// hasten makes the first letters of lanes due that have become void while they were parked.
+func (m *mailbox) hasten(isVoid func(*letter) bool) {
+	for _, lane := range m.lanes {
+		if head := lane[0]; !head.notBefore.IsZero() && isVoid(head) {
+			head.notBefore = time.Time{}
+		}
+	}
+}
+
+// lost returns what the record says of letters that are in the inbox no more: somebody has removed them.
+func (m *mailbox) lost() (sequences []uint64) {
+	for sequence := range m.parked {
+		if sequence < m.cursor {
+			sequences = append(sequences, sequence)
+			delete(m.parked, sequence)
+		}
+	}
+	return sequences
 }
 
 func parseLetter(project string, message journal.Message) *letter {
@@ -185,29 +285,33 @@ func asJSON(data []byte) json.RawMessage {
 	return text
 }
 
-// next is the first letter that can be applied now. Without one, due says when one can be tried again.
-func (m *mailbox) next(now time.Time) (l *letter, due time.Time) {
-	seen := map[string]bool{}
-	for _, l := range m.letters {
-		if seen[l.lane] {
-			continue
+// next is the first letter that can be applied now. Without one, due says when one can be tried again. If stopped is
+// set, only what was tried before counts.
+func (m *mailbox) next(now time.Time, stopped bool) (l *letter, due time.Time) {
+	for _, lane := range m.lanes {
+		switch head := lane[0]; {
+		case head.notBefore.After(now):
+			due = earliest(due, head.notBefore)
+		case stopped && head.attempts == 0:
+		case l == nil || head.sequence < l.sequence:
+			l = head
 		}
-		seen[l.lane] = true
-		if !l.notBefore.After(now) {
-			return l, time.Time{}
-		}
-		due = earliest(due, l.notBefore)
 	}
-	return nil, due
+	if l != nil {
+		due = time.Time{}
+	}
+	return l, due
 }
 
-// settle takes a letter out that needs no further attempt. It is acked when everything is carried out.
+// settle takes a letter out, the first of its lane, that needs no further attempt. It is acked when everything is
+// carried out.
 func (m *mailbox) settle(l *letter) {
-	for i, other := range m.letters {
-		if other == l {
-			m.letters = append(m.letters[:i], m.letters[i+1:]...)
-			break
-		}
+	m.count(l, -1)
+	delete(m.held, l.sequence)
+	if rest := m.lanes[l.lane][1:]; len(rest) > 0 {
+		m.lanes[l.lane] = rest
+	} else {
+		delete(m.lanes, l.lane)
 	}
 	m.settled[l.sequence] = true
 }
@@ -225,18 +329,33 @@ func (m *mailbox) ackSettled(nc *nats.Conn) {
 	clear(m.settled)
 }
 
-// close takes no more bells. If handBack is set, what is not applied rings elsewhere at once; else when its time is
-// over, as is right if the agent failed.
+// close takes no more bells. If handBack is set, what is not applied rings elsewhere at once, or when its lane is due;
+// else when its time is over, as is right if the agent failed.
 func (m *mailbox) close(nc *nats.Conn, handBack bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = true
+	now := time.Now()
 	for sequence, subject := range m.bells {
-		if handBack && !m.settled[sequence] {
-			send(nc, subject, nak)
+		if !handBack || m.settled[sequence] {
+			continue
 		}
+		body := nak
+		if l := m.held[sequence]; l != nil {
+			body = nakUntil(m.lanes[l.lane][0].notBefore, now)
+		}
+		send(nc, subject, body)
 	}
 	clear(m.bells)
+}
+
+// nakUntil returns a message to its consumer until a moment.
+func nakUntil(moment, now time.Time) []byte {
+	wait := moment.Sub(now)
+	if moment.IsZero() || wait <= 0 {
+		return nak
+	}
+	return fmt.Appendf(nil, `%s {"delay": %d}`, nak, wait.Nanoseconds())
 }
 
 // send publishes without waiting. What is lost rings again.

@@ -35,8 +35,9 @@ func (a *actor) afterTurn(ctx context.Context) error {
 	}
 }
 
-// carryOut tries every pending entry once, in their order, and acks the mail whose turns it finishes. What cannot be
-// done now stays pending until it is time to try again; it holds up only what concerns the same thing.
+// carryOut tries every pending entry once, in their order, and then acks the mail of the turns. What cannot be done now
+// stays in the record until it is time to try again, and whoever takes the agent then begins with it; it holds up only
+// what concerns the same thing. Not the acks: what waits for room in an inbox would wait for itself.
 func (a *actor) carryOut(ctx context.Context) error {
 	if !time.Now().Before(a.retry.at) {
 		clear(a.stuck)
@@ -65,11 +66,10 @@ func (a *actor) carryOut(ctx context.Context) error {
 		}
 	}
 	a.pending = rest
-	if len(rest) > 0 {
-		return nil
+	if len(rest) == 0 {
+		a.retry = backoff{}
+		testsignal.At(testsignal.AgentProjected)
 	}
-	a.retry = backoff{}
-	testsignal.At(testsignal.AgentProjected)
 	a.mail.ackSettled(a.host.nc)
 	return nil
 }

@@ -53,9 +53,16 @@ type Task struct {
 //
 // The schedule exists when the turn is stored. A cron schedule is known by its callback, line, zone and payload:
 // scheduling it again returns the one there is.
-func Schedule[P any](ctx context.Context, when When, callback func(context.Context, P) error, payload P) (Task, error) {
+func Schedule[P any](ctx context.Context, when When, callback func(context.Context, P) error, payload P, options ...ScheduleOption) (Task, error) {
 	d, err := anyDraft(ctx)
 	if err != nil {
+		return Task{}, err
+	}
+	var o scheduleOptions
+	for _, option := range options {
+		option.applySchedule(&o)
+	}
+	if err := o.retry.check(d.class.retry); err != nil {
 		return Task{}, err
 	}
 	name, err := d.class.callbackName(callback, reflect.TypeFor[P]())
@@ -72,7 +79,7 @@ func Schedule[P any](ctx context.Context, when When, callback func(context.Conte
 	}
 	row := protocol.Schedule{
 		V: protocol.Version, Class: d.agent.Class, Name: d.agent.Name, Life: d.stored.Life,
-		Kind: when.kind, Callback: name, Payload: raw, Created: time.Now().UTC(),
+		Kind: when.kind, Callback: name, Payload: raw, Retry: o.retry.stored(), Created: time.Now().UTC(),
 	}
 	next, err := when.resolve(&row)
 	if err != nil {
@@ -83,6 +90,13 @@ func Schedule[P any](ctx context.Context, when When, callback func(context.Conte
 	}
 	return Task{ID: row.ID, Kind: row.Kind, Callback: row.Callback, Cron: row.Cron, Zone: row.Zone, Next: next}, nil
 }
+
+// ScheduleOption is an option of Schedule.
+type ScheduleOption interface{ applySchedule(*scheduleOptions) }
+
+type scheduleOptions struct{ retry Retry }
+
+func (r Retry) applySchedule(o *scheduleOptions) { o.retry = r }
 
 // CancelSchedule cancels a schedule of the agent when the turn is stored: from then on none of its firings is applied,
 // also none that is on its way. It reports whether there is such a schedule; one that fired once for all is gone.

@@ -264,7 +264,11 @@ func TestScheduleRefusesBeforeAnythingIsStored(t *testing.T) {
 			}
 		})
 	}
-	ctx, _ := turnOf(t, Define("Odd", func() *odd { return &odd{} }), &odd{}, protocol.Record{})
+	ctx, d := turnOf(t, class, a, protocol.Record{Life: 1})
+	if _, err := Schedule(ctx, After(0), a.Note, "x", Retry{MaxAttempts: -1}); err == nil || len(d.out) != 0 {
+		t.Errorf("Schedule with a Retry that cannot be = %v, and drafted %+v; want a RetryError and nothing", err, d.out)
+	}
+	ctx, _ = turnOf(t, Define("Odd", func() *odd { return &odd{} }), &odd{}, protocol.Record{})
 	if _, err := Schedule(ctx, After(0), (&odd{}).Take, make(chan int)); err == nil || !strings.Contains(err.Error(), "payload") {
 		t.Errorf("Schedule with a payload that is no JSON = %v, want a ScheduleError", err)
 	}

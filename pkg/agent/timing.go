@@ -32,9 +32,8 @@ type timing struct {
 	// release bounds the write with which an agent is let go.
 	release time.Duration
 
-	mailAttempts  int
-	mailDelay     time.Duration
-	mailDelayMost time.Duration
+	// maxParked is how many letters of an agent may wait for another attempt. With so many, no new ones are tried.
+	maxParked int
 }
 
 func defaultTiming() timing {
@@ -43,6 +42,6 @@ func defaultTiming() timing {
 		acceptWithin: 500 * time.Millisecond, acceptEvery: 2 * time.Second, acceptLost: 6 * time.Second,
 		findWithin: 30 * time.Second, bellWithin: 10 * time.Second, rememberFor: 30 * time.Second,
 		slowTurn: 10 * time.Second, carryOut: 5 * time.Second, retryFirst: time.Second, retryMost: 30 * time.Second,
-		release: 3 * time.Second, mailAttempts: 3, mailDelay: 100 * time.Millisecond, mailDelayMost: 3 * time.Second,
+		release: 3 * time.Second, maxParked: 1000,
 	}
 }

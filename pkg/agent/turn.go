@@ -14,6 +14,7 @@ import (
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/testsignal"
 	"github.com/skein-run/skein/internal/turn"
+	"github.com/skein-run/skein/pkg/protocol"
 )
 
 // turn runs fn as one turn and stores what it asked for. An error means that nothing of it is stored, and that the
@@ -59,18 +60,26 @@ func (a *actor) commit(ctx context.Context, d *draft) (stored bool, err error) {
 		return false, nil
 	}
 	testsignal.At(testsignal.AgentBeforeCommit)
+	if err := a.store(ctx, next); err != nil {
+		return false, err
+	}
+	testsignal.At(testsignal.AgentAfterCommit)
+	return true, nil
+}
+
+// store writes the record, unless another host has written it.
+func (a *actor) store(ctx context.Context, next protocol.Record) error {
 	v, err := a.host.records.write(ctx, a.id, a.at.sequence, next)
 	switch {
 	case isConflict(err):
-		return false, &endError{ErrLostOwnership}
+		return &endError{ErrLostOwnership}
 	case errors.Is(err, journal.ErrUnknownOutcome):
-		return false, &endError{err}
+		return &endError{err}
 	case err != nil:
-		return false, err
+		return err
 	}
 	a.at, a.pending = v, next.Outbox
-	testsignal.At(testsignal.AgentAfterCommit)
-	return true, nil
+	return nil
 }
 
 // report gives the agent a turn for an error that no caller sees.

@@ -31,6 +31,25 @@ type Record struct {
 	Seen map[string]uint64 `json:"seen,omitempty"`
 	// Outbox is what turns asked for and what may not yet be projected. Ids derive from life, turn and position.
 	Outbox []Outgoing `json:"outbox,omitempty"`
+	// Parked is the mail that failed and waits for another attempt.
+	Parked []Parked `json:"parked,omitempty"`
+}
+
+// Parked is mail whose last attempt failed. It stays in the inbox and holds up only what comes from the same source.
+type Parked struct {
+	// Sequence is that of the message in the inbox.
+	Sequence uint64 `json:"sequence"`
+	// Attempts counts those that failed.
+	Attempts  int       `json:"attempts"`
+	NotBefore time.Time `json:"not_before"`
+}
+
+// Retry says how often a callback is tried and how long it waits in between. What is 0 is the default of its class.
+type Retry struct {
+	// MaxAttempts counts the first one, too.
+	MaxAttempts int      `json:"max_attempts,omitempty"`
+	BaseDelay   Duration `json:"base_delay,omitempty"`
+	MaxDelay    Duration `json:"max_delay,omitempty"`
 }
 
 // OutgoingKind says what an entry of an outbox asks for.
@@ -104,6 +123,7 @@ type Schedule struct {
 	// Callback is the name of the agent's method, Payload its argument.
 	Callback string          `json:"callback"`
 	Payload  json.RawMessage `json:"payload,omitempty"`
+	Retry    *Retry          `json:"retry,omitempty"`
 	Created  time.Time       `json:"created"`
 }
 
@@ -131,6 +151,7 @@ type Mail struct {
 	Life     uint64          `json:"life,omitempty"`
 	Callback string          `json:"callback"`
 	Payload  json.RawMessage `json:"payload,omitempty"`
+	Retry    *Retry          `json:"retry,omitempty"`
 	// Planned is when a schedule wanted to fire, Sent when the mail was put into the inbox.
 	Planned *time.Time `json:"planned,omitempty"`
 	Sent    time.Time  `json:"sent"`

@@ -20,7 +20,7 @@ func at(second int) time.Time {
 
 func goldens() []golden {
 	all := append(instanceGoldens(), statusGoldens()...)
-	all = append(append(all, agentGoldens()...), relayGoldens()...)
+	all = append(append(append(all, agentGoldens()...), relayGoldens()...), inboxGoldens()...)
 	all = append(append(all, steeringGoldens()...), slotGoldens()...)
 	return append(all, callGoldens()...)
 }

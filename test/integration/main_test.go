@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/pkg/agent"
 	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/workflow"
 )
@@ -16,6 +17,7 @@ const roleEnv = "SKEIN_INTEGRATION_ROLE"
 
 const (
 	roleRunner = "runner"
+	roleHost   = "host"
 	roleServer = "nats"
 )
 
@@ -25,6 +27,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(roleEnv) {
 	case roleRunner:
 		project.Main(workflow.Runner(workflow.Define("Script", run)))
+	case roleHost:
+		project.Main(agent.Host(clerks()))
 	case roleServer:
 		os.Exit(serveNATS())
 	}

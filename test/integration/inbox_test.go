@@ -1,0 +1,164 @@
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/skein-run/skein/internal/testsignal"
+	"github.com/skein-run/skein/pkg/agent"
+	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// clerk is the agent of the processes in the role of a host.
+type clerk struct{ agent.Base[[]string] }
+
+func clerks() agent.Class {
+	return agent.Define("Clerk", func() *clerk { return &clerk{} },
+		agent.Retry{MaxAttempts: 3, BaseDelay: time.Millisecond, MaxDelay: time.Millisecond})
+}
+
+// Note appends to the state.
+func (c *clerk) Note(ctx context.Context, text string) error {
+	return c.Update(ctx, func(log *[]string) error { *log = append(*log, text); return nil })
+}
+
+// Fail says that it was called, and fails.
+func (c *clerk) Fail(ctx context.Context, subject string) error {
+	p, ok := project.From(ctx)
+	if !ok {
+		return errors.New("no project")
+	}
+	if err := errors.Join(p.NC.Publish(subject, nil), p.NC.FlushWithContext(ctx)); err != nil {
+		return err
+	}
+	return errors.New("no luck")
+}
+
+// host starts an agent host and waits until it takes work.
+func (w *world) host(stopAt string) *process {
+	w.t.Helper()
+	w.runners++
+	config := filepath.Join(w.files, "host.jsonc")
+	if err := os.WriteFile(config, fmt.Appendf(nil, "{ \"name\": %q }\n", w.name), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	var env []string
+	if stopAt != "" {
+		env = append(env, testsignal.Env+"="+stopAt)
+	}
+	p := launch(w.t, fmt.Sprintf("host %d of %s", w.runners, w.name), roleHost, env, "--config", config, "--nats-url", w.url,
+		"--replicas", strconv.Itoa(w.replicas), "--http-addr", "127.0.0.1:0", "--log-level", "debug")
+	p.awaitLog(w.t, "msg=ready")
+	return p
+}
+
+var jo = protocol.Agent{Class: "Clerk", Name: "jo"}
+
+func (w *world) mail(source string, number uint64, callback, payload string) {
+	w.t.Helper()
+	raw, err := json.Marshal(payload)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	body, err := json.Marshal(protocol.Mail{
+		V: protocol.Version, Source: source, Number: number, Callback: callback, Payload: raw, Sent: time.Now().UTC(),
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	to := protocol.Agent{Project: w.name, Class: jo.Class, Name: jo.Name}
+	if _, err := w.store.Publish(w.t.Context(), to.InboxSubject(w.name), nil, body); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) record() (r protocol.Record) {
+	w.t.Helper()
+	bucket := protocol.AgentsBucket(w.name)
+	m, err := w.store.Last(w.t.Context(), protocol.KVStream(bucket), protocol.KVSubject(bucket, protocol.AgentKey(jo.Class, jo.Name)))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := json.Unmarshal(m.Data, &r); err != nil {
+		w.t.Fatal(err)
+	}
+	return r
+}
+
+// deadLetters reads the dead letters of the project.
+func (w *world) deadLetters() (letters []protocol.DeadLetter) {
+	w.t.Helper()
+	bucket := protocol.DeadBucket(w.name)
+	batch, err := w.store.LastOfMany(w.t.Context(), protocol.KVStream(bucket), []string{protocol.KVSubject(bucket, ">")})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, m := range batch.Messages {
+		var d protocol.DeadLetter
+		if err := json.Unmarshal(m.Data, &d); err != nil {
+			w.t.Fatal(err)
+		}
+		letters = append(letters, d)
+	}
+	return letters
+}
+
+// TestHostsKilledBetweenAttempts kills a host after each failed attempt of a callback. Every attempt counts, the last
+// one makes a dead letter, and what waits behind it or beside it is applied once.
+func TestHostsKilledBetweenAttempts(t *testing.T) {
+	t.Parallel()
+	for name, start := range map[string]func(testing.TB) *rig{"one server": singleServer, "three servers": threeServers} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, start(t), "clerks")
+			attempts, err := w.nc.SubscribeSync("attempts." + w.name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first := w.host(testsignal.AgentParked)
+			w.mail("a", 1, "Fail", attempts.Subject)
+			w.mail("a", 2, "Note", "behind")
+			w.mail("b", 1, "Note", "beside")
+			first.awaitSignal(t, testsignal.AgentParked)
+			first.kill(t)
+			if parked := w.record().Parked; len(parked) != 1 || parked[0].Attempts != 1 {
+				t.Errorf("parked %+v after the first attempt", parked)
+			}
+			second := w.host(testsignal.AgentParked)
+			w.mail("wake", 1, "Note", "second host") // without it, the bells of the first ring again after 15 s
+			second.awaitSignal(t, testsignal.AgentParked)
+			second.kill(t)
+			w.host("")
+			w.mail("wake", 2, "Note", "third host")
+			eventually(t, patience, "everything is applied or given up", func() bool {
+				r := w.record()
+				return r.Seen["a"] == 2 && r.Seen["b"] == 1 && r.Seen["wake"] == 2
+			})
+			eventually(t, patience, "the dead letter is there", func() bool { return len(w.deadLetters()) == 1 })
+			if d := w.deadLetters()[0]; d.Attempts != 3 || d.Mail.Source != "a" || d.Mail.Number != 1 {
+				t.Errorf("dead letter %+v, want that of the failing mail after 3 attempts", d)
+			}
+			if n, _, err := attempts.Pending(); err != nil || n != 3 {
+				t.Errorf("%d attempts, %v; want 3", n, err)
+			}
+			r := w.record()
+			var log []string
+			if err := json.Unmarshal(r.State, &log); err != nil {
+				t.Fatal(err)
+			}
+			slices.Sort(log)
+			if want := []string{"behind", "beside", "second host", "third host"}; !slices.Equal(log, want) || len(r.Parked) != 0 {
+				t.Errorf("state %q, parked %+v; want %q once each, nothing parked", log, r.Parked, want)
+			}
+		})
+	}
+}

@@ -9,8 +9,8 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// DeleteInstance takes away everything that an incarnation of an instance owns. Only who knows that it is gone for good
-// may call it: when nothing can refer to its values any more. Deleting again is harmless.
+// DeleteInstance takes away everything that an incarnation of an instance, or one state of an agent, owns. Only who knows
+// that nothing can refer to its values any more may call it. Deleting again is harmless.
 func (s *Store) DeleteInstance(ctx context.Context, owner protocol.ObjectOwner) error {
 	if err := s.deleteAll(ctx, owner); err != nil {
 		return fmt.Errorf("delete the objects of %s/%s: %w", owner.Workflow, owner.ID, err)

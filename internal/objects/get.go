@@ -30,7 +30,7 @@ func (s *Store) Get(ctx context.Context, project string, object protocol.Object)
 	if value, ok := s.cache.get(project, object.Name); ok {
 		return value, nil
 	}
-	_, digest, err := protocol.ParseObjectName(project, object.Name)
+	digest, err := protocol.ObjectDigest(object.Name)
 	if err != nil {
 		return nil, &MissingError{Project: project, Name: object.Name, Reason: err.Error()}
 	}

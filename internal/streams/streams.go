@@ -70,8 +70,8 @@ func EnsureWorkflows(ctx context.Context, js jetstream.JetStream, project string
 	return e.consumer(ctx, protocol.TimersStream(project), dueConfig(project))
 }
 
-// EnsureAgents makes what the agents of a project need: records, inbox, schedules, leases and dead letters. It waits
-// for JetStream until ctx ends.
+// EnsureAgents makes what the agents of a project need: records, inbox, schedules, leases, dead letters and the object
+// store. It waits for JetStream until ctx ends.
 func EnsureAgents(ctx context.Context, js jetstream.JetStream, project string, opts Options) error {
 	if err := protocol.CheckProject(project); err != nil {
 		return err
@@ -82,7 +82,7 @@ func EnsureAgents(ctx context.Context, js jetstream.JetStream, project string, o
 		bucketConfig(protocol.SchedulesBucket(project)),
 		bucketConfig(protocol.HostsBucket(project)),
 		bucketConfig(protocol.DeadBucket(project)),
-		inboxConfig(project),
+		inboxConfig(project), objectsConfig(project),
 	} {
 		if err := e.stream(ctx, config); err != nil {
 			return err

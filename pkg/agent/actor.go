@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,7 +34,10 @@ type actor struct {
 
 	// The rest belongs to the goroutine.
 	agent   Agent
-	at      version             // the record as stored
+	at      version         // the record as stored
+	whole   json.RawMessage // its state
+	states  *states
+	changed bool                // the state, and OnStateChanged does not know
 	taken   uint64              // the sequence of the write that took the agent
 	stamp   stamp               // the lease under which at was read or written
 	pending []protocol.Outgoing // stored, and not carried out yet
@@ -78,6 +82,7 @@ func (a *actor) live(work, ctx context.Context) error {
 	a.mail.resume(v.record.Parked)
 	a.log = a.log.With(slog.Uint64(logkey.Life, v.record.Life), slog.Uint64(logkey.Epoch, v.record.Epoch))
 	a.log.DebugContext(ctx, "took the agent")
+	a.states = a.host.statesOf(a)
 	a.epoch.Store(v.record.Epoch)
 	stopListening, err := a.host.listen(work, a)
 	if err != nil {
@@ -108,7 +113,16 @@ func (a *actor) start(ctx context.Context) error {
 	if err := a.carryOut(ctx); err != nil {
 		return err
 	}
-	made, err := a.class.instance(a.id.Name, a.at.record.State)
+	if a.at.record.Large {
+		if err := a.states.list(ctx, a.at.record); err != nil {
+			a.log.WarnContext(ctx, "cannot look for states that were replaced", slog.Any(logkey.Error, err))
+		}
+	}
+	var err error
+	if a.whole, err = a.states.open(ctx, a.at.record); err != nil {
+		return err
+	}
+	made, err := a.class.instance(a.id.Name, a.whole, a.at.record.Revision)
 	if err != nil {
 		return err
 	}
@@ -244,7 +258,8 @@ func (a *actor) release(ctx context.Context) error {
 	if a.at.record.Turn == 0 && a.at.sequence == a.taken {
 		return a.host.records.remove(ctx, a.id, a.at.sequence)
 	}
-	r := a.at.record
+	a.states.tidy(ctx)
+	r := a.states.tidied(a.at.record)
 	r.Owner, r.Outbox = "", nil
 	r.Commit, r.Updated = uuid.NewString(), time.Now().UTC()
 	_, err := a.host.records.write(ctx, a.id, a.at.sequence, r)
@@ -270,6 +285,6 @@ func (a *actor) draft(firing *Moment) *draft {
 	return &draft{
 		agent: a.id, class: a.class, core: a.agent.base(), firing: firing,
 		log:    a.log.With(slog.Uint64(logkey.Turn, a.at.record.Turn+1)),
-		stored: a.at.record, pending: slices.Clone(a.pending),
+		stored: a.at.record, whole: a.whole, pending: slices.Clone(a.pending),
 	}
 }

@@ -17,29 +17,64 @@ type Agent interface {
 	encodeInitial(whole any) (json.RawMessage, error)
 	// checkState reports whether a stored state can be read into the agent's state type.
 	checkState(raw json.RawMessage) error
-	// initialSignature is the signature that a method InitialState must have.
-	initialSignature() string
+	// stateHooks are the signatures that the hooks of the state must have, by name.
+	stateHooks() map[string]string
+	// stateChanged calls OnStateChanged of the whole agent, if it has one.
+	stateChanged(ctx context.Context, whole any) error
 }
 
 // Base makes an agent of the struct that embeds it. S is the type of its state: anything that JSON can carry.
 //
-// A method InitialState() S of the agent, if it has one, gives the state of an agent that never stored one. Else that
-// is the zero S.
+// Three methods of the agent, if it has them, are called for its state:
+//
+//   - InitialState() S gives the state of an agent that never stored one. Else that is the zero S.
+//   - ValidateStateChange(ctx context.Context, next S) error is called before a state is set. An error refuses it: SetState
+//     returns a *StateError that wraps it, and nothing has changed.
+//   - OnStateChanged(ctx context.Context, now S) error is called in a turn of its own after a turn that has stored another
+//     state, before any other turn. Its errors go to OnError and affect nothing else. It is not called again for what it
+//     changes itself, and not if the host dies before: what must come with a change belongs into the turn that makes it.
 type Base[S any] struct{ core core }
 
 // core is the state of one agent in memory, as the handlers see it: the draft in a turn, else what is stored.
 type core struct {
-	mu      sync.Mutex // guards what follows
-	bound   bool
-	name    string
-	initial json.RawMessage
-	state   json.RawMessage
+	mu       sync.Mutex // guards what follows
+	bound    bool
+	name     string
+	whole    Agent // what embeds the Base
+	initial  json.RawMessage
+	state    json.RawMessage
+	revision uint64
+}
+
+const (
+	hookInitialState = "InitialState"
+	hookValidate     = "ValidateStateChange"
+	hookStateChanged = "OnStateChanged"
+)
+
+type validator[S any] interface {
+	ValidateStateChange(ctx context.Context, next S) error
+}
+
+type stateObserver[S any] interface {
+	OnStateChanged(ctx context.Context, now S) error
 }
 
 func (b *Base[S]) base() *core { return &b.core }
 
-func (b *Base[S]) initialSignature() string {
-	return "func() " + reflect.TypeFor[S]().String()
+func (b *Base[S]) stateHooks() map[string]string {
+	return map[string]string{
+		hookInitialState: reflect.TypeFor[func() S]().String(),
+		hookValidate:     reflect.TypeFor[func(context.Context, S) error]().String(),
+		hookStateChanged: reflect.TypeFor[func(context.Context, S) error]().String(),
+	}
+}
+
+func (b *Base[S]) stateChanged(ctx context.Context, whole any) error {
+	if hook, ok := whole.(stateObserver[S]); ok {
+		return hook.OnStateChanged(ctx, b.State())
+	}
+	return nil
 }
 
 func (b *Base[S]) encodeInitial(whole any) (json.RawMessage, error) {
@@ -68,25 +103,45 @@ func (b *Base[S]) State() S {
 	return s
 }
 
-// SetState makes s the state. It is stored when the turn is.
+// Revision counts how often the state was changed in this life of the agent; 0 says that none was ever stored. In a turn
+// that has changed it, it is what the revision will be.
+func (b *Base[S]) Revision() uint64 {
+	b.core.mu.Lock()
+	defer b.core.mu.Unlock()
+	return b.core.revision
+}
+
+// SetState makes s the state. It is stored when the turn is. A state that the agent refuses, that has more than
+// protocol.MaxState bytes as JSON, or that cannot be read back from it, is a *StateError.
 func (b *Base[S]) SetState(ctx context.Context, s S) error {
 	d, err := draftOf(ctx, &b.core)
 	if err != nil {
 		return err
+	}
+	if ctx.Value(validatingKey{}) != nil {
+		return &StateError{Agent: d.agent.Name, Reason: "is set by ValidateStateChange, which may only look at it"}
 	}
 	raw, err := json.Marshal(s)
 	if err != nil {
 		return &StateError{Agent: d.agent.Name, Reason: "cannot be encoded as JSON", Err: err}
 	}
 	if len(raw) > protocol.MaxState {
-		return &StateError{Agent: d.agent.Name,
+		return &StateError{Agent: d.agent.Name, Size: int64(len(raw)), Limit: protocol.MaxState,
 			Reason: fmt.Sprintf("is %d bytes long, at most %d are allowed", len(raw), protocol.MaxState)}
 	}
 	if err := b.checkState(raw); err != nil {
 		return &StateError{Agent: d.agent.Name, Reason: "cannot be read back from its JSON", Err: err}
 	}
+	if hook, ok := b.core.whole.(validator[S]); ok {
+		if err := hook.ValidateStateChange(context.WithValue(ctx, validatingKey{}, true), s); err != nil {
+			return &StateError{Agent: d.agent.Name, Reason: "is refused", Err: err}
+		}
+	}
 	return d.setState(raw)
 }
+
+// validatingKey marks the context of ValidateStateChange.
+type validatingKey struct{}
 
 // Update calls change with the state and makes what change leaves there the state. If change returns an error, the
 // state stays.
@@ -110,19 +165,19 @@ func (c *core) current() json.RawMessage {
 	return c.initial
 }
 
-func (c *core) set(state json.RawMessage) {
+func (c *core) set(state json.RawMessage, revision uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.state = state
+	c.state, c.revision = state, revision
 }
 
 // bind makes the core that of one agent. A second bind means that a factory returned the same agent twice.
-func (c *core) bind(name string, initial, state json.RawMessage) error {
+func (c *core) bind(name string, whole Agent, initial json.RawMessage) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.bound {
 		return fmt.Errorf("the factory returned the agent %q for the agent %q: it must return a new one each time", c.name, name)
 	}
-	c.bound, c.name, c.initial, c.state = true, name, initial, state
+	c.bound, c.name, c.whole, c.initial = true, name, whole, initial
 	return nil
 }

@@ -148,7 +148,7 @@ func (c *class) serves(segment string) bool {
 }
 
 // instance makes the agent in memory. Its state is checked here, so that handlers never meet one they cannot read.
-func (c *class) instance(name string, state json.RawMessage) (a Agent, err error) {
+func (c *class) instance(name string, state json.RawMessage, revision uint64) (a Agent, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("make agent: %w", newPanic(r))
@@ -167,9 +167,10 @@ func (c *class) instance(name string, state json.RawMessage) (a Agent, err error
 	if err != nil {
 		return nil, &StateError{Agent: name, Reason: "InitialState cannot be encoded as JSON", Err: err}
 	}
-	if err := a.base().bind(name, initial, state); err != nil {
+	if err := a.base().bind(name, a, initial); err != nil {
 		return nil, fmt.Errorf("make agent: %w", err)
 	}
+	a.base().set(state, revision)
 	return a, nil
 }
 

@@ -25,8 +25,10 @@ type draft struct {
 	core   *core
 	log    *slog.Logger
 	firing *Moment
-	// stored is the record as it is, pending what it asks for and what is not carried out yet. Neither changes.
+	// stored is the record as it is, whole its state, pending what it asks for and what is not carried out yet. None of
+	// them changes.
 	stored  protocol.Record
+	whole   json.RawMessage
 	pending []protocol.Outgoing
 
 	mu    sync.Mutex // guards what follows
@@ -81,10 +83,17 @@ func (d *draft) end() {
 func (d *draft) setState(raw json.RawMessage) error {
 	return d.change(func() error {
 		d.state = raw
-		d.core.set(raw)
+		revision := d.stored.Revision
+		if d.changesState() {
+			revision++
+		}
+		d.core.set(raw, revision)
 		return nil
 	})
 }
+
+// changesState reports whether the turn leaves another state than it found. The draft is locked.
+func (d *draft) changesState() bool { return d.state != nil && !bytes.Equal(d.state, d.whole) }
 
 // number is what the turn is counted as if it is stored.
 func (d *draft) number() uint64 { return d.stored.Turn + 1 }
@@ -136,14 +145,16 @@ func (d *draft) ownSeen() {
 	}
 }
 
-// next is the record that stores the turn, and whether it would change anything.
+// next is the record that stores the turn, with the state in it if it is another one, and whether it would change
+// anything.
 func (d *draft) next(commit string, now time.Time) (protocol.Record, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r := d.stored
 	changed := len(d.out) > 0
-	if d.state != nil && !bytes.Equal(d.state, r.State) {
-		r.State, changed = d.state, true
+	if d.changesState() {
+		r.State, r.StateObject, changed = d.state, nil, true
+		r.Revision++
 	}
 	if d.seen != nil && !maps.Equal(d.seen, r.Seen) {
 		r.Seen, changed = d.seen, true

@@ -102,7 +102,10 @@ func (e *ScheduleError) FailureName() string { return "ScheduleError" }
 type StateError struct {
 	Agent  string
 	Reason string
-	Err    error
+	// Size and Limit are set if the state is too large, in bytes as JSON.
+	Size, Limit int64
+	// Err is what the error stems from: that of ValidateStateChange, if it has refused the state. It may be nil.
+	Err error
 }
 
 func (e *StateError) Error() string {
@@ -117,6 +120,9 @@ func (e *StateError) Unwrap() error { return e.Err }
 
 // FailureName is how the error is called where it is stored or answered.
 func (e *StateError) FailureName() string { return "StateError" }
+
+// Terminal is true of a state that is too large: another attempt would make it again.
+func (e *StateError) Terminal() bool { return e.Limit > 0 }
 
 // RefusedError is handed to OnError if something that a committed turn asked for was refused for good, such as the
 // start of an instance whose id another has taken since.

@@ -41,8 +41,11 @@ func hooks() []reflect.Method {
 // checkHooks refuses methods that look like hooks and are none: a misspelt hook would never be called.
 func (c *class) checkHooks() {
 	for m := range c.kind.Methods() {
-		if m.Name == "InitialState" {
-			c.checkInitialState(m)
+		if want, ok := c.stateHooks()[m.Name]; ok {
+			if got := withoutReceiver(m.Type); got != want {
+				c.problem("%s has the signature %s, wanted is %s", m.Name, got, want)
+			}
+			continue
 		}
 		if !looksLikeHook(m.Name) {
 			continue
@@ -58,14 +61,19 @@ func (c *class) checkHooks() {
 	}
 }
 
-func (c *class) checkInitialState(m reflect.Method) {
+// stateHooks are the signatures of the hooks whose parameters are of the type of the state, by name.
+func (c *class) stateHooks() map[string]string {
 	zero, ok := reflect.New(c.kind.Elem()).Interface().(Agent)
 	if !ok {
-		return
+		return nil
 	}
-	if got, want := withoutReceiver(m.Type), zero.initialSignature(); got != want {
-		c.problem("InitialState has the signature %s, wanted is %s", got, want)
-	}
+	return zero.stateHooks()
+}
+
+// observesState reports whether agents of the class have a turn for a state that has changed.
+func (c *class) observesState() bool {
+	_, ok := c.kind.MethodByName(hookStateChanged)
+	return ok
 }
 
 func hookNamed(name string) (reflect.Method, bool) {
@@ -96,11 +104,14 @@ func withoutReceiver(t reflect.Type) string {
 
 func suggestion(name string) string {
 	best, distance := "", 4
-	names := make([]string, 0, 3)
+	var names []string
 	for _, h := range hooks() {
 		names = append(names, h.Name)
-		if d := editDistance(name, h.Name); d < distance {
-			best, distance = h.Name, d
+	}
+	names = append(names, hookValidate, hookStateChanged)
+	for _, hook := range names {
+		if d := editDistance(name, hook); d < distance {
+			best, distance = hook, d
 		}
 	}
 	if best != "" {

@@ -99,6 +99,13 @@ func (h *host) activate(id protocol.Agent) (*actor, error) {
 	return a, nil
 }
 
+// statesOf looks after the large states of an agent that this host has taken.
+func (h *host) statesOf(a *actor) *states {
+	return &states{
+		id: a.id, store: h.store, objects: h.project.Objects(), log: a.log, within: h.times.carryOut, epoch: a.at.record.Epoch,
+	}
+}
+
 // forget takes an actor out that ends. From now on the agent can be brought into memory anew.
 func (h *host) forget(a *actor) {
 	h.mu.Lock()

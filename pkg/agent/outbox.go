@@ -18,13 +18,21 @@ import (
 	"github.com/skein-run/skein/pkg/workflow"
 )
 
-// afterTurn carries out what turns asked for, and tells the agent what was refused for good.
+// afterTurn carries out what turns asked for, and tells the agent of a state that has changed and of what was refused
+// for good.
 func (a *actor) afterTurn(ctx context.Context) error {
 	for {
 		if err := a.carryOut(ctx); err != nil {
 			return err
 		}
+		if a.changed {
+			if err := a.observe(ctx); err != nil {
+				return err
+			}
+			continue
+		}
 		if len(a.refused) == 0 {
+			a.states.tidy(ctx)
 			return nil
 		}
 		first := a.refused[0]

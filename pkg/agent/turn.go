@@ -29,7 +29,7 @@ func (a *actor) turn(ctx context.Context, firing *Moment, fn func(context.Contex
 		stored, err = a.commit(ctx, d)
 	}
 	if err != nil {
-		d.core.set(a.at.record.State)
+		d.core.set(a.whole, a.at.record.Revision)
 	}
 	return stored, err
 }
@@ -59,10 +59,18 @@ func (a *actor) commit(ctx context.Context, d *draft) (stored bool, err error) {
 	if !changed {
 		return false, nil
 	}
-	testsignal.At(testsignal.AgentBeforeCommit)
-	if err := a.store(ctx, next); err != nil {
+	kept, err := a.putState(ctx, &next)
+	if err != nil {
 		return false, err
 	}
+	testsignal.At(testsignal.AgentBeforeCommit)
+	if err := a.store(ctx, next); err != nil {
+		if !errors.Is(err, journal.ErrUnknownOutcome) {
+			kept.refused(ctx)
+		}
+		return false, err
+	}
+	kept.stored()
 	testsignal.At(testsignal.AgentAfterCommit)
 	return true, nil
 }

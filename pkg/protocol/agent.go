@@ -6,8 +6,12 @@ import (
 	"time"
 )
 
-// MaxState is the most bytes that an agent's state may have as JSON.
-const MaxState = 512 << 10
+const (
+	// MaxState is the most bytes that an agent's state may have as JSON.
+	MaxState = 16 << 20
+	// InlineState is the most that stand in the record itself: a larger state is an object.
+	InlineState = 64 << 10
+)
 
 // Record is everything durable about one agent, written as a whole by compare-and-set: a turn is one write of it.
 type Record struct {
@@ -26,6 +30,12 @@ type Record struct {
 	Commit  string          `json:"commit"`
 	Updated time.Time       `json:"updated"`
 	State   json.RawMessage `json:"state,omitempty"`
+	// StateObject stands for a state that is over InlineState.
+	StateObject *Object `json:"state_object,omitempty"`
+	// Revision counts how often the state was changed in this life.
+	Revision uint64 `json:"revision,omitempty"`
+	// Large says that objects of earlier states may still be in the store.
+	Large bool `json:"large,omitempty"`
 	// Seen is the highest number applied, per source of mail. A source of the agent's own (a schedule) that is not
 	// in here is unknown, and its mail is dropped.
 	Seen map[string]uint64 `json:"seen,omitempty"`

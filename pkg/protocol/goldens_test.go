@@ -2,6 +2,7 @@ package protocol_test
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/skein-run/skein/pkg/protocol"
@@ -156,6 +157,12 @@ func agentGoldens() []golden {
 			Updated: at(7), State: json.RawMessage(`{"count":2}`), Seen: map[string]uint64{"schedule/check 1": 1795357205000},
 			Outbox: outbox(cron, dead),
 		}},
+		{"record.large", protocol.Record{
+			V: protocol.Version, Class: "Desk", Name: "jo@example.com", Life: 3, Owner: "host-a", Epoch: 8, Turn: 2, Commit: "co-1",
+			Updated: at(7), Revision: 2, Large: true, StateObject: &protocol.Object{
+				Name: protocol.StateOwner(desk(), 8, 1).ObjectName(strings.Repeat("0f", 32)), Size: 70000,
+			},
+		}},
 		{"record.minimal", protocol.Record{V: 1, Class: "Desk", Name: "a", Commit: "co-1", Updated: at(7)}},
 		{"project.full", protocol.Project{
 			V: protocol.Version, Name: "mail", Shards: 2, Updated: at(1),
@@ -166,6 +173,10 @@ func agentGoldens() []golden {
 		{"host.full", protocol.Host{V: protocol.Version, ID: "host-a", Beat: 12, Renewed: at(3), Doubted: "host-b"}},
 		{"host.minimal", protocol.Host{V: 1, ID: "host-a", Renewed: at(3)}},
 	}
+}
+
+func desk() protocol.Agent {
+	return protocol.Agent{Project: "flight-desk", Class: "Desk", Name: "jo@example.com"}
 }
 
 func outbox(row protocol.Schedule, dead protocol.DeadLetter) []protocol.Outgoing {

@@ -4,12 +4,14 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
 // ObjectOwner is whom a value in an object store belongs to: one instance, from its create to its end. Another that
-// has the same id later is another owner.
+// has the same id later is another owner. The states of agents have owners of their own: see StateOwner.
 type ObjectOwner struct {
 	Project  string
 	Workflow string
@@ -42,7 +44,7 @@ func (o ObjectOwner) Owns(project string, object Object) bool {
 	return err == nil && owner == o
 }
 
-// ParseObjectName is the inverse of ObjectName in the object store of a project.
+// ParseObjectName is the inverse of ObjectName in the object store of a project. It refuses the states of agents.
 func ParseObjectName(project, name string) (o ObjectOwner, digest string, err error) {
 	t := strings.Split(name, "/")
 	if len(t) != 4 {
@@ -54,10 +56,68 @@ func ParseObjectName(project, name string) (o ObjectOwner, digest string, err er
 	if _, err := Unescape(t[2]); err != nil || len(t[2]) > maxOwnerToken {
 		return o, "", fmt.Errorf("%w: object %q: create %q", ErrName, name, t[2])
 	}
-	if sum, err := hex.DecodeString(t[3]); err != nil || len(sum) != sha256.Size || strings.ToLower(t[3]) != t[3] {
-		return o, "", fmt.Errorf("%w: object %q: %q is no digest", ErrName, name, t[3])
+	if _, err := ObjectDigest(name); err != nil {
+		return o, "", err
 	}
 	return ObjectOwner{Project: project, Workflow: t[0], ID: t[1], Token: t[2]}, t[3], nil
+}
+
+// statePrefix begins what stands, in the owner of an agent's state, in the place of a workflow's name; no such name begins
+// with it.
+const statePrefix = "="
+
+// StateOwner is the owner of one state of an agent, the put-th that was put under an epoch. No two states share one, so
+// that one that no record refers to any more can be taken away without a look at what others put meanwhile.
+func StateOwner(a Agent, epoch, put uint64) ObjectOwner {
+	return ObjectOwner{
+		Project: a.Project, Workflow: statePrefix + a.Class, ID: Escape(a.Name),
+		Token: strconv.FormatUint(epoch, 10) + "-" + strconv.FormatUint(put, 10),
+	}
+}
+
+// StateSubjects covers the contents of all states of the agent.
+func (a Agent) StateSubjects() string {
+	return ObjectChunkSubject(a.Project, statePrefix+a.Class+"."+Escape(a.Name)+".>")
+}
+
+// ParseStateSubject takes the owner out of one of the subjects that StateSubjects covers, and the epoch under which the
+// state was put.
+func (a Agent) ParseStateSubject(subject string) (owner ObjectOwner, epoch uint64, err error) {
+	rest, ok := strings.CutPrefix(subject, strings.TrimSuffix(a.StateSubjects(), ">"))
+	token, _, _ := strings.Cut(rest, ".")
+	if !ok || strings.Count(rest, ".") != 2 {
+		return ObjectOwner{}, 0, fmt.Errorf("%w: subject %q: holds no state of agent %q", ErrName, subject, a)
+	}
+	return a.stateOwner(token)
+}
+
+// ParseStateObject takes the owner out of what a record refers to.
+func (a Agent) ParseStateObject(object Object) (ObjectOwner, error) {
+	t := strings.Split(object.Name, "/")
+	if len(t) != 4 || t[0] != statePrefix+a.Class || t[1] != Escape(a.Name) {
+		return ObjectOwner{}, fmt.Errorf("%w: object %q: is no state of agent %q", ErrName, object.Name, a)
+	}
+	owner, _, err := a.stateOwner(t[2])
+	return owner, err
+}
+
+func (a Agent) stateOwner(token string) (owner ObjectOwner, epoch uint64, err error) {
+	first, second, _ := strings.Cut(token, "-")
+	epoch, err = parseCanonical(first)
+	put, putErr := parseCanonical(second)
+	if err := errors.Join(err, putErr); err != nil {
+		return ObjectOwner{}, 0, fmt.Errorf("state %q of agent %q: %w", token, a, err)
+	}
+	return StateOwner(a, epoch, put), epoch, nil
+}
+
+// ObjectDigest is the digest in the name of an object, whoever owns it.
+func ObjectDigest(name string) (string, error) {
+	digest := name[strings.LastIndexByte(name, '/')+1:]
+	if sum, err := hex.DecodeString(digest); err != nil || len(sum) != sha256.Size || strings.ToLower(digest) != digest {
+		return "", fmt.Errorf("%w: object %q: %q is no digest", ErrName, name, digest)
+	}
+	return digest, nil
 }
 
 // The object store keeps the format of NATS object stores, so that every client takes it for one.

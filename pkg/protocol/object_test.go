@@ -69,3 +69,36 @@ func TestNamesThatAreOfNoObject(t *testing.T) {
 		}
 	}
 }
+
+func TestNamesOfStates(t *testing.T) {
+	t.Parallel()
+	a := protocol.Agent{Project: "p", Class: "Desk", Name: "jo@example.com/a.b"}
+	digest := strings.Repeat("0f", 32)
+	o := protocol.StateOwner(a, 17, 4)
+	wantNames(t, []string{
+		o.ObjectName(digest), "=Desk/jo=40example=2Ecom=2Fa=2Eb/17-4/" + digest,
+		a.StateSubjects(), "$O.OBJECTS_p.C.=Desk.jo=40example=2Ecom=2Fa=2Eb.>",
+	})
+	if back, err := a.ParseStateObject(protocol.Object{Name: o.ObjectName(digest)}); err != nil || back != o {
+		t.Errorf("the object is parsed as %+v, %v", back, err)
+	}
+	subject := protocol.ObjectChunkSubject("p", o.ChunksID(digest, "try-1"))
+	if back, epoch, err := a.ParseStateSubject(subject); err != nil || back != o || epoch != 17 {
+		t.Errorf("%s is parsed as %+v, %d, %v", subject, back, epoch, err)
+	}
+	other := protocol.Agent{Project: "p", Class: "Desk", Name: "al"}
+	if _, _, err := other.ParseStateSubject(subject); err == nil {
+		t.Error("the subject is taken for another agent's")
+	}
+	if _, err := other.ParseStateObject(protocol.Object{Name: o.ObjectName(digest)}); err == nil {
+		t.Error("the object is taken for another agent's")
+	}
+	if _, _, err := protocol.ParseObjectName("p", o.ObjectName(digest)); err == nil {
+		t.Error("a state is taken for a value of an instance")
+	}
+	for _, token := range []string{"", "17", "17-", "-4", "017-4", "x-4", "17-4-1"} {
+		if back, err := a.ParseStateObject(protocol.Object{Name: "=Desk/jo=40example=2Ecom=2Fa=2Eb/" + token + "/" + digest}); err == nil {
+			t.Errorf("%q is taken for %+v", token, back)
+		}
+	}
+}

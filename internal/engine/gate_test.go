@@ -219,17 +219,24 @@ func TestDivergenceInWords(t *testing.T) {
 	tests := []struct {
 		name string
 		d    protocol.Divergence
+		why  *protocol.Failure
 		want string
 	}{
-		{"returned", protocol.Divergence{Recorded: []protocol.Key{do("a")}}, `the log holds step "a", but the workflow function returned without`},
-		{"a branch returned", protocol.Divergence{Recorded: many[:5], Branch: "1.1/"},
+		{"returned", protocol.Divergence{Recorded: []protocol.Key{do("a")}}, nil, `the log holds step "a", but the workflow function returned without`},
+		{"returned an error", protocol.Divergence{Recorded: []protocol.Key{do("a")}}, &protocol.Failure{Message: "boom"},
+			`the workflow function returned without calling it first (its error: boom). Deploy`},
+		{"a long error", protocol.Divergence{Recorded: []protocol.Key{do("a")}}, &protocol.Failure{Message: strings.Repeat("é", 4000)},
+			`é…). Deploy`},
+		{"no compensation", protocol.Divergence{Recorded: []protocol.Key{{Op: protocol.OpRollback, Name: "a", Count: 1}}}, nil,
+			`the log holds the compensation of step "a", and the code has none. Deploy code that has and resume`},
+		{"a branch returned", protocol.Divergence{Recorded: many[:5], Branch: "1.1/"}, nil,
 			`the log holds step "a", step "a", step "a" and 2 more, but a function of a group returned without`},
-		{"called", protocol.Divergence{Recorded: many, Called: &nap}, `step "a" and more, but the code called sleep "nap" #2 without`},
+		{"called", protocol.Divergence{Recorded: many, Called: &nap}, nil, `step "a" and more, but the code called sleep "nap" #2 without`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			f := engine.Diverged(tt.d)
+			f := engine.Diverged(tt.d, tt.why)
 			if f.Name != protocol.FailureDivergence || !strings.Contains(f.Message, tt.want) || !strings.Contains(f.Message, "resume") {
 				t.Errorf("%s: %s", f.Name, f.Message)
 			}

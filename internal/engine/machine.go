@@ -199,10 +199,12 @@ func (m *Machine) Do(b *Branch, name string, config protocol.StepConfig) (*Step,
 		return nil, err
 	}
 	s.configure(config)
-	if !s.Done && s.LostRuns > s.Config.LostRuns {
-		m.finishStep(s, nil, lostRuns(s), 0, time.Time{})
+	if s.Done || m.recall {
+		return s, nil
 	}
-	if !s.Done && s.Until != nil && !m.recall {
+	if s.LostRuns > s.Config.LostRuns {
+		m.finishStep(s, nil, lostRuns(s), 0, time.Time{})
+	} else if s.Until != nil {
 		m.pending = append(m.pending, s)
 	}
 	return s, nil
@@ -482,15 +484,13 @@ func (m *Machine) Value(b *Branch, kind string, produce func() json.RawMessage) 
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case s.Done:
+	if s.Done {
 		return s.Result, nil
-	case m.recall:
-		m.land(s.Key)
-		return nil, ErrUnrecorded
 	}
 	s.finish(produce(), nil)
-	m.put(protocol.Entry{Kind: protocol.EntryRecorded, Step: &s.Key, Result: s.Result})
+	if !m.recall { // else it is a value of this run alone
+		m.put(protocol.Entry{Kind: protocol.EntryRecorded, Step: &s.Key, Result: s.Result})
+	}
 	m.land(s.Key)
 	return s.Result, nil
 }

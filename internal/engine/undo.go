@@ -2,7 +2,6 @@ package engine
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -11,11 +10,8 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// ErrUnrecorded is returned by Value while the machine only recalls.
-var ErrUnrecorded = errors.New("not recorded")
-
-// Recall lets the machine answer from what is recorded, and do nothing else: what has no outcome never gets one, and
-// nothing is added to the log. So code can be gone through for what it would do, such as how it undoes its steps.
+// Recall lets the machine answer from what is recorded, and do nothing else: what has no outcome never gets one, but for
+// values, and nothing is added to the log. So code can be gone through for what it would do, such as how it undoes its steps.
 func (m *Machine) Recall() { m.recall = true }
 
 // compensable reports whether a step that was begun is to be undone when the instance fails.
@@ -106,12 +102,33 @@ func (m *Machine) Undo() (of, undo *Step, stopped *protocol.Failure) {
 	return nil, nil, nil
 }
 
-// MissUndo records that the code has nothing any more by which to undo a step.
-func (m *Machine) MissUndo(undo *Step) {
-	m.finishStep(undo, nil, &protocol.Failure{
-		Name: protocol.FailureRollbackMissing, Terminal: true,
-		Message: fmt.Sprintf("step %q was recorded with a compensation, and the code has none for it", undo.Name),
-	}, 0, time.Time{})
+// LeaveAlone goes on with the step that is to be undone after the one that Undo gave: its divergence was accepted.
+func (m *Machine) LeaveAlone() {
+	m.undoing, m.pending = m.undoing[1:], nil
+}
+
+// Irreversible says which of the steps that are still to be undone have no compensation in the code, as known tells.
+func (m *Machine) Irreversible(known func(protocol.Key) bool) protocol.Divergence {
+	var d protocol.Divergence
+	for _, k := range m.ToUndo() {
+		if s := m.h.Steps[k]; !s.Accepted && !known(k) && len(d.Recorded) < protocol.MaxUnreached {
+			d.Recorded = append(d.Recorded, undoKey(s))
+		}
+	}
+	return d
+}
+
+// Uncompensated says the same of the steps that the code called in this run, whether they are to be undone or not.
+func (m *Machine) Uncompensated(known func(protocol.Key) bool) protocol.Divergence {
+	var d protocol.Divergence
+	for _, s := range m.h.compensable() {
+		use := m.names[nameKey{s.Op, s.Name}]
+		called := use != nil && use.count >= s.Count
+		if called && !s.Accepted && !known(s.Key) && len(d.Recorded) < protocol.MaxUnreached {
+			d.Recorded = append(d.Recorded, undoKey(s))
+		}
+	}
+	return d
 }
 
 func gaveUpOn(s *Step, f *protocol.Failure) *protocol.Failure {

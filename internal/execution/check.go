@@ -9,10 +9,20 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// Check goes over what is recorded with the code at hand and returns where the two contradict each other, nil if they do
-// not. No body runs and nothing is stored. It ends when the code has returned or waits for what is not recorded; Hold of
-// the settings is how long it waits for a call that is missing. The error is the cause of the end of ctx.
-func Check(ctx context.Context, settings Settings, h *engine.History, instance protocol.Instance, code func(context.Context) (json.RawMessage, error)) (*protocol.Divergence, error) {
+// Finding is what a check found wrong.
+type Finding struct {
+	// Divergence says where the code contradicts the log; nil if it does nowhere, and fails where the log says that it
+	// completed.
+	Divergence *protocol.Divergence
+	// Failure is what the code returned, if that was an error.
+	Failure *protocol.Failure
+}
+
+// Check goes over what is recorded with the code at hand and returns what contradicts each other, nil if nothing does. No
+// body runs and nothing is stored: of the settings, Now and Hold count, which is how long it waits for a call that is
+// missing. It ends when the code has returned or waits for what is not recorded. The history must have its values in
+// place. The error is the cause of the end of ctx.
+func Check(ctx context.Context, settings Settings, h *engine.History, instance protocol.Instance, code func(context.Context) (json.RawMessage, error)) (*Finding, error) {
 	x := newExecution(ctx, Config{Settings: settings, History: h, Instance: instance, Log: slog.New(slog.DiscardHandler)})
 	x.m.Recall()
 	x.recall.on, x.recall.checks, x.loaded = true, true, true
@@ -20,7 +30,7 @@ func Check(ctx context.Context, settings Settings, h *engine.History, instance p
 	defer x.Drop(ErrEnded)
 	select {
 	case e := <-x.events:
-		return e.Divergence, nil
+		return e.Finding, e.Err
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
@@ -28,13 +38,27 @@ func Check(ctx context.Context, settings Settings, h *engine.History, instance p
 
 // checked ends a check: nothing moves. x.mu is held.
 func (x *Execution) checked() {
-	e := Event{Kind: Finished}
+	failure := x.recall.failure
 	if x.exempt(); x.m.Missing() > 0 {
 		d := x.m.Divergence(x.m.Root(), "", "")
 		if !x.recall.returned {
 			d.Called = &x.recall.at
 		}
-		e.Divergence = &d
+		x.contradicted(&d, failure)
+		return
 	}
-	x.end(e, ErrEnded)
+	if d := x.m.Uncompensated(x.undoable); len(d.Recorded) > 0 {
+		x.contradicted(&d, nil)
+		return
+	}
+	if failure != nil && x.History.End == protocol.EntryCompleted {
+		x.contradicted(nil, failure)
+		return
+	}
+	x.end(Event{Kind: Finished}, ErrEnded)
+}
+
+// contradicted ends a check that found something. x.mu is held.
+func (x *Execution) contradicted(d *protocol.Divergence, failure *protocol.Failure) {
+	x.end(Event{Kind: Finished, Finding: &Finding{Divergence: d, Failure: failure}}, ErrEnded)
 }

@@ -126,7 +126,7 @@ const (
 	Revived
 	// Finished: the terminal entry is stored.
 	Finished
-	// Held: the code contradicts the log, an entry that says so is stored.
+	// Held: the code contradicts the log, an entry that says so is stored. Err says it in words.
 	Held
 	// Yielded: the execution is over and the instance given back, so that the control at Sequence can be obeyed.
 	Yielded
@@ -144,9 +144,9 @@ type Event struct {
 	Done     protocol.Done
 	// Orphans come with Finished: the calls whose children must end.
 	Orphans []engine.Call
-	// Divergence comes with Held.
-	Divergence *protocol.Divergence
-	Err        error
+	// Finding comes with the end of a check.
+	Finding *Finding
+	Err     error
 }
 
 type phase int
@@ -263,12 +263,12 @@ func (x *Execution) Events() <-chan Event { return x.events }
 func (x *Execution) main(ctx context.Context, s *Scope, code func(context.Context) (json.RawMessage, error)) {
 	o := outcome{failure: &protocol.Failure{Name: protocol.FailurePanic, Message: "workflow code ended its goroutine", Terminal: true}}
 	defer func() {
-		s.end(x.life)
+		s.end(x.life, o.failure)
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		switch {
 		case x.recall.on:
-			x.recall.returned = true
+			x.recall.returned, x.recall.failure = true, o.failure
 			s.lane.inside++
 			s.lane.waiting++ // for nothing: it calls no more
 			x.quiet()

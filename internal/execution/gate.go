@@ -13,6 +13,7 @@ type gated struct {
 	scope *Scope
 	op    protocol.Op // empty: the end
 	name  string
+	why   *protocol.Failure // what made it end, nil if that is no error
 	done  chan struct{}
 }
 
@@ -30,15 +31,15 @@ func (x *Execution) open(s *Scope, op protocol.Op, name string) bool {
 // may: it records nothing. x.mu is held before and after.
 func (s *Scope) gate(ctx context.Context, op protocol.Op, name string) {
 	for !s.x.open(s, op, name) && ctx.Err() == nil {
-		s.stand(ctx, op, name)
+		s.stand(ctx, &gated{scope: s, op: op, name: name})
 		if s.out() || s.x.phase != running && !s.x.wakeUp() {
 			s.exit()
 		}
 	}
 }
 
-// end returns when a branch may end whose function has returned. x.mu is not held.
-func (s *Scope) end(ctx context.Context) {
+// end returns when a branch may end whose function has returned, with an error if why is one. x.mu is not held.
+func (s *Scope) end(ctx context.Context, why *protocol.Failure) {
 	x := s.x
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -48,16 +49,16 @@ func (s *Scope) end(ctx context.Context) {
 			x.m.Exempt(s.branch)
 			break
 		}
-		s.stand(ctx, "", "")
+		s.stand(ctx, &gated{scope: s, why: why})
 	}
 	s.lane.inside--
 	x.activity++
 }
 
 // stand waits at the gate until it opens, ctx ends or the execution is over. x.mu is held before and after.
-func (s *Scope) stand(ctx context.Context, op protocol.Op, name string) {
+func (s *Scope) stand(ctx context.Context, g *gated) {
 	x := s.x
-	g := &gated{scope: s, op: op, name: name, done: make(chan struct{})}
+	g.done = make(chan struct{})
 	x.gates = append(x.gates, g)
 	s.lane.waiting++
 	x.armSoft()
@@ -99,11 +100,21 @@ func (x *Execution) hold() {
 	if x.openGates(); len(x.gates) == 0 {
 		return
 	}
-	d := x.divergence()
+	// What the first one waits for, or one on a branch within its own, is what is told.
+	g := slices.MaxFunc(x.gates, func(a, b *gated) int { return a.scope.branch.Depth() - b.scope.branch.Depth() })
+	x.holdFor(x.m.Divergence(g.scope.branch, g.op, g.name), g.why)
+}
+
+// holdFor stops the instance for a divergence. Why is what the code returned in place of going on. x.mu is held.
+func (x *Execution) holdFor(d protocol.Divergence, why *protocol.Failure) {
 	x.phase = finishing
-	x.m.Hold(d)
-	if x.recall.checks || x.flush(x.m.Position()) {
-		x.end(Event{Kind: Held, Sequence: x.expected, Divergence: &d}, ErrHeld)
+	if x.recall.checks {
+		x.contradicted(&d, why)
+		return
+	}
+	told := x.m.Hold(d, why)
+	if x.flush(x.m.Position()) {
+		x.end(Event{Kind: Held, Sequence: x.expected, Err: told}, ErrHeld)
 	}
 }
 
@@ -114,10 +125,4 @@ func (x *Execution) exempt() {
 			x.m.Exempt(branch)
 		}
 	}
-}
-
-// divergence is what the first one at the gate waits for, or one on a branch within its own. x.mu is held.
-func (x *Execution) divergence() protocol.Divergence {
-	first := slices.MaxFunc(x.gates, func(a, b *gated) int { return a.scope.branch.Depth() - b.scope.branch.Depth() })
-	return x.m.Divergence(first.scope.branch, first.op, first.name)
 }

@@ -121,6 +121,14 @@ func untilCanceled(p part) part {
 	}
 }
 
+func names(keys []protocol.Key) string {
+	var all []string
+	for _, k := range keys {
+		all = append(all, k.Name)
+	}
+	return strings.Join(all, " ")
+}
+
 // TestDivergence runs other code over what the first left when it parked.
 func TestDivergence(t *testing.T) {
 	t.Parallel()
@@ -179,16 +187,12 @@ func TestDivergence(t *testing.T) {
 			if held.Kind != protocol.EntryHeld || held.Divergence == nil || held.Error == nil {
 				t.Fatalf("the log ends with %+v", held)
 			}
-			var missing []string
-			for _, k := range held.Divergence.Recorded {
-				missing = append(missing, k.Name)
-			}
 			called := ""
 			if held.Divergence.Called != nil {
 				called = held.Divergence.Called.Name
 			}
-			if strings.Join(missing, " ") != tt.missing || called != tt.called || held.Divergence.Branch != tt.branch {
-				t.Errorf("held for %q, called is %q on branch %q", missing, called, held.Divergence.Branch)
+			if names(held.Divergence.Recorded) != tt.missing || called != tt.called || held.Divergence.Branch != tt.branch {
+				t.Errorf("held for %q, called is %q on branch %q", held.Divergence.Recorded, called, held.Divergence.Branch)
 			}
 			for _, e := range entries {
 				if e.Step != nil && strings.HasPrefix(e.Step.Name, "new") || e.Kind == protocol.EntryFailed {

@@ -70,7 +70,11 @@ func (g *Group) run(child *Scope, fn func(ctx context.Context) error) {
 		err = failure
 	}
 	if returned = ok; returned {
-		child.end(g.ctx)
+		why := failure
+		if why == nil && err != nil {
+			why = protocol.NewFailure(err)
+		}
+		child.end(g.ctx, why)
 	}
 }
 

@@ -10,10 +10,11 @@ import (
 // does what the log holds. A call without a recorded outcome remains where it is.
 type recall struct {
 	on       bool
-	checks   bool         // whether the code contradicts the log is what the mode is for
-	returned bool         // the function has
-	remain   int          // calls without an outcome
-	at       protocol.Key // the newest of them
+	checks   bool              // whether the code contradicts the log is what the mode is for
+	returned bool              // the function has
+	failure  *protocol.Failure // with it
+	remain   int               // calls without an outcome
+	at       protocol.Key      // the newest of them
 }
 
 // waits counts what the mode can end for.

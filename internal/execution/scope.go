@@ -205,9 +205,6 @@ func (x *Execution) signal(keys []protocol.Key) {
 func (s *Scope) Value(kind string, produce func() json.RawMessage) (json.RawMessage, error) {
 	s.enter()
 	v, err := s.x.m.Value(s.branch, kind, produce)
-	if errors.Is(err, engine.ErrUnrecorded) {
-		s.remain(context.WithoutCancel(s.x.life), protocol.Key{Op: protocol.OpValue, Name: kind})
-	}
 	s.leave()
 	return v, err
 }

@@ -129,13 +129,24 @@ func (x *Execution) undo(failure *protocol.Failure) {
 	}
 }
 
+// undoable reports whether the code has said how to undo a step. x.mu is held.
+func (x *Execution) undoable(key protocol.Key) bool {
+	_, ok := x.rollback.undos[key]
+	return ok
+}
+
 // compensate undoes a step, or ends its goroutine. x.mu is held before and after.
 func (s *Scope) compensate(of, undo *engine.Step) {
 	x := s.x
 	u, ok := x.rollback.undos[of.Key]
-	if !ok {
-		x.m.MissUndo(undo)
+	switch {
+	case ok:
+	case of.Accepted:
+		x.m.LeaveAlone()
 		return
+	default:
+		x.holdFor(x.m.Irreversible(x.undoable), nil)
+		s.exit()
 	}
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(u.ctx))
 	defer cancel(nil)

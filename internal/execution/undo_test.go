@@ -279,33 +279,49 @@ func TestRollBackOfWhatWaits(t *testing.T) {
 	}
 }
 
-// TestRollBackMissing: code that does not know any more how to undo what it did cannot, and the instance ends.
-func TestRollBackMissing(t *testing.T) {
+// TestRollBackIsHeld: code that does not know any more how to undo what it did holds the instance in the middle of that.
+// With the fix the rollback goes on; accepted, the steps are left alone of which the code says nothing.
+func TestRollBackIsHeld(t *testing.T) {
 	t.Parallel()
+	fixed := func(d *diary) []part { return []part{d.booked("a"), d.booked("b"), nap("nap")} }
 	for _, tt := range []struct {
-		name string
-		code []part
+		name    string
+		code    func(d *diary) []part
+		missing string // names of the steps without a compensation
+		left    []string
 	}{
-		{"no compensation", []part{step("a", "b"), nap("nap")}},
-		{"no call", []part{nap("nap")}},
-		{"it fails before", []part{fail}},
+		{"no compensation", func(*diary) []part { return []part{step("a", "b"), nap("nap")} }, "b a", nil},
+		{"no call", func(*diary) []part { return []part{nap("nap")} }, "b a", nil},
+		{"it fails before", func(*diary) []part { return []part{fail} }, "b a", nil},
+		{"one of them", func(d *diary) []part { return []part{d.booked("a"), step("b"), nap("nap")} }, "b", []string{`undo "a" because of told to`}},
+		{"the other", func(d *diary) []part { return []part{step("a"), d.booked("b"), nap("nap")} }, "a", []string{`undo "b" because of told to`}},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			r, d := newRig(t), &diary{}
-			x := r.start(Settings{}, all(d.booked("a"), d.booked("b"), nap("nap")))
-			r.event(x, Parked)
-			x.Drop(ErrSuperseded)
-			h := r.history()
-			r.append(h, 0, protocol.Entry{Kind: protocol.EntryRollingBack, Terminate: true, Input: h.Tail, Wake: &h.Holder,
-				Error: &protocol.Failure{Name: protocol.FailureTerminated, Message: "told to", Terminal: true}})
-			e := r.event(r.again(Settings{Hold: 10 * time.Millisecond}, all(tt.code...)), Finished)
-			undone(t, e, protocol.StateTerminated, "failed", `step "b" was recorded with a compensation`)
-			if e.Done.Rollback.Error.Name != protocol.FailureRollbackMissing {
-				t.Errorf("the failure is %s", e.Done.Rollback.Error.Name)
-			}
-			d.want(t)
-		})
+		for _, accept := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, accepted %v", tt.name, accept), func(t *testing.T) {
+				t.Parallel()
+				r, d := newRig(t), &diary{}
+				x := r.start(Settings{}, all(fixed(d)...))
+				r.event(x, Parked)
+				x.Drop(ErrSuperseded)
+				h := r.history()
+				r.append(h, 0, protocol.Entry{Kind: protocol.EntryRollingBack, Terminate: true, Input: h.Tail, Wake: &h.Holder,
+					Error: &protocol.Failure{Name: protocol.FailureTerminated, Message: "told to", Terminal: true}})
+				settings := Settings{Hold: 10 * time.Millisecond}
+				r.event(r.again(settings, all(tt.code(d)...)), Held)
+				h = r.history()
+				if h.State() != protocol.StateHeld || h.Rollback != nil || names(h.Held.Divergence.Recorded) != tt.missing ||
+					h.Held.Divergence.Recorded[0].Op != protocol.OpRollback {
+					t.Fatalf("it is %s, and misses %+v", h.State(), h.Held)
+				}
+				r.append(h, 0, protocol.Entry{Kind: protocol.EntryResumed, Accept: accept, Wake: &h.Holder})
+				code, want := fixed(d), []string{`undo "b" because of told to`, `undo "a" because of told to`}
+				if accept {
+					code, want = tt.code(d), tt.left
+				}
+				undone(t, r.event(r.again(settings, all(code...)), Finished), protocol.StateTerminated, "complete", "")
+				d.want(t, want...)
+			})
+		}
 	}
 }
 

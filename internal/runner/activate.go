@@ -216,6 +216,7 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 			r.ack(h) // if the park did not: the claim under the nudge takes the instance from it for good
 			h = r.revived(h, e.Wake)
 		case execution.Held:
+			r.Log.WarnContext(ctx, "an instance is held", logkey.Instance, instance.String(), logkey.Error, e.Err)
 			if err := r.releaseSlot(ctx, instance, history.Incarnation, e.Sequence); err != nil {
 				r.failed(ctx, h, err)
 				return

@@ -43,10 +43,9 @@ const (
 	FailureEncoding = "EncodingError"
 	FailureUsage    = "UsageError"
 	// FailureTerminated ends an instance that was told to stop, FailureDivergence holds one whose code contradicts its
-	// log, FailureRollbackMissing ends an undoing for which the code has no function any more.
-	FailureTerminated      = "TerminatedError"
-	FailureDivergence      = "DivergenceError"
-	FailureRollbackMissing = "RollbackMissingError"
+	// log.
+	FailureTerminated = "TerminatedError"
+	FailureDivergence = "DivergenceError"
 	// FailureInterrupted is what a compensation is told of a step that had begun and has no outcome.
 	FailureInterrupted = "InterruptedError"
 	// FailureHeartbeat ends an attempt that gave no sign of life, FailureStepLimit an instance with too many steps.

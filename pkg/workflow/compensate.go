@@ -23,8 +23,8 @@ import (
 // steps. The first one that gives up stops the chain: those left do not run.
 //
 // The function is not stored. After a crash in the middle of a rollback the workflow function is gone over, as far as it is
-// recorded, to find the compensations again; a step that no longer has one makes the rollback fail. What decides whether a
-// step has one is the code that first ran it.
+// recorded, to find the compensations again; a step that no longer has one holds the instance until code is deployed that
+// has, and it is resumed, or until that is accepted. What decides whether a step has one is the code that first ran it.
 func Compensate[T any](undo func(ctx context.Context, result T, cause error) error, options ...StepOption) StepOption {
 	return compensate[T]{undo, options}
 }

@@ -32,14 +32,17 @@ func (r *Runner) snapshot(ctx context.Context, h *held, history *engine.History)
 
 // fetchSnapshot puts the history of a snapshot in its place that is in an object.
 func (r Reader) fetchSnapshot(ctx context.Context, s *protocol.Snapshot) error {
-	store := r.Objects
-	if store == nil {
-		store = objects.New(r.Store)
-	}
-	history, err := store.Get(ctx, r.Project, *s.Object)
+	history, err := r.objects().Get(ctx, r.Project, *s.Object)
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	engine.PutIn(s, history)
 	return nil
+}
+
+func (r Reader) objects() *objects.Store {
+	if r.Objects == nil {
+		return objects.New(r.Store)
+	}
+	return r.Objects
 }

@@ -88,6 +88,12 @@ func Open(ctx context.Context, config Config, opts ...OpenOption) (*Project, err
 	return p, nil
 }
 
+// Offline is a project without a connection: for code that is gone over and does nothing, and of no use to others.
+func Offline(config Config) *Project {
+	config = config.withDefaults()
+	return &Project{Config: config, Log: slog.New(slog.DiscardHandler), health: process.NewHealth()}
+}
+
 func newProject(config Config, nc *nats.Conn, log *slog.Logger, health *process.Health) (*Project, error) {
 	js, err := jetstream.New(nc)
 	if err != nil {

@@ -23,7 +23,7 @@ func goldens() []golden {
 	all := append(instanceGoldens(), statusGoldens()...)
 	all = append(append(append(all, agentGoldens()...), relayGoldens()...), inboxGoldens()...)
 	all = append(append(all, steeringGoldens()...), slotGoldens()...)
-	return append(all, callGoldens()...)
+	return append(append(all, callGoldens()...), historyGoldens()...)
 }
 
 func failure() *protocol.Failure {

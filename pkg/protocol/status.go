@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 )
 
@@ -192,6 +193,18 @@ type History struct {
 	Sequence uint64 `json:"sequence"`
 	// Log has the messages of the log in their order. Those of another incarnation are left out.
 	Log []LoggedAppend `json:"log"`
+	// Objects are the values that were too large for messages, by the names that those have for them. Values that were
+	// void when it was exported are left out.
+	Objects map[string]json.RawMessage `json:"objects,omitempty"`
+}
+
+// Value is a value that the history has among its Objects.
+func (h History) Value(o Object) (json.RawMessage, error) {
+	value, ok := h.Objects[o.Name]
+	if !ok {
+		return nil, fmt.Errorf("the history of %q has no object %q", h.Create.ID, o.Name)
+	}
+	return value, nil
 }
 
 // LoggedAppend is a message of a log with the sequence under which it is stored.

@@ -45,7 +45,12 @@ func (b *bench) register(classes map[string]string) {
 // start runs the service of project p until the returned function is called or the test ends.
 func (b *bench) start(p *project.Project, definitions ...Definition) (stop func()) {
 	b.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
+	return b.startWithin(context.Background(), p, definitions...)
+}
+
+func (b *bench) startWithin(ctx context.Context, p *project.Project, definitions ...Definition) (stop func()) {
+	b.t.Helper()
+	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- project.Run(ctx, p, Runner(definitions...)) }()
 	stop = sync.OnceFunc(func() {

@@ -41,6 +41,10 @@ var (
 	ErrFinished = errors.New("instance has ended")
 	// ErrUnknownStep is wrapped by [UnknownStepError].
 	ErrUnknownStep = errors.New("the instance has no such step")
+	// ErrDivergence is wrapped by [DivergenceError].
+	ErrDivergence = errors.New("the code contradicts the history")
+	// ErrNotOwner is wrapped by [NotOwnerError].
+	ErrNotOwner = errors.New("not an instance of this project")
 	// ErrNoRunner is returned for a question that only a runner of the project can answer, if none is there.
 	ErrNoRunner = errors.New("no runner of the project answers")
 	// ErrNoTarget is wrapped by [NoTargetError].

@@ -31,6 +31,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		newDev(),
 		newDemo(),
+		newWorkflows(),
 		bench.Command(),
 		demo.ProcessCommand(),
 	)

@@ -11,10 +11,18 @@ import (
 	"github.com/skein-run/skein/internal/process"
 )
 
-const (
-	defaultFile = "skein.jsonc"
-	envConfig   = "SKEIN_CONFIG"
-)
+const defaultFile = "skein.jsonc"
+
+// EnvConfig is the variable that names the file of a project, if no flag does.
+const EnvConfig = "SKEIN_CONFIG"
+
+// File is the file of a project that no flag names.
+func File() string {
+	if named := os.Getenv(EnvConfig); named != "" {
+		return named
+	}
+	return defaultFile
+}
 
 // Main runs services as the whole program.
 func Main(services ...Service) {
@@ -58,10 +66,6 @@ func Command(use string, services ...Service) *cobra.Command {
 		return Run(ctx, p, services...)
 	}
 	cmd := process.Command(spec)
-	file := defaultFile
-	if named := os.Getenv(envConfig); named != "" {
-		file = named
-	}
-	cmd.Flags().StringVar(&path, "config", file, "file that describes the project (env "+envConfig+")")
+	cmd.Flags().StringVar(&path, "config", File(), "file that describes the project (env "+EnvConfig+")")
 	return cmd
 }

@@ -19,7 +19,7 @@ func Load(path string) (*Config, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, process.WithHint(fmt.Errorf("read the project: %w", err),
-			`create it with { "name": "my-project" }, or name another file with --config or `+envConfig)
+			`create it with { "name": "my-project" }, or name another file with --config or `+EnvConfig)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the project: %w", err)

@@ -37,6 +37,7 @@ const (
 	Delay    = "delay"
 	Count    = "count"
 	Late     = "late"
+	Overdue  = "overdue"
 	Slots    = "slots"
 	Service  = "service"
 	Signal   = "signal"

@@ -16,7 +16,7 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// actor is one agent in the memory of this host. One goroutine takes the agent, runs its turns one after the other and
+// actor is one agent in the memory of this host. One goroutine takes the agent, gives it to one stint after the other and
 // lets it go.
 type actor struct {
 	host  *host
@@ -31,8 +31,12 @@ type actor struct {
 	verdict error         // why it is gone; set before gone is closed
 	cancel  context.CancelCauseFunc
 	epoch   atomic.Uint64 // 0 until the agent is taken
+	returns chan *stint   // those that were outside
+	busy    atomic.Pointer[stint]
 
-	// The rest belongs to the goroutine.
+	// The rest belongs to the goroutine, or to the stint that it waits for.
+	current *stint
+	away    map[*stint]bool
 	agent   Agent
 	at      version         // the record as stored
 	whole   json.RawMessage // its state
@@ -71,6 +75,7 @@ func (a *actor) run(work, ctx context.Context) {
 	}
 	a.verdict = err
 	close(a.gone)
+	a.awaitAway()
 }
 
 func (a *actor) live(work, ctx context.Context) error {
@@ -89,7 +94,9 @@ func (a *actor) live(work, ctx context.Context) error {
 		return errors.Join(err, a.release(ctx))
 	}
 	defer stopListening()
-	if err = a.start(ctx); err == nil {
+	starting := newStint("OnStart")
+	starting.stays = true
+	if err = a.work(ctx, starting, a.start); err == nil {
 		close(a.started)
 		err = a.loop(ctx)
 	}
@@ -108,7 +115,7 @@ func (a *actor) live(work, ctx context.Context) error {
 	return err
 }
 
-// start carries out what an earlier owner left, then makes the agent and runs its OnStart.
+// start carries out what an earlier owner left, then brings the agent into memory.
 func (a *actor) start(ctx context.Context) error {
 	if err := a.carryOut(ctx); err != nil {
 		return err
@@ -122,6 +129,14 @@ func (a *actor) start(ctx context.Context) error {
 	if a.whole, err = a.states.open(ctx, a.at.record); err != nil {
 		return err
 	}
+	if err := a.make(ctx); err != nil {
+		return err
+	}
+	return a.afterTurn(ctx)
+}
+
+// make makes the agent in memory and runs its OnStart.
+func (a *actor) make(ctx context.Context) error {
 	made, err := a.class.instance(a.id.Name, a.whole, a.at.record.Revision)
 	if err != nil {
 		return err
@@ -133,7 +148,7 @@ func (a *actor) start(ctx context.Context) error {
 			return fmt.Errorf("OnStart of agent %q: %w", a.id.Name, err)
 		}
 	}
-	return a.afterTurn(ctx)
+	return nil
 }
 
 // loop serves until the agent is idle or the host drains (nil), or it must be dropped.
@@ -141,7 +156,7 @@ func (a *actor) loop(ctx context.Context) error {
 	active := time.Now()
 	for {
 		select {
-		case <-a.host.draining:
+		case <-a.draining():
 			return nil
 		case <-ctx.Done():
 			return &endError{context.Cause(ctx)}
@@ -168,39 +183,65 @@ func (a *actor) loop(ctx context.Context) error {
 	}
 }
 
+// draining is closed when the agent must be let go: not while a turn of it is outside.
+func (a *actor) draining() <-chan struct{} {
+	if len(a.away) > 0 {
+		return nil
+	}
+	return a.host.draining
+}
+
 // receiveOne applies one letter and then gives one waiting caller its turn, so that much mail does not keep callers out.
 func (a *actor) receiveOne(ctx context.Context, l *letter) error {
-	if err := a.receive(ctx, l); err != nil {
+	s := newStint("mail from " + l.lane)
+	s.giveUp = func(ctx context.Context) error { l.busy = false; return a.tryAgain(ctx, l, errStuck) }
+	l.busy = true
+	err := a.work(ctx, s, func(ctx context.Context) error {
+		defer func() { l.busy = false }()
+		return a.receive(ctx, l)
+	})
+	if err != nil {
 		return err
 	}
 	select {
+	case s := <-a.returns:
+		return a.takeBack(ctx, s)
 	case j := <-a.jobs:
-		return a.serve(ctx, j)
+		return a.serveOne(ctx, j)
 	default:
 		return nil
 	}
 }
 
+// serveOne gives a request its turn.
+func (a *actor) serveOne(ctx context.Context, j *job) error {
+	s := newStint(j.what())
+	s.giveUp = func(context.Context) error { j.finish(outcome{err: errStuck}); return nil }
+	return a.work(ctx, s, func(ctx context.Context) error { return a.serve(ctx, j) })
+}
+
 // wait waits for the next thing to do, and does it if it is a request. It returns false when the agent is idle.
 func (a *actor) wait(ctx context.Context, due, active time.Time) (more bool, err error) {
 	until := active.Add(a.class.idle)
-	idle := len(a.pending) == 0 && (due.IsZero() || due.After(until))
+	idle := len(a.pending) == 0 && (due.IsZero() || due.After(until)) && len(a.away) == 0
 	if !idle {
-		until = earliest(due, a.retry.at)
+		until = earliest(earliest(due, a.retry.at), time.Now().Add(a.class.idle))
 	}
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
 	select {
+	case s := <-a.returns:
+		return true, a.takeBack(ctx, s)
 	case j := <-a.jobs:
-		return true, a.serve(ctx, j)
+		return true, a.serveOne(ctx, j)
 	case <-a.mail.rung:
 		return true, nil
 	case <-timer.C:
 		if idle {
 			return false, nil
 		}
-		return true, a.afterTurn(ctx)
-	case <-a.host.draining:
+		return true, a.work(ctx, newStint("what earlier turns asked for"), a.afterTurn)
+	case <-a.draining():
 		return true, nil
 	case <-ctx.Done():
 		return true, nil
@@ -282,9 +323,13 @@ func (b *backoff) again(first, most time.Duration) {
 
 // draft is an empty one for the next turn.
 func (a *actor) draft(firing *Moment) *draft {
-	return &draft{
-		agent: a.id, class: a.class, core: a.agent.base(), firing: firing,
-		log:    a.log.With(slog.Uint64(logkey.Turn, a.at.record.Turn+1)),
-		stored: a.at.record, whole: a.whole, pending: slices.Clone(a.pending),
-	}
+	d := &draft{agent: a.id, class: a.class, core: a.agent.base(), firing: firing, actor: a, stint: a.current}
+	a.lay(d)
+	return d
+}
+
+// lay lays a draft over the record as it is.
+func (a *actor) lay(d *draft) {
+	d.stored, d.whole, d.pending = a.at.record, a.whole, slices.Clone(a.pending)
+	d.log = a.log.With(slog.Uint64(logkey.Turn, a.at.record.Turn+1))
 }

@@ -25,14 +25,21 @@ type draft struct {
 	core   *core
 	log    *slog.Logger
 	firing *Moment
-	// stored is the record as it is, whole its state, pending what it asks for and what is not carried out yet. None of
-	// them changes.
+	actor  *actor
+	stint  *stint // that the turn is in
+	clock  *clock
+	fate   fate
+	isMail bool
+	// stored is the record as it is, whole its state, pending what it asks for and what is not carried out yet. They
+	// change with Save and Outside only.
 	stored  protocol.Record
 	whole   json.RawMessage
 	pending []protocol.Outgoing
 
 	mu    sync.Mutex // guards what follows
 	over  bool
+	away  bool  // it is outside
+	lost  error // why the turn must end without another look at the agent
 	state json.RawMessage
 	seen  map[string]uint64 // nil: as stored
 	out   []protocol.Outgoing
@@ -57,7 +64,7 @@ func anyDraft(ctx context.Context) (*draft, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.over {
+	if d.over || d.away {
 		return nil, ErrNoTurn
 	}
 	return d, nil
@@ -67,7 +74,7 @@ func anyDraft(ctx context.Context) (*draft, error) {
 func (d *draft) change(fn func() error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.over {
+	if d.over || d.away {
 		return ErrNoTurn
 	}
 	return fn()
@@ -94,6 +101,13 @@ func (d *draft) setState(raw json.RawMessage) error {
 
 // changesState reports whether the turn leaves another state than it found. The draft is locked.
 func (d *draft) changesState() bool { return d.state != nil && !bytes.Equal(d.state, d.whole) }
+
+// logger names the turn as it is counted now.
+func (d *draft) logger() *slog.Logger {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.log
+}
 
 // number is what the turn is counted as if it is stored.
 func (d *draft) number() uint64 { return d.stored.Turn + 1 }

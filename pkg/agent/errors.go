@@ -15,6 +15,10 @@ var (
 	ErrLostOwnership = errors.New("this host does not own the agent any more")
 	// ErrTurnTooLong is the cause with which a turn's context ends at the limit. What the turn asked for is dropped.
 	ErrTurnTooLong = errors.New("the turn took too long")
+	// ErrInboxTurn is returned by Save in a turn for mail: that is stored once, with the mark that the mail is applied.
+	ErrInboxTurn = errors.New("a turn for mail is stored once, at its end")
+	// ErrDraftOpen is returned by Outside in a turn for mail that has asked for something already.
+	ErrDraftOpen = errors.New("a turn for mail can go outside only before it asks for anything")
 	// ErrShutdown is the cause with which a turn's context ends if the host stops and cannot wait any longer.
 	ErrShutdown = errors.New("the host is shutting down")
 )

@@ -39,8 +39,8 @@ type host struct {
 	draining chan struct{}
 	// leftBehind is set if an agent could not be let go in full: then the lease must stay, so that others see it end.
 	leftBehind atomic.Bool
-	// dropped counts mail of the agents' own that was void.
-	dropped atomic.Uint64
+	// dropped counts mail of the agents' own that was void; slow and overdue, turns.
+	dropped, slow, overdue atomic.Uint64
 
 	mu       sync.Mutex // guards what follows
 	closed   bool
@@ -91,8 +91,8 @@ func (h *host) activate(id protocol.Agent) (*actor, error) {
 	a := &actor{
 		host: h, class: c, id: id,
 		log:  h.log.With(slog.String(logkey.Class, id.Class), slog.String(logkey.Agent, id.Name)),
-		jobs: make(chan *job), mail: newMailbox(), started: make(chan struct{}), gone: make(chan struct{}),
-		stuck: map[string]bool{},
+		jobs: make(chan *job), returns: make(chan *stint), mail: newMailbox(), started: make(chan struct{}), gone: make(chan struct{}),
+		stuck: map[string]bool{}, away: map[*stint]bool{},
 	}
 	h.agents[id] = a
 	h.launch(a)

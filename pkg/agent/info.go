@@ -24,6 +24,8 @@ func Info(ctx context.Context) (TurnInfo, error) {
 	if err != nil {
 		return TurnInfo{}, err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	return TurnInfo{
 		Project: d.agent.Project, Class: d.agent.Class, Name: d.agent.Name,
 		Life: d.stored.Life, Epoch: d.stored.Epoch, Turn: d.number(),
@@ -56,5 +58,5 @@ func Logger(ctx context.Context) *slog.Logger {
 	if err != nil {
 		return slog.New(slog.DiscardHandler)
 	}
-	return d.log
+	return d.logger()
 }

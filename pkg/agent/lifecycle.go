@@ -62,6 +62,10 @@ func (h *host) run(ctx context.Context, service string, listener net.Listener) e
 	if n := h.dropped.Load(); n > 0 {
 		h.log.InfoContext(ctx, "dropped void mail of the agents' own schedules", slog.Uint64(logkey.Count, n))
 	}
+	if slow, overdue := h.slow.Load(), h.overdue.Load(); slow+overdue > 0 {
+		h.log.WarnContext(ctx, "turns were slow, some of them over their limit",
+			slog.Uint64(logkey.Count, slow), slog.Uint64(logkey.Overdue, overdue))
+	}
 	return err
 }
 

@@ -70,6 +70,7 @@ func (a *actor) receive(ctx context.Context, l *letter) error {
 	}
 	l.attempts++
 	_, err = a.turn(ctx, a.firing(l), func(ctx context.Context, d *draft) error {
+		d.isMail = true
 		if err := cb.call(ctx, a.agent, l.mail.Payload); err != nil {
 			return err
 		}

@@ -40,6 +40,8 @@ type letter struct {
 	notBefore time.Time
 	// shed is set if the payload is not held: it is read again when the letter's time comes.
 	shed bool
+	// busy is set while its turn runs, or is outside: then its lane waits.
+	busy bool
 }
 
 // mailbox holds an agent's mail while the agent is in memory. Bells come from anywhere, letters from the stream: a
@@ -290,6 +292,7 @@ func asJSON(data []byte) json.RawMessage {
 func (m *mailbox) next(now time.Time, stopped bool) (l *letter, due time.Time) {
 	for _, lane := range m.lanes {
 		switch head := lane[0]; {
+		case head.busy:
 		case head.notBefore.After(now):
 			due = earliest(due, head.notBefore)
 		case stopped && head.attempts == 0:

@@ -162,6 +162,24 @@ func (b *logBuffer) has(text string) bool {
 	return bytes.Contains(b.text.Bytes(), []byte(text))
 }
 
+// line is the first line that has text.
+func (b *logBuffer) line(text string) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for line := range bytes.Lines(b.text.Bytes()) {
+		if bytes.Contains(line, []byte(text)) {
+			return string(line)
+		}
+	}
+	return ""
+}
+
+func (b *logBuffer) count(text string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return bytes.Count(b.text.Bytes(), []byte(text))
+}
+
 var httpClient = &http.Client{Timeout: soon, Transport: &http.Transport{DisableKeepAlives: true}}
 
 // call sends a request and returns status and body.

@@ -21,6 +21,17 @@ type job struct {
 	done  chan outcome // takes one, without waiting
 }
 
+// finish answers, if nobody has: whoever waited for a turn that did not return was answered without it.
+func (j *job) finish(o outcome) {
+	select {
+	case j.done <- o:
+	default:
+	}
+}
+
+// what says what the job is, for those who wait.
+func (j *job) what() string { return j.request.Method + " " + j.request.URL.Path }
+
 // outcome is an answer, or why there is none.
 type outcome struct {
 	response *protocol.HTTPResponse
@@ -29,7 +40,7 @@ type outcome struct {
 
 // errDropped answers a request whose turn ran and was not stored because the host had lost the agent.
 var errDropped = &Error{Status: http.StatusServiceUnavailable, Name: "OwnershipLost",
-	Message: "the agent moved to another host while it served the request; nothing of the request was stored"}
+	Message: "the agent moved to another host while it served the request; what the request had not saved is dropped"}
 
 // do hands a job to the agent and waits for the answer. The error is errMoved if the turn was not started.
 func (a *actor) do(ctx context.Context, j *job) (*protocol.HTTPResponse, error) {
@@ -51,7 +62,7 @@ func (a *actor) do(ctx context.Context, j *job) (*protocol.HTTPResponse, error) 
 // serve runs the turn of a request.
 func (a *actor) serve(ctx context.Context, j *job) error {
 	if err := a.fit(ctx); err != nil {
-		j.done <- outcome{err: errMoved} // not started: another host may
+		j.finish(outcome{err: errMoved}) // not started: another host may
 		return err
 	}
 	w := newAnswer(j.limit)
@@ -68,7 +79,7 @@ func (a *actor) serve(ctx context.Context, j *job) error {
 		return w.err
 	})
 	if isEnd(err) {
-		j.done <- outcome{err: errDropped}
+		j.finish(outcome{err: errDropped})
 		return err
 	}
 	response := w.response()
@@ -78,11 +89,11 @@ func (a *actor) serve(ctx context.Context, j *job) error {
 	}
 	if !stored { // a stored turn is its own proof that the agent was ours
 		if err := a.fit(ctx); err != nil {
-			j.done <- outcome{err: errDropped}
+			j.finish(outcome{err: errDropped})
 			return err
 		}
 	}
-	j.done <- outcome{response: response}
+	j.finish(outcome{response: response})
 	return a.afterTurn(ctx)
 }
 

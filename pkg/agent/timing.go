@@ -25,6 +25,8 @@ type timing struct {
 	rememberFor time.Duration
 
 	slowTurn time.Duration
+	// stuckAfter is how long after its limit a turn may take to return. Then the agent goes on without it.
+	stuckAfter time.Duration
 	// carryOut bounds one try of one entry of an outbox; between tries of what is stuck are retryFirst to retryMost.
 	carryOut   time.Duration
 	retryFirst time.Duration
@@ -41,7 +43,7 @@ func defaultTiming() timing {
 		leaseEvery: 1500 * time.Millisecond, leaseFor: 5 * time.Second, leaseMisses: 5, absentGap: 150 * time.Millisecond,
 		acceptWithin: 500 * time.Millisecond, acceptEvery: 2 * time.Second, acceptLost: 6 * time.Second,
 		findWithin: 30 * time.Second, bellWithin: 10 * time.Second, rememberFor: 30 * time.Second,
-		slowTurn: 10 * time.Second, carryOut: 5 * time.Second, retryFirst: time.Second, retryMost: 30 * time.Second,
+		slowTurn: 10 * time.Second, stuckAfter: 5 * time.Second, carryOut: 5 * time.Second, retryFirst: time.Second, retryMost: 30 * time.Second,
 		release: 3 * time.Second, maxParked: 1000,
 	}
 }

@@ -28,7 +28,7 @@ func (a *actor) turn(ctx context.Context, firing *Moment, fn func(context.Contex
 	if err == nil {
 		stored, err = a.commit(ctx, d)
 	}
-	if err != nil {
+	if err != nil && !isEnd(err) { // else the agent is not ours any more
 		d.core.set(a.whole, a.at.record.Revision)
 	}
 	return stored, err
@@ -36,21 +36,55 @@ func (a *actor) turn(ctx context.Context, firing *Moment, fn func(context.Contex
 
 // runDraft calls fn with the context of a turn and closes the draft when it returns.
 func (a *actor) runDraft(ctx context.Context, d *draft, fn func(context.Context, *draft) error) error {
-	limit := a.class.limit
-	turnCtx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w: over %s", ErrTurnTooLong, limit))
-	defer cancel()
-	slow := time.AfterFunc(a.host.times.slowTurn, func() {
-		d.log.WarnContext(ctx, "turn is slow, the agent's other callers wait", slog.Duration(logkey.Duration, a.host.times.slowTurn))
-	})
-	defer slow.Stop()
-	defer d.end()
-	if err := protect(func() error { return fn(turn.With(turnCtx, d), d) }); err != nil {
-		return err
+	turnCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	d.clock = a.clock(ctx, d, cancel)
+	if d.stint != nil {
+		d.stint.draft.Store(d)
+		defer d.stint.draft.Store(nil)
 	}
-	if turnCtx.Err() != nil {
+	d.clock.start()
+	defer d.clock.stop()
+	defer d.end()
+	err := protect(func() error { return fn(turn.With(turnCtx, d), d) })
+	if !d.fate.returns() {
+		return &endError{errStuck} // the agent has gone on
+	}
+	switch lost := d.isLost(); {
+	case lost != nil:
+		return lost
+	case err != nil:
+		return err
+	case turnCtx.Err() != nil:
 		return context.Cause(turnCtx)
 	}
 	return nil
+}
+
+// clock is the one of a turn: at the limit it ends its context, and some time later it says that the turn is stuck.
+func (a *actor) clock(ctx context.Context, d *draft, cancel context.CancelCauseFunc) *clock {
+	limit := a.class.limit
+	return &clock{
+		slow: a.host.times.slowTurn, limit: limit, grace: a.host.times.stuckAfter,
+		warn: func() {
+			a.host.slow.Add(1)
+			d.logger().WarnContext(ctx, "turn is slow, the agent's other callers wait",
+				slog.Duration(logkey.Duration, a.host.times.slowTurn))
+		},
+		over: func(times int) {
+			if times == 1 {
+				a.host.overdue.Add(1)
+				cancel(fmt.Errorf("%w: over %s", ErrTurnTooLong, limit))
+				return
+			}
+			if d.stint != nil {
+				select {
+				case d.stint.stuck <- struct{}{}:
+				default:
+				}
+			}
+		},
+	}
 }
 
 // commit stores a draft by one compare-and-set write of the record; one that changes nothing is not written.

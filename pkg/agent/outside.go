@@ -1,0 +1,141 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/skein-run/skein/internal/turn"
+)
+
+// Save stores what the turn has asked for up to now, and carries it out, before the turn ends. If the turn fails later,
+// that stays; only the rest is dropped. A turn for mail is stored once, at its end: there Save returns ErrInboxTurn.
+func Save(ctx context.Context) error {
+	d, err := anyDraft(ctx)
+	switch {
+	case err != nil:
+		return err
+	case d.isMail:
+		return ErrInboxTurn
+	case !d.fate.hold():
+		return ErrNoTurn
+	}
+	defer d.fate.loose()
+	return d.save(ctx)
+}
+
+// Outside stores what the turn has asked for up to now, as Save does, and calls fn while other turns of the agent run.
+// When fn returns, it waits for the agent again and the turn goes on: the state may be another one by then. What is
+// spent outside does not count against the limit of the turn. fn is no part of the turn: with its context, calls that
+// need a turn return ErrNoTurn, and workflows are started at once.
+//
+// In a turn for mail nothing may have been asked for before, else Outside returns ErrDraftOpen. In OnStart, nobody else
+// can have the agent: fn is only called.
+func Outside(ctx context.Context, fn func(ctx context.Context) error) error {
+	d, err := anyDraft(ctx)
+	switch {
+	case err != nil:
+		return err
+	case !d.fate.hold():
+		return ErrNoTurn
+	}
+	defer d.fate.loose()
+	if d.isMail && !d.isEmpty() {
+		return ErrDraftOpen
+	}
+	if !d.isMail {
+		if err := d.save(ctx); err != nil {
+			return err
+		}
+	}
+	return d.leave(turn.With(ctx, nil), fn)
+}
+
+// save stores the draft as it is and begins another one. The caller holds the draft.
+func (d *draft) save(ctx context.Context) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	a := d.actor
+	if err := a.fit(ctx); err != nil {
+		return d.lose(err)
+	}
+	stored, err := a.commit(ctx, d)
+	if isEnd(err) {
+		return d.lose(err)
+	}
+	if err != nil || !stored {
+		return err
+	}
+	d.rebase()
+	if err := a.carryOut(ctx); err != nil {
+		return d.lose(err)
+	}
+	d.rebase()
+	return nil
+}
+
+// leave calls fn while others have the agent.
+func (d *draft) leave(ctx context.Context, fn func(context.Context) error) (err error) {
+	s := d.stint
+	if s == nil || s.stays {
+		return fn(ctx)
+	}
+	d.setAway(true)
+	d.clock.stop()
+	s.left <- struct{}{}
+	defer func() { // also if fn panics: the turn needs the agent to end
+		if lost := d.comeBack(s); lost != nil {
+			err = lost
+		}
+	}()
+	return fn(ctx)
+}
+
+func (d *draft) comeBack(s *stint) error {
+	a := d.actor
+	select {
+	case a.returns <- s:
+	case <-a.gone:
+		return d.lose(&endError{fmt.Errorf("outside: %w", a.verdict)})
+	}
+	<-s.back
+	d.rebase()
+	d.setAway(false)
+	d.clock.start()
+	return nil
+}
+
+// lose notes that the turn must end without another look at the agent, whatever the handler makes of it.
+func (d *draft) lose(err error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.lost, d.over = err, true
+	return fmt.Errorf("%w: %w", ErrLostOwnership, err)
+}
+
+func (d *draft) isLost() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.lost
+}
+
+func (d *draft) setAway(away bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.away = away
+}
+
+// isEmpty reports whether nothing has been asked for.
+func (d *draft) isEmpty() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.state == nil && d.seen == nil && len(d.out) == 0
+}
+
+// rebase makes the draft one over the record as it is now.
+func (d *draft) rebase() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.actor.lay(d)
+	d.state, d.seen, d.out = nil, nil, nil
+}

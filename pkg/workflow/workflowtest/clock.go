@@ -28,7 +28,7 @@ func (e *Env) settle() {
 // idle reports whether no wake is with a runner or on its way to one.
 func (e *Env) idle() bool {
 	e.t.Helper()
-	for _, name := range []string{protocol.WorkflowsStream(ProjectName), protocol.TimersStream(ProjectName)} {
+	for _, name := range []string{protocol.WorkflowsStream(e.Project.Config.Name), protocol.TimersStream(e.Project.Config.Name)} {
 		stream, err := e.Project.JS.Stream(e.t.Context(), name)
 		if err != nil {
 			e.t.Fatalf("workflowtest: stream %s: %v", name, err)
@@ -110,9 +110,9 @@ func (e *Env) parked() []moment {
 // situations reads where every instance stands.
 func (e *Env) situations() map[protocol.Instance]engine.Situation {
 	e.t.Helper()
-	stream := protocol.WorkflowsStream(ProjectName)
+	stream := protocol.WorkflowsStream(e.Project.Config.Name)
 	all := map[protocol.Instance]engine.Situation{}
-	for subject := range e.streamInfo(protocol.WorkflowSubjects(ProjectName)).Subjects {
+	for subject := range e.streamInfo(protocol.WorkflowSubjects(e.Project.Config.Name)).Subjects {
 		instance, class, err := protocol.ParseInstanceSubject(subject)
 		if err != nil || class != protocol.ClassCreate {
 			continue
@@ -135,7 +135,7 @@ func (e *Env) situations() map[protocol.Instance]engine.Situation {
 
 func (e *Env) streamInfo(subjects string) jetstream.StreamState {
 	e.t.Helper()
-	stream, err := e.Project.JS.Stream(e.t.Context(), protocol.WorkflowsStream(ProjectName))
+	stream, err := e.Project.JS.Stream(e.t.Context(), protocol.WorkflowsStream(e.Project.Config.Name))
 	if err != nil {
 		e.t.Fatalf("workflowtest: %v", err)
 	}

@@ -9,7 +9,7 @@
 //
 // The clock stands still until nothing moves any more; then it jumps to the next moment for which an instance, or
 // After, waits. Bodies of steps take no time. What only time could bring about, an attempt that times out, a wait that
-// nobody answers, is asked for with TimeOut.
+// nobody answers, is asked for with TimeOut. [Replay] holds code against the history of an instance of production.
 //
 // It must never be used outside of tests: it trades the guarantees of stored time for speed.
 package workflowtest

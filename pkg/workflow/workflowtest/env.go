@@ -3,6 +3,7 @@ package workflowtest
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/protocol"
 	"github.com/skein-run/skein/pkg/workflow"
 )
 
@@ -22,15 +24,16 @@ type Env struct {
 
 	t testing.TB
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows
 	now     time.Time
-	steps   map[string]*Step
+	steps   map[protocol.Key]*Step // Count is 0
 	waits   map[string]*Wait
 	crashes []*crash
 	planned []planned
+	seen    map[protocol.Key]bool // what was called, whatever the count
 }
 
-// ProjectName is the name of the project in tests.
+// ProjectName is the name of the project in tests that have no file of one.
 const ProjectName = "test"
 
 // patience bounds how long anything may take that takes no time on the test's clock.
@@ -38,12 +41,49 @@ const patience = 2 * time.Minute
 
 // New starts a server, and a runner with the definitions, each under the name of its class. All of it ends with the
 // test. The clock begins at the present moment.
+//
+// When the test ends, it fails if something was asked for that did not happen: a mock of a step that never ran, a wait
+// that was to time out, a crash.
 func New(t testing.TB, definitions ...workflow.Definition) *Env {
 	t.Helper()
-	e := &Env{t: t, now: time.Now().UTC(), steps: map[string]*Step{}, waits: map[string]*Wait{}}
 	config := project.Config{Name: ProjectName}
 	for _, d := range definitions {
 		config.Workflows = append(config.Workflows, project.Workflow{Name: d.Class(), ClassName: d.Class()})
+	}
+	return start(t, config, definitions)
+}
+
+// Load is New with the names, bindings and limits of a project's skein.jsonc. Workflows of other projects are those of
+// the test's own definitions, by their class; those that it has no definition for are not there.
+func Load(t testing.TB, path string, definitions ...workflow.Definition) *Env {
+	t.Helper()
+	config, err := project.Load(path)
+	if err != nil {
+		t.Fatalf("workflowtest: %v", err)
+	}
+	return start(t, alone(*config, definitions), definitions)
+}
+
+// alone makes workflows of other projects the project's own, if there is a definition.
+func alone(config project.Config, definitions []workflow.Definition) project.Config {
+	all := config.Workflows
+	config.Workflows = nil
+	for _, w := range all {
+		if w.ScriptName != "" && w.ScriptName != config.Name {
+			if !slices.ContainsFunc(definitions, func(d workflow.Definition) bool { return d.Class() == w.ClassName }) {
+				continue
+			}
+			w.Name, w.ScriptName = w.Binding, "" // the project may have one of the same name
+		}
+		config.Workflows = append(config.Workflows, w)
+	}
+	return config
+}
+
+func start(t testing.TB, config project.Config, definitions []workflow.Definition) *Env {
+	t.Helper()
+	e := &Env{
+		t: t, now: time.Now().UTC(), steps: map[protocol.Key]*Step{}, waits: map[string]*Wait{}, seen: map[protocol.Key]bool{},
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
 	p, err := project.Open(t.Context(), config, project.Conn(e.connect()), project.Logger(log))
@@ -53,6 +93,7 @@ func New(t testing.TB, definitions ...workflow.Definition) *Env {
 	t.Cleanup(p.Close)
 	e.Project = p
 	e.serve(definitions)
+	t.Cleanup(e.checkUsed)
 	return e
 }
 

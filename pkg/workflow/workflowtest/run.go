@@ -2,6 +2,7 @@ package workflowtest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/skein-run/skein/internal/engine"
@@ -17,7 +18,7 @@ type Run[R any] struct {
 	class string
 }
 
-// Start starts an instance of the workflow of a class. R is the type of its result.
+// Start starts an instance of the workflow of a class, or with [Load] of a binding. R is the type of its result.
 func Start[R any](e *Env, class string, params any, options ...workflow.CreateOption) *Run[R] {
 	e.t.Helper()
 	instance, err := workflow.Bind[any, R](class).In(e.Project).Create(e.t.Context(), params, options...)
@@ -32,9 +33,6 @@ func Start[R any](e *Env, class string, params any, options ...workflow.CreateOp
 func (r *Run[R]) Result() (R, error) {
 	r.env.t.Helper()
 	r.Until("has ended", func(s workflow.Status) bool { return s.State.Finished() })
-	if err := r.env.pending(); err != nil {
-		r.env.t.Errorf("workflowtest: %v", err)
-	}
 	return r.Instance.Result(r.env.t.Context())
 }
 
@@ -51,7 +49,7 @@ func (r *Run[R]) Until(what string, cond func(workflow.Status) bool) workflow.St
 		}
 		next, ok := e.next()
 		if !ok {
-			e.t.Fatalf("workflowtest: instance %q of %q %s: that will not be, %s", r.ID(), r.class, what, e.stuck())
+			e.t.Fatalf("workflowtest: instance %q of %q %s: that will not be. %s. Nothing else is planned: %s", r.ID(), r.class, what, told(s), e.stuck())
 		}
 		e.jump(next)
 	}
@@ -76,6 +74,14 @@ func (r *Run[R]) Send(eventType string, payload any) {
 	}
 }
 
+// told says where an instance stands.
+func told(s workflow.Status) string {
+	if s.Error != nil {
+		return fmt.Sprintf("It is %s: %s", s.State, s.Error.Message)
+	}
+	return fmt.Sprintf("It is %s", s.State)
+}
+
 // stuck says what all instances wait for.
 func (e *Env) stuck() string {
 	var lines []string
@@ -87,11 +93,16 @@ func (e *Env) stuck() string {
 		for _, w := range s.Waits {
 			waits = append(waits, describe(w))
 		}
-		lines = append(lines, fmt.Sprintf("%s is %v and waits for %s", instance, s.Phase, strings.Join(append(waits, ""), ", ")))
+		line := fmt.Sprintf("%s is %v", instance, s.Phase)
+		if len(waits) > 0 {
+			line += " and waits for " + strings.Join(waits, ", ")
+		}
+		lines = append(lines, line)
 	}
 	if len(lines) == 0 {
 		return "all instances have ended"
 	}
+	slices.Sort(lines)
 	return strings.Join(lines, "; ")
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"log/slog"
 	"net/mail"
 	"slices"
 	"strings"
@@ -14,9 +13,7 @@ import (
 
 	"github.com/skein-run/skein/examples/contract"
 	"github.com/skein-run/skein/internal/natstest"
-	"github.com/skein-run/skein/pkg/project"
-	"github.com/skein-run/skein/pkg/protocol"
-	"github.com/skein-run/skein/pkg/workflow"
+	"github.com/skein-run/skein/pkg/workflow/workflowtest"
 )
 
 // outbox is a Mailer that keeps what it is given. Fail, if set, is asked after a message was taken: an error then is
@@ -44,72 +41,32 @@ func (o *outbox) messages() []Message {
 	return slices.Clone(o.taken)
 }
 
-// serve runs a runner of the project as its skein.jsonc describes it, and returns the project and the binding.
-func serve(t *testing.T, o *Onboarding) (*project.Project, workflow.Bound[contract.Trip, contract.Report]) {
+// start starts an instance in a world of its own, in which time passes at once.
+func start(t *testing.T, o *Onboarding) (*workflowtest.Env, *workflowtest.Run[contract.Report]) {
 	t.Helper()
-	config, err := project.Load("skein.jsonc")
-	if err != nil {
-		t.Fatal(err)
-	}
-	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	p, err := project.Open(t.Context(), *config, project.Conn(natstest.Start(t).Connect(t)), project.Logger(log))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Close)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- project.Run(ctx, p, workflow.Runner(Workflows(o)...)) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("runner: %v", err)
-		}
-	})
-	natstest.Eventually(t, natstest.Patience, "the runner is ready", p.IsReady)
-	return p, workflow.Bind[contract.Trip, contract.Report]("EMAIL_WORKFLOW").In(p)
-}
-
-func create(t *testing.T, b workflow.Bound[contract.Trip, contract.Report]) *workflow.Instance[contract.Report] {
-	t.Helper()
-	instance, err := b.Create(t.Context(), contract.Trip{UserID: "ada", Flight: "DL264", Date: "2027-02-23"}, workflow.ID("trip"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return instance
-}
-
-func result(t *testing.T, i *workflow.Instance[contract.Report]) (contract.Report, error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), natstest.Patience)
-	defer cancel()
-	return i.Result(ctx)
+	env := workflowtest.Load(t, "skein.jsonc", Workflows(o)...)
+	return env, workflowtest.Start[contract.Report](env, "EMAIL_WORKFLOW", contract.Trip{UserID: "ada", Flight: "DL264", Date: "2027-02-23"})
 }
 
 func TestBookingIsMailedConfirmedAndReceipted(t *testing.T) {
 	t.Parallel()
 	sent := &outbox{}
-	o := New(sent)
-	o.LookAround = 10 * time.Millisecond
-	_, binding := serve(t, o)
-	instance := create(t, binding)
-	if err := instance.SendEvent(t.Context(), "confirmed", contract.Confirmation{By: "Ada"}); err != nil {
-		t.Fatal(err)
-	}
-	report, err := result(t, instance)
+	env, run := start(t, New(sent))
+	began := env.Now()
+	env.After(48*time.Hour, func() { run.Send("confirmed", contract.Confirmation{By: "Ada"}) })
+	report, err := run.Result()
 	if err != nil || report != (contract.Report{Mails: 2, ConfirmedBy: "Ada"}) {
 		t.Fatalf("report is %+v, %v", report, err)
+	}
+	if took := env.Now().Sub(began); took != 48*time.Hour {
+		t.Errorf("it took %v", took)
 	}
 	mails := sent.messages()
 	if len(mails) != 2 || mails[0].Subject != "Your flight DL264" || mails[1].Subject != "Confirmed: DL264" ||
 		mails[0].To != "ada@example.com" || mails[0].ID == mails[1].ID {
 		t.Errorf("mails are %+v", mails)
 	}
-	status, err := instance.Status(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if attempts := status.Steps[0].Attempts; len(attempts) != 3 || attempts[0].Error == nil || attempts[1].Error == nil || attempts[2].Error != nil {
+	if attempts := run.Status().Steps[0].Attempts; len(attempts) != 3 || attempts[0].Error == nil || attempts[1].Error == nil || attempts[2].Error != nil {
 		t.Errorf("attempts to load the user are %+v", attempts)
 	}
 }
@@ -123,16 +80,9 @@ func TestRepeatedMailKeepsItsMessageID(t *testing.T) {
 		}
 		return nil
 	}}
-	o := New(sent)
-	o.Users = func(context.Context, string) (User, error) { return User{Name: "Ada", Address: "ada@example.com"}, nil }
-	o.LookAround = 0
-	o.RetryMail = 10 * time.Millisecond
-	_, binding := serve(t, o)
-	instance := create(t, binding)
-	if err := instance.SendEvent(t.Context(), "confirmed", contract.Confirmation{By: "Ada"}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := result(t, instance); err != nil {
+	env, run := start(t, New(sent))
+	env.After(48*time.Hour, func() { run.Send("confirmed", contract.Confirmation{By: "Ada"}) })
+	if _, err := run.Result(); err != nil {
 		t.Fatal(err)
 	}
 	mails := sent.messages()
@@ -141,38 +91,35 @@ func TestRepeatedMailKeepsItsMessageID(t *testing.T) {
 	}
 }
 
-func TestNobodyAnswers(t *testing.T) {
+// A runner that dies after a mail is recorded as sent sends it no second time.
+func TestCrashSendsNoMailTwice(t *testing.T) {
 	t.Parallel()
 	sent := &outbox{}
-	o := New(sent)
-	o.LookAround, o.AnswerWithin = 0, 50*time.Millisecond
-	_, binding := serve(t, o)
-	_, err := result(t, create(t, binding))
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("error is %v", err)
+	env, run := start(t, New(sent))
+	env.CrashAfter("mail the booking")
+	env.CrashAfter("wait for answer")
+	env.After(48*time.Hour, func() { run.Send("confirmed", contract.Confirmation{By: "Ada"}) })
+	if _, err := run.Result(); err != nil {
+		t.Fatal(err)
 	}
-	if mails := sent.messages(); len(mails) != 1 {
+	if mails := sent.messages(); len(mails) != 2 {
 		t.Errorf("mails are %+v", mails)
 	}
 }
 
-func TestNewTakesDays(t *testing.T) {
+func TestNobodyAnswers(t *testing.T) {
 	t.Parallel()
-	o := New(&outbox{})
-	o.Users = func(context.Context, string) (User, error) { return User{Name: "Ada", Address: "ada@example.com"}, nil }
-	_, binding := serve(t, o)
-	instance := create(t, binding)
-	natstest.Eventually(t, natstest.Patience, "the instance sleeps", func() bool {
-		status, err := instance.Status(t.Context())
-		return err == nil && status.State == workflow.Waiting
-	})
-	status, err := instance.Status(t.Context())
-	if err != nil {
-		t.Fatal(err)
+	sent := &outbox{}
+	env, run := start(t, New(sent))
+	began := env.Now()
+	if _, err := run.Result(); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error is %v", err)
 	}
-	nap := status.Steps[len(status.Steps)-1]
-	if nap.Op != protocol.OpSleep || nap.Until == nil || time.Until(*nap.Until) < 23*time.Hour {
-		t.Errorf("the last step is %+v", nap)
+	if took := env.Now().Sub(began).Round(time.Hour); took != 96*time.Hour { // and seconds, for the busy directory
+		t.Errorf("it took %v", took)
+	}
+	if mails := sent.messages(); len(mails) != 1 {
+		t.Errorf("mails are %+v", mails)
 	}
 }
 

@@ -32,6 +32,7 @@ func newRoot() *cobra.Command {
 		newDev(),
 		newDemo(),
 		newWorkflows(),
+		newDeadLetters(),
 		bench.Command(),
 		demo.ProcessCommand(),
 	)

@@ -22,8 +22,12 @@ const (
 	codeNoStream        = 10059
 	codeWrongLast       = 10071
 	codeWrongLastMoving = 10164 // something on the subject is in flight: no verdict
+	codeStoreFailed     = 10077
 	codeTooManyRequests = 429
 )
+
+// subjectFull is how the server describes, under a code for all that a store can refuse, that a subject has its limit.
+const subjectFull = "maximum messages per subject exceeded"
 
 // ServerError is a refusal by the NATS server that no retry mends.
 type ServerError struct {
@@ -36,9 +40,11 @@ func (e *ServerError) Error() string {
 	return fmt.Sprintf("nats server: %s (%d)", e.Description, e.ErrCode)
 }
 
-// Is makes errors.Is(err, ErrNoStream) true for a stream that does not exist.
+// Is makes errors.Is(err, ErrNoStream) true for a stream that does not exist, and with ErrFull for a subject that has
+// its limit.
 func (e *ServerError) Is(target error) bool {
-	return target == ErrNoStream && e.ErrCode == codeNoStream
+	return target == ErrNoStream && e.ErrCode == codeNoStream ||
+		target == ErrFull && e.ErrCode == codeStoreFailed && e.Description == subjectFull
 }
 
 // ConflictError says that an append was refused for good because its subject has moved on.
@@ -155,6 +161,9 @@ func acknowledged(answer []byte) (stream []byte, sequence uint64, ok bool) {
 
 // retryable reports whether the same request may succeed later.
 func retryable(err error) bool {
+	if errors.Is(err, ErrFull) {
+		return false // the caller knows whether to wait for room
+	}
 	if se, ok := errors.AsType[*ServerError](err); ok {
 		return se.ErrCode == codeWrongLastMoving || se.Code == codeTooManyRequests || se.Code >= 500
 	}

@@ -24,6 +24,8 @@ var (
 	ErrConflict = errors.New("the log has moved on")
 	// ErrTooLarge is returned if a message is over the server's max_payload. Nothing was stored.
 	ErrTooLarge = errors.New("message is over the server's max_payload")
+	// ErrFull is what a publish to a subject comes to that holds as many messages as its stream allows. Nothing was stored.
+	ErrFull = errors.New("the subject holds as many messages as are allowed")
 	// ErrUnknownOutcome is wrapped if an append was given up before the server said whether it is stored.
 	ErrUnknownOutcome = errors.New("not known whether it was stored")
 )

@@ -51,9 +51,13 @@ func scheduleStream(name, subjects string) jetstream.StreamConfig {
 	return c
 }
 
+// inboxConfig lets the server refuse what an agent has no room for: no sender has to count.
 func inboxConfig(project string) jetstream.StreamConfig {
 	c := baseStream(protocol.InboxStream(project), protocol.InboxSubjects(project))
 	c.Retention = jetstream.WorkQueuePolicy
+	c.MaxMsgsPerSubject = protocol.MaxWaiting
+	c.Discard = jetstream.DiscardNew
+	c.DiscardNewPerSubject = true
 	return c
 }
 

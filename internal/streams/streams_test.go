@@ -72,7 +72,7 @@ func TestEverythingIsMadeAsDesigned(t *testing.T) {
 			schedules: true, consumers: "due", duplicates: ms100},
 		"OBJ_OBJECTS_shop": {subject: "$O.OBJECTS_shop.C.> $O.OBJECTS_shop.M.>", retention: limits, perSubject: -1, direct: true,
 			rollup: true, duplicates: ms100, discard: jetstream.DiscardNew},
-		"INBOX_shop": {subject: "inbox.shop.>", retention: work, perSubject: -1, direct: true,
+		"INBOX_shop": {subject: "inbox.shop.>", retention: work, perSubject: 10_000, discard: jetstream.DiscardNew, direct: true,
 			consumers: "doorbell", duplicates: ms100},
 		"CLOCK": {subject: "clock.>", retention: work, perSubject: -1, direct: true, rollup: true, ttl: true,
 			schedules: true, consumers: "clock", duplicates: ms100},

@@ -55,14 +55,12 @@ func (a *actor) receive(ctx context.Context, l *letter) error {
 	if reason := a.isVoid(l); reason != "" {
 		return a.drop(ctx, l, reason)
 	}
-	if l.shed {
-		there, err := a.mail.fetch(ctx, a.host.inbox, a.id, l)
-		if err != nil {
-			return err
-		}
-		if !there {
-			return a.drop(ctx, l, "removed from the inbox")
-		}
+	gone, err := a.open(ctx, l)
+	if err != nil {
+		return err
+	}
+	if gone != "" {
+		return a.drop(ctx, l, gone)
 	}
 	cb, err := a.callbackOf(l)
 	if err != nil {
@@ -105,6 +103,12 @@ const unknownSchedule = "of a schedule that is no more"
 
 // isVoid says why a letter must not be applied; empty if it must.
 func (a *actor) isVoid(l *letter) string {
+	if l.redrive != "" {
+		if a.isRedriven(l.redrive) {
+			return "applied before"
+		}
+		return ""
+	}
 	if l.mail.Life != 0 && l.mail.Life != a.at.record.Life {
 		return "of another life"
 	}
@@ -161,6 +165,10 @@ func (d *draft) markApplied(a *actor, l *letter) error {
 	id, own := a.schedule(l)
 	return d.change(func() error {
 		d.settles = l.sequence
+		if l.redrive != "" {
+			d.put(protocol.Outgoing{Kind: protocol.OutgoingDropDead, DropDead: l.redrive})
+			return nil
+		}
 		if !own {
 			return d.mark(l.lane, l.mail.Number)
 		}
@@ -204,7 +212,7 @@ func (a *actor) bury(ctx context.Context, l *letter, cause error) error {
 	if errors.Is(err, journal.ErrTooLarge) {
 		a.log.ErrorContext(ctx, "dead letter is stored without its payload, which is too large beside the state",
 			slog.String(logkey.Source, l.lane), slog.Uint64(logkey.Number, l.mail.Number))
-		dead.Mail.Payload = nil
+		dead.Mail.Payload, dead.Cut = nil, true
 		err = a.storeDead(ctx, l, dead)
 	}
 	if isEnd(err) {

@@ -42,6 +42,8 @@ type letter struct {
 	shed bool
 	// busy is set while its turn runs, or is outside: then its lane waits.
 	busy bool
+	// redrive is the id of the dead letter that this one is the second chance of.
+	redrive string
 }
 
 // mailbox holds an agent's mail while the agent is in memory. Bells come from anywhere, letters from the stream: a
@@ -205,18 +207,23 @@ func (m *mailbox) shed(l *letter) {
 	l.mail.Payload = nil
 }
 
-// fetch reads the payload of a letter again. It returns false if the message is no more.
-func (m *mailbox) fetch(ctx context.Context, in inbox, id protocol.Agent, l *letter) (bool, error) {
+// fetch reads a letter again. It returns nil if the message is no more.
+func (m *mailbox) fetch(ctx context.Context, in inbox, id protocol.Agent, l *letter) (*protocol.Mail, error) {
 	message, err := in.store.NextFromLeader(ctx, in.stream, id.MailSubject(), l.sequence)
 	if isNotFound(err) || err == nil && message.Sequence != l.sequence {
-		return false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return false, &endError{fmt.Errorf("read mail of agent %q: %w", id, err)}
+		return nil, &endError{fmt.Errorf("read mail of agent %q: %w", id, err)}
 	}
-	l.mail, l.shed = parseLetter(in.project, *message).mail, false
+	return &parseLetter(in.project, *message).mail, nil
+}
+
+// fill gives a letter its content.
+func (m *mailbox) fill(l *letter, mail protocol.Mail) {
+	m.count(l, -1)
+	l.mail, l.shed = mail, false
 	m.count(l, 1)
-	return true, nil
 }
 
 // park puts a letter off. Until it is applied, nothing of its lane is needed in memory.
@@ -267,6 +274,7 @@ func parseLetter(project string, message journal.Message) *letter {
 		l.malformed = err
 		l.mail = protocol.Mail{V: protocol.Version, Payload: asJSON(message.Data)}
 	}
+	l.redrive = redriven(project, l.from, l.mail)
 	l.lane = l.mail.Source
 	if l.from != project {
 		// No project may pass for another, nor for a schedule of the agent's own.

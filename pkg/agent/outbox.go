@@ -105,14 +105,15 @@ func (a *actor) carryOne(ctx context.Context, o protocol.Outgoing) (done bool, e
 	case protocol.OutgoingCancelSchedule:
 		err = a.host.dropRow(ctx, a.scheduleRow(o.Cancel))
 	case protocol.OutgoingDead:
-		dead := bucketOf(protocol.DeadBucket(a.id.Project))
-		err = a.host.publish(ctx, dead.subject(protocol.DeadKey(a.id.Class, a.id.Name, o.ID)), o.Dead)
+		err = a.storeDeadRow(ctx, o)
+	case protocol.OutgoingDropDead:
+		err = a.host.dropDeadRow(ctx, a.deadRow(o.DropDead))
 	default:
 		// Of a newer program: its next host will know.
 		return false, fmt.Errorf("unknown kind %q", o.Kind)
 	}
-	unknown := errors.Is(err, journal.ErrUnknownOutcome) || errors.Is(err, nats.ErrConnectionClosed) || ctx.Err() != nil
-	return err == nil || !unknown, err
+	again := errors.Is(err, journal.ErrUnknownOutcome) || errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, journal.ErrFull)
+	return err == nil || !again && ctx.Err() == nil, err
 }
 
 func (a *actor) scheduleRow(id string) string {
@@ -180,6 +181,8 @@ func describe(o protocol.Outgoing) string {
 		return fmt.Sprintf("end of schedule %q", o.Cancel)
 	case protocol.OutgoingDead:
 		return fmt.Sprintf("dead letter %q", o.ID)
+	case protocol.OutgoingDropDead:
+		return fmt.Sprintf("end of dead letter %q", o.DropDead)
 	}
 	return fmt.Sprintf("entry %q of kind %q", o.ID, o.Kind)
 }

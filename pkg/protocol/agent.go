@@ -73,6 +73,7 @@ const (
 	OutgoingSchedule       OutgoingKind = "schedule"
 	OutgoingCancelSchedule OutgoingKind = "cancel-schedule"
 	OutgoingDead           OutgoingKind = "dead"
+	OutgoingDropDead       OutgoingKind = "drop-dead"
 )
 
 // Outgoing is one entry of an outbox. Exactly the field named by Kind is set.
@@ -90,6 +91,8 @@ type Outgoing struct {
 	// Cancel is the id of the schedule to cancel.
 	Cancel string      `json:"cancel,omitempty"`
 	Dead   *DeadLetter `json:"dead,omitempty"`
+	// DropDead is the id of the dead letter to remove.
+	DropDead string `json:"drop_dead,omitempty"`
 }
 
 // OutgoingTarget names the instance that a create, event or control goes to.
@@ -140,6 +143,10 @@ type Schedule struct {
 // ScheduleSource is the source, in Record.Seen and Mail, of the firings of a schedule.
 func ScheduleSource(id string) string { return "schedule/" + id }
 
+// RedriveSource is the source, in Mail, of the second chance of a dead letter. Such mail names the letter and brings
+// nothing else: what is to be done stands in the letter.
+func RedriveSource(id string) string { return "redrive/" + id }
+
 // Tick is the body of a message schedule on the CLOCK stream, before and after it fires.
 type Tick struct {
 	V int `json:"v"`
@@ -167,7 +174,8 @@ type Mail struct {
 	Sent    time.Time  `json:"sent"`
 }
 
-// DeadLetter is mail that an agent gave up on, with the reason.
+// DeadLetter is mail that an agent gave up on, with the reason. It never changes; its id is that of the outbox entry
+// that made it.
 type DeadLetter struct {
 	V        int       `json:"v"`
 	Class    string    `json:"class"`
@@ -177,6 +185,8 @@ type DeadLetter struct {
 	Attempts int       `json:"attempts"`
 	Error    *Failure  `json:"error"`
 	Time     time.Time `json:"time"`
+	// Cut is set if the payload had no room.
+	Cut bool `json:"cut,omitempty"`
 }
 
 // Request is what a host sends to the owner of an agent. At most one of HTTP and Bell is set.

@@ -7,7 +7,7 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// inboxGoldens are the messages of mail that is tried again.
+// inboxGoldens are the messages of mail that is tried again, or given up.
 func inboxGoldens() []golden {
 	retry := &protocol.Retry{MaxAttempts: 5, BaseDelay: protocol.Duration(time.Second), MaxDelay: protocol.Duration(time.Minute)}
 	return []golden{
@@ -19,6 +19,15 @@ func inboxGoldens() []golden {
 			V: protocol.Version, ID: "s", Class: "Desk", Name: "a", Life: 1, Kind: protocol.ScheduleDelay, At: new(at(4)), Callback: "C",
 			Payload: json.RawMessage(`1`), Retry: retry, Created: at(1),
 		}},
+		{"record.redriven", protocol.Record{
+			V: protocol.Version, Class: "Desk", Name: "a", Commit: "co-1", Updated: at(7),
+			Outbox: []protocol.Outgoing{{ID: protocol.OutgoingID(3, 4, 1), Kind: protocol.OutgoingDropDead, DropDead: protocol.OutgoingID(3, 2, 1)}},
+		}},
+		{"dead-letter.cut", protocol.DeadLetter{
+			V: protocol.Version, Class: "Desk", Name: "a", From: "mail", Attempts: 3, Error: failure(), Time: at(8), Cut: true,
+			Mail: protocol.Mail{V: 1, Source: "tell", Number: 1, Callback: "C", Sent: at(6)},
+		}},
+		{"mail.redrive", protocol.Mail{V: protocol.Version, Source: protocol.RedriveSource(protocol.OutgoingID(3, 2, 1)), Number: 17, Sent: at(6)}},
 		{"mail.retry", protocol.Mail{V: protocol.Version, Source: "tell", Number: 1, Callback: "C", Retry: retry, Sent: at(6)}},
 	}
 }

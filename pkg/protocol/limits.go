@@ -17,3 +17,6 @@ const (
 
 // Limits of calls that cannot be set.
 const ()
+
+// MaxWaiting is how many messages of one project may wait in the inbox of an agent.
+const MaxWaiting = 10_000

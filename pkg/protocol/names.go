@@ -333,6 +333,20 @@ func ParseScheduleKey(key string) (class, name, schedule string, err error) {
 // DeadKey is the key of a dead letter of an agent in DeadBucket; id is that of the outbox entry that put it there.
 func DeadKey(class, name, id string) string { return AgentKey(class, name) + "." + Escape(id) }
 
+// ParseDeadKey is the inverse of DeadKey.
+func ParseDeadKey(key string) (class, name, id string, err error) { return ParseScheduleKey(key) }
+
+// DeadKeys matches the keys of all dead letters of an agent; without a name of a class, without both of all.
+func DeadKeys(class, name string) string {
+	switch {
+	case class == "":
+		return ">"
+	case name == "":
+		return class + ".>"
+	}
+	return AgentKey(class, name) + ".*"
+}
+
 // callPrefix cannot begin the type or the id of an event that a user chooses.
 const callPrefix = "="
 

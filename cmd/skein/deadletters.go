@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/skein-run/skein/internal/process"
+	"github.com/skein-run/skein/pkg/agent"
+)
+
+// deadLetters is the command with what its sub-commands share.
+type deadLetters struct {
+	project projectFlags
+	output  string
+}
+
+func newDeadLetters() *cobra.Command {
+	d := &deadLetters{output: "text"}
+	cmd := &cobra.Command{
+		Use:   "dead-letters",
+		Short: "See and redrive the callbacks that agents gave up on",
+		Long: "A callback of an agent that has failed as often as its retry options allow is put among the dead letters of\n" +
+			"the project. There it waits until it is redriven or dropped.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	d.project.define(cmd)
+	cmd.PersistentFlags().StringVar(&d.output, "output", d.output, "text or json")
+	cmd.AddCommand(d.list(), d.show(),
+		d.each("redrive", "redriven", "Let agents try dead letters again",
+			"The agent tries the callback again, in a turn as at the first time. The letter leaves the list when that has\n"+
+				"succeeded; if it fails as before, another one takes its place.", agent.DeadLetters.Redrive),
+		d.each("drop", "dropped", "Remove dead letters for good", "", agent.DeadLetters.Drop),
+	)
+	return cmd
+}
+
+// run opens the project for one sub-command.
+func (d *deadLetters) run(cmd *cobra.Command, do func(context.Context, agent.DeadLetters) error) error {
+	if err := checkOutput(d.output); err != nil {
+		return err
+	}
+	ctx, stop := untilSignal(cmd.Context())
+	defer stop()
+	cmd.SetContext(ctx)
+	p, err := d.project.open(cmd)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	err = do(ctx, agent.DeadLettersOf(p))
+	if errors.Is(err, agent.ErrNoDeadLetter) {
+		return process.WithHint(err, "see skein dead-letters list")
+	}
+	return err
+}
+
+func (d *deadLetters) list() *cobra.Command {
+	var filter agent.DeadFilter
+	cmd := &cobra.Command{
+		Use: "list", Short: "List dead letters", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if filter.Agent != "" && filter.Class == "" {
+				return fmt.Errorf("--agent: %q: needs --class, too", filter.Agent)
+			}
+			return d.run(cmd, func(ctx context.Context, letters agent.DeadLetters) error {
+				if d.output == "json" {
+					return d.listJSON(ctx, cmd.OutOrStdout(), letters, filter)
+				}
+				return listText(ctx, cmd.OutOrStdout(), letters, filter)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&filter.Class, "class", "", "only those of agents of this class")
+	cmd.Flags().StringVar(&filter.Agent, "agent", "", "only those of the agent of this name")
+	return cmd
+}
+
+// listJSON writes one object per line, so that a long list needs no memory here or there.
+func (d *deadLetters) listJSON(ctx context.Context, out io.Writer, letters agent.DeadLetters, filter agent.DeadFilter) error {
+	encoder := json.NewEncoder(out)
+	for letter, err := range letters.List(ctx, filter) {
+		if err != nil {
+			return err
+		}
+		if err := encoder.Encode(letter); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func listText(ctx context.Context, out io.Writer, letters agent.DeadLetters, filter agent.DeadFilter) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	count := 0
+	for letter, err := range letters.List(ctx, filter) {
+		if err != nil {
+			return errors.Join(err, table.Flush())
+		}
+		if count == 0 {
+			fmt.Fprintln(table, "ID\tCALLBACK\tSOURCE\tATTEMPTS\tTIME\tERROR")
+		}
+		count++
+		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\t%s\n", letter.ID, orNone(letter.Callback), orNone(letter.Source), letter.Attempts,
+			letter.Time.UTC().Format(time.RFC3339), oneLine(failureText(letter)))
+	}
+	if count == 0 {
+		fmt.Fprintln(table, "No dead letters.")
+	}
+	return table.Flush()
+}
+
+func orNone(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
+func failureText(letter agent.DeadLetter) string {
+	if letter.Error == nil {
+		return "-"
+	}
+	return letter.Error.Name + ": " + letter.Error.Message
+}
+
+const lineLength = 80
+
+// oneLine keeps a table a table.
+func oneLine(text string) string {
+	runes := []rune(strings.Join(strings.Fields(text), " "))
+	if len(runes) > lineLength {
+		return string(runes[:lineLength-1]) + "…"
+	}
+	return string(runes)
+}
+
+func (d *deadLetters) show() *cobra.Command {
+	return &cobra.Command{
+		Use: "show ID", Short: "Show a dead letter with its payload and error", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return d.run(cmd, func(ctx context.Context, letters agent.DeadLetters) error {
+				letter, err := letters.Get(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				if d.output == "json" {
+					return json.NewEncoder(cmd.OutOrStdout()).Encode(letter)
+				}
+				return showText(cmd.OutOrStdout(), letter)
+			})
+		},
+	}
+}
+
+func showText(out io.Writer, letter agent.DeadLetter) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(name, value string) { fmt.Fprintf(table, "%s\t%s\n", name, value) }
+	row("ID", letter.ID)
+	row("Class", letter.Class)
+	row("Agent", letter.Agent)
+	row("Callback", orNone(letter.Callback))
+	row("Source", orNone(letter.Source))
+	row("From project", letter.From)
+	if letter.Planned != nil {
+		row("Planned", letter.Planned.UTC().Format(time.RFC3339Nano))
+	}
+	row("Attempts", fmt.Sprint(letter.Attempts))
+	row("Time", letter.Time.UTC().Format(time.RFC3339Nano))
+	row("Error", failureText(letter))
+	switch {
+	case letter.Cut:
+		row("Payload", "lost: it had no room")
+	case letter.Payload == nil:
+		row("Payload", "-")
+	default:
+		row("Payload", string(letter.Payload))
+	}
+	return table.Flush()
+}
+
+// each is a command that does something with every letter that is named, and goes on after an error.
+func (d *deadLetters) each(verb, done, short, long string, do func(agent.DeadLetters, context.Context, string) error) *cobra.Command {
+	return &cobra.Command{
+		Use: verb + " ID...", Short: short, Long: long, Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			return d.run(cmd, func(ctx context.Context, letters agent.DeadLetters) error {
+				var errs []error
+				encoder := json.NewEncoder(cmd.OutOrStdout())
+				for _, id := range ids {
+					if err := do(letters, ctx, id); err != nil {
+						errs = append(errs, err)
+						continue
+					}
+					var err error
+					if d.output == "json" {
+						err = encoder.Encode(map[string]string{"id": id, "state": done})
+					} else {
+						_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", id, done)
+					}
+					errs = append(errs, err)
+				}
+				return errors.Join(errs...)
+			})
+		},
+	}
+}

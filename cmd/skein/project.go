@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/skein-run/skein/internal/process"
+	"github.com/skein-run/skein/internal/streams"
+	"github.com/skein-run/skein/pkg/project"
+)
+
+// connectLimit is how long a command waits for a NATS server.
+const connectLimit = 10 * time.Second
+
+// projectFlags say which project a command is about and how it is reached.
+type projectFlags struct {
+	config, name, natsURL, natsCreds string
+}
+
+func (f *projectFlags) define(cmd *cobra.Command) {
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&f.config, "config", project.File(), "file that describes the project (env "+project.EnvConfig+")")
+	flags.StringVar(&f.name, "project", "", "name of the project, in place of a file")
+	flags.StringVar(&f.natsURL, "nats-url", "", "NATS servers, separated by commas (env SKEIN_NATS_URL)")
+	flags.StringVar(&f.natsCreds, "nats-creds", "", "file with NATS credentials (env SKEIN_NATS_CREDS)")
+}
+
+// open opens the project, which must exist.
+func (f *projectFlags) open(cmd *cobra.Command) (*project.Project, error) {
+	config, err := f.load()
+	if err != nil {
+		return nil, err
+	}
+	config.Settings.LogLevel = "warn"
+	log, err := process.NewLogger(cmd.ErrOrStderr(), config.Settings.WithDefaults())
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), connectLimit)
+	defer cancel()
+	p, err := project.Open(ctx, *config, project.Logger(log))
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, process.WithHint(err, "start the NATS server, or name another one with --nats-url")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := streams.LookUp(ctx, p.JS, config.Name); err != nil {
+		p.Close()
+		if errors.Is(err, streams.ErrUnknownProject) {
+			err = process.WithHint(err, "check the name and the server; a project is registered when one of its programs first runs")
+		}
+		return nil, err
+	}
+	return p, nil
+}
+
+func (f *projectFlags) load() (*project.Config, error) {
+	config := &project.Config{Name: f.name}
+	if f.name == "" {
+		var err error
+		if config, err = project.Load(f.config); err != nil {
+			return nil, err
+		}
+	}
+	for setting, flag := range map[string]string{"nats_url": f.natsURL, "nats_creds": f.natsCreds} {
+		value, source := flag, "--"+strings.ReplaceAll(setting, "_", "-")
+		if value == "" {
+			value, source = os.Getenv(process.EnvName(setting)), process.EnvName(setting)
+		}
+		if value == "" {
+			continue
+		}
+		err := config.Settings.Set(setting, value)
+		if wrong, ok := errors.AsType[*process.SettingError](err); ok {
+			wrong.Source = source
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return config, nil
+}

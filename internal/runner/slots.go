@@ -33,13 +33,19 @@ func (r *Runner) checkSlots(ctx context.Context) error {
 				return true, err
 			}
 			at := s.situation(r.stream())
-			return at.Exists && at.Incarnation == h.Incarnation && (at.Phase == engine.Running || at.WaitsForSlot()), nil
+			return at.Exists && at.Incarnation == h.Incarnation && keepsSlot(at, h), nil
 		})
 		if err != nil {
 			return fmt.Errorf("check the slots of workflow %q: %w", workflow, err)
 		}
 	}
 	return nil
+}
+
+// keepsSlot reports whether an instance will give its slot back by itself: it executes, or waits for the slot, or a wake
+// that ends its park has taken the slot and is about to claim. That wake comes again should its runner have died.
+func keepsSlot(s engine.Situation, h protocol.SlotHolder) bool {
+	return s.Phase == engine.Running || s.WaitsForSlot() || s.Phase == engine.Parked && s.Tail <= h.Log
 }
 
 // takeSlot gets a slot for an instance that is about to execute. If there is none, the instance is parked until it is

@@ -59,3 +59,46 @@ func TestSlotOfADeadRunner(t *testing.T) {
 		})
 	}
 }
+
+// TestSlotOfOneThatIsAboutToClaim: a runner that begins leaves the slot alone that another has taken for an instance whose
+// park is over, and takes the one that a dead runner left with a park.
+func TestSlotOfOneThatIsAboutToClaim(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	runner := r.runner(func(c *Config) { c.Concurrency = map[string]int{"waits": 2} })
+	limit := runner.limited("waits")
+	park := func(id string, slotAt func(tail uint64) uint64) {
+		i := protocol.Instance{Project: "p", Workflow: "waits", ID: id}
+		created, err := r.store.Append(t.Context(), runner.stream(), i.CreateSubject(), 0, []byte(`{"v":1,"input":"1"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wake := protocol.Wake{Stream: runner.stream(), Sequence: created}
+		body, err := json.Marshal(protocol.Append{
+			V: 1, ID: "x", Incarnation: created, Holder: wake, Runner: "other", Time: time.Now(), Entries: []protocol.Entry{
+				{Kind: protocol.EntryParked, Waits: []protocol.Wait{{Key: protocol.Key{Op: protocol.OpEvent, Name: "e", Count: 1}, Type: "e"}}},
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tail, err := r.store.Append(t.Context(), runner.stream(), i.LogSubject(), 0, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok, err := limit.Take(t.Context(), i, created, slotAt(tail)); !ok || err != nil {
+			t.Fatalf("take a slot: %v, %v", ok, err)
+		}
+	}
+	park("about-to-claim", func(tail uint64) uint64 { return tail })
+	park("left-behind", func(uint64) uint64 { return 0 })
+	if err := runner.checkSlots(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for n, free := range []bool{true, false} {
+		next := protocol.Instance{Project: "p", Workflow: "waits", ID: "next-" + string(rune('a'+n))}
+		if ok, err := limit.Take(t.Context(), next, uint64(100+n), 0); ok != free || err != nil {
+			t.Errorf("%s gets a slot: %v, %v, want %v", next.ID, ok, err, free)
+		}
+	}
+}

@@ -1,10 +1,22 @@
 package engine
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 
 	"github.com/skein-run/skein/pkg/protocol"
 )
+
+// Limits bound what one instance may come to. 0 stands for the default.
+type Limits struct {
+	// Steps is how many steps the code may call. Each call of a step counts once per run, whether its outcome is recorded
+	// or not; sleeps, waits and values do not count.
+	Steps int
+	// State is how many bytes the results of steps, the events that were taken and recorded values may have together, as
+	// JSON, until a step or wait begins that is not recorded.
+	State int64
+}
 
 // StepLimitError says that an instance has called more steps than it may.
 type StepLimitError struct {
@@ -27,20 +39,61 @@ func (e *StepLimitError) FailureDetails() any {
 // Terminal is true: the next run would call as many.
 func (e *StepLimitError) Terminal() bool { return true }
 
-// LimitSteps sets how many steps the code may call, 0 for the default. Each call of a step counts once per run, whether
-// its outcome is recorded or not; sleeps, waits and values do not count. What is recorded is replayed whatever the limit
-// has become meanwhile.
-func (m *Machine) LimitSteps(limit int) { m.limit = limit }
+// StateLimitError says that an instance has collected more than it may.
+type StateLimitError struct {
+	// Limit is how many bytes of JSON it may collect, Size how many it has.
+	Limit, Size int64
+}
+
+func (e *StateLimitError) Error() string {
+	return fmt.Sprintf("the workflow has collected %d bytes of results and events, at most %d are allowed (limits.state)", e.Size, e.Limit)
+}
+
+// FailureName names the error when it is stored.
+func (e *StateLimitError) FailureName() string { return protocol.FailureStateLimit }
+
+// FailureDetails are the two numbers.
+func (e *StateLimitError) FailureDetails() any {
+	return map[string]int64{"limit": e.Limit, "size": e.Size}
+}
+
+// Terminal is true: the next run would collect as much.
+func (e *StateLimitError) Terminal() bool { return true }
+
+// OverLimit reports whether an error ends the instance because it has come to a limit.
+func OverLimit(err error) bool {
+	_, steps := errors.AsType[*StepLimitError](err)
+	_, state := errors.AsType[*StateLimitError](err)
+	return steps || state
+}
+
+// Limit sets the limits of the run. What is recorded is replayed whatever they have become meanwhile.
+func (m *Machine) Limit(l Limits) { m.limits = l }
 
 // count counts the call of a step, and refuses it if it is one too many.
 func (m *Machine) count(s *Step) error {
 	m.steps++
-	limit := m.limit
-	if limit == 0 {
-		limit = protocol.DefaultStepLimit
+	limit := cmp.Or(m.limits.Steps, protocol.DefaultStepLimit)
+	if m.steps > limit && s.First == 0 && !m.recall {
+		return &StepLimitError{Limit: limit, Steps: m.steps}
 	}
-	if m.steps <= limit || s.First != 0 || m.recall {
+	return m.room(s)
+}
+
+// room refuses what is not recorded once the code was given too much.
+func (m *Machine) room(s *Step) error {
+	limit := cmp.Or(m.limits.State, protocol.DefaultStateLimit)
+	if m.state <= limit || s.First != 0 || m.recall {
 		return nil
 	}
-	return &StepLimitError{Limit: limit, Steps: m.steps}
+	return &StateLimitError{Limit: limit, Size: m.state}
+}
+
+// keep counts what the code was given by a step that is done.
+func (m *Machine) keep(s *Step) {
+	if s.Object != nil {
+		m.state += s.Object.Size
+	} else {
+		m.state += int64(len(s.Result))
+	}
 }

@@ -39,8 +39,9 @@ type Machine struct {
 	recall   bool    // nothing but what is recorded counts
 	undoing  []*Step // to undo, the next one first
 	forked   bool    // there was more than one branch
-	limit    int     // how many steps may be called, 0: the default
-	steps    int     // how many were
+	limits   Limits
+	steps    int   // how many were called
+	state    int64 // bytes of what the code was given
 
 	entries []protocol.Entry
 	taken   uint64 // entries handed out by Take
@@ -181,6 +182,9 @@ func (m *Machine) call(b *Branch, op protocol.Op, name string) (*Step, error) {
 	m.gates.arrive(s)
 	use.inFlight = !s.Done
 	m.called++
+	if s.Done {
+		m.keep(s)
+	}
 	return s, nil
 }
 
@@ -294,6 +298,7 @@ func (m *Machine) finishStep(s *Step, result json.RawMessage, failure *protocol.
 		e.Started = &started
 	}
 	s.finish(result, failure)
+	m.keep(s)
 	m.h.unblamed = false
 	m.put(e)
 	m.land(s.Key)
@@ -337,6 +342,9 @@ func (m *Machine) WaitForEvent(b *Branch, name, eventType string, until *time.Ti
 	s, err := m.call(b, protocol.OpEvent, name)
 	if err != nil || s.Done {
 		return s, err
+	}
+	if err := m.room(s); err != nil {
+		return nil, err
 	}
 	m.wait(s, eventType, until)
 	return s, nil
@@ -411,6 +419,7 @@ func (m *Machine) match() []protocol.Key {
 			Sent: &in.Sent, Result: in.Payload, Object: in.Object,
 		}
 		s.receive(&e)
+		m.keep(s)
 		m.h.Consumed[in.Sequence], m.h.ConsumedIDs[in.ID] = true, true
 		m.end(e)
 		ended = append(ended, s.Key)
@@ -488,6 +497,7 @@ func (m *Machine) Value(b *Branch, kind string, produce func() json.RawMessage) 
 		return s.Result, nil
 	}
 	s.finish(produce(), nil)
+	m.keep(s)
 	if !m.recall { // else it is a value of this run alone
 		m.put(protocol.Entry{Kind: protocol.EntryRecorded, Step: &s.Key, Result: s.Result})
 	}

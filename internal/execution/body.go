@@ -66,10 +66,10 @@ func (s *Scope) Do(ctx context.Context, name string, config protocol.StepConfig,
 	return step, err
 }
 
-// endIfLimit ends the instance if a call was one step too many: code that does not look at errors would go on for ever.
+// endIfLimit ends the instance if a call went over a limit: code that does not look at errors would go on for ever.
 // x.mu is held.
 func (s *Scope) endIfLimit(err error) {
-	if _, ok := errors.AsType[*engine.StepLimitError](err); ok {
+	if engine.OverLimit(err) {
 		s.x.conclude(outcome{failure: protocol.NewFailure(err)})
 		s.exit()
 	}

@@ -91,8 +91,8 @@ type Config struct {
 	History *engine.History
 	Wake    protocol.Wake
 	Log     *slog.Logger
-	// StepLimit is how many steps the code may call, 0 for the default.
-	StepLimit int
+	// Limits are those of the instance.
+	Limits engine.Limits
 	// Objects holds what is too large for a message, MaxValue is the most bytes that a value may have as JSON. Default
 	// objects.DefaultLimit.
 	Objects  *objects.Store
@@ -237,7 +237,7 @@ func newExecution(ctx context.Context, c Config) *Execution {
 		Config: c, events: make(chan Event, 16), m: engine.NewMachine(c.History), gone: make(chan struct{}),
 		expected: c.History.Tail, told: c.History.Begun, leaving: c.Once, lanes: map[*engine.Branch]*lane{}, waiters: map[protocol.Key]*waiter{},
 	}
-	x.m.LimitSteps(c.StepLimit)
+	x.m.Limit(c.Limits)
 	x.changed = sync.NewCond(&x.mu)
 	x.life, x.die = context.WithCancelCause(context.WithoutCancel(ctx))
 	x.ctx, x.cancel = context.WithCancelCause(x.life)

@@ -112,6 +112,7 @@ func (s *Scope) WaitForEvent(ctx context.Context, name, eventType string, timeou
 	}
 	step, err := s.x.m.WaitForEvent(s.branch, name, eventType, until)
 	if err != nil {
+		s.endIfLimit(err)
 		s.leave()
 		return nil, nil, err
 	}

@@ -31,6 +31,12 @@ const (
 )
 
 func parseValueSize(text string) (Size, bool) {
+	s, ok := ParseSize(text)
+	return s, ok && s >= minValueSize && s <= maxValueSize
+}
+
+// ParseSize is the inverse of String; ok is false for what is no size, or too large for one.
+func ParseSize(text string) (s Size, ok bool) {
 	unit := Size(1)
 	for _, u := range units {
 		if number, ok := strings.CutSuffix(text, u.name); ok {
@@ -39,6 +45,5 @@ func parseValueSize(text string) (Size, bool) {
 		}
 	}
 	n, err := strconv.ParseUint(text, 10, 31)
-	s := Size(n) * unit
-	return s, err == nil && s >= minValueSize && s <= maxValueSize
+	return Size(n) * unit, err == nil
 }

@@ -174,7 +174,7 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 			return r.inputs(ctx, instance, history, from)
 		},
 		Nudge: func(ctx context.Context, park uint64) (protocol.Wake, error) { return r.nudge(ctx, instance, park) },
-		Once:  r.Concurrency[instance.Workflow] > 0, StepLimit: r.StepLimit[instance.Workflow],
+		Once:  r.Concurrency[instance.Workflow] > 0, Limits: r.Limits[instance.Workflow],
 		KeptUntil: func(success bool, end time.Time) *time.Time { return r.expires(history.Create, success, end) },
 		EndChild: func(ctx context.Context, c engine.Call) error {
 			return r.endChild(ctx, instance, history.Incarnation, c)

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/objects"
@@ -33,9 +34,9 @@ type Config struct {
 	Code map[string]Code
 	// Slots is how many instances execute at a time.
 	Slots int
-	// StepLimit, Retention and Concurrency are limits by workflow. What is missing or 0 has the default of pkg/protocol;
+	// Limits, Retention and Concurrency are limits by workflow. What is missing or 0 has the default of pkg/protocol;
 	// without a Concurrency, as many instances execute, over all runners, as there are slots.
-	StepLimit   map[string]int
+	Limits      map[string]engine.Limits
 	Retention   map[string]protocol.Retention
 	Concurrency map[string]int
 	// Version is that of the code, which every run records. Empty if it is not known.

@@ -40,6 +40,10 @@ type Workflow struct {
 	// StepLimit is how many steps an instance may have, sleeps and waits not counted: at most protocol.MaxStepLimit.
 	// 0 means protocol.DefaultStepLimit.
 	StepLimit int
+	// StateLimit is how many bytes the results of an instance's steps, the events that it took and what else its code was
+	// given may have together, as JSON: protocol.MinStateLimit to protocol.MaxStateLimit. 0 means
+	// protocol.DefaultStateLimit.
+	StateLimit int64
 	// Concurrency is how many instances may run at a time, over all runners: at most protocol.MaxConcurrency. 0 means
 	// as many as runners have slots.
 	Concurrency int

@@ -25,7 +25,7 @@ const flightDesk = `// The project of the agents.
 		},
 		{
 			"name": "refund", "binding": "REFUND", "class_name": "Refund",
-			"limits": { "steps": 20000 },
+			"limits": { "steps": 20000, "state": "256MiB" },
 			"concurrency": { "limit": 3 },
 			"default_retention": { "success_retention": "36h", "error_retention": "90 days" },
 		},
@@ -47,7 +47,7 @@ func TestParse(t *testing.T) {
 	}
 	want := []project.Workflow{
 		{Name: "EMAIL_WORKFLOW", Binding: "EMAIL_WORKFLOW", ClassName: "OnboardingWorkflow", ScriptName: "email-workflows"},
-		{Name: "refund", Binding: "REFUND", ClassName: "Refund", StepLimit: 20000, Concurrency: 3,
+		{Name: "refund", Binding: "REFUND", ClassName: "Refund", StepLimit: 20000, StateLimit: 256 << 20, Concurrency: 3,
 			Retention: protocol.Retention{Success: protocol.Duration(36 * time.Hour), Error: protocol.Duration(90 * 24 * time.Hour)}},
 		{Name: "audit", Binding: "AUDIT", ClassName: "Audit", ScriptName: "flight-desk"},
 	}
@@ -132,12 +132,16 @@ func TestFaultsAreLocated(t *testing.T) {
 		{"own workflow twice", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W" }, { "name": «»"w", "binding": "B", "class_name": "V", "script_name": "a" } ] }`,
 			`workflows[1].name: workflow "w" of this project is defined by workflows[0] already`},
 		{"unknown limit", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "limits": { «»"cpu_ms": 1 } } ] }`,
-			`workflows[0].limits: unknown field "cpu_ms"; there are steps`},
+			`workflows[0].limits: unknown field "cpu_ms"; there are steps, state`},
 		{"limits of a wrong type", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "limits": «»10 } ] }`, "workflows[0].limits: want an object, found a number"},
 		{"no steps", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "limits": { "steps": «»0 } } ] }`, "workflows[0].limits.steps: 0: allowed are whole numbers"},
 		{"part of a step", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "limits": { "steps": «»1.5 } } ] }`, "workflows[0].limits.steps: 1.5: allowed are whole numbers"},
 		{"steps as text", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "limits": { "steps": «»"10" } } ] }`, "workflows[0].limits.steps: want a number, found a string"},
 		{"too many steps", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "limits": { "steps": «»100001 } } ] }`, "workflows[0].limits.steps: 100001: allowed is 1 to 100000"},
+		{"state as a number", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "limits": { "state": «»10 } } ] }`, "workflows[0].limits.state: want a string, found a number"},
+		{"no size", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "limits": { "state": «»"64MB" } } ] }`, `workflows[0].limits.state: "64MB": allowed are sizes as in "512MiB"`},
+		{"too small a state", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "limits": { "state": «»"512KiB" } } ] }`, "workflows[0].limits.state: 512KiB: allowed is 1MiB to 1024GiB"},
+		{"too large a state", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "limits": { "state": «»"1025GiB" } } ] }`, "workflows[0].limits.state: 1025GiB: allowed is 1MiB to 1024GiB"},
 		{"too much concurrency", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "concurrency": { "limit": «»1001 } } ] }`, "workflows[0].concurrency.limit: 1001: allowed is 1 to 1000"},
 		{"retention as a number", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "default_retention": { "error_retention": «»7 } } ] }`,
 			"workflows[0].default_retention.error_retention: want a string, found a number"},

@@ -11,12 +11,14 @@ import (
 
 	"github.com/tailscale/hujson"
 
+	"github.com/skein-run/skein/internal/process"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
 // Fields of a workflow, as they stand in skein.jsonc. Their names are those of Cloudflare's wrangler.jsonc.
 const (
 	fieldStepLimit        = "limits.steps"
+	fieldStateLimit       = "limits.state"
 	fieldConcurrency      = "concurrency.limit"
 	fieldSuccessRetention = "default_retention.success_retention"
 	fieldErrorRetention   = "default_retention.error_retention"
@@ -30,7 +32,13 @@ func (p *parser) workflow(v *hujson.Value, path string, w *Workflow) {
 	p.object(v, path, allowed, func(name, path string, v *hujson.Value) {
 		switch name {
 		case "limits":
-			p.object(v, path, []string{"steps"}, func(_, path string, v *hujson.Value) { p.count(v, path, &w.StepLimit) })
+			p.object(v, path, []string{"steps", "state"}, func(name, path string, v *hujson.Value) {
+				if name == "steps" {
+					p.count(v, path, &w.StepLimit)
+				} else {
+					p.size(v, path, &w.StateLimit)
+				}
+			})
 		case "concurrency":
 			p.object(v, path, []string{"limit"}, func(_, path string, v *hujson.Value) { p.count(v, path, &w.Concurrency) })
 		case "default_retention":
@@ -60,6 +68,21 @@ func (p *parser) count(v *hujson.Value, path string, into *int) {
 		return
 	}
 	*into = n
+}
+
+// size parses a number of bytes that must be set if it is there.
+func (p *parser) size(v *hujson.Value, path string, into *int64) {
+	var text string
+	before := len(p.errs)
+	if p.text(v, path, &text); len(p.errs) > before {
+		return
+	}
+	size, ok := process.ParseSize(text)
+	if !ok || size == 0 {
+		p.fail(v.StartOffset, path, fmt.Errorf(`%q: allowed are sizes as in "512MiB" and "2GiB"`, text))
+		return
+	}
+	*into = int64(size)
 }
 
 func (p *parser) duration(v *hujson.Value, path string, into *protocol.Duration) {
@@ -103,6 +126,10 @@ func (c *Config) checkLimits(i int, fail func(field string, err error)) {
 	if w.StepLimit < 0 || w.StepLimit > protocol.MaxStepLimit {
 		fail(at(fieldStepLimit), fmt.Errorf("%d: allowed is 1 to %d", w.StepLimit, protocol.MaxStepLimit))
 	}
+	if w.StateLimit != 0 && (w.StateLimit < protocol.MinStateLimit || w.StateLimit > protocol.MaxStateLimit) {
+		fail(at(fieldStateLimit), fmt.Errorf("%s: allowed is %s to %s",
+			process.Size(w.StateLimit), process.Size(protocol.MinStateLimit), process.Size(protocol.MaxStateLimit)))
+	}
 	if w.Concurrency < 0 || w.Concurrency > protocol.MaxConcurrency {
 		fail(at(fieldConcurrency), fmt.Errorf("%d: allowed is 1 to %d", w.Concurrency, protocol.MaxConcurrency))
 	}
@@ -123,7 +150,7 @@ func (c *Config) checkForeign(i int, fail func(field string, err error)) {
 		field string
 		is    bool
 	}{
-		{fieldStepLimit, w.StepLimit != 0}, {fieldConcurrency, w.Concurrency != 0},
+		{fieldStepLimit, w.StepLimit != 0}, {fieldStateLimit, w.StateLimit != 0}, {fieldConcurrency, w.Concurrency != 0},
 		{fieldSuccessRetention, w.Retention.Success != 0}, {fieldErrorRetention, w.Retention.Error != 0},
 	} {
 		if set.is {

@@ -48,9 +48,11 @@ const (
 	FailureDivergence = "DivergenceError"
 	// FailureInterrupted is what a compensation is told of a step that had begun and has no outcome.
 	FailureInterrupted = "InterruptedError"
-	// FailureHeartbeat ends an attempt that gave no sign of life, FailureStepLimit an instance with too many steps.
-	FailureHeartbeat = "HeartbeatError"
-	FailureStepLimit = "StepLimitError"
+	// FailureHeartbeat ends an attempt that gave no sign of life, FailureStepLimit an instance with too many steps,
+	// FailureStateLimit one with too large a state.
+	FailureHeartbeat  = "HeartbeatError"
+	FailureStepLimit  = "StepLimitError"
+	FailureStateLimit = "StateLimitError"
 	// FailureRetryPolicy ends a step whose functions could not say whether or when it is tried again.
 	FailureRetryPolicy = "RetryPolicyError"
 	// FailureDeleted tells of the end of an instance that was deleted.

@@ -8,15 +8,17 @@ const (
 	// DefaultStepLimit is how many steps an instance may have; sleeps and waits are not counted.
 	DefaultStepLimit = 10_000
 	MaxStepLimit     = 100_000
+	// DefaultStateLimit is how many bytes the results of an instance's steps, the events that it took and what else its
+	// code was given may have together, as JSON.
+	DefaultStateLimit = 1 << 30
+	MinStateLimit     = 1 << 20
+	MaxStateLimit     = 1 << 40
 	// DefaultRetention is how long an instance can be read after its end, however it ended.
 	DefaultRetention = 30 * 24 * time.Hour
 	MaxRetention     = 365 * 24 * time.Hour
 	// MaxConcurrency bounds the limit on instances of a workflow that run at a time: their holders stand in one row.
 	MaxConcurrency = 1000
 )
-
-// Limits of calls that cannot be set.
-const ()
 
 // MaxWaiting is how many messages of one project may wait in the inbox of an agent.
 const MaxWaiting = 10_000

@@ -339,6 +339,7 @@ func TestRunnerRefusesWhatDoesNotFit(t *testing.T) {
 		{"no code", nil, `class_name is "Ship", but the program defines []`},
 		{"other code", []Definition{Define("Shop", ok)}, `but the program defines ["Shop"]`},
 		{"code without an entry", []Definition{Define("Ship", ok), Define("Extra", ok)}, `"Extra" is defined, but no entry`},
+		{"class without a function", []Definition{Define[int, int]("Ship", nil)}, `"Ship" is defined without a function`},
 		{"defined twice", []Definition{Define("Ship", ok), Define("Ship", ok)}, `"Ship" is defined twice`},
 		{"bad class name", []Definition{Define("a b", ok)}, `class "a b"`},
 	} {

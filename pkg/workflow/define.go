@@ -37,6 +37,9 @@ func (d Definition) Class() string { return d.class }
 // What the function returns ends the instance: a result as complete, an error (or panic) as errored. Params that do
 // not decode into P end it as errored, too.
 func Define[P, R any](class string, run func(ctx context.Context, event Event[P]) (R, error)) Definition {
+	if run == nil {
+		return Definition{class: class}
+	}
 	code := func(ctx context.Context, create protocol.Create) (json.RawMessage, error) {
 		event := Event[P]{InstanceID: create.ID, Workflow: create.Workflow, Timestamp: create.Created}
 		scope, err := execution.From(ctx)

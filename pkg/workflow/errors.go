@@ -54,6 +54,9 @@ var (
 	// ErrStepLimit is what the error of an instance is that called more steps than it may: the limit is limits.steps of its
 	// workflow in skein.jsonc.
 	ErrStepLimit = errors.New("too many steps")
+	// ErrStateLimit is what the error of an instance is that was given more results and events than it may keep: the limit
+	// is limits.state of its workflow in skein.jsonc.
+	ErrStateLimit = errors.New("too large a state")
 	// ErrTooLarge is wrapped by [SizeError].
 	ErrTooLarge = errors.New("value is too large")
 )
@@ -103,10 +106,11 @@ func (e *InstanceError) Error() string {
 // Unwrap gives the stored failure.
 func (e *InstanceError) Unwrap() error { return e.Failure }
 
-// Is makes errors.Is(err, context.DeadlineExceeded) true for a timeout, and errors.Is(err, ErrStepLimit) for too many
-// steps.
+// Is makes errors.Is(err, context.DeadlineExceeded) true for a timeout, and errors.Is(err, ErrStepLimit) or
+// errors.Is(err, ErrStateLimit) for an instance that came to one of its limits.
 func (e *InstanceError) Is(target error) bool {
-	return isTimeout(e.Failure, target) || target == ErrStepLimit && e.Name == protocol.FailureStepLimit
+	return isTimeout(e.Failure, target) || target == ErrStepLimit && e.Name == protocol.FailureStepLimit ||
+		target == ErrStateLimit && e.Name == protocol.FailureStateLimit
 }
 
 func isTimeout(f *Failure, target error) bool {

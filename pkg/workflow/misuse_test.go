@@ -83,6 +83,11 @@ func misusedOptions() []misuse {
 		{"delay function with jitter", func(ctx context.Context) error {
 			return Exec(ctx, "s", nothing, Jitter(0.5), DelayFunc(func(int, error) time.Duration { return 0 }))
 		}, ErrOption, "DelayFunc is given with Jitter or MaxDelay"},
+		{"step without a body", func(ctx context.Context) error { return Exec(ctx, "s", nil) }, ErrOption, "body is nil, allowed is a function"},
+		{"step with a result and without a body", func(ctx context.Context) error {
+			_, err := Do[int](ctx, "s", nil)
+			return err
+		}, ErrOption, "body is nil, allowed is a function"},
 		do("no lost runs", "LostRuns is 0", LostRuns(0)),
 		do("too many lost runs", "1 to 10000", LostRuns(MaxRetries+1)),
 		wait("wait without time", 0), wait("wait of a negative time", -1), wait("wait of more than a year", MaxWait+1),

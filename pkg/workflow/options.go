@@ -40,6 +40,11 @@ const (
 	// most. Sleeps and waits are not counted.
 	DefaultSteps = protocol.DefaultStepLimit
 	MaxSteps     = protocol.MaxStepLimit
+	// DefaultState is how many bytes an instance may be given by its steps and waits, as JSON; limits.state in skein.jsonc
+	// sets another limit, of MinState to MaxState.
+	DefaultState = protocol.DefaultStateLimit
+	MinState     = protocol.MinStateLimit
+	MaxState     = protocol.MaxStateLimit
 	// MaxConcurrency bounds concurrency.limit in skein.jsonc.
 	MaxConcurrency = protocol.MaxConcurrency
 	// MaxInstanceID, MaxEventType and MaxStepName bound names, in bytes; MaxEventID is for [EventID].

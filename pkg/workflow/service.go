@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/internal/process"
 	"github.com/skein-run/skein/internal/runner"
@@ -58,11 +59,12 @@ func (s service) Serve(ctx context.Context, p *project.Project) error {
 		Reader:   runner.Reader{Store: p.Journal(), Project: p.Config.Name, Shards: shards, Objects: p.Objects()},
 		Code:     code, Slots: settings.Slots, Grace: time.Duration(settings.ShutdownGrace), JS: p.JS, Log: p.Log,
 		Version: settings.Version, MaxValueSize: maxValue(p),
-		StepLimit: map[string]int{}, Retention: map[string]protocol.Retention{}, Concurrency: map[string]int{},
+		Limits: map[string]engine.Limits{}, Retention: map[string]protocol.Retention{}, Concurrency: map[string]int{},
 		Ready: func() { p.Ready(s.Name()) },
 	}
 	for _, w := range p.Config.Own() {
-		config.StepLimit[w.Name], config.Retention[w.Name], config.Concurrency[w.Name] = w.StepLimit, w.Retention, w.Concurrency
+		config.Limits[w.Name] = engine.Limits{Steps: w.StepLimit, State: w.StateLimit}
+		config.Retention[w.Name], config.Concurrency[w.Name] = w.Retention, w.Concurrency
 	}
 	return runner.New(config).Run(ctx)
 }
@@ -76,6 +78,9 @@ func (s service) match(p *project.Project) (map[string]runner.Code, map[string]s
 		}
 		if _, twice := known[d.class]; twice {
 			return nil, nil, fmt.Errorf("workflow class %q is defined twice", d.class)
+		}
+		if d.code == nil {
+			return nil, nil, fmt.Errorf("workflow class %q is defined without a function", d.class)
 		}
 		known[d.class] = d
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/natstest"
@@ -33,8 +34,8 @@ type bench struct {
 	log    slog.Handler
 	// concurrency limits workflows, as skein.jsonc would.
 	concurrency map[string]int
-	// steps limits those of every workflow; 0 is the default.
-	steps int
+	// limits are those of every workflow.
+	limits engine.Limits
 	// maxValue is the setting max_value_size; 0 is its default.
 	maxValue int64
 }
@@ -58,15 +59,15 @@ func setup(t testing.TB) *bench {
 // serve runs a runner until the returned function is called or the test ends.
 func (b *bench) serve(settings execution.Settings, definitions ...Definition) (stop func()) {
 	b.t.Helper()
-	code, limits := map[string]runner.Code{}, map[string]int{}
+	code, limits := map[string]runner.Code{}, map[string]engine.Limits{}
 	for _, d := range definitions {
-		code[d.class], limits[d.class] = d.code, b.steps
+		code[d.class], limits[d.class] = d.code, b.limits
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	r := runner.New(runner.Config{
 		Settings: settings, Reader: b.reader(), Code: code, Slots: b.slots, Grace: b.grace, Linger: b.linger,
-		Concurrency: b.concurrency, StepLimit: limits, MaxValueSize: b.maxValue, JS: b.js, Log: slog.New(b.log),
+		Concurrency: b.concurrency, Limits: limits, MaxValueSize: b.maxValue, JS: b.js, Log: slog.New(b.log),
 	})
 	go func() { done <- r.Run(ctx) }()
 	stopped := false

@@ -29,6 +29,9 @@ func Do[T any](ctx context.Context, name string, body func(ctx context.Context) 
 	if err != nil {
 		return zero, err
 	}
+	if body == nil {
+		return zero, fmt.Errorf("step %q: %w", name, &OptionError{Option: "body", Value: "nil", Allowed: "a function"})
+	}
 	if err := checkUndo[T](o); err != nil {
 		return zero, err
 	}
@@ -63,7 +66,11 @@ func isUnsupported(err error) bool {
 
 // Exec is Do for a body without a result.
 func Exec(ctx context.Context, name string, body func(ctx context.Context) error, options ...StepOption) error {
-	_, err := Do(ctx, name, func(ctx context.Context) (struct{}, error) { return struct{}{}, body(ctx) }, options...)
+	var without func(ctx context.Context) (struct{}, error)
+	if body != nil {
+		without = func(ctx context.Context) (struct{}, error) { return struct{}{}, body(ctx) }
+	}
+	_, err := Do(ctx, name, without, options...)
 	return err
 }
 

@@ -231,11 +231,58 @@ func (p picky) MarshalJSON() ([]byte, error) {
 
 func (p *picky) UnmarshalJSON(raw []byte) error { return fmt.Errorf("cannot read %s", raw) }
 
+// TestStateLimit: what the code was given counts, wherever it is stored; what is recorded is replayed all the same.
+func TestStateLimit(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.limits.State = 300_000
+	text := func(n int) string { return strings.Repeat("x", n-2) } // with its quotes
+	give := func(ctx context.Context, bytes int) error {
+		_, err := Do(ctx, "give", func(context.Context) (string, error) { return text(bytes), nil })
+		return err
+	}
+	b.serve(parks(), Define("steps", func(ctx context.Context, _ Event[int]) (int, error) {
+		for {
+			_ = give(ctx, 100_000)
+		}
+	}), Define("objects", func(ctx context.Context, _ Event[int]) (int, error) {
+		_ = give(ctx, 150_000)
+		_ = give(ctx, 150_001)
+		_, _ = WaitForEvent[int](ctx, "one more", "e")
+		return 0, nil
+	}), Define("events", func(ctx context.Context, _ Event[int]) (int, error) {
+		for {
+			_, _ = WaitForEvent[string](ctx, "next", "e")
+		}
+	}), Define("just", func(ctx context.Context, _ Event[int]) (int, error) {
+		err := errors.Join(give(ctx, 100_000), give(ctx, 199_998), Sleep(ctx, "nap", nap))
+		return 7, errors.Join(err, give(ctx, 2), Sleep(ctx, "another nap", nap))
+	}))
+	for class, size := range map[string]int{"steps": 400_000, "objects": 300_001, "events": 400_000} {
+		b.create(class, "a", 1)
+		for range 5 {
+			b.send(class, "a", "e", text(100_000))
+		}
+		f := b.errored(class, "a")
+		if f.Name != protocol.FailureStateLimit || string(f.Details) != fmt.Sprintf(`{"limit":300000,"size":%d}`, size) ||
+			!strings.Contains(f.Message, fmt.Sprintf("%d bytes of results and events, at most 300000", size)) {
+			t.Errorf("%s: failed with %s: %s, %s", class, f.Name, f.Message, f.Details)
+		}
+		if err := error(&InstanceError{Failure: f}); !errors.Is(err, ErrStateLimit) || errors.Is(err, ErrStepLimit) {
+			t.Errorf("%s: the error is not ErrStateLimit", class)
+		}
+	}
+	b.create("just", "a", 1)
+	if s := b.complete("just", "a"); string(s.Output) != "7" || len(s.Runs) < 3 {
+		t.Errorf("what is just allowed: output %s in %d runs", s.Output, len(s.Runs))
+	}
+}
+
 // TestStepLimit: the instance ends, although the code does not look at errors.
 func TestStepLimit(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.steps = 3
+	b.limits.Steps = 3
 	var bodies atomic.Int64
 	step := func(ctx context.Context) {
 		_ = Exec(ctx, "s", func(context.Context) error { bodies.Add(1); return nil })

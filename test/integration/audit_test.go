@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,7 +16,10 @@ import (
 
 // trail is everything that is stored of one instance, read from the leader.
 type trail struct {
-	id      string
+	id       string
+	workflow string
+	// fetch reads what is too large for a message.
+	fetch   func(context.Context, protocol.Object) (json.RawMessage, error)
 	created uint64
 	creates int
 	events  map[uint64]protocol.Event
@@ -29,12 +33,16 @@ type logged struct {
 	protocol.Append
 }
 
-func newTrail(id string) *trail { return &trail{id: id, events: map[uint64]protocol.Event{}} }
+func (w *world) newTrail(id string) *trail {
+	return &trail{id: id, events: map[uint64]protocol.Event{}, fetch: func(ctx context.Context, o protocol.Object) (json.RawMessage, error) {
+		return w.project.Objects().Get(ctx, w.name, o)
+	}}
+}
 
 // trail reads what is stored of an instance.
 func (w *world) trail(id string) *trail {
 	w.t.Helper()
-	tr := newTrail(id)
+	tr := w.newTrail(id)
 	at := w.instance(id)
 	for _, subject := range []string{at.CreateSubject(), at.EventSubject(), at.LogSubject(), at.DoneSubject()} {
 		for from := uint64(1); ; {
@@ -56,10 +64,11 @@ func (w *world) trail(id string) *trail {
 
 // add takes a message of the stream.
 func (tr *trail) add(subject string, sequence uint64, data []byte) error {
-	_, class, err := protocol.ParseInstanceSubject(subject)
+	at, class, err := protocol.ParseInstanceSubject(subject)
 	if err != nil {
 		return err
 	}
+	tr.workflow = at.Workflow
 	switch class {
 	case protocol.ClassCreate:
 		tr.created = sequence
@@ -137,8 +146,28 @@ func terminal(k protocol.EntryKind) bool {
 // steers reports whether an append obeys controls: whoever gets one may do that.
 func (l logged) steers() bool { return l.Entries[0].Input != 0 && l.Entries[0].Step == nil }
 
-// forget leaves out what a deleted instance of the same id has left: the entry that says so, and announcements.
+// stands reports whether an append is a snapshot of what the log holds before it.
+func (l logged) stands() bool { return l.Entries[0].Kind == protocol.EntrySnapshot }
+
+// queues reports whether an append parks an instance that got no slot: whoever gets its wake does that.
+func (l logged) queues() bool {
+	e := l.Entries[0]
+	return e.Kind == protocol.EntryParked && len(e.Waits) == 1 && e.Waits[0].Op == protocol.OpSlot
+}
+
+// rests is why nobody executes the instance after an append; empty if somebody does, or is to.
+func (l logged) rests() protocol.EntryKind {
+	last := l.Entries[len(l.Entries)-1].Kind
+	if terminal(last) || last == protocol.EntryParked || last == protocol.EntryPaused || last == protocol.EntryHeld {
+		return last
+	}
+	return ""
+}
+
+// forget leaves out what a deleted instance of the same id has left: the entry that says so, and announcements. Snapshots
+// say nothing of their own.
 func (tr *trail) forget() {
+	tr.log = slices.DeleteFunc(tr.log, logged.stands)
 	if len(tr.log) > 0 && tr.log[0].Incarnation < tr.created && tr.log[0].Entries[0].Kind == protocol.EntryDeleted {
 		tr.log = tr.log[1:]
 	}
@@ -178,6 +207,7 @@ func (tr *trail) audit(t testing.TB) {
 func (tr *trail) auditOwners(found *faults) {
 	var owner string
 	ids, ended := map[string]bool{}, false
+	paused := false
 	for i, l := range tr.log {
 		if l.Incarnation != tr.created {
 			found.add("entry %d is of incarnation %d, want %d", l.sequence, l.Incarnation, tr.created)
@@ -190,8 +220,13 @@ func (tr *trail) auditOwners(found *faults) {
 		if claimed && l.Entries[0].Wake.String() != l.Holder.String() {
 			found.add("entry %d claims under %v, its holder is %v", l.sequence, l.Entries[0].Wake, l.Holder)
 		}
+		if rests := l.rests(); paused && !l.steers() {
+			found.add("entry %d goes on although the instance is paused", l.sequence)
+		} else if rests != "" || l.steers() {
+			paused = rests == protocol.EntryPaused
+		}
 		switch {
-		case l.steers():
+		case l.steers(), l.queues():
 			ended = true
 			continue
 		case claimed, i == 0:
@@ -209,13 +244,24 @@ func (tr *trail) auditOwners(found *faults) {
 // auditOutcomes: one outcome per step, nothing of a step after it, and no wait that ends early.
 func (tr *trail) auditOutcomes(found *faults) {
 	done, until := map[protocol.Key]bool{}, map[protocol.Key]time.Time{}
+	var order []protocol.Key // in which the log names the steps
 	for _, l := range tr.log {
 		for _, e := range l.Entries {
-			if e.Kind == protocol.EntryRestarted { // of everything
-				clear(done)
+			if e.Kind == protocol.EntryRestarted {
+				kept := 0
+				if e.From != nil {
+					kept = max(0, slices.Index(order, *e.From))
+				}
+				for _, void := range order[kept:] {
+					delete(done, void)
+				}
+				order = order[:kept]
 			}
 			if e.Step == nil {
 				continue
+			}
+			if !slices.Contains(order, *e.Step) {
+				order = append(order, *e.Step)
 			}
 			if done[*e.Step] {
 				found.add("entry %d says %s of %v, whose outcome is recorded", l.sequence, e.Kind, e.Step)
@@ -293,7 +339,7 @@ func (tr *trail) checkOutput(t testing.TB, s script, output []string) {
 	for _, e := range tr.entries() {
 		switch e.Kind {
 		case protocol.EntryStepCompleted, protocol.EntryReceived:
-			r, err := result(e)
+			r, err := result(t, tr, e)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -311,9 +357,16 @@ func (tr *trail) checkOutput(t testing.TB, s script, output []string) {
 }
 
 // result is what an entry says that a call of the code returns.
-func result(e protocol.Entry) (r string, err error) {
+func result(t testing.TB, tr *trail, e protocol.Entry) (r string, err error) {
 	if e.Step.Op != protocol.OpCall {
-		return r, json.Unmarshal(e.Result, &r)
+		raw := e.Result
+		if e.Object != nil {
+			if raw, err = tr.fetch(t.Context(), *e.Object); err != nil {
+				return "", err
+			}
+		}
+		err = json.Unmarshal(raw, &r)
+		return brief(r), err
 	}
 	var done protocol.Done
 	var output []string
@@ -327,6 +380,9 @@ func result(e protocol.Entry) (r string, err error) {
 func expected(all []op, used map[protocol.Key]int, results map[protocol.Key]string) []string {
 	var want []string
 	for _, o := range all {
+		if o.Fail != "" {
+			continue
+		}
 		for _, branch := range o.Group {
 			want = append(want, expected(branch, used, results)...)
 		}

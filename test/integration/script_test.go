@@ -23,7 +23,7 @@ type script struct {
 	Ops []op `json:"ops"`
 }
 
-// op is one call of workflow code: exactly one of Do, Sleep, Wait, Call and Group is set.
+// op is one call of workflow code: exactly one of Do, Sleep, Wait, Call, Group and Fail is set.
 type op struct {
 	Do string `json:"do,omitempty"`
 	// Gate makes the body ask the test before it returns; see world.gate.
@@ -34,6 +34,13 @@ type op struct {
 	Die bool `json:"die,omitempty"`
 	// LostRuns is an option of the step, if set.
 	LostRuns int `json:"lost_runs,omitempty"`
+	// Undo gives the step a compensation.
+	Undo bool `json:"undo,omitempty"`
+	// Big makes the result too large for a message.
+	Big bool `json:"big,omitempty"`
+
+	// Fail, if set, is the error that the code returns.
+	Fail string `json:"fail,omitempty"`
 
 	Sleep string        `json:"sleep,omitempty"`
 	For   time.Duration `json:"for,omitempty"`
@@ -49,7 +56,11 @@ type op struct {
 	Group [][]op `json:"group,omitempty"`
 }
 
-func do(name string) op                       { return op{Do: name} }
+func do(name string) op  { return op{Do: name} }
+func big(name string) op { return op{Do: name, Big: true} }
+func undone(name string, took time.Duration) op {
+	return op{Do: name, Took: took, Undo: true}
+}
 func gated(name string) op                    { return op{Do: name, Gate: true} }
 func slow(name string, took time.Duration) op { return op{Do: name, Took: took} }
 func sleep(name string, d time.Duration) op   { return op{Sleep: name, For: d} }
@@ -94,8 +105,13 @@ func (o op) run(ctx context.Context) ([]string, error) {
 		if o.LostRuns > 0 {
 			options = append(options, workflow.LostRuns(o.LostRuns))
 		}
+		if o.Undo {
+			options = append(options, workflow.Compensate(func(context.Context, string, error) error { return nil }))
+		}
 		r, err := workflow.Do(ctx, o.Do, o.body, options...)
-		return []string{r}, err
+		return []string{brief(r)}, err
+	case o.Fail != "":
+		return nil, errors.New(o.Fail)
 	case o.Sleep != "":
 		return []string{"slept"}, workflow.Sleep(ctx, o.Sleep, o.For)
 	case o.Wait != "":
@@ -176,7 +192,20 @@ func (o op) body(ctx context.Context) (string, error) {
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
-	return fmt.Sprintf("%s by %s", o.Do, uuid.NewString()), nil
+	r := fmt.Sprintf("%s by %s", o.Do, uuid.NewString())
+	if o.Big {
+		r += padding + strings.Repeat("x", protocol.InlinePayload)
+	}
+	return r, nil
+}
+
+// padding stands between a result and what only makes it large.
+const padding = "|"
+
+// brief is a result without what only makes it large.
+func brief(r string) string {
+	r, _, _ = strings.Cut(r, padding)
+	return r
 }
 
 // gateSubject is of core NATS: nothing of it is stored.

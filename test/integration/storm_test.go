@@ -124,7 +124,7 @@ func (w *world) trails() map[string]*trail {
 			w.t.Fatal(err)
 		}
 		if trails[instance.ID] == nil {
-			trails[instance.ID] = newTrail(instance.ID)
+			trails[instance.ID] = w.newTrail(instance.ID)
 		}
 		if err := trails[instance.ID].add(m.Subject, m.Sequence, m.Data); err != nil {
 			w.t.Fatal(err)

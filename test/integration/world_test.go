@@ -59,8 +59,11 @@ type world struct {
 	// files has a skein.jsonc per set of workflows.
 	files   string
 	runners int
-	// calls is the world whose main workflow scripts of this one call, nil if none do.
+	// calls is the world whose main workflow scripts of this one call, nil if none do. If it is this one, they call its
+	// other workflow.
 	calls *world
+	// limit, if set, is how many instances of the rare workflow may run at a time.
+	limit int
 }
 
 // workflows of the project: the same code under two names, so that a runner may lack one of them.
@@ -140,9 +143,16 @@ func (w *world) config(workflows []string) string {
 	w.t.Helper()
 	var entries []string
 	for _, name := range workflows {
-		entries = append(entries, fmt.Sprintf(`{ "name": %q, "class_name": "Script" },`, name))
+		more := ""
+		if name == rareWorkflow && w.limit > 0 {
+			more += fmt.Sprintf(`, "concurrency": { "limit": %d }`, w.limit)
+		}
+		if name == rareWorkflow && w.calls == w {
+			more += fmt.Sprintf(`, "binding": %q`, callBinding)
+		}
+		entries = append(entries, fmt.Sprintf(`{ "name": %q, "class_name": "Script"%s },`, name, more))
 	}
-	if w.calls != nil {
+	if w.calls != nil && w.calls != w {
 		entries = append(entries, fmt.Sprintf(`{ "name": %q, "binding": %q, "class_name": "Script", "script_name": %q },`,
 			mainWorkflow, callBinding, w.calls.name))
 	}

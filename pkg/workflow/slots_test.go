@@ -4,11 +4,15 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/skein-run/skein/internal/execution"
+	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -172,4 +176,197 @@ func TestLimitTakenAway(t *testing.T) {
 	for i := range 4 {
 		b.complete("w", fmt.Sprint(i))
 	}
+}
+
+// held is a workflow whose bodies wait, each for its own instance, until they are let go or told to stop.
+type held struct {
+	gauge
+	b    *bench
+	open map[string]chan struct{}
+}
+
+func (b *bench) held(ids ...string) *held {
+	h := &held{b: b, open: map[string]chan struct{}{}}
+	for _, id := range ids {
+		h.open[id] = make(chan struct{})
+	}
+	return h
+}
+
+func (h *held) definition() Definition {
+	return Define("w", func(ctx context.Context, e Event[string]) (string, error) {
+		return Do(ctx, "work", func(ctx context.Context) (string, error) {
+			h.enter(e.InstanceID)
+			defer h.leave()
+			select {
+			case <-h.open[e.InstanceID]:
+				return e.InstanceID, nil
+			case <-ctx.Done():
+				return "", ctx.Err()
+			}
+		})
+	})
+}
+
+func (h *held) letGo(id string) { close(h.open[id]) }
+
+// begins waits until the body of an instance runs.
+func (h *held) begins(id string) {
+	h.b.t.Helper()
+	natstest.Eventually(h.b.t, natstest.Patience, id+" begins", func() bool { return slices.Contains(h.sofar(), id) })
+}
+
+// sofar are the instances that have begun, in their order.
+func (h *held) sofar() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.began)
+}
+
+// make creates an instance and waits until it is begun, or queued.
+func (h *held) make(id string, queued bool) {
+	h.b.t.Helper()
+	h.b.create("w", id, "")
+	if !queued {
+		h.begins(id)
+		return
+	}
+	h.b.reaches("w", id, "is queued", func(s protocol.Status) bool { return s.State == protocol.StateQueued && s.Log > 0 })
+}
+
+func (h *held) control(id string, action protocol.Action) {
+	h.b.t.Helper()
+	h.b.put(h.b.instance("w", id).ControlSubject(), protocol.Control{V: protocol.Version, Input: string(action), Action: action, Sent: time.Now()})
+}
+
+// TestSlotComesBack: whatever stops the instance that has the slot, the next one gets it. One that is stopped in the
+// queue holds up nobody behind it.
+func TestSlotComesBack(t *testing.T) {
+	t.Parallel()
+	for action, state := range map[protocol.Action]protocol.State{
+		protocol.ActionPause: protocol.StatePaused, protocol.ActionTerminate: protocol.StateTerminated, protocol.ActionDelete: "",
+	} {
+		t.Run(string(action), func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			b.concurrency = map[string]int{"w": 1}
+			h := b.held("a", "b", "c")
+			b.serve(execution.Settings{}, h.definition())
+			h.make("a", false)
+			h.make("b", true)
+			h.make("c", true)
+			for _, id := range []string{"b", "a"} { // the one in the queue, then the one before it
+				h.control(id, action)
+				if action == protocol.ActionPause && id == "a" {
+					h.letGo(id) // a pause waits for the body
+				}
+				if state != "" && id == "b" {
+					b.reaches("w", id, "is "+string(state), func(s protocol.Status) bool { return s.State == state })
+				}
+			}
+			h.begins("c")
+			if action == protocol.ActionPause {
+				h.control("b", protocol.ActionResume)
+				b.reaches("w", "b", "is queued again", func(s protocol.Status) bool { return s.State == protocol.StateQueued })
+			}
+			h.letGo("c")
+			b.complete("w", "c")
+			if action == protocol.ActionPause {
+				h.begins("b")
+			}
+			if h.most != 1 {
+				t.Errorf("%d ran side by side", h.most)
+			}
+		})
+	}
+}
+
+// TestLimitIsChanged: a runner that comes with another limit goes by it. Those that execute when it is lowered go on.
+func TestLimitIsChanged(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name, begin string
+		from, to    int
+	}{{"raised", "a", 1, 3}, {"lowered", "abc", 3, 1}} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			b.concurrency = map[string]int{"w": row.from}
+			h := b.held("a", "b", "c", "d", "e")
+			stop := b.serve(execution.Settings{}, h.definition())
+			for _, id := range []string{"a", "b", "c", "d", "e"} {
+				h.make(id, !strings.Contains(row.begin, id))
+			}
+			stop()
+			b.concurrency = map[string]int{"w": row.to}
+			h.most = 0
+			b.serve(execution.Settings{}, h.definition())
+			if row.to > row.from {
+				h.begins("b")
+				h.begins("c")
+			}
+			for _, id := range []string{"a", "b", "c", "d", "e"} {
+				h.begins(id)
+				if id == "d" && row.to == 1 && len(h.sofar()) != 4 {
+					t.Errorf("%q have begun before d has ended", h.sofar())
+				}
+				h.letGo(id)
+				b.complete("w", id)
+			}
+			if want := max(row.from, row.to); h.most > want || !slices.Equal(h.began, []string{"a", "b", "c", "d", "e"}) {
+				t.Errorf("%d ran side by side, in the order %q", h.most, h.began)
+			}
+		})
+	}
+}
+
+// TestNothingIsPolled: while instances wait, for a slot or an event, their runner asks the servers for nothing but wakes,
+// which is one request that stays open. What it executes it says to be in progress.
+func TestNothingIsPolled(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.concurrency = map[string]int{"w": 1}
+	h := b.held("a", "b", "c", "d")
+	b.serve(parks(), h.definition(), Define("waits", func(ctx context.Context, _ Event[string]) (string, error) {
+		got, err := WaitForEvent[string](ctx, "answer", "answer")
+		return got.Payload, err
+	}))
+	h.make("a", false)
+	for _, id := range []string{"b", "c", "d"} {
+		h.make(id, true)
+		b.create("waits", id, "")
+		b.reaches("waits", id, "waits", func(s protocol.Status) bool { return s.State == protocol.StateWaiting })
+	}
+	asked := make(chan *nats.Msg, 1000)
+	sub, err := b.nc.ChanSubscribe(">", asked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, natstest.Patience, "what was under way is done", func() bool {
+		before := len(asked)
+		<-time.After(time.Second)
+		return len(asked)-before <= 2
+	})
+	for len(asked) > 0 {
+		<-asked
+	}
+	<-time.After(4 * time.Second)
+	if err := sub.Unsubscribe(); err != nil {
+		t.Fatal(err)
+	}
+	progress := 0
+	for len(asked) > 0 {
+		switch m := <-asked; {
+		case strings.HasPrefix(m.Subject, "$JS.ACK."):
+			progress++
+		case strings.Contains(m.Subject, ".CONSUMER.MSG.NEXT."), strings.HasPrefix(m.Subject, "_INBOX."): // and its answer
+		default:
+			t.Errorf("%s: %.200s", m.Subject, m.Data)
+		}
+	}
+	if progress == 0 {
+		t.Error("the body in progress was not heard: nothing was looked at")
+	}
+	h.letGo("a")
+	h.begins("b")
 }

@@ -467,3 +467,33 @@ func TestStartOutlivesItsParent(t *testing.T) {
 		}
 	}
 }
+
+// TestOptionsOfChildren: what is said of an id that is taken and of retention holds for children, too.
+func TestOptionsOfChildren(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	h := b.house("p", own("parent"), own("child"))
+	child := Bind[string, string]("child")
+	kept := Retention(time.Hour, 2*time.Hour)
+	h.serve(Define("parent", func(ctx context.Context, _ Event[int]) (string, error) {
+		if _, err := Call(ctx, "call", child, "", ID("called"), kept); err != nil {
+			return "", err
+		}
+		i, err := Start(ctx, "start", child, "", ID("started"), kept)
+		again, err2 := Start(ctx, "start again", child, "", ID("started"), OnExisting(ReturnExisting))
+		if err = errors.Join(err, err2); err != nil {
+			return "", err
+		}
+		return fmt.Sprint(i.Origin(), " ", again.Origin()), nil
+	}), Define("child", func(context.Context, Event[string]) (string, error) { return "", nil }))
+	begin(h, "parent", "a", 1)
+	if s := h.ends("parent", "a", Complete); string(s.Output) != `"created found"` {
+		t.Errorf("the output is %s", s.Output)
+	}
+	for _, id := range []string{"called", "started"} {
+		s := h.ends("child", id, Complete)
+		if s.Expires == nil || s.Finished == nil || s.Expires.Sub(*s.Finished).Round(time.Second) != time.Hour {
+			t.Errorf("%s is kept until %v, it ended at %v", id, s.Expires, s.Finished)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -202,5 +203,44 @@ func TestForeignInstanceWithoutARunner(t *testing.T) {
 	logged("5", protocol.Entry{Kind: protocol.EntryFailed, Expires: past()})
 	if s, err := instance.Status(t.Context()); !errors.Is(err, ErrNotFound) {
 		t.Errorf("status of what has expired: %+v, %v", s, err)
+	}
+}
+
+// TestEventsWaitForAPausedInstance: they are taken when it goes on, in their order, and not before.
+func TestEventsWaitForAPausedInstance(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	p := b.open("p", project.Workflow{Name: "w", ClassName: "W"})
+	b.start(p, Define("W", func(ctx context.Context, _ Event[int]) (string, error) {
+		first, err := WaitForEvent[string](ctx, "first", "e")
+		second, err2 := WaitForEvent[string](ctx, "second", "e")
+		return first.Payload + second.Payload, errors.Join(err, err2)
+	}))
+	instance, err := Bind[int, string]("w").In(p).Create(t.Context(), 1, ID("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.reaches("w", "a", "waits", func(s protocol.Status) bool { return s.State == Waiting })
+	if err := instance.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.reaches("w", "a", "is paused", func(s protocol.Status) bool { return s.State == Paused })
+	for _, payload := range []string{"1", "2"} {
+		if err := instance.SendEvent(t.Context(), "e", payload); err != nil {
+			t.Fatal(err)
+		}
+	}
+	natstest.Eventually(t, natstest.Patience, "the events were looked at", func() bool {
+		consumer, err := b.js.Consumer(t.Context(), protocol.WorkflowsStream("p"), protocol.ConsumerWakes(0))
+		return err == nil && consumer.CachedInfo().NumAckPending == 0 && consumer.CachedInfo().NumPending == 0
+	})
+	if n := b.kinds("w", "a")[protocol.EntryReceived]; n != 0 {
+		t.Errorf("%d events were taken by a paused instance", n)
+	}
+	if err := instance.Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if output, err := instance.Result(t.Context()); err != nil || output != "12" {
+		t.Errorf("the output is %q, %v", output, err)
 	}
 }

@@ -238,3 +238,51 @@ func TestInstancesBetweenStepsAndInBodies(t *testing.T) {
 		t.Errorf("control is %+v", control)
 	}
 }
+
+// TestBodyThatIsTriedAgainFindsWhatItMade: a create in the body of a step is the same create in each of its attempts, and
+// another one in another step.
+func TestBodyThatIsTriedAgainFindsWhatItMade(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	p := b.open("p", project.Workflow{Name: "w", ClassName: "W"}, project.Workflow{Name: "other", ClassName: "Other"})
+	other := Bind[int, int]("other")
+	b.start(p, Define("Other", func(_ context.Context, e Event[int]) (int, error) { return e.Payload, nil }),
+		Define("W", func(ctx context.Context, _ Event[int]) (string, error) {
+			made, err := Do(ctx, "make", func(ctx context.Context) (string, error) {
+				i, err := other.Create(ctx, Step(ctx).Number, ID("o"))
+				if err == nil && Step(ctx).Number < 3 {
+					err = errors.New("try again")
+				}
+				if err != nil {
+					return "", err
+				}
+				return string(i.Origin()), nil
+			}, Retries(2, 0, Constant))
+			if err != nil {
+				return "", err
+			}
+			err = Exec(ctx, "make another", func(ctx context.Context) error { _, err := other.Create(ctx, 7, ID("o")); return err },
+				Retries(0, 0, Constant))
+			return made, fmt.Errorf("another step: %w", err)
+		}))
+	instance, err := Bind[int, string]("w").In(p).Create(t.Context(), 1, ID("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = instance.Result(t.Context())
+	failed, ok := errors.AsType[*InstanceError](err)
+	if !ok || !strings.Contains(failed.Message, "another step") || !strings.Contains(failed.Message, ErrExists.Error()) {
+		t.Errorf("the error is %v", err)
+	}
+	s, err := instance.Status(t.Context())
+	if err != nil || len(s.Steps) != 2 || len(s.Steps[0].Attempts) != 3 || string(s.Steps[0].Output) != `"created"` {
+		t.Errorf("status %+v, %v", s, err)
+	}
+	found, err := other.In(p).Get(t.Context(), "o")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if output, err := found.Result(t.Context()); err != nil || output != 1 {
+		t.Errorf("what was made first returns %d, %v", output, err)
+	}
+}

@@ -3,6 +3,7 @@ package integration
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,6 +64,9 @@ func (g *gate) none(why string) {
 	default:
 	}
 }
+
+// instance is the id of the instance whose body it is.
+func (a arrival) instance() string { return strings.Split(a.msg.Subject, ".")[2] }
 
 // open lets the body go on.
 func (a arrival) open(t testing.TB) {

@@ -217,7 +217,7 @@ func TestMixedStorm(t *testing.T) {
 	w := newWorld(t, threeServers(t), "mixed")
 	w.calls, w.limit = w, limit
 	runners := []*process{w.runner(setup{}), w.runner(setup{}), w.runner(setup{})}
-	over := max(6*time.Second, *soak)
+	over := max(6*time.Second, *soak) // fewer of a kind may not meet a fault
 	all := kinds()
 	instances := max(each, int(over.Seconds())) * len(all)
 	var group errgroup.Group

@@ -39,6 +39,8 @@ func protocolTests() []protocolTest {
 		{"backlog", backlog},
 		{"more than slots", moreThanSlots},
 		{"unknown workflow", unknownWorkflow},
+		{"queued in order", queuedInOrder},
+		{"status of another's", statusOfAnothers},
 	}
 	return slices.Concat(all, deaths(), controlTests(), callDeaths())
 }

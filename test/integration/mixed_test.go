@@ -34,7 +34,8 @@ const tenths = 100 * time.Millisecond
 func kinds() []kind {
 	moment := 5 * tenths
 	child := ops(do("x"), slow("y", tenths))
-	work := ops(do("a"), slow("b", 2*tenths), sleep("nap", 2*tenths), slow("c", 2*tenths), do("d"))
+	// What is steered does not end before that.
+	work := ops(do("a"), slow("b", 2*tenths), sleep("nap", 2*tenths), slow("c", 2*tenths), wait("end", "end"))
 	undoing := ops(undone("a", 0), undone("b", 2*tenths), undone("c", 2*tenths))
 	return []kind{
 		{"works", weather()[0], false, createdTwice, completes},
@@ -44,16 +45,16 @@ func kinds() []kind {
 			return i, i.SendEvent(w.t.Context(), "answer", "yes")
 		}, completes},
 		{"is undone", ops(append(undoing.Ops, op{Fail: "as it should"})...), false, nil, undoes},
-		{"is terminated", undoing, false, func(w *world, i *handle) (*handle, error) {
+		{"is terminated", ops(append(undoing.Ops, wait("end", "end"))...), false, func(w *world, i *handle) (*handle, error) {
 			pause(w.t.Context(), rand.N(moment))
-			return i, late(i.Terminate(w.t.Context(), workflow.RollbackFirst()))
+			return i, i.Terminate(w.t.Context(), workflow.RollbackFirst())
 		}, undoes},
 		{"calls", ops(do("before"), op{Call: "call", Script: &child}, do("after")), false, nil, completes},
 		{"is paused", work, false, func(w *world, i *handle) (*handle, error) {
 			pause(w.t.Context(), rand.N(moment))
-			err := late(i.Pause(w.t.Context()))
+			err := i.Pause(w.t.Context())
 			pause(w.t.Context(), rand.N(moment))
-			return i, errors.Join(err, late(i.Resume(w.t.Context())))
+			return i, errors.Join(err, i.Resume(w.t.Context()), ends(w, i))
 		}, completes},
 		{"is restarted", work, false, func(w *world, i *handle) (*handle, error) {
 			pause(w.t.Context(), rand.N(moment))
@@ -61,13 +62,26 @@ func kinds() []kind {
 			if errors.Is(err, workflow.ErrUnknownStep) {
 				err = i.Restart(w.t.Context())
 			}
-			return i, err
+			return i, errors.Join(err, ends(w, i))
 		}, completes},
-		{"is replaced", work, false, replaced, completes},
+		{"is replaced", work, false, func(w *world, i *handle) (*handle, error) {
+			pause(w.t.Context(), rand.N(moment))
+			if err := i.Delete(w.t.Context()); err != nil {
+				return nil, err
+			}
+			i, err := w.scripts().Create(w.t.Context(), work, workflow.ID(i.ID()))
+			if err != nil {
+				return nil, err
+			}
+			return i, ends(w, i)
+		}, completes},
 		{"is large", ops(big("a"), wait("answer", "answer"), big("b")), false, compacted, completes},
 		{"is one of few", ops(slow("a", 5*tenths), sleep("nap", tenths), slow("b", 5*tenths)), true, nil, completes},
 	}
 }
+
+// ends lets an instance end that waits for that.
+func ends(w *world, i *handle) error { return i.SendEvent(w.t.Context(), "end", "now") }
 
 // late is nil for an error that says that the instance has ended before.
 func late(err error) error {
@@ -93,16 +107,6 @@ func sentTwice(w *world, i *handle) (*handle, error) {
 		err = errors.Join(err, late(i.SendEvent(w.t.Context(), "e", id, workflow.EventID("event "+id))))
 	}
 	return i, err
-}
-
-// replaced deletes the instance and creates another of the same id.
-func replaced(w *world, i *handle) (*handle, error) {
-	pause(w.t.Context(), rand.N(5*tenths))
-	if err := i.Delete(w.t.Context()); err != nil {
-		return nil, err
-	}
-	return w.scripts().Create(w.t.Context(), kinds()[slices.IndexFunc(kinds(), func(k kind) bool { return k.name == "is replaced" })].script,
-		workflow.ID(i.ID()))
 }
 
 // compacted asks for a snapshot at any time, and sends a large event.

@@ -165,7 +165,10 @@ func Readable(a *protocol.Append) error {
 }
 
 // Apply folds the next message of the log, stored at sequence. A message of another incarnation only moves the tail.
-func (h *History) Apply(sequence uint64, a *protocol.Append) error {
+func (h *History) Apply(sequence uint64, a *protocol.Append) error { return h.fold(sequence, a, nil) }
+
+// fold is Apply, and lets t see what each part changes.
+func (h *History) fold(sequence uint64, a *protocol.Append, t *telling) error {
 	if err := Readable(a); err != nil {
 		return fmt.Errorf("log entry %d: %w", sequence, err)
 	}
@@ -174,11 +177,15 @@ func (h *History) Apply(sequence uint64, a *protocol.Append) error {
 		return nil
 	}
 	h.Epoch = a.Epoch
+	runs := len(h.Runs)
 	h.begun(a)
+	t.begun(runs)
 	for i := range a.Entries {
+		t.before(i)
 		if err := h.apply(sequence, a, &a.Entries[i]); err != nil {
 			return fmt.Errorf("log entry %d: %w", sequence, err)
 		}
+		t.after(i)
 	}
 	create := h.Incarnation
 	h.Situation = Situate(h.Stream, create, sequence, a)

@@ -23,7 +23,7 @@ func goldens() []golden {
 	all := append(instanceGoldens(), statusGoldens()...)
 	all = append(append(append(all, agentGoldens()...), relayGoldens()...), inboxGoldens()...)
 	all = append(append(all, steeringGoldens()...), slotGoldens()...)
-	return append(append(all, callGoldens()...), historyGoldens()...)
+	return append(append(append(all, callGoldens()...), historyGoldens()...), noticeGoldens()...)
 }
 
 func failure() *protocol.Failure {

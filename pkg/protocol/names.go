@@ -519,6 +519,9 @@ func PokeSubject(project string) string { return "poke." + project }
 // AskSubject is answered by any runner of the project (queue group) with the status of an instance.
 func AskSubject(project string) string { return "ask." + project }
 
+// AskRunnerSubject is answered by one runner of the project, by the id that it gives itself.
+func AskRunnerSubject(project, runner string) string { return "ask." + project + "." + Escape(runner) }
+
 // Agent names one agent: where its record, mail and callers meet.
 type Agent struct {
 	Project string

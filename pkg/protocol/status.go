@@ -93,13 +93,16 @@ type Ask struct {
 	ID       string `json:"id"`
 	// Step asks for this step alone.
 	Step *Key `json:"step,omitempty"`
+	// Follow asks for what happened to the instance, and not for its status.
+	Follow *Following `json:"follow,omitempty"`
 }
 
-// Answer is the reply to Ask: a status, or a failure named FailureNotFound.
+// Answer is the reply to Ask: a status or notices, or a failure named FailureNotFound.
 type Answer struct {
-	V      int      `json:"v"`
-	Status *Status  `json:"status,omitempty"`
-	Error  *Failure `json:"error,omitempty"`
+	V       int      `json:"v"`
+	Status  *Status  `json:"status,omitempty"`
+	Error   *Failure `json:"error,omitempty"`
+	Notices *Notices `json:"notices,omitempty"`
 }
 
 // FailureNotFound names the failure of an Answer about an instance that does not exist.

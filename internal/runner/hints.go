@@ -21,19 +21,24 @@ func (r *Runner) listen() (deaf func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for pokes: %w", err)
 	}
-	asks, err := r.nc.QueueSubscribe(protocol.AskSubject(r.Project), "runners", func(m *nats.Msg) {
+	ask := func(m *nats.Msg) {
 		if !strings.HasPrefix(m.Reply, protocol.InboxPrefix) {
 			return // answered, it would be stored wherever the asker points
 		}
-		go r.answer(m) // bounded by answerWithin, and by the connection
-	})
+		go r.answer(m) // bounded by answerWithin and maxFollow, and by the connection
+	}
+	asks, err := r.nc.QueueSubscribe(protocol.AskSubject(r.Project), "runners", ask)
+	if err != nil {
+		return nil, fmt.Errorf("listen for questions: %w", err)
+	}
+	own, err := r.nc.Subscribe(protocol.AskRunnerSubject(r.Project, r.ID), ask)
 	if err != nil {
 		return nil, fmt.Errorf("listen for questions: %w", err)
 	}
 	return func() {
-		// The connection may be gone; nothing depends on it.
-		_ = pokes.Unsubscribe()
-		_ = asks.Unsubscribe()
+		for _, sub := range []*nats.Subscription{pokes, asks, own} {
+			_ = sub.Unsubscribe() // the connection may be gone; nothing depends on it
+		}
 	}, nil
 }
 
@@ -98,9 +103,9 @@ func (r *Runner) executedElsewhere(ctx context.Context, h *held) bool {
 const answerWithin = 5 * time.Second
 
 func (r *Runner) answer(m *nats.Msg) {
-	ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
+	ctx, cancel := context.WithTimeout(context.Background(), answerWithin+maxFollow)
 	defer cancel()
-	body, err := fit(r.status(ctx, m.Data))
+	body, err := fit(r.reply(ctx, m.Data))
 	if err != nil {
 		body, err = json.Marshal(protocol.Answer{V: protocol.Version, Error: protocol.NewFailure(err)})
 	}
@@ -112,22 +117,37 @@ func (r *Runner) answer(m *nats.Msg) {
 	}
 }
 
-func (r *Runner) status(ctx context.Context, question []byte) protocol.Answer {
+func (r *Runner) reply(ctx context.Context, question []byte) protocol.Answer {
 	var ask protocol.Ask
 	if err := json.Unmarshal(question, &ask); err != nil {
 		return protocol.Answer{V: protocol.Version, Error: protocol.NewFailure(err)}
 	}
+	if ask.Follow != nil {
+		return r.tellMore(ctx, ask)
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	return r.status(ctx, ask)
+}
+
+func (r *Runner) status(ctx context.Context, ask protocol.Ask) protocol.Answer {
 	status, err := r.Status(ctx, ask.Workflow, ask.ID)
-	switch {
-	case errors.Is(err, journal.ErrNotFound):
-		return protocol.Answer{V: protocol.Version, Error: &protocol.Failure{
-			Name: protocol.FailureNotFound, Message: fmt.Sprintf("there is no instance %q of workflow %q", ask.ID, ask.Workflow),
-		}}
-	case err != nil:
-		return protocol.Answer{V: protocol.Version, Error: protocol.NewFailure(err)}
+	if err != nil {
+		return refusal(ask, err)
 	}
 	if ask.Step != nil {
 		narrow(&status, *ask.Step)
 	}
 	return protocol.Answer{V: protocol.Version, Status: &status}
+}
+
+// refusal is the answer if there is none.
+func refusal(ask protocol.Ask, err error) protocol.Answer {
+	failure := protocol.NewFailure(err)
+	if errors.Is(err, journal.ErrNotFound) {
+		failure = &protocol.Failure{
+			Name: protocol.FailureNotFound, Message: fmt.Sprintf("there is no instance %q of workflow %q", ask.ID, ask.Workflow),
+		}
+	}
+	return protocol.Answer{V: protocol.Version, Error: failure}
 }

@@ -49,7 +49,9 @@ func (r Reader) Status(ctx context.Context, workflow, id string) (protocol.Statu
 // sight is what one read of the stream showed of an instance.
 type sight struct {
 	created uint64
-	create  protocol.Create
+	// createAt is the sequence of the message that holds the create now.
+	createAt uint64
+	create   protocol.Create
 	// unreadable is why the create says nothing: nobody will ever read it.
 	unreadable error
 
@@ -67,7 +69,7 @@ func (s *sight) add(class protocol.Class, m journal.Message) error {
 	switch class {
 	case protocol.ClassCreate:
 		s.unreadable = json.Unmarshal(m.Data, &s.create)
-		s.created = s.create.Incarnation(m.Sequence)
+		s.created, s.createAt = s.create.Incarnation(m.Sequence), m.Sequence
 		if s.create.V > protocol.Version {
 			return engine.ErrNewer
 		}

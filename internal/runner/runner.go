@@ -86,6 +86,8 @@ type Runner struct {
 	stopping context.Context
 	work     sync.WaitGroup
 	appends  atomic.Uint64
+	// following are those that were told something of an instance a moment ago.
+	following following
 
 	mu     sync.Mutex
 	room   *sync.Cond

@@ -2,12 +2,9 @@ package workflow
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/nats-io/nats.go"
 
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -65,14 +62,13 @@ func (i *Instance[R]) Status(ctx context.Context) (Status, error) {
 func (i *Instance[R]) status(ctx context.Context, step *protocol.Key) (status Status, whole bool, err error) {
 	status, err = i.ask(ctx, step)
 	whole = status.Omitted == 0
-	unanswered := errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout) ||
-		errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil
+	silent := unanswered(err) && ctx.Err() == nil
 	own := i.at.Project == i.project.Config.Name
 	switch {
-	case own && (unanswered || err == nil && !whole):
+	case own && (silent || err == nil && !whole):
 		whole = true
 		status, err = i.reader.Status(ctx, i.at.Workflow, i.at.ID)
-	case unanswered:
+	case silent:
 		whole = false
 		status, err = i.reader.Glance(ctx, i.at.Workflow, i.at.ID)
 	}
@@ -83,27 +79,12 @@ func (i *Instance[R]) status(ctx context.Context, step *protocol.Key) (status St
 }
 
 func (i *Instance[R]) ask(ctx context.Context, step *protocol.Key) (Status, error) {
-	question, err := json.Marshal(protocol.Ask{V: protocol.Version, Workflow: i.at.Workflow, ID: i.at.ID, Step: step})
-	if err != nil {
-		return Status{}, err
-	}
-	askCtx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	m, err := i.project.NC.RequestWithContext(askCtx, protocol.AskSubject(i.at.Project), question)
-	if err != nil {
-		return Status{}, err
-	}
-	var answer protocol.Answer
-	if err := json.Unmarshal(m.Data, &answer); err != nil {
-		return Status{}, fmt.Errorf("answer of a runner: %w", err)
-	}
+	answer, err := i.question(ctx, protocol.AskSubject(i.at.Project), protocol.Ask{Step: step}, askTimeout)
 	switch {
-	case answer.Status != nil:
-		return *answer.Status, nil
-	case answer.Error != nil && answer.Error.Name == protocol.FailureNotFound:
-		return Status{}, journal.ErrNotFound
-	case answer.Error != nil:
-		return Status{}, answer.Error
+	case err != nil:
+		return Status{}, err
+	case answer.Status == nil:
+		return Status{}, errors.New("a runner answered with nothing")
 	}
-	return Status{}, errors.New("a runner answered with nothing")
+	return *answer.Status, nil
 }

@@ -28,6 +28,7 @@ func protocolTests() []protocolTest {
 		{"long body", longBody},
 		{"delivered twice", deliveredTwice},
 		{"raced", raced},
+		{"subscribed", subscribed},
 		{"event at any time", eventAtAnyTime},
 		{"event older than the park", func(w *world) { eventOlderThanThePark(w, false) }},
 		{"event older than the park of a dead runner", func(w *world) { eventOlderThanThePark(w, true) }},

@@ -41,7 +41,7 @@ func decide(v view) (verb, time.Time) {
 	}
 	moment := r.first()
 	switch {
-	case r.made(v.handled) && r.Kind != protocol.ScheduleCron:
+	case r.made(v.handled) && !r.Kind.Recurs():
 		return leave, time.Time{} // it was its only moment
 	case r.made(v.handled):
 		if r.made(v.armed) && v.armed.Planned.After(v.handled.Planned) {

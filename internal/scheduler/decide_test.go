@@ -21,6 +21,11 @@ func everyMinute() protocol.Schedule {
 	return protocol.Schedule{V: 1, ID: "s", Class: "Desk", Name: "jo", Kind: protocol.ScheduleCron, Cron: "* * * * *", Callback: "C", Created: created}
 }
 
+func everyTen() protocol.Schedule {
+	return protocol.Schedule{V: 1, ID: "s", Class: "Desk", Name: "jo", Kind: protocol.ScheduleInterval,
+		Interval: protocol.Duration(10 * time.Minute), Callback: "C", Created: created}
+}
+
 func once(at time.Time) protocol.Schedule {
 	return protocol.Schedule{V: 1, ID: "s", Class: "Desk", Name: "jo", Kind: protocol.ScheduleDate, At: &at, Callback: "C", Created: created}
 }
@@ -46,6 +51,7 @@ func TestDecide(t *testing.T) {
 	other := everyMinute()
 	other.Payload = json.RawMessage(`1`)
 	changed := stored(t, 8, other)
+	interval := stored(t, 5, everyTen())
 	of := func(r *row, planned time.Time) *protocol.Tick {
 		return &protocol.Tick{V: 1, Revision: r.revision, Definition: r.definition, Planned: planned}
 	}
@@ -83,6 +89,8 @@ func TestDecide(t *testing.T) {
 		{"fired and deleted meanwhile", view{handled: of(cron, minute(4)), now: minute(4)}, leave, time.Time{}},
 		{"fired and deleted meanwhile, moment is armed", view{armed: of(cron, minute(5)), handled: of(cron, minute(4))}, disarm, time.Time{}},
 		{"fired, a newer row is armed", view{row: cron, armed: of(changed, minute(5)), handled: of(cron, minute(4)), now: minute(4)}, leave, time.Time{}},
+		{"new interval", view{row: interval}, arm, minute(10)},
+		{"interval has fired late", view{row: interval, handled: of(interval, minute(10)), now: minute(17)}, arm, minute(20)},
 		{"date has fired", view{row: date, handled: of(date, minute(9)), now: minute(9)}, leave, time.Time{}},
 	}
 	for _, tt := range tests {
@@ -125,6 +133,28 @@ func TestNextMoments(t *testing.T) {
 	}
 }
 
+func TestIntervalKeepsToItsPlan(t *testing.T) {
+	t.Parallel()
+	r := stored(t, 1, everyTen())
+	if got := r.first(); !got.Equal(minute(10)) {
+		t.Errorf("first is %s, want %s", got, minute(10))
+	}
+	for _, tt := range []struct {
+		name             string
+		fired, now, want time.Time
+	}{
+		{"in time", minute(10), minute(10), minute(20)},
+		{"late", minute(10), minute(19), minute(20)},
+		{"a moment that is now is missed", minute(10), minute(20), minute(30)},
+		{"missed moments collapse, the plan stays", minute(10), minute(65), minute(70)},
+		{"early by another clock", minute(20), minute(19), minute(30)},
+	} {
+		if got := r.next(tt.fired, tt.now); !got.Equal(tt.want) {
+			t.Errorf("%s: next is %s, want %s", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestParseRowRefuses(t *testing.T) {
 	t.Parallel()
 	change := func(f func(*protocol.Schedule)) string {
@@ -149,7 +179,15 @@ func TestParseRowRefuses(t *testing.T) {
 		{"created too late", change(func(s *protocol.Schedule) { s.Created = lastMoment.Add(time.Hour) }),
 			`schedule row: created "2200-01-01T01:00:00Z": allowed is before 2200-01-01`},
 		{"unknown kind", change(func(s *protocol.Schedule) { s.Kind = "moon" }),
-			`schedule row: kind "moon": allowed are "delay", "date" and "cron"`},
+			`schedule row: kind "moon": allowed are "delay", "date", "cron" and "interval"`},
+		{"interval too short", change(func(s *protocol.Schedule) {
+			s.Kind, s.Interval = protocol.ScheduleInterval, protocol.Duration(time.Second-1)
+		}),
+			`schedule row: interval "999.999999ms": allowed is 1s to 365 days`},
+		{"interval too long", change(func(s *protocol.Schedule) {
+			s.Kind, s.Interval = protocol.ScheduleInterval, protocol.Duration(protocol.MaxInterval+1)
+		}),
+			`schedule row: interval "8760h0m0.000000001s": allowed is 1s to 365 days`},
 		{"date without moment", change(func(s *protocol.Schedule) { s.At = nil }), `schedule row: at "": a date needs a moment`},
 		{"moment that is zero", change(func(s *protocol.Schedule) { s.At = new(time.Time) }), `schedule row: at "": a date needs a moment`},
 		{"moment too late", change(func(s *protocol.Schedule) { s.At = new(lastMoment.Add(time.Hour)) }),
@@ -195,7 +233,7 @@ func TestParseRowDeleted(t *testing.T) {
 func TestMomentsLongPast(t *testing.T) {
 	t.Parallel()
 	old := time.Date(1500, 1, 1, 0, 0, 0, 0, time.UTC)
-	if got := number(old); got != 1 {
+	if got := protocol.FiringNumber(old); got != 1 {
 		t.Errorf("number is %d, want 1", got)
 	}
 	if got := fireAt(old); got != "1970-01-01T00:00:00Z" {

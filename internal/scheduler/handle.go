@@ -91,7 +91,7 @@ func (s *Scheduler) fire(ctx context.Context, k key, t *protocol.Tick, m jetstre
 		return err
 	}
 	testsignal.At(SignalMailed)
-	if r.Kind == protocol.ScheduleCron {
+	if r.Kind.Recurs() {
 		err = s.settle(ctx, k, t)
 	} else {
 		err = s.deleteRow(ctx, k, r.revision)
@@ -128,7 +128,7 @@ func (s *Scheduler) settleOther(ctx context.Context, k key, r *row, t *protocol.
 func (s *Scheduler) mail(ctx context.Context, k key, r *row, t *protocol.Tick, now time.Time) error {
 	planned := t.Planned.UTC()
 	body, err := json.Marshal(protocol.Mail{
-		V: protocol.Version, Source: protocol.ScheduleSource(k.id), Number: number(planned), Life: r.Life,
+		V: protocol.Version, Source: protocol.ScheduleSource(k.id), Number: protocol.FiringNumber(planned), Life: r.Life,
 		Callback: r.Callback, Payload: r.Payload, Retry: r.Retry, Planned: &planned, Sent: now.UTC(),
 	})
 	if err != nil {

@@ -84,9 +84,14 @@ func (r *row) check(k key) error {
 		return r.checkMoment()
 	case protocol.ScheduleCron:
 		return r.parseLine()
+	case protocol.ScheduleInterval:
+		if d := time.Duration(r.Interval); d < protocol.MinInterval || d > protocol.MaxInterval {
+			return &RowError{"interval", d.String(), "allowed is 1s to 365 days"}
+		}
+		return nil
 	}
-	return &RowError{"kind", string(r.Kind), fmt.Sprintf("allowed are %q, %q and %q",
-		protocol.ScheduleDelay, protocol.ScheduleDate, protocol.ScheduleCron)}
+	return &RowError{"kind", string(r.Kind), fmt.Sprintf("allowed are %q, %q, %q and %q",
+		protocol.ScheduleDelay, protocol.ScheduleDate, protocol.ScheduleCron, protocol.ScheduleInterval)}
 }
 
 func (r *row) checkMoment() error {
@@ -110,22 +115,31 @@ func (r *row) parseLine() error {
 
 // first is the moment at which the schedule fires if it never did. It may have passed.
 func (r *row) first() time.Time {
-	if r.Kind == protocol.ScheduleCron {
+	switch r.Kind {
+	case protocol.ScheduleCron:
 		return r.line.Next(r.Created)
+	case protocol.ScheduleInterval:
+		return r.NextInterval(r.Created)
 	}
 	return *r.At
 }
 
-// next is the moment of a cron schedule after the one that fired. Those that have passed since are skipped: they have
+// next is the moment of a schedule that recurs after the one that fired. Those that have passed since are skipped: they have
 // collapsed into it. It counts from the moment that fired as long as it can, so that "@every" does not drift with the
 // lateness of firings.
 func (r *row) next(fired, now time.Time) time.Time {
+	if r.Kind == protocol.ScheduleInterval {
+		return r.NextInterval(laterOf(fired, now))
+	}
 	if next := r.line.Next(fired); next.After(now) {
 		return next
 	}
 	return r.line.Next(now)
 }
 
-// number is the identity of a planned moment among the mail of its schedule. It is at least 1: an agent takes 0 for
-// "none yet".
-func number(planned time.Time) uint64 { return uint64(max(planned.UnixMilli(), 1)) }
+func laterOf(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

@@ -53,13 +53,16 @@ func (h *testHost) schedule(t *testing.T, r *rig, query, payload string) (id str
 	return id, record.Life
 }
 
+// numbered is the number of the n-th firing of a test: firings are later than the schedule was made.
+func numbered(n uint64) uint64 { return 4_000_000_000_000 + n }
+
 func firing(id string, life, number uint64, payload string) protocol.Mail {
 	raw, err := json.Marshal(payload)
 	if err != nil {
 		panic(err)
 	}
-	planned := time.UnixMilli(int64(number)).UTC()
-	return protocol.Mail{Source: protocol.ScheduleSource(id), Number: number, Life: life, Callback: "Note", Payload: raw, Planned: &planned}
+	planned := time.UnixMilli(int64(numbered(number))).UTC()
+	return protocol.Mail{Source: protocol.ScheduleSource(id), Number: numbered(number), Life: life, Callback: "Note", Payload: raw, Planned: &planned}
 }
 
 func TestFiringIsAppliedOnce(t *testing.T) {
@@ -73,7 +76,7 @@ func TestFiringIsAppliedOnce(t *testing.T) {
 	r.inboxEmpty(t)
 	h.expect(t, "/agents/desk/jo", 200, "1000,2000")
 	record, _ := r.record(t, "jo")
-	if record.Seen[protocol.ScheduleSource(cron)] != 2000 || record.Turn != 3 {
+	if record.Seen[protocol.ScheduleSource(cron)] != numbered(2000) || record.Turn != 3 {
 		t.Errorf("record %+v, want the mark 2000 and 3 turns", record)
 	}
 
@@ -206,7 +209,7 @@ func TestFailingCallbackBecomesADeadLetter(t *testing.T) {
 	h.expect(t, "/agents/desk/jo", 200, "told,later")
 	mu.Lock()
 	defer mu.Unlock()
-	if len(attempts) != 3 || attempts[2].Attempt != 3 || attempts[0].Planned.UnixMilli() != 1000 || attempts[0].Schedule != cron {
+	if len(attempts) != 3 || attempts[2].Attempt != 3 || uint64(attempts[0].Planned.UnixMilli()) != numbered(1000) || attempts[0].Schedule != cron {
 		t.Errorf("attempts %+v, want three of the firing", attempts)
 	}
 	var gaveUp *MailError
@@ -214,7 +217,7 @@ func TestFailingCallbackBecomesADeadLetter(t *testing.T) {
 		t.Errorf("OnError got %v, want one MailError after 3 attempts", failures)
 	}
 	letter := r.deadLetters(t)[protocol.ScheduleSource(cron)]
-	if letter.Attempts != 3 || letter.Error == nil || letter.Error.Message != "no luck" || letter.Mail.Number != 1000 ||
+	if letter.Attempts != 3 || letter.Error == nil || letter.Error.Message != "no luck" || letter.Mail.Number != numbered(1000) ||
 		letter.From != testProject || string(letter.Mail.Payload) != `"error"` {
 		t.Errorf("dead letter %+v", letter)
 	}
@@ -356,7 +359,7 @@ func TestMailOfAKilledHostIsAppliedByTheNext(t *testing.T) {
 	first.kill(t)
 	second.expect(t, "/agents/desk/jo", 200, "second host") // it reads its mail when it takes the agent
 	record := r.awaitRecord(t, "jo", "the firing is applied", func(p protocol.Record) bool {
-		return p.Seen[protocol.ScheduleSource(cron)] == 1000
+		return p.Seen[protocol.ScheduleSource(cron)] == numbered(1000)
 	})
 	if record.Turn != 2 {
 		t.Errorf("%d turns, want 2: the schedule and one firing", record.Turn)

@@ -320,6 +320,9 @@ func (d *desk) Note(ctx context.Context, text string) error {
 	return d.Update(ctx, func(s *deskState) error { s.Log = append(s.Log, text); return nil })
 }
 
+// Fail is a callback that fails.
+func (d *desk) Fail(context.Context, string) error { return errors.New("no luck") }
+
 func (d *desk) OnError(ctx context.Context, err error) error {
 	if d.failed == nil {
 		return nil

@@ -15,7 +15,7 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// When says at which moments a schedule fires. After, At and Cron make one; the zero When is refused.
+// When says at which moments a schedule fires. After, At, Cron and Every make one; the zero When is refused.
 type When struct {
 	kind  protocol.ScheduleKind
 	delay time.Duration
@@ -36,23 +36,35 @@ func Cron(line string, zone ...string) When {
 	return When{kind: protocol.ScheduleCron, line: line, zones: zone}
 }
 
-// Task is a schedule as Schedule made it.
+// Every fires again and again: an interval after Schedule was called, and then after every further one. It keeps to that
+// plan however late a firing is; moments that passed while no scheduler ran collapse into one. The interval is 1 s to 365
+// days.
+func Every(interval time.Duration) When {
+	return When{kind: protocol.ScheduleInterval, delay: interval}
+}
+
+// Task is a schedule of an agent.
 type Task struct {
 	// ID is what CancelSchedule takes.
 	ID       string                `json:"id"`
 	Kind     protocol.ScheduleKind `json:"kind"`
 	Callback string                `json:"callback"`
+	Payload  json.RawMessage       `json:"payload,omitempty"`
 	Cron     string                `json:"cron,omitempty"`
 	Zone     string                `json:"zone,omitempty"`
-	// Next is the first moment.
-	Next time.Time `json:"next"`
+	Interval protocol.Duration     `json:"interval,omitempty"`
+	// Created is when it was made, Next the next moment. Both are zero if it has fired for the only time and the firing
+	// is on its way to the agent.
+	Created time.Time `json:"created"`
+	Next    time.Time `json:"next"`
 }
 
 // Schedule calls the callback with the payload at the moments of when, each in a turn of its own. The callback is a
 // method value of the agent, such as a.RunWorkflow: it is stored by the method's name, so closures are refused.
 //
-// The schedule exists when the turn is stored. A cron schedule is known by its callback, line, zone and payload:
-// scheduling it again returns the one there is.
+// The schedule exists when the turn is stored. A schedule that recurs is known by its callback, line and zone or interval,
+// and payload: scheduling it again returns the one there is, unless Idempotent(false) is given. One that fires once is
+// another one each time, unless Idempotent(true) is given: then it is known by callback and payload.
 func Schedule[P any](ctx context.Context, when When, callback func(context.Context, P) error, payload P, options ...ScheduleOption) (Task, error) {
 	d, err := anyDraft(ctx)
 	if err != nil {
@@ -61,6 +73,9 @@ func Schedule[P any](ctx context.Context, when When, callback func(context.Conte
 	var o scheduleOptions
 	for _, option := range options {
 		option.applySchedule(&o)
+	}
+	if o.idempotent == nil {
+		o.idempotent = new(Idempotent(when.kind.Recurs()))
 	}
 	if err := o.retry.check(d.class.retry); err != nil {
 		return Task{}, err
@@ -81,20 +96,31 @@ func Schedule[P any](ctx context.Context, when When, callback func(context.Conte
 		V: protocol.Version, Class: d.agent.Class, Name: d.agent.Name, Life: d.stored.Life,
 		Kind: when.kind, Callback: name, Payload: raw, Retry: o.retry.stored(), Created: time.Now().UTC(),
 	}
-	next, err := when.resolve(&row)
+	if err := when.resolve(&row); err != nil {
+		return Task{}, err
+	}
+	exists, err := d.schedule(&row, bool(*o.idempotent))
 	if err != nil {
 		return Task{}, err
 	}
-	if err := d.schedule(&row); err != nil {
-		return Task{}, err
+	if !exists {
+		return taskOf(&row, row.Created), nil
 	}
-	return Task{ID: row.ID, Kind: row.Kind, Callback: row.Callback, Cron: row.Cron, Zone: row.Zone, Next: next}, nil
+	return d.task(ctx, row.ID, row.Kind, name)
 }
 
 // ScheduleOption is an option of Schedule.
 type ScheduleOption interface{ applySchedule(*scheduleOptions) }
 
-type scheduleOptions struct{ retry Retry }
+type scheduleOptions struct {
+	retry      Retry
+	idempotent *Idempotent
+}
+
+// Idempotent says whether scheduling the same again returns the schedule there is.
+type Idempotent bool
+
+func (i Idempotent) applySchedule(o *scheduleOptions) { o.idempotent = &i }
 
 func (r Retry) applySchedule(o *scheduleOptions) { o.retry = r }
 
@@ -115,90 +141,131 @@ func CancelSchedule(ctx context.Context, id string) (bool, error) {
 	return found, err
 }
 
-// resolve fills in the row's moments and returns the first one.
-func (w When) resolve(row *protocol.Schedule) (time.Time, error) {
+// resolve fills in the row's moments.
+func (w When) resolve(row *protocol.Schedule) error {
 	switch w.kind {
 	case protocol.ScheduleDelay:
 		if w.delay < 0 {
-			return time.Time{}, &ScheduleError{Field: "when", Value: w.delay.String(), Reason: "a delay must not be negative"}
+			return &ScheduleError{Field: "when", Value: w.delay.String(), Reason: "a delay must not be negative"}
 		}
 		return setMoment(row, row.Created.Add(w.delay))
 	case protocol.ScheduleDate:
 		if w.at.IsZero() {
-			return time.Time{}, &ScheduleError{Field: "when", Value: w.at.String(), Reason: "the moment is not set"}
+			return &ScheduleError{Field: "when", Value: w.at.String(), Reason: "the moment is not set"}
 		}
 		return setMoment(row, w.at.UTC())
 	case protocol.ScheduleCron:
 		return w.resolveCron(row)
+	case protocol.ScheduleInterval:
+		if w.delay < protocol.MinInterval || w.delay > protocol.MaxInterval {
+			return &ScheduleError{Field: "when", Value: w.delay.String(), Reason: "an interval must be 1s to 365 days long"}
+		}
+		row.Interval = protocol.Duration(w.delay)
+		return nil
 	}
-	return time.Time{}, &ScheduleError{Field: "when", Value: "zero", Reason: "wanted is agent.After, agent.At or agent.Cron"}
+	return &ScheduleError{Field: "when", Value: "zero", Reason: "wanted is agent.After, agent.At, agent.Cron or agent.Every"}
 }
 
 // lastMoment is the latest that can be armed: the server counts nanoseconds in 64 bits.
 var lastMoment = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func setMoment(row *protocol.Schedule, at time.Time) (time.Time, error) {
+func setMoment(row *protocol.Schedule, at time.Time) error {
 	if at.After(lastMoment) {
-		return time.Time{}, &ScheduleError{Field: "when", Value: at.Format(time.RFC3339), Reason: "allowed is before 2200-01-01"}
+		return &ScheduleError{Field: "when", Value: at.Format(time.RFC3339), Reason: "allowed is before 2200-01-01"}
 	}
 	row.At = &at
-	return at, nil
+	return nil
 }
 
-func (w When) resolveCron(row *protocol.Schedule) (time.Time, error) {
+func (w When) resolveCron(row *protocol.Schedule) error {
 	if len(w.zones) > 1 {
-		return time.Time{}, &ScheduleError{Field: "when", Value: fmt.Sprintf("%q", w.zones), Reason: "one time zone at most is allowed"}
+		return &ScheduleError{Field: "when", Value: fmt.Sprintf("%q", w.zones), Reason: "one time zone at most is allowed"}
 	}
 	row.Cron = strings.Join(strings.Fields(w.line), " ")
 	if len(w.zones) == 1 {
 		row.Zone = w.zones[0]
 	}
-	line, err := cronline.Parse(row.Cron, row.Zone)
+	_, err := cronline.Parse(row.Cron, row.Zone)
 	if refused, ok := errors.AsType[*cronline.LineError](err); ok {
 		value := fmt.Sprintf("%q", w.line)
 		if row.Zone != "" {
 			value += fmt.Sprintf(" in time zone %q", row.Zone)
 		}
-		return time.Time{}, &ScheduleError{Field: "when", Value: value, Reason: refused.Reason}
+		return &ScheduleError{Field: "when", Value: value, Reason: refused.Reason}
 	}
-	if err != nil {
-		return time.Time{}, err
-	}
-	row.ID = cronID(row)
-	return line.Next(row.Created), nil
+	return err
 }
 
-// cronPrefix tells the ids of cron schedules from those of schedules that fire once.
-const cronPrefix = "cron-"
+// Prefixes of the ids of schedules. Those that fire once have none, or oncePrefix.
+const (
+	cronPrefix     = "cron-"
+	intervalPrefix = "every-"
+	oncePrefix     = "once-"
+)
 
-// cronID derives the id from what the schedule is, so that the same one is one schedule however often it is made.
-func cronID(row *protocol.Schedule) string {
-	h := sha256.New()
-	for _, part := range []string{row.Callback, row.Cron, row.Zone, string(row.Payload)} {
-		fmt.Fprintf(h, "%d:%s", len(part), part)
+// schedulePrefix begins the ids of schedules of a kind that derive from what the schedule is.
+func schedulePrefix(kind protocol.ScheduleKind) string {
+	switch kind {
+	case protocol.ScheduleCron:
+		return cronPrefix
+	case protocol.ScheduleInterval:
+		return intervalPrefix
 	}
-	return cronPrefix + hex.EncodeToString(h.Sum(nil)[:12])
+	return oncePrefix
 }
 
 // firesOnce reports whether the schedule of an id is over when it has fired.
-func firesOnce(id string) bool { return !strings.HasPrefix(id, cronPrefix) }
+func firesOnce(id string) bool {
+	return !strings.HasPrefix(id, cronPrefix) && !strings.HasPrefix(id, intervalPrefix)
+}
 
-// schedule drafts the row, unless the schedule exists. It sets the id of a row that has none.
-func (d *draft) schedule(row *protocol.Schedule) error {
-	return d.change(func() error {
-		if row.ID == "" {
+// digestID derives the id from what the schedule is, so that the same one is one schedule however often it is made.
+func digestID(row *protocol.Schedule) string {
+	parts := []string{row.Callback, row.Cron, row.Zone, string(row.Payload)}
+	switch row.Kind {
+	case protocol.ScheduleInterval:
+		parts = []string{row.Callback, time.Duration(row.Interval).String(), string(row.Payload)}
+	case protocol.ScheduleDelay, protocol.ScheduleDate:
+		parts = []string{row.Callback, string(row.Payload)}
+	}
+	h := sha256.New()
+	for _, part := range parts {
+		fmt.Fprintf(h, "%d:%s", len(part), part)
+	}
+	return schedulePrefix(row.Kind) + hex.EncodeToString(h.Sum(nil)[:12])
+}
+
+// schedule drafts the row and gives it its id, unless the schedule exists.
+func (d *draft) schedule(row *protocol.Schedule, idempotent bool) (exists bool, err error) {
+	err = d.change(func() error {
+		switch {
+		case idempotent:
+			row.ID = digestID(row)
+		case row.Kind.Recurs():
+			row.ID = schedulePrefix(row.Kind) + d.nextID()
+		default:
 			row.ID = d.nextID()
 		}
 		source := protocol.ScheduleSource(row.ID)
-		if _, exists := d.applied(source); exists {
+		if _, exists = d.applied(source); exists {
 			return nil
 		}
-		if err := d.mark(source, 0); err != nil {
+		if err := d.mark(source, firstMark(row)); err != nil {
 			return err
 		}
 		d.put(protocol.Outgoing{Kind: protocol.OutgoingSchedule, Schedule: row})
 		return nil
 	})
+	return exists, err
+}
+
+// firstMark is the mark of a schedule that is made. It is below all firings to come and not below those of an earlier
+// schedule of the same id, which may still be on their way.
+func firstMark(row *protocol.Schedule) uint64 {
+	if row.Kind.Recurs() {
+		return protocol.FiringNumber(row.Created)
+	}
+	return protocol.FiringNumber(*row.At) - 1
 }
 
 // dropSchedule drafts that a schedule is no more. The draft is locked.

@@ -240,11 +240,14 @@ func TestScheduleRefusesBeforeAnythingIsStored(t *testing.T) {
 		stored protocol.Record
 		want   string
 	}{
-		{"zero when", When{}, "x", protocol.Record{}, "wanted is agent.After, agent.At or agent.Cron"},
+		{"zero when", When{}, "x", protocol.Record{}, "wanted is agent.After, agent.At, agent.Cron or agent.Every"},
 		{"negative delay", After(-time.Second), "x", protocol.Record{}, "must not be negative"},
 		{"zero moment", At(time.Time{}), "x", protocol.Record{}, "not set"},
 		{"moment that no clock can be armed for", At(time.Date(2500, 1, 1, 0, 0, 0, 0, time.UTC)), "x", protocol.Record{}, "2200"},
 		{"delay beyond that", After(1<<63 - 1), "x", protocol.Record{}, "2200"},
+		{"interval too short", Every(time.Second - 1), "x", protocol.Record{}, "1s to 365 days"},
+		{"interval too long", Every(protocol.MaxInterval + 1), "x", protocol.Record{}, "1s to 365 days"},
+		{"negative interval", Every(-time.Hour), "x", protocol.Record{}, "1s to 365 days"},
 		{"payload over the limit", After(0), strings.Repeat("x", protocol.MaxPayload), protocol.Record{}, "at most 524288"},
 		{"too many", After(0), "x", full, "4096"},
 		{"bad cron line", Cron("61 * * * *"), "x", protocol.Record{}, `"61 * * * *"`},

@@ -47,6 +47,12 @@ func TestSchedulesFire(t *testing.T) {
 			if _, err := Schedule(r.Context(), After(10*time.Millisecond), d.Note, "once"); err != nil {
 				return err
 			}
+			if _, err := Schedule(r.Context(), Every(time.Second), d.Ring, "beat"); err != nil {
+				return err
+			}
+			if _, err := Schedule(r.Context(), After(0), d.Fail, "x", Retry{MaxAttempts: 2, BaseDelay: 1}); err != nil {
+				return err
+			}
 			task, err := Schedule(r.Context(), Cron("* * * * * *"), d.Ring, "tick")
 			if err != nil {
 				return err
@@ -69,10 +75,16 @@ func TestSchedulesFire(t *testing.T) {
 	}, IdleAfter(50*time.Millisecond))) // so that a firing wakes the agent
 	r.scheduler(t)
 	h.call(t, http.MethodPost, "/agents/desk/jo", "")
-	r.awaitRecord(t, "jo", "all schedules are over", func(p protocol.Record) bool { return p.Turn >= 4 && len(p.Seen) == 0 })
+	r.awaitRecord(t, "jo", "all schedules are over", func(p protocol.Record) bool { return p.Turn >= 6 && len(p.Seen) == 0 })
 	_, log := h.call(t, http.MethodGet, "/agents/desk/jo", "")
-	if strings.Count(log, "once") != 1 || strings.Count(log, "tick") != 2 {
-		t.Errorf("applied %q, want one firing of the delay and two of the cron line", log)
+	if strings.Count(log, "once") != 1 || strings.Count(log, "tick") != 2 || strings.Count(log, "beat") != 2 {
+		t.Errorf("applied %q, want one firing of the delay and two each of the cron line and the interval", log)
+	}
+	natstest.Eventually(t, soon, "the dead letter is there", func() bool { return len(r.rows(t, protocol.DeadBucket(testProject))) == 1 })
+	for _, letter := range r.deadLetters(t) {
+		if letter.Attempts != 2 || letter.Mail.Retry == nil {
+			t.Errorf("dead letter %+v, want one after the attempts that its schedule allows", letter)
+		}
 	}
 	natstest.Eventually(t, soon, "no rows are left", func() bool {
 		return len(r.rows(t, protocol.SchedulesBucket(testProject))) == 0

@@ -116,7 +116,12 @@ const (
 	ScheduleDelay ScheduleKind = "delay"
 	ScheduleDate  ScheduleKind = "date"
 	ScheduleCron  ScheduleKind = "cron"
+	// ScheduleInterval fires at its creation plus every multiple of its interval.
+	ScheduleInterval ScheduleKind = "interval"
 )
+
+// Recurs reports whether schedules of the kind fire more than once.
+func (k ScheduleKind) Recurs() bool { return k == ScheduleCron || k == ScheduleInterval }
 
 // Schedule is the row of one schedule of an agent: it carries its whole meaning, so that whoever reads the newest
 // revision needs no older one.
@@ -133,6 +138,8 @@ type Schedule struct {
 	// time zone; empty is UTC.
 	Cron string `json:"cron,omitempty"`
 	Zone string `json:"zone,omitempty"`
+	// Interval is that of an interval schedule: MinInterval to MaxInterval.
+	Interval Duration `json:"interval,omitempty"`
 	// Callback is the name of the agent's method, Payload its argument.
 	Callback string          `json:"callback"`
 	Payload  json.RawMessage `json:"payload,omitempty"`
@@ -142,6 +149,21 @@ type Schedule struct {
 
 // ScheduleSource is the source, in Record.Seen and Mail, of the firings of a schedule.
 func ScheduleSource(id string) string { return "schedule/" + id }
+
+// NextInterval is the first moment after t of an interval schedule: moments count from its creation, so they do not drift
+// with the lateness of firings.
+func (s *Schedule) NextInterval(t time.Time) time.Time {
+	interval := max(time.Duration(s.Interval), MinInterval)
+	next := s.Created.Add(interval)
+	if late := t.Sub(next); late >= 0 {
+		next = next.Add((late/interval + 1) * interval)
+	}
+	return next.UTC()
+}
+
+// FiringNumber is the number, among the mail of its schedule, of a planned moment. It is at least 1: an agent takes 0
+// for "none yet".
+func FiringNumber(planned time.Time) uint64 { return uint64(max(planned.UnixMilli(), 1)) }
 
 // RedriveSource is the source, in Mail, of the second chance of a dead letter. Such mail names the letter and brings
 // nothing else: what is to be done stands in the letter.

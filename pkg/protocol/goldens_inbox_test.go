@@ -15,6 +15,10 @@ func inboxGoldens() []golden {
 			V: protocol.Version, Class: "Desk", Name: "a", Commit: "co-1", Updated: at(7),
 			Parked: []protocol.Parked{{Sequence: 41, Attempts: 2, NotBefore: at(9)}},
 		}},
+		{"schedule.interval", protocol.Schedule{
+			V: protocol.Version, ID: "s", Class: "Desk", Name: "a", Life: 1, Kind: protocol.ScheduleInterval,
+			Interval: protocol.Duration(90 * time.Minute), Callback: "C", Created: at(1),
+		}},
 		{"schedule.retry", protocol.Schedule{
 			V: protocol.Version, ID: "s", Class: "Desk", Name: "a", Life: 1, Kind: protocol.ScheduleDelay, At: new(at(4)), Callback: "C",
 			Payload: json.RawMessage(`1`), Retry: retry, Created: at(1),

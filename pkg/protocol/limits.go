@@ -22,3 +22,9 @@ const (
 
 // MaxWaiting is how many messages of one project may wait in the inbox of an agent.
 const MaxWaiting = 10_000
+
+// Bounds of the interval of a schedule.
+const (
+	MinInterval = time.Second
+	MaxInterval = 365 * 24 * time.Hour
+)

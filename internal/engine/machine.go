@@ -428,10 +428,11 @@ func (m *Machine) match() []protocol.Key {
 	return ended
 }
 
-// end records the end of a wait. Its beginning is dropped if it goes into the same append.
+// end records the end of a wait. Its beginning is dropped if it goes into the same append, except that of a call, which
+// alone says which incarnation of the child is meant.
 func (m *Machine) end(e protocol.Entry) {
 	m.entries = slices.DeleteFunc(m.entries, func(x protocol.Entry) bool {
-		if x.Kind != protocol.EntryWaiting || *x.Step != *e.Step {
+		if x.Kind != protocol.EntryWaiting || *x.Step != *e.Step || x.Callee != nil {
 			return false
 		}
 		m.taken++

@@ -59,7 +59,7 @@ func TestCallReturnsTheResult(t *testing.T) {
 			t.Errorf("the call shows %s", asText(step))
 		}
 		c, _ := bank.status("pay", step.Callee.ID)
-		want := protocol.Parent{Project: "shop", Workflow: "order", ID: "o-1", Incarnation: s.Incarnation, Call: step.Type}
+		want := protocol.Parent{Project: "shop", Workflow: "order", ID: "o-1", Incarnation: s.Incarnation, Call: protocol.CallType(s.Incarnation, 0, step.Name, step.Count)}
 		if c.Parent == nil || *c.Parent != want || c.Incarnation != step.Callee.Incarnation {
 			t.Errorf("the child shows %s, want parent %+v", asText(c), want)
 		}

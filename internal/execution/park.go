@@ -21,7 +21,7 @@ func (x *Execution) quiet() {
 	for _, l := range x.lanes {
 		switch {
 		case l.still():
-		case !l.root: // a branch of a group computes: it will call in
+		case !l.root && !x.recall.on: // a branch of a group computes: it will call in
 			return
 		default: // computing, or blocked elsewhere while goroutines that nobody counted wait here
 			wait = x.Idle

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -276,6 +277,25 @@ func TestRollBackOfWhatWaits(t *testing.T) {
 				t.Errorf("the log has %s", got)
 			}
 		})
+	}
+}
+
+// TestRollBackWhileABranchIsElsewhere: one that is blocked outside of the engine holds up nothing when the code is gone over
+// for what it says about undoing.
+func TestRollBackWhileABranchIsElsewhere(t *testing.T) {
+	t.Parallel()
+	r, d := newRig(t), &diary{}
+	code := all(d.booked("a"), group(nap("long"), untilCanceled(step("never"))))
+	x := r.start(Settings{}, code)
+	natstest.Eventually(t, natstest.Patience, "it sleeps", func() bool { return r.has(protocol.EntryWaiting, "long") })
+	x.Drop(ErrSuperseded)
+	h := r.history()
+	r.append(h, 0, protocol.Entry{Kind: protocol.EntryRollingBack, Terminate: true, Input: h.Tail, Wake: &h.Holder,
+		Error: &protocol.Failure{Name: protocol.FailureTerminated, Message: "told to", Terminal: true}})
+	undone(t, r.event(r.again(Settings{}, code), Finished), protocol.StateTerminated, "complete", "")
+	d.want(t, `undo "a" because of told to`)
+	if f := check(t, time.Second, r, r.prefixes()[1](), []part{func(ctx context.Context) error { _, err := code(ctx); return err }}); f != nil {
+		t.Errorf("gone over, it shows %+v", f)
 	}
 }
 

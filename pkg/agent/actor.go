@@ -33,6 +33,9 @@ type actor struct {
 	epoch   atomic.Uint64 // 0 until the agent is taken
 	returns chan *stint   // those that were outside
 	busy    atomic.Pointer[stint]
+	stored  atomic.Pointer[snapshot]
+	// confirmed are calls that the next commit may forget.
+	confirmed confirmations
 
 	// The rest belongs to the goroutine, or to the stint that it waits for.
 	current *stint
@@ -132,6 +135,7 @@ func (a *actor) start(ctx context.Context) error {
 	if err := a.make(ctx); err != nil {
 		return err
 	}
+	a.expose()
 	return a.afterTurn(ctx)
 }
 
@@ -216,6 +220,7 @@ func (a *actor) receiveOne(ctx context.Context, l *letter) error {
 // serveOne gives a request its turn.
 func (a *actor) serveOne(ctx context.Context, j *job) error {
 	s := newStint(j.what())
+	s.call = j.id
 	s.giveUp = func(context.Context) error { j.finish(outcome{err: errStuck}); return nil }
 	return a.work(ctx, s, func(ctx context.Context) error { return a.serve(ctx, j) })
 }
@@ -274,6 +279,7 @@ func (a *actor) fit(ctx context.Context) error {
 		return &endError{ErrLostOwnership}
 	}
 	a.stamp = s
+	a.expose()
 	return nil
 }
 
@@ -302,6 +308,7 @@ func (a *actor) release(ctx context.Context) error {
 	a.states.tidy(ctx)
 	r := a.states.tidied(a.at.record)
 	r.Owner, r.Outbox = "", nil
+	r.Calls = remembered(r.Calls, a.confirmed.all(), time.Now(), nil)
 	r.Commit, r.Updated = uuid.NewString(), time.Now().UTC()
 	_, err := a.host.records.write(ctx, a.id, a.at.sequence, r)
 	if isConflict(err) {

@@ -87,8 +87,8 @@ func (c *class) method(expression any) (string, error) {
 	if err != nil || f.value || t.NumIn() == 0 || t.In(0) != c.kind {
 		return "", fmt.Errorf("%s is no method expression of %s", t, c.kind)
 	}
-	if _, ok := c.callbacks[f.method]; !ok {
-		return "", fmt.Errorf("method %s has the signature %s, wanted is func(context.Context, P) error", f.method, t)
+	if _, ok := c.methods[f.method]; !ok {
+		return "", fmt.Errorf("method %s has the signature %s, wanted is %s", f.method, t, methodForms)
 	}
 	return f.method, nil
 }

@@ -42,8 +42,8 @@ func (c *calls) start(id string, fn func() protocol.Reply) *call {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		started.reply, started.ended = reply, time.Now()
-		if reply.Moved {
-			delete(c.known, id) // it was not started, and may come back
+		if reply.Moved || reply.Error != nil {
+			delete(c.known, id) // it was not started or nothing of it is stored, and may come back
 		} else if id != "" {
 			c.ended = append(c.ended, started)
 		}

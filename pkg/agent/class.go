@@ -23,7 +23,9 @@ type class struct {
 
 	bindings  []Binding
 	callbacks map[string]callback
+	methods   map[string]method
 	callable  map[string]bool
+	reads     map[string]bool
 	renamed   map[string]string // old name of a callback: today's
 	idle      time.Duration
 	limit     time.Duration
@@ -52,6 +54,7 @@ func Define[A Agent](name string, factory func() A, options ...ClassOption) Clas
 		route:    kebab(name),
 		kind:     reflect.TypeFor[A](),
 		callable: map[string]bool{},
+		reads:    map[string]bool{},
 		renamed:  map[string]string{},
 		idle:     time.Minute,
 		limit:    15 * time.Minute,
@@ -69,7 +72,7 @@ func Define[A Agent](name string, factory func() A, options ...ClassOption) Clas
 	}
 	c.make = func() Agent { return factory() }
 	c.checkHooks()
-	c.callbacks = findCallbacks(c.kind)
+	c.callbacks, c.methods = findCallbacks(c.kind), findMethods(c.kind)
 	for _, o := range options {
 		o.applyClass(c)
 	}
@@ -82,8 +85,9 @@ func Uses(bindings ...Binding) ClassOption {
 	return classOption(func(c *class) { c.bindings = append(c.bindings, bindings...) })
 }
 
-// Callable names methods, as method expressions like (*Cart).Add, that other projects may call by mail. Mail of the
-// agent's own project and its schedules may call every method of the form func(context.Context, P) error.
+// Callable names methods, as method expressions like (*Cart).Add, that other projects may call, or by Tell. The agent's own
+// project may use every method of the form func(context.Context, P) error and call every one of the form
+// func(context.Context, P) (R, error).
 func Callable(methods ...any) ClassOption {
 	return classOption(func(c *class) {
 		for _, m := range methods {

@@ -22,94 +22,104 @@ type errand interface {
 	// request is the errand as it travels to another host.
 	request() (protocol.Request, error)
 	// do runs it with an agent of this host. The error is errMoved if it was not started.
-	do(ctx context.Context, a *actor) (*protocol.HTTPResponse, error)
+	do(ctx context.Context, a *actor) (protocol.Reply, error)
+	// heard is told that another host is at it.
+	heard(reply protocol.Reply)
+	// repeatable reports whether it may be brought again although it may have been carried out.
+	repeatable() bool
 }
+
+// once is what errands have in common that are not brought again.
+type once struct{}
+
+func (once) heard(protocol.Reply) {}
+func (once) repeatable() bool     { return false }
 
 // deliver brings an errand to the agent: straight, if this host owns it, else over NATS. If nobody owns the agent,
 // this host takes it.
-func (h *host) deliver(ctx context.Context, id protocol.Agent, e errand, within time.Duration) (*protocol.HTTPResponse, error) {
+func (h *host) deliver(ctx context.Context, id protocol.Agent, e errand, within time.Duration) (protocol.Reply, error) {
 	began := time.Now()
 	for wait := firstPause; ; wait = min(2*wait, longPause) {
-		response, err := h.tryDeliver(ctx, id, e, began.Add(within))
-		again := errors.Is(err, errMoved) || errors.Is(err, errNobody) || errors.Is(err, errSilent)
+		reply, err := h.tryDeliver(ctx, id, e, began.Add(within))
+		again := errors.Is(err, errMoved) || errors.Is(err, errNobody) || errors.Is(err, errSilent) || errors.Is(err, errFate) && e.repeatable()
 		if !again {
-			return response, err
+			return reply, err
 		}
 		if time.Since(began) >= within {
-			return nil, &Error{Status: http.StatusServiceUnavailable, Name: "AgentUnavailable", Err: err,
+			return reply, &Error{Status: http.StatusServiceUnavailable, Name: "AgentUnavailable", Err: err,
 				Message: fmt.Sprintf("no host could take agent %q within %s", id.Name, within)}
 		}
 		if err := pause(ctx, wait); err != nil {
-			return nil, err
+			return reply, err
 		}
 	}
 }
 
-func (h *host) tryDeliver(ctx context.Context, id protocol.Agent, e errand, until time.Time) (*protocol.HTTPResponse, error) {
+func (h *host) tryDeliver(ctx context.Context, id protocol.Agent, e errand, until time.Time) (protocol.Reply, error) {
 	a := h.find(id)
 	if a == nil {
 		request, err := e.request()
 		if err == nil {
 			var reply protocol.Reply
-			reply, err = h.ask(ctx, id.RequestSubject(), request)
-			if err == nil {
-				return result(reply)
+			if reply, err = h.asker().ask(ctx, id.RequestSubject(), request, e.heard); err == nil {
+				return reply, nil
 			}
 		}
 		if errors.Is(err, errFate) || ctx.Err() != nil {
-			return nil, err
+			return protocol.Reply{}, err
 		}
 		if a, err = h.activate(id); err != nil {
-			return nil, err
+			return protocol.Reply{}, err
 		}
 	}
-	response, err := h.doHere(ctx, a, e, until)
+	reply, err := h.doHere(ctx, a, e, until)
 	owned, ok := errors.AsType[*ownedError](err)
 	if !ok {
-		return response, err
+		return reply, err
 	}
 	request, err := e.request()
 	if err != nil {
-		return nil, err
+		return reply, err
 	}
 	request.Activate = &protocol.Activate{Class: id.Class, Name: id.Name}
-	reply, err := h.ask(ctx, protocol.HostSubject(h.name, owned.owner), request)
-	if err != nil {
-		return nil, err
-	}
-	return result(reply)
+	return h.asker().ask(ctx, protocol.HostSubject(h.name, owned.owner), request, e.heard)
 }
 
 // doHere runs an errand with an agent of this host, if that is ready in time.
-func (h *host) doHere(ctx context.Context, a *actor, e errand, until time.Time) (*protocol.HTTPResponse, error) {
+func (h *host) doHere(ctx context.Context, a *actor, e errand, until time.Time) (protocol.Reply, error) {
 	soon, cancel := context.WithDeadlineCause(ctx, until, errSilent)
 	defer cancel()
 	if err := a.ready(soon); err != nil {
-		return nil, err
+		return protocol.Reply{}, err
 	}
 	return e.do(ctx, a)
 }
 
-func result(reply protocol.Reply) (*protocol.HTTPResponse, error) {
+// result is the error of an answer, if it is one.
+func result(reply protocol.Reply) error {
 	if reply.Error != nil {
-		return nil, reply.Error
+		return reply.Error
 	}
-	return reply.HTTP, nil
+	return nil
 }
 
 // bellErrand rings an agent's mailbox.
-type bellErrand struct{ bell protocol.Bell }
+type bellErrand struct {
+	once
+	bell protocol.Bell
+}
 
 func (e *bellErrand) request() (protocol.Request, error) {
 	return protocol.Request{V: protocol.Version, Bell: &e.bell}, nil
 }
 
-func (e *bellErrand) do(ctx context.Context, a *actor) (*protocol.HTTPResponse, error) {
-	return nil, a.ringWhenReady(ctx, e.bell)
+func (e *bellErrand) do(ctx context.Context, a *actor) (protocol.Reply, error) {
+	return protocol.Reply{}, a.ringWhenReady(ctx, e.bell)
 }
 
 // httpErrand brings an HTTP request.
 type httpErrand struct {
+	once
 	id   string
 	http *http.Request
 	body []byte
@@ -127,7 +137,7 @@ func (e *httpErrand) request() (protocol.Request, error) {
 	return protocol.Request{V: protocol.Version, ID: e.id, HTTP: relayable(e.http, e.body)}, nil
 }
 
-func (e *httpErrand) do(ctx context.Context, a *actor) (*protocol.HTTPResponse, error) {
+func (e *httpErrand) do(ctx context.Context, a *actor) (protocol.Reply, error) {
 	return a.do(ctx, &job{request: e.http, body: e.body, limit: maxBody, done: make(chan outcome, 1)})
 }
 

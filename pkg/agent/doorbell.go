@@ -136,7 +136,10 @@ func (c *couriers) bring(ctx context.Context, id protocol.Agent, bells []protoco
 	for _, b := range bells {
 		var err error
 		if h.class(id.Class) != nil {
-			_, err = h.deliver(ctx, id, &bellErrand{bell: b}, h.times.bellWithin)
+			var reply protocol.Reply
+			if reply, err = h.deliver(ctx, id, &bellErrand{bell: b}, h.times.bellWithin); err == nil {
+				err = result(reply)
+			}
 		} else {
 			request := protocol.Request{V: protocol.Version, Bell: &b, Activate: &protocol.Activate{Class: id.Class, Name: id.Name}}
 			_, err = h.ask(ctx, protocol.ActivateSubject(h.name, id.Class), request)

@@ -30,6 +30,9 @@ type draft struct {
 	clock  *clock
 	fate   fate
 	isMail bool
+	// reading is set if the turn can change nothing, fresh if it is stored although it changes nothing.
+	reading, fresh bool
+	call           *callMark // of the call, or the mail with a key, that the turn is for
 	// stored is the record as it is, whole its state, pending what it asks for and what is not carried out yet. They
 	// change with Save and Outside only.
 	stored  protocol.Record
@@ -76,6 +79,9 @@ func (d *draft) change(fn func() error) error {
 	defer d.mu.Unlock()
 	if d.over || d.away {
 		return ErrNoTurn
+	}
+	if d.reading {
+		return ErrReads
 	}
 	return fn()
 }
@@ -165,7 +171,7 @@ func (d *draft) next(commit string, now time.Time) (protocol.Record, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r := d.stored
-	changed := len(d.out) > 0
+	changed := len(d.out) > 0 || d.fresh || d.call != nil && d.call.stored && d.call.ended
 	if d.changesState() {
 		r.State, r.StateObject, changed = d.state, nil, true
 		r.Revision++
@@ -175,6 +181,9 @@ func (d *draft) next(commit string, now time.Time) (protocol.Record, bool) {
 	}
 	if parked := without(r.Parked, d.settles); len(parked) < len(r.Parked) {
 		r.Parked, changed = parked, true
+	}
+	if d.actor != nil && changed {
+		r.Calls = remembered(r.Calls, d.actor.confirmed.all(), now, d.call)
 	}
 	r.Outbox = slices.Concat(d.pending, d.out)
 	r.Turn, r.Commit, r.Updated = d.number(), commit, now

@@ -43,6 +43,37 @@ func (r *Reminder) Remind(ctx context.Context, greeting string) error {
 	return r.SetState(ctx, nil)
 }
 
+// Cart is called by others.
+type Cart struct{ agent.Base[[]string] }
+
+// Add is a method that can be called.
+func (c *Cart) Add(ctx context.Context, item string) (int, error) {
+	err := c.Update(ctx, func(items *[]string) error { *items = append(*items, item); return nil })
+	return len(c.State()), err
+}
+
+// Clear is one that can be told, too.
+func (c *Cart) Clear(ctx context.Context, _ string) error { return c.SetState(ctx, nil) }
+
+// Size only looks: it runs beside the turns.
+func (c *Cart) Size(context.Context, struct{}) (int, error) { return len(c.State()), nil }
+
+func ExampleCall() {
+	carts := agent.Bind[*Cart]("Cart")
+	cart := agent.Define("Cart", func() *Cart { return &Cart{} },
+		agent.Reads((*Cart).Size), agent.Callable((*Cart).Add, (*Cart).Size))
+	_ = agent.Host(cart)
+
+	shop := func(ctx context.Context) error { // in a turn, a workflow, or with carts.In(project) a program
+		n, err := agent.Call(ctx, carts.Agent("ada"), (*Cart).Add, "a lamp", agent.Timeout(5*time.Second))
+		if err != nil || n < 10 {
+			return err
+		}
+		return agent.Tell(ctx, carts.Agent("ada"), (*Cart).Clear, "too much")
+	}
+	_ = shop
+}
+
 func Example() {
 	send := func(context.Context, string) error { return nil }
 	reminder := agent.Define("Reminder", func() *Reminder { return &Reminder{Send: send} },

@@ -98,14 +98,17 @@ func (h *host) route(w http.ResponseWriter, r *http.Request) (*protocol.HTTPResp
 		return nil, &Error{Status: http.StatusBadRequest, Name: "BadRequest", Message: "the body cannot be read", Err: err}
 	}
 	id := protocol.Agent{Project: h.name, Class: c.name, Name: name}
-	response, err := h.deliver(r.Context(), id, newHTTPErrand(r, body), h.times.findWithin)
+	reply, err := h.deliver(r.Context(), id, newHTTPErrand(r, body), h.times.findWithin)
+	if err == nil {
+		err = result(reply)
+	}
 	if errors.Is(err, errFate) {
 		return nil, &Error{Status: http.StatusBadGateway, Name: "FateUnknown", Message: err.Error(), Err: err}
 	}
 	if errors.Is(err, ErrShutdown) {
 		return nil, &Error{Status: http.StatusServiceUnavailable, Name: "ShuttingDown", Message: err.Error(), Err: err}
 	}
-	return response, err
+	return reply.HTTP, err
 }
 
 // splitPath takes class and name out of /agents/<class>/<name>/…; name is empty if it is missing.

@@ -21,7 +21,7 @@ import (
 // run is the life of a host: lease, then everything that brings work, until ctx is done or one of them fails; then all
 // of it in reverse. What is under way lives in a context of its own, so that it can be finished.
 func (h *host) run(ctx context.Context, service string, listener net.Listener) error {
-	work, cancelWork := context.WithCancelCause(project.With(context.WithoutCancel(ctx), h.project))
+	work, cancelWork := context.WithCancelCause(context.WithValue(project.With(context.WithoutCancel(ctx), h.project), hostKey{}, h))
 	defer h.crew.wait()
 	defer cancelWork(ErrShutdown)
 	h.launch = func(a *actor) {
@@ -115,6 +115,8 @@ func (h *host) subscribe(work context.Context) (unsubscribe func(), err error) {
 	for _, c := range h.classes {
 		subject := protocol.ActivateSubject(h.name, c.name)
 		add(subject, subject, h.onActivate)
+		calls := protocol.CallSubjects(h.name, c.name)
+		add(calls, calls, h.onCall)
 	}
 	if err != nil {
 		unsubscribe()

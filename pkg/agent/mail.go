@@ -121,6 +121,10 @@ func (a *actor) isVoid(l *letter) string {
 		return unknownSchedule
 	case l.mail.Number <= applied:
 		return "applied before"
+	case l.mail.Key != "":
+		if _, known := a.at.record.Calls[l.keyMark()]; known {
+			return "applied before, under its key"
+		}
 	}
 	return ""
 }
@@ -159,6 +163,9 @@ func (a *actor) firing(l *letter) *Moment {
 	return m
 }
 
+// keyMark is under what the record remembers mail with a key. Projects do not share keys.
+func (l *letter) keyMark() string { return protocol.CallMark(l.from + " " + l.mail.Key) }
+
 // markApplied drafts that a letter is applied: a schedule that fires once is over, one that the callback has cancelled
 // stays unknown.
 func (d *draft) markApplied(a *actor, l *letter) error {
@@ -168,6 +175,9 @@ func (d *draft) markApplied(a *actor, l *letter) error {
 		if l.redrive != "" {
 			d.put(protocol.Outgoing{Kind: protocol.OutgoingDropDead, DropDead: l.redrive})
 			return nil
+		}
+		if l.mail.Key != "" {
+			d.call = &callMark{key: l.keyMark(), until: time.Now().Add(keepFor).UTC(), ended: true}
 		}
 		if !own {
 			return d.mark(l.lane, l.mail.Number)

@@ -267,6 +267,8 @@ func parseLetter(project string, message journal.Message) *letter {
 	case err != nil:
 	case l.mail.V > protocol.Version:
 		err = fmt.Errorf("mail has version %d, this program knows %d", l.mail.V, protocol.Version)
+	case l.mail.Key != "" && l.mail.Source != "":
+		l.mail.Number = message.Sequence
 	case l.mail.Source == "" || l.mail.Number == 0:
 		err = fmt.Errorf("mail has source %q and number %d; both are needed", l.mail.Source, l.mail.Number)
 	}

@@ -104,6 +104,8 @@ func (a *actor) carryOne(ctx context.Context, o protocol.Outgoing) (done bool, e
 		err = a.host.publish(ctx, a.scheduleRow(o.Schedule.ID), o.Schedule)
 	case protocol.OutgoingCancelSchedule:
 		err = a.host.dropRow(ctx, a.scheduleRow(o.Cancel))
+	case protocol.OutgoingMail:
+		err = a.host.publish(ctx, o.Tell.Agent().InboxSubject(a.id.Project), o.Tell.Mail)
 	case protocol.OutgoingDead:
 		err = a.storeDeadRow(ctx, o)
 	case protocol.OutgoingDropDead:
@@ -162,6 +164,8 @@ func concern(o protocol.Outgoing) string {
 		return protocol.ScheduleSource(o.Schedule.ID)
 	case protocol.OutgoingCancelSchedule:
 		return protocol.ScheduleSource(o.Cancel)
+	case protocol.OutgoingMail:
+		return "mail of " + o.Tell.Agent().String()
 	}
 	return o.ID
 }
@@ -179,6 +183,8 @@ func describe(o protocol.Outgoing) string {
 		return fmt.Sprintf("schedule %q", o.Schedule.ID)
 	case protocol.OutgoingCancelSchedule:
 		return fmt.Sprintf("end of schedule %q", o.Cancel)
+	case protocol.OutgoingMail:
+		return fmt.Sprintf("mail for %s of agent %q", o.Tell.Mail.Callback, o.Tell.Agent())
 	case protocol.OutgoingDead:
 		return fmt.Sprintf("dead letter %q", o.ID)
 	case protocol.OutgoingDropDead:

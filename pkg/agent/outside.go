@@ -16,6 +16,8 @@ func Save(ctx context.Context) error {
 		return err
 	case d.isMail:
 		return ErrInboxTurn
+	case d.reading:
+		return ErrReads
 	case !d.fate.hold():
 		return ErrNoTurn
 	}
@@ -35,6 +37,8 @@ func Outside(ctx context.Context, fn func(ctx context.Context) error) error {
 	switch {
 	case err != nil:
 		return err
+	case d.reading:
+		return fn(d.outside(ctx))
 	case !d.fate.hold():
 		return ErrNoTurn
 	}
@@ -47,7 +51,12 @@ func Outside(ctx context.Context, fn func(ctx context.Context) error) error {
 			return err
 		}
 	}
-	return d.leave(turn.With(ctx, nil), fn)
+	return d.leave(d.outside(ctx), fn)
+}
+
+// outside is the context of a turn without the turn.
+func (d *draft) outside(ctx context.Context) context.Context {
+	return context.WithValue(turn.With(ctx, nil), outsideKey{}, d.agent.String())
 }
 
 // save stores the draft as it is and begins another one. The caller holds the draft.

@@ -23,27 +23,40 @@ var (
 	errFate   = errors.New("the agent's host accepted the request and then went silent: whether it was carried out is not known")
 )
 
-// ask sends a request to another host and waits for its answer: as long as the host says that it is at it. A bell is
-// answered when it is accepted.
+// asker sends requests to hosts.
+type asker struct {
+	nc    *nats.Conn
+	times timing
+	log   *slog.Logger
+}
+
+func (h *host) asker() asker { return asker{nc: h.nc, times: h.times, log: h.log} }
+
 func (h *host) ask(ctx context.Context, subject string, request protocol.Request) (protocol.Reply, error) {
+	return h.asker().ask(ctx, subject, request, func(protocol.Reply) {})
+}
+
+// ask sends a request to another host and waits for its answer: as long as the host says that it is at it, which heard is
+// told. A bell is answered when it is accepted.
+func (q asker) ask(ctx context.Context, subject string, request protocol.Request, heard func(protocol.Reply)) (protocol.Reply, error) {
 	body, err := json.Marshal(request)
 	if err != nil {
 		return protocol.Reply{}, fmt.Errorf("encode request to %s: %w", subject, err)
 	}
-	inbox := h.nc.NewInbox()
-	answers, err := h.nc.SubscribeSync(inbox)
+	inbox := q.nc.NewInbox()
+	answers, err := q.nc.SubscribeSync(inbox)
 	if err != nil {
 		return protocol.Reply{}, fmt.Errorf("ask %s: %w", subject, err)
 	}
 	defer func() {
 		if err := answers.Unsubscribe(); err != nil {
-			h.log.DebugContext(ctx, "unsubscribe", slog.Any(logkey.Error, err))
+			q.log.DebugContext(ctx, "unsubscribe", slog.Any(logkey.Error, err))
 		}
 	}()
-	if err := h.nc.PublishRequest(subject, inbox, body); err != nil {
+	if err := q.nc.PublishRequest(subject, inbox, body); err != nil {
 		return protocol.Reply{}, fmt.Errorf("ask %s: %w: %w", subject, errSilent, err)
 	}
-	patience, silence := h.times.acceptWithin, errSilent
+	patience, silence := q.times.acceptWithin, errSilent
 	for {
 		reply, err := nextReply(ctx, answers, patience)
 		switch {
@@ -53,8 +66,11 @@ func (h *host) ask(ctx context.Context, subject string, request protocol.Request
 			return reply, err
 		case reply.Moved:
 			return reply, moved(reply.Owner)
+		case reply.Accepted && request.Call != nil:
+			patience, silence = q.times.acceptEvery+q.times.acceptWithin, errFate // it can be repeated: no need to be sure
+			heard(reply)
 		case reply.Accepted && request.HTTP != nil:
-			patience, silence = h.times.acceptLost, errFate
+			patience, silence = q.times.acceptLost, errFate
 		default:
 			return reply, nil
 		}
@@ -201,6 +217,10 @@ func (h *host) onRequest(ctx context.Context, m *nats.Msg, a *actor) {
 		h.respond(ctx, m, reply)
 	case request.HTTP != nil:
 		h.onHTTP(ctx, m, a, request)
+	case request.Call != nil:
+		h.onRelayedCall(ctx, m, a, request)
+	case request.Confirm != "":
+		a.confirmed.add(protocol.CallMark(request.Confirm))
 	default:
 		h.respond(ctx, m, protocol.Reply{Owner: h.id})
 	}
@@ -239,12 +259,12 @@ func (h *host) callAgent(ctx context.Context, a *actor, relayed *protocol.HTTPRe
 	if err != nil {
 		return refuse(err.Error())
 	}
-	response, err := a.do(ctx, &job{request: r, body: relayed.Body, limit: maxRelayed, done: make(chan outcome, 1)})
+	reply, err := a.do(ctx, &job{request: r, body: relayed.Body, limit: maxRelayed, done: make(chan outcome, 1)})
 	switch {
 	case errors.Is(err, errMoved):
 		return movedReply(err)
 	case err != nil:
 		return protocol.Reply{HTTP: failed(err)}
 	}
-	return protocol.Reply{HTTP: response}
+	return reply
 }

@@ -301,6 +301,8 @@ type desk struct {
 	request func(*desk, http.ResponseWriter, *http.Request) error
 	ring    func(context.Context, *desk, string) error
 	failed  func(context.Context, *desk, error) error
+	ask     func(context.Context, *desk, string) (string, error)
+	count   func(context.Context, *desk) (int, error)
 }
 
 type deskState struct {

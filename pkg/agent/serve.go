@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -12,8 +13,10 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// job is a request that waits for its turn.
+// job is a request or a call that waits for its turn.
 type job struct {
+	id      string
+	call    *protocol.AgentCall // else it is a request
 	request *http.Request
 	body    []byte
 	// limit is the most bytes that the answer's body may have.
@@ -30,12 +33,20 @@ func (j *job) finish(o outcome) {
 }
 
 // what says what the job is, for those who wait.
-func (j *job) what() string { return j.request.Method + " " + j.request.URL.Path }
+func (j *job) what() string {
+	switch {
+	case j.call == nil:
+		return j.request.Method + " " + j.request.URL.Path
+	case len(j.call.Chain) > 0:
+		return fmt.Sprintf("a call of %s by agent %q", j.call.Method, j.call.Chain[len(j.call.Chain)-1].Agent)
+	}
+	return fmt.Sprintf("a call of %s by project %q", j.call.Method, j.call.From)
+}
 
 // outcome is an answer, or why there is none.
 type outcome struct {
-	response *protocol.HTTPResponse
-	err      error
+	reply protocol.Reply
+	err   error
 }
 
 // errDropped answers a request whose turn ran and was not stored because the host had lost the agent.
@@ -43,24 +54,31 @@ var errDropped = &Error{Status: http.StatusServiceUnavailable, Name: "OwnershipL
 	Message: "the agent moved to another host while it served the request; what the request had not saved is dropped"}
 
 // do hands a job to the agent and waits for the answer. The error is errMoved if the turn was not started.
-func (a *actor) do(ctx context.Context, j *job) (*protocol.HTTPResponse, error) {
+func (a *actor) do(ctx context.Context, j *job) (protocol.Reply, error) {
 	select {
 	case a.jobs <- j:
 	case <-a.gone:
-		return nil, a.verdict
+		return protocol.Reply{}, a.verdict
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return protocol.Reply{}, context.Cause(ctx)
 	}
 	select {
 	case o := <-j.done:
-		return o.response, o.err
+		return o.reply, o.err
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return protocol.Reply{}, context.Cause(ctx)
 	}
 }
 
-// serve runs the turn of a request.
+// serve runs the turn of a job.
 func (a *actor) serve(ctx context.Context, j *job) error {
+	if j.call != nil {
+		return a.serveCall(ctx, j)
+	}
+	return a.serveHTTP(ctx, j)
+}
+
+func (a *actor) serveHTTP(ctx context.Context, j *job) error {
 	if err := a.fit(ctx); err != nil {
 		j.finish(outcome{err: errMoved}) // not started: another host may
 		return err
@@ -93,7 +111,7 @@ func (a *actor) serve(ctx context.Context, j *job) error {
 			return err
 		}
 	}
-	j.finish(outcome{response: response})
+	j.finish(outcome{reply: protocol.Reply{HTTP: response}})
 	return a.afterTurn(ctx)
 }
 

@@ -15,6 +15,9 @@ import (
 // whatever belongs to the actor's goroutine belongs to the stint that has the agent.
 type stint struct {
 	what string // for those who wait
+	call string // the id of the call that it is for, if it is for one
+	// awaits is the agent that it waits for in a call.
+	awaits atomic.Pointer[string]
 	// stays is set if nobody else may have the agent before it ends.
 	stays bool
 	// giveUp does what is left to do for a stint whose code never returns. The agent is another one in memory by then.

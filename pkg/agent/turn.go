@@ -105,6 +105,11 @@ func (a *actor) commit(ctx context.Context, d *draft) (stored bool, err error) {
 		return false, err
 	}
 	kept.stored()
+	a.confirmed.drop(a.at.record.Calls)
+	if d.call != nil {
+		d.call.stored = true
+	}
+	a.expose()
 	testsignal.At(testsignal.AgentAfterCommit)
 	return true, nil
 }

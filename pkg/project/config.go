@@ -20,6 +20,8 @@ type Config struct {
 	Name string
 	// Workflows of this project, and those of others that it uses.
 	Workflows []Workflow
+	// Agents are the classes of agents of other projects that this one reaches, and other names for its own.
+	Agents []Agent
 	// Settings stand at the top level of the file. Zero fields are not set.
 	Settings Settings
 }
@@ -184,6 +186,7 @@ func (c *Config) check() []*ConfigError {
 		}
 	}
 	fail("name", protocol.CheckProject(c.Name))
+	c.checkAgents(fail)
 	bindings, names := map[string]int{}, map[string]int{}
 	for i, w := range c.Workflows {
 		at := func(field string) string { return fmt.Sprintf("workflows[%d].%s", i, field) }

@@ -31,6 +31,10 @@ const flightDesk = `// The project of the agents.
 		},
 		{ "name": "audit", "binding": "AUDIT", "class_name": "Audit", "script_name": "flight-desk" },
 	],
+	"agents": [
+		{ "class_name": "Cart", "binding": "CARTS", "script_name": "shop" },
+		{ "class_name": "Till" },
+	],
 	"nats_url": "nats://10.0.0.1:4222",
 	"slots": 64,
 	"shutdown_grace": "30s",
@@ -53,6 +57,10 @@ func TestParse(t *testing.T) {
 	}
 	if c.Name != "flight-desk" || !slices.Equal(c.Workflows, want) {
 		t.Errorf("config is %+v", c)
+	}
+	agents := []project.Agent{{ClassName: "Cart", Binding: "CARTS", ScriptName: "shop"}, {ClassName: "Till"}}
+	if !slices.Equal(c.Agents, agents) {
+		t.Errorf("agents are %+v", c.Agents)
 	}
 	settings := project.Settings{
 		NATSURL: "nats://10.0.0.1:4222", Slots: 64, ShutdownGrace: process.Duration(30 * time.Second), Version: "v1.4", MaxValueSize: 1 << 30,
@@ -111,7 +119,7 @@ func TestFaultsAreLocated(t *testing.T) {
 		{"bad name", "{\n  // who\n  \"name\": «»\"my project\"\n}", `name: invalid name: project "my project"`},
 		{"name of a wrong type", `{ "name": «»12 }`, "name: want a string, found a number"},
 		{"null", `{ "name": «»null }`, "name: want a string, found null"},
-		{"unknown field", "{ \"name\": \"a\",\n«»\"colour\": \"red\" }", `unknown field "colour"; there are name, workflows, nats_url`},
+		{"unknown field", "{ \"name\": \"a\",\n«»\"colour\": \"red\" }", `unknown field "colour"; there are name, workflows, agents, nats_url`},
 		{"field in another case", `{ «»"Name": "a" }`, `unknown field "Name"`},
 		{"field twice", "{ \"name\": \"a\",\n  «»\"name\": \"b\" }", "name: stands here a second time"},
 		{"after tabs and comments", "/* ä */ { \"name\": \"a\", // first\r\n\t\t«»\"x\": 1 }", `unknown field "x"`},
@@ -125,6 +133,12 @@ func TestFaultsAreLocated(t *testing.T) {
 		{"bad workflow name", `{ "name": "a", "workflows": [ { "name": "v", "class_name": "V" }, { "name": «»"w.x", "class_name": "W" } ] }`, `workflows[1].name: invalid name: workflow "w.x"`},
 		{"bad script name", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "script_name": «»"-b" } ] }`, `workflows[0].script_name: invalid name: project "-b"`},
 		{"bad binding", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "binding": «»"W W" } ] }`, `workflows[0].binding: invalid name: binding "W W"`},
+		{"agents no array", `{ "name": "a", "agents": «»{} }`, "agents: want an array, found an object"},
+		{"agent without class", `{ "name": "a", "agents": [ «»{ "binding": "CARTS" } ] }`, "agents[0].class_name: invalid name: class is empty"},
+		{"agent's unknown field", `{ "name": "a", "agents": [ { «»"name": "Cart" } ] }`, `agents[0]: unknown field "name"; there are class_name, binding, script_name`},
+		{"bad script name of an agent", `{ "name": "a", "agents": [ { "class_name": "Cart", "script_name": «»"-b" } ] }`, `agents[0].script_name: invalid name: project "-b"`},
+		{"same binding of agents", `{ "name": "a", "agents": [ { "class_name": "Cart" }, { "class_name": "Till", "binding": «»"Cart" } ] }`,
+			`agents[1].binding: binding "Cart" is that of agents[0] already`},
 		{"same binding", `{ "name": "a", "workflows": [ { "name": "w", "binding": "B", "class_name": "W" }, { "name": "v", "binding": «»"B", "class_name": "V" } ] }`,
 			`workflows[1].binding: binding "B" is that of workflows[0] already`},
 		{"name is another's binding", `{ "name": "a", "workflows": [ { "name": "w", "binding": "v", "class_name": "W" }, { "name": «»"v", "class_name": "V" } ] }`,
@@ -183,7 +197,7 @@ func TestMessageIsWhatEditorsUnderstand(t *testing.T) {
 	t.Parallel()
 	_, err := project.Parse("skein.jsonc", []byte("{\n  \"name\": \"a\",\n  \"slots\": 0,\n  \"workflow\": []\n}"))
 	const want = `skein.jsonc:3:12: slots: "0": allowed is 1 to 10000
-skein.jsonc:4:3: unknown field "workflow"; there are name, workflows, nats_url, nats_creds, health_addr, log_level, log_format, shutdown_grace, replicas, slots, http_addr, version, max_value_size`
+skein.jsonc:4:3: unknown field "workflow"; there are name, workflows, agents, nats_url, nats_creds, health_addr, log_level, log_format, shutdown_grace, replicas, slots, http_addr, version, max_value_size`
 	if err == nil || err.Error() != want {
 		t.Errorf("error is\n%v\nwant\n%s", err, want)
 	}
@@ -251,4 +265,21 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("parsed but not valid: %v", err)
 		}
 	})
+}
+
+func TestBindingsOfAgents(t *testing.T) {
+	t.Parallel()
+	c := project.Config{Name: "a", Agents: []project.Agent{{ClassName: "Cart", Binding: "CARTS", ScriptName: "shop"}, {ClassName: "Till"}}}
+	for name, want := range map[string]project.AgentTarget{
+		"CARTS": {Binding: "CARTS", Project: "shop", Class: "Cart"},
+		"Till":  {Binding: "Till", Project: "a", Class: "Till"},
+		"Desk":  {Binding: "Desk", Project: "a", Class: "Desk"},
+	} {
+		if got, err := c.AgentBinding(name); err != nil || got != want {
+			t.Errorf("AgentBinding(%q) = %+v, %v; want %+v", name, got, err, want)
+		}
+	}
+	if _, err := c.AgentBinding("no such"); !errors.Is(err, protocol.ErrName) {
+		t.Errorf("AgentBinding of what is no class: %v", err)
+	}
 }

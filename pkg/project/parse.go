@@ -95,12 +95,14 @@ func (p *parser) offset(field string) int {
 
 func (p *parser) config(root *hujson.Value, c *Config) {
 	settings := process.SettingNames()
-	p.object(root, "", append([]string{"name", "workflows"}, settings...), func(name, path string, v *hujson.Value) {
+	p.object(root, "", append([]string{"name", "workflows", "agents"}, settings...), func(name, path string, v *hujson.Value) {
 		switch {
 		case name == "name":
 			p.text(v, path, &c.Name)
 		case name == "workflows":
 			p.workflows(v, path, c)
+		case name == "agents":
+			p.agents(v, path, c)
 		default:
 			p.setting(v, name, c)
 		}

@@ -39,6 +39,8 @@ type Record struct {
 	// Seen is the highest number applied, per source of mail. A source of the agent's own (a schedule) that is not
 	// in here is unknown, and its mail is dropped.
 	Seen map[string]uint64 `json:"seen,omitempty"`
+	// Calls are the calls that were applied and may be repeated, by CallMark.
+	Calls map[string]AppliedCall `json:"calls,omitempty"`
 	// Outbox is what turns asked for and what may not yet be projected. Ids derive from life, turn and position.
 	Outbox []Outgoing `json:"outbox,omitempty"`
 	// Parked is the mail that failed and waits for another attempt.
@@ -74,6 +76,7 @@ const (
 	OutgoingCancelSchedule OutgoingKind = "cancel-schedule"
 	OutgoingDead           OutgoingKind = "dead"
 	OutgoingDropDead       OutgoingKind = "drop-dead"
+	OutgoingMail           OutgoingKind = "tell"
 )
 
 // Outgoing is one entry of an outbox. Exactly the field named by Kind is set.
@@ -92,7 +95,8 @@ type Outgoing struct {
 	Cancel string      `json:"cancel,omitempty"`
 	Dead   *DeadLetter `json:"dead,omitempty"`
 	// DropDead is the id of the dead letter to remove.
-	DropDead string `json:"drop_dead,omitempty"`
+	DropDead string        `json:"drop_dead,omitempty"`
+	Tell     *OutgoingTell `json:"tell,omitempty"`
 }
 
 // OutgoingTarget names the instance that a create, event or control goes to.
@@ -187,7 +191,10 @@ type Mail struct {
 	Source string `json:"source"`
 	Number uint64 `json:"number"`
 	// Life is set if the mail stems from the agent itself: another life drops it.
-	Life     uint64          `json:"life,omitempty"`
+	Life uint64 `json:"life,omitempty"`
+	// Key is set on mail that has no place in a row: then the sequence in the inbox is its number, and it is applied once
+	// per key.
+	Key      string          `json:"key,omitempty"`
 	Callback string          `json:"callback"`
 	Payload  json.RawMessage `json:"payload,omitempty"`
 	Retry    *Retry          `json:"retry,omitempty"`
@@ -211,7 +218,8 @@ type DeadLetter struct {
 	Cut bool `json:"cut,omitempty"`
 }
 
-// Request is what a host sends to the owner of an agent. At most one of HTTP and Bell is set.
+// Request is what a host sends to the owner of an agent, or a caller to any host. At most one of HTTP, Bell, Call and
+// Confirm is set.
 type Request struct {
 	V int `json:"v"`
 	// ID is chosen once per request: an owner that gets it again, because the first answer was late, does not start
@@ -219,8 +227,11 @@ type Request struct {
 	ID   string       `json:"id,omitempty"`
 	HTTP *HTTPRequest `json:"http,omitempty"`
 	Bell *Bell        `json:"bell,omitempty"`
+	Call *AgentCall   `json:"call,omitempty"`
+	// Confirm is the id of a call whose answer its caller has: it will not be repeated.
+	Confirm string `json:"confirm,omitempty"`
 	// Activate asks the receiving host to take the agent. On a host's own subject it says which agent HTTP or Bell
-	// is for.
+	// is for, on the subject of calls the same of Call or Confirm.
 	Activate *Activate `json:"activate,omitempty"`
 }
 
@@ -257,6 +268,11 @@ type Reply struct {
 	Owner string        `json:"owner,omitempty"`
 	HTTP  *HTTPResponse `json:"http,omitempty"`
 	Error *Failure      `json:"error,omitempty"`
+	// Result is that of a call. Kept says that the record remembers the call until it is confirmed.
+	Result json.RawMessage `json:"result,omitempty"`
+	Kept   bool            `json:"kept,omitempty"`
+	// Busy comes with Accepted while the agent is busy with something else.
+	Busy string `json:"busy,omitempty"`
 }
 
 // HTTPResponse is the answer of a turn.

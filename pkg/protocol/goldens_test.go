@@ -23,6 +23,7 @@ func goldens() []golden {
 	all := append(instanceGoldens(), statusGoldens()...)
 	all = append(append(append(all, agentGoldens()...), relayGoldens()...), inboxGoldens()...)
 	all = append(append(all, steeringGoldens()...), slotGoldens()...)
+	all = append(all, agentCallGoldens()...)
 	return append(append(append(all, callGoldens()...), historyGoldens()...), noticeGoldens()...)
 }
 

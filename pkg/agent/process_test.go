@@ -1,0 +1,99 @@
+package agent
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/internal/testsignal"
+	"github.com/skein-run/skein/pkg/project"
+)
+
+// roleEnv tells this program that it is not the test but a host of its agents.
+const roleEnv = "SKEIN_AGENT_TEST_HOST"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(roleEnv) != "" {
+		project.Main(Host(Define("Desk", func() *desk { return &desk{request: count} }, Reads((*desk).Count))))
+	}
+	os.Exit(m.Run())
+}
+
+// hostProcess is an agent host in a process of its own.
+type hostProcess struct {
+	cmd   *exec.Cmd
+	ended chan struct{}
+
+	mu  sync.Mutex // guards log
+	log bytes.Buffer
+}
+
+func (p *hostProcess) Write(text []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.Write(text)
+}
+
+func (p *hostProcess) has(text string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Contains(p.log.String(), text)
+}
+
+// process starts a host that stands still at a point of a turn; at none if that is empty.
+func (r *rig) process(t *testing.T, url, point string) *hostProcess {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(t.TempDir(), "skein.jsonc")
+	if err := os.WriteFile(config, []byte(`{ "name": "`+testProject+`" }`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &hostProcess{cmd: exec.Command(self), ended: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), roleEnv+"=1", "GORACE=atexit_sleep_ms=0", "SKEIN_CONFIG="+config, "SKEIN_NATS_URL="+url,
+		"SKEIN_HTTP_ADDR=127.0.0.1:0", "SKEIN_HEALTH_ADDR=127.0.0.1:0", testsignal.Env+"="+point)
+	p.cmd.Stderr = p
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = p.cmd.Wait() // it is killed
+		close(p.ended)
+	}()
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			t.Logf("process %d:\n%s", p.cmd.Process.Pid, p.log.String())
+		}
+	})
+	p.await(t, "msg=ready")
+	return p
+}
+
+// await waits until the process has logged text.
+func (p *hostProcess) await(t *testing.T, text string) {
+	t.Helper()
+	natstest.Eventually(t, soon, "the process says "+text, func() bool {
+		select {
+		case <-p.ended:
+			t.Fatalf("the process has ended with %v", p.cmd.ProcessState)
+		default:
+		}
+		return p.has(text)
+	})
+}
+
+// kill sends SIGKILL and waits for the end.
+func (p *hostProcess) kill() {
+	_ = p.cmd.Process.Kill() // it may have ended
+	<-p.ended
+}

@@ -171,8 +171,12 @@ type rollout struct {
 func newRollout(t *testing.T) *rollout {
 	b := setup(t)
 	entries := []project.Workflow{{Name: "child", ClassName: "child"}}
-	for _, c := range changes() {
-		entries = append(entries, project.Workflow{Name: c.class(), ClassName: c.class()})
+	for i, c := range changes() {
+		w := project.Workflow{Name: c.class(), ClassName: c.class()}
+		if i == 0 { // what is held must hold no slot, or the others never get one
+			w.Concurrency = 1
+		}
+		entries = append(entries, w)
 	}
 	return &rollout{b, b.open("p", entries...)}
 }
@@ -275,6 +279,14 @@ func TestDivergenceAndItsWaysOut(t *testing.T) {
 	r.costsNothing()
 	held(func(c change, id string) {
 		switch id {
+		case fix: // whether it will do is known before it is deployed
+			h, err := r.get(c, id).Export(t.Context())
+			if err == nil {
+				err = Replay(t.Context(), c.define(c.old), h)
+			}
+			if err != nil {
+				t.Errorf("%s: %v", c.name, err)
+			}
 		case twice: // the fix is not deployed yet
 			r.steer(c, id, func(i *Instance[string]) error { return i.Resume(t.Context()) })
 			s := r.reaches(c.class(), id, "is held again", func(s Status) bool {

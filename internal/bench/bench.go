@@ -48,10 +48,14 @@ func steps(ctx context.Context, event workflow.Event[Params]) (int, error) {
 }
 
 // configFile is the skein.jsonc of the runner: what config says.
-var configFile = fmt.Sprintf(`{ "name": %q, "workflows": [ { "name": %q, "class_name": %q } ] }`, projectName, bindingName, className)
+var configFile = fmt.Sprintf(`{ "name": %q, "workflows": [
+	{ "name": %q, "class_name": %q }, { "name": %q, "class_name": %q, "limits": { "steps": %d } },
+] }`, projectName, bindingName, className, longBinding, longClass, longLimit)
 
 func config(url string) project.Config {
-	c := project.Config{Name: projectName, Workflows: []project.Workflow{{Name: bindingName, ClassName: className}}}
+	c := project.Config{Name: projectName, Workflows: []project.Workflow{
+		{Name: bindingName, ClassName: className}, {Name: longBinding, ClassName: longClass, StepLimit: longLimit},
+	}}
 	c.Settings.NATSURL = url
 	c.Settings.LogLevel = "warn"
 	return c
@@ -176,7 +180,7 @@ func Command() *cobra.Command {
 	cmd.AddCommand(
 		measure(load{name: "latency", steps: 10, inFlight: 1}, "Time from create to result, one instance at a time"),
 		measure(load{name: "throughput", steps: 5, inFlight: 64}, "Completed instances per second"),
-		serverCommand(), runnerCommand(),
+		longCommand(), serverCommand(), runnerCommand(),
 	)
 	return cmd
 }
@@ -190,7 +194,7 @@ func measure(l load, short string) *cobra.Command {
 				return err
 			}
 			runtime.GOMAXPROCS(l.procs)
-			report, err := withProcesses(cmd, url, l.procs, func(ctx context.Context, url string) (Report, error) { return l.run(ctx, url) })
+			report, err := withProcesses(cmd, url, l.procs, func(ctx context.Context, p *processes) (Report, error) { return l.run(ctx, p.url) })
 			if err != nil {
 				return err
 			}

@@ -24,8 +24,17 @@ import (
 // readyWithin is how long a started process may take to say that it is ready.
 const readyWithin = 20 * time.Second
 
+// processes are a server and a runner beside the measuring process.
+type processes struct {
+	cmd    *cobra.Command
+	procs  int
+	config string
+	url    string
+	runner *exec.Cmd
+}
+
 // withProcesses runs measure with a server and a runner of their own beside it.
-func withProcesses(cmd *cobra.Command, url string, procs int, measure func(ctx context.Context, url string) (Report, error)) (r Report, err error) {
+func withProcesses[R any](cmd *cobra.Command, url string, procs int, measure func(ctx context.Context, p *processes) (R, error)) (r R, err error) {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	dir, err := os.MkdirTemp("", "skein-bench-")
@@ -33,25 +42,36 @@ func withProcesses(cmd *cobra.Command, url string, procs int, measure func(ctx c
 		return r, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	p := &processes{cmd: cmd, procs: procs, config: filepath.Join(dir, "skein.jsonc"), url: url}
 	if url == "" {
 		server, ready, err := start(ctx, cmd, procs, "server", "--data", filepath.Join(dir, "nats"))
 		if err != nil {
 			return r, err
 		}
 		defer end(server)
-		url = ready
+		p.url = ready
 	}
-	file := filepath.Join(dir, "skein.jsonc")
-	if err := os.WriteFile(file, []byte(configFile), 0o600); err != nil {
+	if err := os.WriteFile(p.config, []byte(configFile), 0o600); err != nil {
 		return r, err
 	}
-	runner, _, err := start(ctx, cmd, procs, "runner", "--config", file, "--nats-url", url, "--log-level", "warn")
-	if err != nil {
+	if err := p.startRunner(ctx); err != nil {
 		return r, err
 	}
-	defer end(runner)
+	defer func() { end(p.runner) }()
 	fmt.Fprintln(cmd.ErrOrStderr(), "measuring ...")
-	return measure(ctx, url)
+	return measure(ctx, p)
+}
+
+func (p *processes) startRunner(ctx context.Context) (err error) {
+	p.runner, _, err = start(ctx, p.cmd, p.procs, "runner", "--config", p.config, "--nats-url", p.url, "--log-level", "warn")
+	return err
+}
+
+// replaceRunner kills the runner and starts another, which knows nothing.
+func (p *processes) replaceRunner(ctx context.Context) error {
+	_ = p.runner.Process.Kill()
+	_ = p.runner.Wait()
+	return p.startRunner(ctx)
 }
 
 // start runs a hidden command of this program as a process and waits for its line "ready <what>".
@@ -125,7 +145,7 @@ func serverCommand() *cobra.Command {
 
 // runnerCommand is a workflow runner like any other; it only says on stdout when it takes work.
 func runnerCommand() *cobra.Command {
-	cmd := project.Command("runner", announced{workflow.Runner(workflow.Define(className, steps))})
+	cmd := project.Command("runner", announced{workflow.Runner(workflow.Define(className, steps), workflow.Define(longClass, long))})
 	cmd.Hidden = true
 	return cmd
 }

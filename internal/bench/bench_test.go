@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +64,38 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
+func TestMeasureLong(t *testing.T) {
+	out, err := execute(t, "long", "--steps", "20", "--waits", "20", "--output", "json", "--procs", "2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r LongReport
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	for _, list := range [][]Cost{r.Steps, r.Parks, r.ResumedSteps, r.ResumedParks} {
+		if len(list) != 2 || list[0].At != 10 || list[1].At != 20 || list[0].Millis <= 0 || list[1].Millis <= 0 || list[0].Ratio != 1 || list[1].Ratio <= 0 {
+			t.Errorf("the report is %s", out)
+		}
+	}
+	var text bytes.Buffer
+	if err := r.print(&text, "text"); err != nil || !strings.Contains(text.String(), "resumed after 20") {
+		t.Errorf("as text: %q, %v", text.String(), err)
+	}
+}
+
+func TestPoints(t *testing.T) {
+	t.Parallel()
+	for to, want := range map[int][]int{20: {10, 20}, 100: {10, 100}, 10_000: {10, 100, 1000, 10_000}} {
+		if got := points(to); !slices.Equal(got, want) {
+			t.Errorf("points to %d are %v, want %v", to, got, want)
+		}
+	}
+	if got := typical([]int64{0, 5, 15, 18, 100}); got != 10 {
+		t.Errorf("typical is %v, want 10ns", got)
+	}
+}
+
 func TestQuantiles(t *testing.T) {
 	t.Parallel()
 	each := []time.Duration{1 * time.Millisecond, 2 * time.Millisecond, 3 * time.Millisecond, 4 * time.Millisecond}
@@ -92,5 +125,13 @@ func TestBadFlags(t *testing.T) {
 				t.Errorf("error is %v, want %s", err, tt.want)
 			}
 		})
+	}
+	for flag, want := range map[string]string{
+		"--steps=19": "--steps: 19: allowed is 20 to 50000", "--waits=50001": "--waits: 50001: allowed is 20 to 50000",
+		"--procs=0": "--procs: 0: allowed is 1 to 1024", "--output=xml": `--output: "xml": allowed is text or json`,
+	} {
+		if _, err := execute(t, "long", flag); err == nil || err.Error() != want {
+			t.Errorf("long: error is %v, want %s", err, want)
+		}
 	}
 }

@@ -141,7 +141,7 @@ func (l longLoad) run(ctx context.Context, p *processes) (LongReport, error) {
 	}
 	defer opened.Close()
 	m := lives{processes: p, project: opened, binding: workflow.Bind[LongParams, []int64](longBinding).In(opened)}
-	if _, _, err := m.steps(ctx, 1000); err != nil { // to warm up
+	if _, _, err := m.steps(ctx, min(l.steps, 1000)); err != nil { // to warm up
 		return r, err
 	}
 	for _, n := range points(l.steps) {

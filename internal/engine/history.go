@@ -127,6 +127,7 @@ type History struct {
 
 	outcomes   int     // outcomes of steps, also of those that a restart forgot
 	standsOver *uint64 // what the newest message stands over, if it is a snapshot
+	open       []*Step // whose attempts may be open: those that began since all were closed
 	released   bool    // the newest run gave the instance back
 	unblamed   bool    // the newest run follows a lost one that named no step, and no body of it came back yet
 	hard       bool    // the newest run follows a lost one
@@ -264,6 +265,7 @@ func (h *History) applyStep(a *protocol.Append, e *protocol.Entry, s *Step) erro
 			return nil
 		}
 		s.open(e.Attempt, a.Runner, e.Started)
+		h.open = append(h.open, s)
 		if e.Charged {
 			s.LostRuns++
 		}
@@ -329,13 +331,21 @@ func (h *History) claimed(a *protocol.Append, e *protocol.Entry) {
 	h.Runs = append(h.Runs, Run{Runner: a.Runner, Time: a.Time, Wake: *e.Wake, Version: a.Version})
 }
 
-// closeAttempts ends the open attempts of a run that is over: their bodies have no outcome.
+// closeAttempts ends the open attempts of a run that is over: their bodies have no outcome. A long log has many runs: it
+// looks only at those steps that have begun meanwhile.
 func (h *History) closeAttempts() {
-	for _, s := range h.Steps {
-		if n := len(s.Attempts); n > 0 && s.Attempts[n-1].Open {
-			s.Attempts[n-1].Open = false
+	for _, s := range h.open {
+		if s.isOpen() {
+			s.Attempts[len(s.Attempts)-1].Open = false
 		}
 	}
+	h.open = nil
+}
+
+// isOpen reports whether the body of the newest attempt began and has no outcome.
+func (s *Step) isOpen() bool {
+	n := len(s.Attempts)
+	return n > 0 && s.Attempts[n-1].Open
 }
 
 // Version is that of the code of the newest run; empty if it is not known.
@@ -358,7 +368,7 @@ func (h *History) ClaimEntry(wake protocol.Wake) protocol.Entry {
 	}
 	e.Lost = true
 	for _, k := range h.Order {
-		if s := h.Steps[k]; !s.Done && len(s.Attempts) > 0 && s.Attempts[len(s.Attempts)-1].Open {
+		if s := h.Steps[k]; !s.Done && s.isOpen() {
 			e.Blamed = append(e.Blamed, k)
 		}
 	}
@@ -366,7 +376,7 @@ func (h *History) ClaimEntry(wake protocol.Wake) protocol.Entry {
 }
 
 func (s *Step) open(number int, runner string, started *time.Time) {
-	if n := len(s.Attempts); n > 0 && s.Attempts[n-1].Open && s.Attempts[n-1].Number == number {
+	if s.isOpen() && s.Attempts[len(s.Attempts)-1].Number == number {
 		return
 	}
 	s.Attempts = append(s.Attempts, Attempt{Number: number, Runner: runner, Started: started, Open: true})

@@ -153,10 +153,13 @@ func (h *History) restore(e *protocol.Entry) error {
 		return err
 	}
 	h.standsOver = new(e.Snapshot.Over)
-	h.Steps, h.Order = map[protocol.Key]*Step{}, nil
+	h.Steps, h.Order, h.open = map[protocol.Key]*Step{}, nil, nil
 	for _, step := range f.Steps {
 		h.Steps[step.Key] = step
 		h.Order = append(h.Order, step.Key)
+		if step.isOpen() {
+			h.open = append(h.open, step)
+		}
 	}
 	h.Runs, h.Carried, h.CarriedTo, h.EventsFrom = f.Runs, f.Inputs, e.Input, f.EventsFrom
 	h.Consumed, h.ConsumedIDs, h.Obeyed = set(f.Consumed), set(f.ConsumedIDs), set(f.Obeyed)

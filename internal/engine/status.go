@@ -140,7 +140,7 @@ func (s *Step) state() string {
 		return "completed"
 	case s.Op != protocol.OpDo && s.Op != protocol.OpRollback:
 		return "waiting"
-	case len(s.Attempts) > 0 && s.Attempts[len(s.Attempts)-1].Open:
+	case s.isOpen():
 		return "running"
 	case s.Failed > 0:
 		return "retrying"

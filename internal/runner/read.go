@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/skein-run/skein/internal/engine"
@@ -21,6 +23,8 @@ type Reader struct {
 	Shards  int
 	// Objects has what is too large for messages. Nil: one that works over Store.
 	Objects *objects.Store
+	// Folds keep what was read of long logs. Nil: nothing is kept.
+	Folds *Folds
 }
 
 func (r Reader) stream() string { return protocol.WorkflowsStream(r.Project) }
@@ -106,51 +110,96 @@ func (r Reader) look(ctx context.Context, instance protocol.Instance) (sight, er
 	return s, nil
 }
 
-// pageSize is how many messages one read brings: a long read over scattered messages holds up appends.
-const pageSize = 16
-
 // load folds the whole log of an instance, at least up to the tail that s has seen.
 func (r Reader) load(ctx context.Context, instance protocol.Instance, s sight) (*engine.History, error) {
 	s.create.Workflow, s.create.ID = instance.Workflow, instance.ID // whatever the body says
-	h := engine.NewHistory(r.stream(), s.created, s.create)
 	if s.tailAt == 0 {
-		return h, nil
+		return engine.NewHistory(r.stream(), s.created, s.create), nil
 	}
-	h.Tail = s.tailAt // of a tombstone, should nothing of this instance follow
-	f := engine.Fold{History: h}
-	err := r.read(ctx, instance.LogSubject(), s.created, s.tailAt, func(m *journal.Message) error {
-		var a protocol.Append
-		err := json.Unmarshal(m.Data, &a)
-		if err == nil {
-			err = f.Add(m.Sequence, &a)
-		}
-		if err != nil {
-			return fmt.Errorf("log of %s: entry %d: %w", instance, m.Sequence, err)
-		}
-		return nil
-	})
-	if err == nil {
-		err = f.End(func(s *protocol.Snapshot) error { return r.fetchSnapshot(ctx, s) })
+	k := r.Folds.take(instance, s)
+	err := r.readOn(ctx, k, s)
+	if k == nil || errors.Is(err, errAnotherLog) {
+		k = &kept{instance: instance, history: engine.NewHistory(r.stream(), s.created, s.create)}
+		err = r.readOn(ctx, k, s)
 	}
-	return h, err
+	if err != nil {
+		return nil, fmt.Errorf("log of %s: %w", instance, err)
+	}
+	h := r.Folds.keep(k)
+	if h.Tail == 0 {
+		h.Tail = s.tailAt // of a tombstone: nothing of this instance follows
+	}
+	return h, nil
 }
 
-// read pages through a subject from a sequence on. It goes to the leader for what a replica does not have: everything
-// up to reach, or with reach 0 everything there is.
+const (
+	// minPage and maxPage are how many messages one read brings. Few reads are cheaper than many, but one over scattered
+	// messages takes long, and holds up appends meanwhile: so the next brings more only if the last was quick.
+	minPage, maxPage = 16, 1024
+	quickPage        = 10 * time.Millisecond
+)
+
+// page is what one read has brought.
+type page struct {
+	messages []journal.Message
+	more     bool
+	err      error
+	took     time.Duration
+}
+
+func (r Reader) page(ctx context.Context, subject string, from uint64, size int) (p page) {
+	asked := time.Now()
+	p.messages, p.more, p.err = r.Store.Page(ctx, r.stream(), subject, from, size)
+	p.took = time.Since(asked)
+	return p
+}
+
+// pages gives what a replica has of a subject, from a sequence on. While one page is worked on, the next is read.
+func (r Reader) pages(ctx context.Context, subject string, from uint64) iter.Seq2[*journal.Message, error] {
+	return func(yield func(*journal.Message, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		var reading sync.WaitGroup
+		defer reading.Wait()
+		defer cancel()
+		size := minPage
+		for p := r.page(ctx, subject, from, size); ; {
+			if p.err != nil {
+				yield(nil, p.err)
+				return
+			}
+			next := make(chan page, 1)
+			if p.more {
+				if size = min(2*size, maxPage); p.took > quickPage {
+					size = minPage
+				}
+				from = p.messages[len(p.messages)-1].Sequence + 1
+				reading.Go(func() { next <- r.page(ctx, subject, from, size) })
+			}
+			for i := range p.messages {
+				if !yield(&p.messages[i], nil) {
+					return
+				}
+			}
+			if !p.more {
+				return
+			}
+			p = <-next
+		}
+	}
+}
+
+// read goes through a subject from a sequence on. It goes to the leader for what a replica does not have: everything up
+// to reach, or with reach 0 everything there is.
 func (r Reader) read(ctx context.Context, subject string, from, reach uint64, each func(*journal.Message) error) error {
 	last := from - 1
-	for more := true; more; {
-		page, again, err := r.Store.Page(ctx, r.stream(), subject, last+1, pageSize)
+	for m, err := range r.pages(ctx, subject, from) {
+		if err == nil {
+			err = each(m)
+		}
 		if err != nil {
 			return err
 		}
-		for i := range page {
-			if err := each(&page[i]); err != nil {
-				return err
-			}
-			last = page[i].Sequence
-		}
-		more = again
+		last = m.Sequence
 	}
 	for reach == 0 || last < reach {
 		m, err := r.Store.NextFromLeader(ctx, r.stream(), subject, last+1)

@@ -111,6 +111,9 @@ func New(c Config) *Runner {
 	if c.GoneAfter == 0 {
 		c.GoneAfter = 30 * time.Second
 	}
+	if c.Folds == nil {
+		c.Folds = NewFolds()
+	}
 	c.Settings = c.Settings.WithDefaults()
 	r := &Runner{
 		Config: c, ID: "runner-" + uuid.NewString()[:8], nc: c.Store.Conn(), hearing: answerSoon, queueRoom: queueRoom,

@@ -358,12 +358,15 @@ type logged struct {
 	sequence uint64
 }
 
+// logPage is how many messages the test reads at a time.
+const logPage = 100
+
 // log is everything that the log of an instance holds.
 func (r *rig) log(i protocol.Instance) []logged {
 	r.t.Helper()
 	var all []logged
 	for from, more := uint64(1), true; more; {
-		page, again, err := r.store.Page(r.t.Context(), protocol.WorkflowsStream("p"), i.LogSubject(), from, 100)
+		page, again, err := r.store.Page(r.t.Context(), protocol.WorkflowsStream("p"), i.LogSubject(), from, logPage)
 		if err != nil {
 			r.t.Fatal(err)
 		}

@@ -22,6 +22,7 @@ type runner struct {
 	latest   time.Time     // the latest that it ever showed
 	inHand   map[protocol.Wake]*held
 	active   map[protocol.Instance]*execution
+	folds    map[protocol.Instance]*engine.History // logs as they were read
 	appends  int
 	dead     bool
 	frozen   bool
@@ -39,7 +40,7 @@ func (w *world) startRunner() {
 	}
 	r := &runner{
 		w: w, id: fmt.Sprint("R", len(w.runners)), store: store, inHand: map[protocol.Wake]*held{},
-		active: map[protocol.Instance]*execution{},
+		active: map[protocol.Instance]*execution{}, folds: map[protocol.Instance]*engine.History{},
 	}
 	w.tell("%s starts", r.id)
 	w.runners = append(w.runners, r)
@@ -133,15 +134,19 @@ func (r *runner) look(i protocol.Instance) sight {
 	return s
 }
 
-// load folds the log of an instance, at least up to the tail that s has seen.
+// load folds the log of an instance, at least up to the tail that s has seen. It begins with what was read before.
 func (r *runner) load(i protocol.Instance, s sight) *engine.History {
-	h := engine.NewHistory(workflows, s.created, s.create)
 	if s.tailAt == 0 {
-		return h
+		return engine.NewHistory(workflows, s.created, s.create)
 	}
-	h.Tail = s.tailAt
+	h := r.folds[i]
+	if delete(r.folds, i); h == nil || h.Incarnation != s.created || h.Tail > s.tailAt {
+		h = engine.NewHistory(workflows, s.created, s.create)
+	} else {
+		r.w.crew.saw["read on"]++
+	}
 	f := engine.Fold{History: h}
-	r.read(i.LogSubject(), s.created, s.tailAt, func(m *journal.Message) {
+	r.read(i.LogSubject(), max(s.created, h.Tail+1), s.tailAt, func(m *journal.Message) {
 		var a protocol.Append
 		decode(m.Data, &a)
 		if err := f.Add(m.Sequence, &a); err != nil {
@@ -154,6 +159,13 @@ func (r *runner) load(i protocol.Instance, s sight) *engine.History {
 		}
 		r.w.checker.fail("%v cannot be read: %v", i, err)
 		panic(stopped{})
+	}
+	if r.folds != nil { // it was not killed meanwhile
+		r.folds[i] = h
+		h = h.Clone()
+	}
+	if h.Tail == 0 {
+		h.Tail = s.tailAt
 	}
 	return h
 }

@@ -50,7 +50,7 @@ var occurrences = []string{
 	"attempt-failed", "carried events twice", "claimed by a timer", "cleaned", "completed", "create carried", "created again",
 	"decided: ack", "decided: arm", "decided: claim", "decided: keep", "decided: look-older", "decided: obey", "decided: poke",
 	"decided: project", "decided: start", "deleted", "lost run", "out of touch", "parked with several waits", "paused",
-	"object collected", "received", "recorded", "refused", "refused by the same wake", "refused late", "released", "restarted",
+	"object collected", "read on", "received", "recorded", "refused", "refused by the same wake", "refused late", "released", "restarted",
 	"restarted after the end", "restarted from a step", "resumed", "revived", "several controls at once", "slept",
 	"snapshot fetched", "snapshot of what is finished", "snapshot of what is parked", "snapshot of what is paused", "snapshot of what is running",
 	"step-failed", "stored late", "terminated", "timed-out", "took an older event", "went on over a snapshot", "yielded",

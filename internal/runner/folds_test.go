@@ -1,0 +1,244 @@
+package runner
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/internal/execution"
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// loop is code that waits for an event, has a step, and begins again.
+func loop(ctx context.Context, _ protocol.Create) (json.RawMessage, error) {
+	s, err := execution.From(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for n := range 1000 {
+		if _, _, err := s.WaitForEvent(ctx, "wait", "go", time.Hour); err != nil {
+			return nil, err
+		}
+		err := do(ctx, "step", func(context.Context) (json.RawMessage, error) { return json.Marshal(n) })
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// loops lets an instance go around until its log has a number of messages.
+func (r *rig) loops(i protocol.Instance, messages int) {
+	r.t.Helper()
+	for n := r.count(i, protocol.EntryParked); len(r.log(i)) < messages; n++ {
+		r.send(i, "go")
+		natstest.Eventually(r.t, patience, fmt.Sprint("it is parked again, the time ", n+1), func() bool {
+			return r.count(i, protocol.EntryParked) > n
+		})
+	}
+}
+
+// reads tells, until the test ends, from where the log of an instance is read, but by the test.
+func (r *rig) reads(i protocol.Instance) (from func() []uint64) {
+	r.t.Helper()
+	sub, err := r.nc.SubscribeSync("$JS.API.DIRECT.GET." + protocol.WorkflowsStream("p"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return func() (all []uint64) {
+		r.t.Helper()
+		if err := r.nc.Flush(); err != nil {
+			r.t.Fatal(err)
+		}
+		for {
+			m, err := sub.NextMsg(0)
+			if err != nil {
+				return all
+			}
+			var request struct {
+				Subject string `json:"next_by_subj"`
+				From    uint64 `json:"seq"`
+				Batch   int    `json:"batch"`
+			}
+			if json.Unmarshal(m.Data, &request) == nil && request.Subject == i.LogSubject() && request.Batch != logPage {
+				all = append(all, request.From)
+			}
+		}
+	}
+}
+
+// TestLongLogIsReadOnce: a runner that has read a long log reads what was appended since, however often the instance
+// wakes.
+func TestLongLogIsReadOnce(t *testing.T) {
+	t.Parallel()
+	for name, setup := range map[string]func(*testing.T) *rig{"one server": setup, "three servers": clustered} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := setup(t)
+			runner := r.runner(func(c *Config) { c.Code["loop"] = loop })
+			r.serve(runner)
+			i := r.begun(at("loop", "a"), waiting)
+			r.loops(i, worthKeeping+10)
+			reads, long := r.reads(i), r.tail(i).sequence
+			for range 5 {
+				tail := r.tail(i).sequence
+				r.loops(i, len(r.log(i))+1)
+				all := reads()
+				for _, from := range all {
+					if from+10 < tail {
+						t.Errorf("the log is read from %d on, it was read up to %d before", from, tail)
+					}
+				}
+				if len(all) == 0 || len(all) > 10 {
+					t.Errorf("the log is read %d times", len(all))
+				}
+			}
+			if s := r.status(i); len(s.Steps) < 2*len(s.Runs)-3 || r.tail(i).sequence <= long {
+				t.Errorf("%d runs have recorded %d steps", len(s.Runs), len(s.Steps))
+			}
+			r.control(i, remove)
+			natstest.Eventually(t, patience, "all of it is gone", func() bool {
+				_, err := r.store.Last(t.Context(), protocol.WorkflowsStream("p"), i.CreateSubject())
+				return errors.Is(err, journal.ErrNotFound) && len(r.log(i)) == 1
+			})
+			r.begun(i, waiting) // nothing that was kept is about this one
+			r.loops(i, 10)
+			if s := r.status(i); len(s.Steps) > 15 {
+				t.Errorf("the next instance of this id has %d steps", len(s.Steps))
+			}
+		})
+	}
+}
+
+// TestFoldsAgree: who keeps what it has read sees what anybody sees, whatever becomes of the instance.
+func TestFoldsAgree(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	runner := r.runner(func(c *Config) { c.Code["loop"] = loop })
+	r.serve(runner)
+	i := r.begun(at("loop", "a"), waiting)
+	r.loops(i, worthKeeping+10)
+	random := rand.New(rand.NewPCG(1, 2))
+	keeps := Reader{Store: r.store, Project: "p", Shards: 1, Folds: NewFolds()}
+	kept := false
+	for round := range 25 {
+		what := "goes on"
+		switch n := len(r.log(i)); random.IntN(6) {
+		case 0:
+			what = "pauses and resumes"
+			r.control(i, pause)
+			r.reaches(i, paused)
+			r.control(i, resume)
+			r.reaches(i, waiting)
+		case 1:
+			what = "restarts from a step"
+			steps := r.status(i).Steps
+			from := steps[len(steps)-1-random.IntN(4)].Key
+			r.control(i, protocol.Control{Action: protocol.ActionRestart, From: &from})
+			r.until(i, "has restarted", func(s protocol.Status) bool { return s.State == waiting && len(r.log(i)) > n+1 })
+		case 2:
+			what = "is compacted"
+			r.compacted(i)
+		case 3:
+			what = "is compacted and cleaned"
+			r.clean(i, r.compacted(i).sequence)
+		default:
+			r.loops(i, n+1)
+		}
+		r.quiesce(protocol.ConsumerControls(0), 0)
+		r.quiesce(protocol.ConsumerWakes(0), 0)
+		want := r.status(i)
+		got, err := keeps.Status(t.Context(), i.Workflow, i.ID)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Fatalf("round %d, it %s: who keeps logs sees\n%+v, %v\nwant\n%+v", round, what, got, err, want)
+		}
+		kept = kept || keeps.Folds.size > 0
+	}
+	if !kept {
+		t.Error("nothing is kept")
+	}
+}
+
+// TestFolds: what is kept is bounded, and given away only for what it is true of.
+func TestFolds(t *testing.T) {
+	t.Parallel()
+	log := func(id string, bytes int) *kept {
+		h := engine.NewHistory("S", 7, protocol.Create{})
+		h.Tail = 100
+		return &kept{instance: at("w", id), history: h, id: "r.1", messages: worthKeeping, bytes: bytes}
+	}
+	f := NewFolds()
+	f.limit = 100
+	for _, k := range []*kept{log("a", 40), log("b", 40), log("a", 50), log("c", 30), log("large", 101)} {
+		if h := f.keep(k); (h == k.history) != (k.bytes > f.limit) {
+			t.Errorf("%v: the history that is kept is given away", k.instance)
+		}
+	}
+	short := log("short", 1)
+	short.messages--
+	ended := log("ended", 1)
+	ended.history.Phase = engine.Finished
+	for _, k := range []*kept{short, ended} {
+		if h := f.keep(k); h != k.history {
+			t.Errorf("%v is kept", k.instance)
+		}
+	}
+	if f.size != 80 || len(f.entries) != 2 || f.order.Len() != 2 {
+		t.Errorf("%d bytes in %d entries are kept, want 80 in 2", f.size, len(f.entries))
+	}
+	for _, row := range []struct {
+		name, id string
+		sight    sight
+		want     bool
+	}{
+		{"dropped for others", "b", sight{created: 7, tailAt: 100}, false},
+		{"as it was read", "a", sight{created: 7, tailAt: 100}, true},
+		{"given away", "a", sight{created: 7, tailAt: 100}, false},
+		{"longer by now", "a", sight{created: 7, tailAt: 120}, true},
+		{"seen from behind", "a", sight{created: 7, tailAt: 90}, false},
+		{"another instance of the id", "a", sight{created: 70, tailAt: 120}, false},
+	} {
+		if k := f.take(at("w", row.id), row.sight); (k != nil) != row.want {
+			t.Errorf("%s: there is one: %v, want %v", row.name, k != nil, row.want)
+		}
+		if row.name != "as it was read" {
+			f.keep(log("a", 50))
+		}
+	}
+}
+
+// TestAnotherLog: what was kept of a log that is another now counts for nothing.
+func TestAnotherLog(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	r.serve(r.runner(func(c *Config) { c.Code["loop"] = loop }))
+	i := r.begun(at("loop", "a"), waiting)
+	r.loops(i, worthKeeping+10)
+	want := r.status(i)
+	for name, lost := range map[string]func(k *kept){
+		"the last message was another": func(k *kept) { k.id = "another" },
+		"it is shorter":                func(k *kept) { k.history.Tail++ },
+		"the last message is gone":     func(k *kept) { k.history.Tail-- },
+	} {
+		keeps := Reader{Store: r.store, Project: "p", Shards: 1, Folds: NewFolds()}
+		if _, err := keeps.Status(t.Context(), i.Workflow, i.ID); err != nil {
+			t.Fatal(err)
+		}
+		k := keeps.Folds.entries[i].Value.(*kept)
+		k.history.Order = nil // it would be seen
+		k.history.Steps = map[protocol.Key]*engine.Step{}
+		lost(k)
+		got, err := keeps.Status(t.Context(), i.Workflow, i.ID)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: the instance is\n%+v, %v\nwant\n%+v", name, got, err, want)
+		}
+	}
+}

@@ -39,6 +39,15 @@ type kept struct {
 	id       string
 	messages int
 	bytes    int
+	sent     sent
+}
+
+// sent are the events that an instance was sent, as far as they were read, but those that the log says a wait has taken.
+type sent struct {
+	events []engine.Input
+	to     uint64 // the newest that was read, with an id
+	id     string
+	bytes  int
 }
 
 // NewFolds makes an empty one.
@@ -77,18 +86,60 @@ func (f *Folds) keep(k *kept) *engine.History {
 	if older := f.entries[k.instance]; older != nil {
 		f.drop(older)
 	}
+	f.add(k)
+	return h
+}
+
+// sent tells what an instance was sent, if that is kept. What is not there must be taken in h, too: it is of no use for an
+// older history.
+func (f *Folds) sent(instance protocol.Instance, h *engine.History) sent {
+	if f == nil {
+		return sent{}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if e := f.entries[instance]; e != nil {
+		if k := e.Value.(*kept); k.history.Incarnation == h.Incarnation && k.history.Tail <= h.Tail {
+			return k.sent
+		}
+	}
+	return sent{}
+}
+
+// keepSent keeps what an instance was sent, if its log is kept. All is there that no wait has taken.
+func (f *Folds) keepSent(instance protocol.Instance, incarnation uint64, events []engine.Input) {
+	if f == nil || len(events) == 0 {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e := f.entries[instance]
+	if e == nil || e.Value.(*kept).history.Incarnation != incarnation {
+		return
+	}
+	k, newest := f.drop(e), events[len(events)-1]
+	k.sent = sent{to: newest.Sequence, id: newest.ID}
+	for _, in := range events {
+		if !k.history.Consumed[in.Sequence] {
+			k.sent.events = append(k.sent.events, in)
+			k.sent.bytes += len(in.Payload) + len(in.ID) + len(in.Type)
+		}
+	}
+	f.add(k)
+}
+
+func (f *Folds) add(k *kept) {
 	f.entries[k.instance] = f.order.PushFront(k)
-	f.size += k.bytes
+	f.size += k.bytes + k.sent.bytes
 	for f.size > f.limit {
 		f.drop(f.order.Back())
 	}
-	return h
 }
 
 func (f *Folds) drop(e *list.Element) *kept {
 	k := f.order.Remove(e).(*kept)
 	delete(f.entries, k.instance)
-	f.size -= k.bytes
+	f.size -= k.bytes + k.sent.bytes
 	return k
 }
 

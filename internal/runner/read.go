@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -217,12 +218,38 @@ func (r Reader) read(ctx context.Context, subject string, from, reach uint64, ea
 	return nil
 }
 
-// inputs reads the events sent to the instance of a history from a sequence on, as many as the leader has. One whose
-// payload is in the store of another instance was sent to one that had the same id before.
+// inputs are the events sent to the instance of a history from a sequence on, as many as the leader has. Those that the
+// history knows to be taken by a wait may be left out.
 func (r Reader) inputs(ctx context.Context, instance protocol.Instance, h *engine.History, from uint64) ([]engine.Input, error) {
+	if from > h.Incarnation {
+		return r.readInputs(ctx, instance, h, from)
+	}
+	known := r.Folds.sent(instance, h)
+	events, err := r.readInputs(ctx, instance, h, max(known.to, h.Incarnation))
+	switch {
+	case err != nil:
+		return nil, err
+	case known.to == 0:
+	case len(events) > 0 && events[0].Sequence == known.to && events[0].ID == known.id:
+		if n := len(known.events); n > 0 && known.events[n-1].Sequence == known.to { // no wait had taken the newest
+			events = events[1:]
+		}
+		events = append(slices.Clip(known.events), events...)
+	default: // not what was read before
+		if events, err = r.readInputs(ctx, instance, h, h.Incarnation); err != nil {
+			return nil, err
+		}
+	}
+	r.Folds.keepSent(instance, h.Incarnation, events)
+	return events, nil
+}
+
+// readInputs reads the events from a sequence on. One whose payload is in the store of another instance was sent to one
+// that had the same id before.
+func (r Reader) readInputs(ctx context.Context, instance protocol.Instance, h *engine.History, from uint64) ([]engine.Input, error) {
 	owner := protocol.OwnerOf(instance, h.Create.Input)
 	var all []engine.Input
-	err := r.read(ctx, instance.EventSubject(), max(from, h.Incarnation), 0, func(m *journal.Message) error {
+	err := r.read(ctx, instance.EventSubject(), from, 0, func(m *journal.Message) error {
 		if in, err := readEvent(m.Sequence, m.Data); err == nil && (in.Object == nil || owner.Owns(instance.Project, *in.Object)) {
 			all = append(all, in)
 		}

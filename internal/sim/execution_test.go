@@ -306,7 +306,7 @@ func (x *execution) hold() {
 
 // refresh reads new inputs.
 func (x *execution) refresh() {
-	inputs := x.r.inputs(x.h.instance, x.history.Incarnation, x.m.Seen()+1)
+	inputs := x.r.inputs(x.h.instance, x.history, x.m.Seen()+1)
 	x.loaded = true
 	x.m.Deliver(inputs)
 }

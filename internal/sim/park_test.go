@@ -24,7 +24,7 @@ func (x *execution) projectPark() bool {
 		r.ack(x.h)
 	}
 	if (engine.Situation{Waits: x.park.Waits}).WaitsForEvents() && w.rules.LookAfterPark {
-		inputs := r.inputs(x.h.instance, x.history.Incarnation, x.m.Seen()+1)
+		inputs := r.inputs(x.h.instance, x.history, x.m.Seen()+1)
 		park := x.expected
 		if !w.rules.OnlyOlderInputs {
 			park = 1 << 60

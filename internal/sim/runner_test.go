@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -23,11 +24,18 @@ type runner struct {
 	inHand   map[protocol.Wake]*held
 	active   map[protocol.Instance]*execution
 	folds    map[protocol.Instance]*engine.History // logs as they were read
+	sent     map[protocol.Instance]sent
 	appends  int
 	dead     bool
 	frozen   bool
 	contact  time.Time // when it was frozen
 	stopping bool
+}
+
+// sent are the events that an incarnation was sent, as far as they were read, but those that the log says are taken.
+type sent struct {
+	incarnation, to uint64
+	events          []engine.Input
 }
 
 // retryDelay is how long a wake waits that cannot be served now.
@@ -40,7 +48,7 @@ func (w *world) startRunner() {
 	}
 	r := &runner{
 		w: w, id: fmt.Sprint("R", len(w.runners)), store: store, inHand: map[protocol.Wake]*held{},
-		active: map[protocol.Instance]*execution{}, folds: map[protocol.Instance]*engine.History{},
+		active: map[protocol.Instance]*execution{}, folds: map[protocol.Instance]*engine.History{}, sent: map[protocol.Instance]sent{},
 	}
 	w.tell("%s starts", r.id)
 	w.runners = append(w.runners, r)
@@ -192,12 +200,28 @@ func (r *runner) read(subject string, from, reach uint64, each func(*journal.Mes
 	}
 }
 
-func (r *runner) inputs(i protocol.Instance, incarnation, from uint64) []engine.Input {
-	var all []engine.Input
-	r.read(i.EventSubject(), max(from, incarnation), 0, func(m *journal.Message) {
+// inputs are the events from a sequence on. Those that were read before are not read again, and those that the history
+// knows to be taken may be left out.
+func (r *runner) inputs(i protocol.Instance, h *engine.History, from uint64) []engine.Input {
+	var known sent
+	if k := r.folds[i]; k != nil && k.Incarnation == h.Incarnation && k.Tail <= h.Tail {
+		known = r.sent[i]
+	}
+	if known.incarnation != h.Incarnation {
+		known = sent{incarnation: h.Incarnation, to: h.Incarnation}
+	}
+	all := slices.Clone(known.events)
+	r.read(i.EventSubject(), known.to+1, 0, func(m *journal.Message) {
 		all = append(all, readEvent(m.Sequence, m.Data))
+		known.to = m.Sequence
 	})
-	return all
+	if k := r.folds[i]; k != nil && k.Incarnation == h.Incarnation {
+		known.events = slices.DeleteFunc(slices.Clone(all), func(in engine.Input) bool {
+			return k.Consumed[in.Sequence] && in.Sequence != known.to
+		})
+		r.sent[i] = known
+	}
+	return slices.DeleteFunc(all, func(in engine.Input) bool { return in.Sequence < from })
 }
 
 // act does what the table says.
@@ -241,7 +265,7 @@ func (r *runner) act(h *held, s sight, older engine.Older) {
 
 func (r *runner) lookOlder(h *held, s sight) {
 	history := r.load(h.instance, s)
-	inputs := r.inputs(h.instance, history.Incarnation, 0)
+	inputs := r.inputs(h.instance, history, 0)
 	older := engine.OlderNone
 	if engine.NewMachine(history).WouldTake(history.Park, history.Waits, inputs) {
 		older = engine.OlderSome

@@ -87,7 +87,7 @@ func (r *runner) carryOut(h *held, s sight, history *engine.History, o obedience
 	if o.compact {
 		var inputs []engine.Input
 		if r.w.rules.CarryEvents {
-			inputs = append(slices.Clone(history.Carried), r.inputs(h.instance, history.Incarnation, history.CarriedTo+1)...)
+			inputs = append(slices.Clone(history.Carried), r.inputs(h.instance, history, history.CarriedTo+1)...)
 		}
 		a.Holder, a.Mark, a.Epoch = history.Holder, history.Mark, history.Epoch
 		a.Entries = []protocol.Entry{r.snapshot(history, inputs, h.Sequence)}

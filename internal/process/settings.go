@@ -41,6 +41,8 @@ type Settings struct {
 	Version string
 	// MaxValueSize is the most that params, an event's payload, a result or an output may have as JSON. Default 64MiB.
 	MaxValueSize Size
+	// CleanAfter is how old what is stored of instances must be to be cleaned away. Default 24h, at least that.
+	CleanAfter Duration
 }
 
 // Duration is written as "10s" or "1m30s".
@@ -54,6 +56,7 @@ const (
 	SettingHTTPAddr     = "http_addr"
 	SettingVersion      = "version"
 	SettingMaxValueSize = "max_value_size"
+	SettingCleanAfter   = "clean_after"
 )
 
 // Defaults are the settings of a server that is told nothing.
@@ -68,6 +71,7 @@ func Defaults() Settings {
 		HTTPAddr:      "127.0.0.1:8700",
 		Version:       buildVersion(),
 		MaxValueSize:  64 << 20,
+		CleanAfter:    minCleanAfter,
 	}
 }
 
@@ -237,7 +241,11 @@ func (t typed[T]) field() field {
 	}
 }
 
-const maxSlots = 10_000
+const (
+	maxSlots      = 10_000
+	minCleanAfter = Duration(24 * time.Hour)
+	maxCleanAfter = Duration(365 * 24 * time.Hour)
+)
 
 func fields() []field {
 	return []field{
@@ -263,6 +271,8 @@ func fields() []field {
 			at: func(s *Settings) *string { return &s.Version }, parse: parseVersion}.field(),
 		typed[Size]{name: SettingMaxValueSize, usage: "most that a value may have as JSON", allowed: fmt.Sprintf("%s to %s, as in 64MiB", minValueSize, maxValueSize), extra: true,
 			at: func(s *Settings) *Size { return &s.MaxValueSize }, parse: parseValueSize}.field(),
+		typed[Duration]{name: SettingCleanAfter, usage: "age of what is cleaned away of instances", allowed: "24h to 8760h", extra: true,
+			at: func(s *Settings) *Duration { return &s.CleanAfter }, parse: parseCleanAfter}.field(),
 	}
 }
 
@@ -301,6 +311,11 @@ func parseOptionalAddr(s string) (string, bool) {
 func parseGrace(s string) (Duration, bool) {
 	d, err := time.ParseDuration(s)
 	return Duration(d), err == nil && d >= time.Millisecond && d <= time.Hour
+}
+
+func parseCleanAfter(s string) (Duration, bool) {
+	d, err := time.ParseDuration(s)
+	return Duration(d), err == nil && Duration(d) >= minCleanAfter && Duration(d) <= maxCleanAfter
 }
 
 func parseReplicas(s string) (int, bool) {

@@ -56,11 +56,12 @@ func TestEverySettingInThreeSpellings(t *testing.T) {
 	values := map[string]string{
 		"nats_url": "tls://a:1,nats://b:2", "nats_creds": "/some/file", "health_addr": "127.0.0.1:0", "log_level": "error",
 		"log_format": "json", "shutdown_grace": "3s", "replicas": "3", "slots": "9", "http_addr": ":80", "version": "v1.4", "max_value_size": "2MiB",
+		"clean_after": "48h",
 	}
 	if len(values) != len(SettingNames()) {
 		t.Fatalf("this test knows %d settings, there are %v", len(values), SettingNames())
 	}
-	extra := []string{SettingSlots, SettingHTTPAddr, SettingVersion, SettingMaxValueSize}
+	extra := []string{SettingSlots, SettingHTTPAddr, SettingVersion, SettingMaxValueSize, SettingCleanAfter}
 	for name, value := range values {
 		t.Run(name, func(t *testing.T) {
 			var want Settings

@@ -2,20 +2,24 @@ package scheduler
 
 import (
 	"context"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/skein-run/skein/internal/janitor"
 	"github.com/skein-run/skein/internal/process"
 )
 
 // Command makes the command that runs a scheduler until it is told to stop.
 func Command() *cobra.Command {
 	return process.Command(process.Spec{
-		Use:   "scheduler",
-		Short: "Make the schedules of agents come due",
+		Use:      "scheduler",
+		Short:    "Make the schedules of agents come due, and clean up after workflows",
+		Settings: []string{process.SettingCleanAfter},
 		Run: func(ctx context.Context, env *process.Env) error {
 			return New(Options{
 				NC: env.NC, JS: env.JS, Log: env.Log, Health: env.Health, Replicas: env.Settings.Replicas,
+				Cleaning: janitor.Settings{Age: time.Duration(env.Settings.CleanAfter)},
 			}).Run(ctx)
 		},
 	})

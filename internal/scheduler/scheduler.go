@@ -7,10 +7,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/skein-run/skein/internal/janitor"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/process"
@@ -45,6 +47,10 @@ type Options struct {
 	Replicas int
 	// Now tells the time. Nil: time.Now.
 	Now func() time.Time
+	// Cleaning is how the logs of projects are cleaned, CleanEvery how often it is looked whether there is something to
+	// do; 0: the default of package janitor.
+	Cleaning   janitor.Settings
+	CleanEvery time.Duration
 }
 
 // Scheduler makes schedules come due. Run runs it once.
@@ -120,6 +126,12 @@ func (s *Scheduler) run(ctx context.Context) error {
 		})
 	})
 	g.Go(func() error { return s.followProjects(ctx, work) })
+	g.Go(func() error {
+		return janitor.New(janitor.Options{
+			Store: s.store, JS: s.js, Log: s.log, ID: "scheduler-" + uuid.NewString()[:8], Settings: s.opts.Cleaning, Every: s.opts.CleanEvery,
+			Replicas: s.opts.Replicas,
+		}).Run(ctx)
+	})
 	return g.Wait()
 }
 

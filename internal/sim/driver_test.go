@@ -163,6 +163,9 @@ func (w *world) fireSome() {
 // pass lets time pass. Nobody takes long for what takes no time: they come to an end of it first.
 func (w *world) pass(d time.Duration) {
 	if d > outOfTouch/2 {
+		if w.cleaning > 0 && !w.chance(4) {
+			return // to be drained, a janitor would have to give up
+		}
 		w.drain()
 	}
 	w.now = w.now.Add(d)
@@ -278,6 +281,7 @@ func (w *world) thaw(r *runner) {
 // settle lets happen what must. It returns false if nothing is left.
 func (w *world) settle() bool {
 	switch {
+	case w.cleaning > 0 && w.chance(2) && w.deliverSome(): // a janitor waits for what comes of it
 	case len(w.actors) > 0:
 		w.resume(w.actors[w.IntN(len(w.actors))])
 	case len(w.hanging) > 0 || len(w.lateAcks) > 0:

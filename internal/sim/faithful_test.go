@@ -68,7 +68,7 @@ func someRequest(r *rand.Rand, last uint64) request {
 		i := instance()
 		return []string{i.CreateSubject(), i.EventSubject(), i.LogSubject(), i.ControlSubject(), i.InputsSubject(), protocol.WorkflowSubjects(project)}
 	}
-	what := []string{"append", "append", "append", "publish", "last", "next", "many", "page", "page", "purge"}[r.IntN(10)]
+	what := []string{"append", "append", "append", "publish", "last", "next", "many", "page", "page", "purge", "purge all", "state"}[r.IntN(12)]
 	x := request{what: what, sequence: last - min(last, uint64(r.IntN(12))), limit: 1 + r.IntN(5), body: fmt.Sprint(r.IntN(1e9))}
 	kinds := 4
 	switch what {
@@ -111,6 +111,13 @@ func (x request) do(ctx context.Context, s *journal.Store) string {
 	case "page":
 		page, more, err := s.Page(ctx, workflows, x.subject, x.sequence, x.limit)
 		return fmt.Sprint(texts(page), more, err)
+	}
+	if x.what == "purge all" {
+		return fmt.Sprint(s.PurgeAll(ctx, workflows, max(1, x.sequence-min(x.sequence, 20))))
+	}
+	if x.what == "state" {
+		state, err := s.State(ctx, workflows)
+		return fmt.Sprint(state.First, state.Last, state.Messages, state.Messages == 0 || !state.Now.Before(state.FirstTime), err)
 	}
 	return fmt.Sprint(s.Purge(ctx, workflows, x.subject, max(1, x.sequence)))
 }

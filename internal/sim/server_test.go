@@ -117,13 +117,36 @@ func (v *server) handle(m *nats.Msg, now time.Time) []*nats.Msg {
 			Bound  uint64 `json:"seq"`
 		}
 		decode(m.Data, &r)
+		if r.Filter == "" {
+			r.Filter = ">"
+		}
 		if v.unbounded {
 			r.Bound = s.last() + 1
 		}
 		s.purge(r.Filter, r.Bound)
 		return one([]byte(`{"success":true}`))
 	}
+	if s := api("$JS.API.STREAM.INFO."); s != nil {
+		return one(s.info(now))
+	}
 	return one(v.publish(m, now))
+}
+
+// info says what a stream holds.
+func (s *stream) info(now time.Time) []byte {
+	state := map[string]any{"first_seq": s.last() + 1, "first_ts": time.Time{}, "last_seq": s.last()}
+	if s.last() == 0 {
+		state["first_seq"] = 0
+	}
+	messages, bytes := 0, 0
+	for i := len(s.messages) - 1; i >= 0; i-- {
+		if m := s.messages[i]; m.went == 0 {
+			messages, bytes = messages+1, bytes+len(m.data)
+			state["first_seq"], state["first_ts"] = m.sequence, m.time
+		}
+	}
+	state["messages"], state["bytes"] = messages, bytes
+	return encode(map[string]any{"state": state, "ts": now})
 }
 
 func one(data []byte) []*nats.Msg { return []*nats.Msg{{Data: data}} }

@@ -45,6 +45,7 @@ type world struct {
 	objects    map[string]object
 	plan       []act // what happens from outside, in order
 	clients    int
+	cleaning   int // how many janitors are at it
 	checker    *checker
 	calm       bool    // no faults any more
 	long       bool    // what informs is stored before much time passes

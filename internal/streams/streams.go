@@ -109,6 +109,11 @@ func EnsureProjects(ctx context.Context, js jetstream.JetStream, opts Options) e
 	return ensurer{js: js, opts: opts}.stream(ctx, projectsConfig())
 }
 
+// EnsureJanitors makes the bucket by which janitors share their work. It waits for JetStream until ctx ends.
+func EnsureJanitors(ctx context.Context, js jetstream.JetStream, opts Options) error {
+	return ensurer{js: js, opts: opts}.stream(ctx, bucketConfig(protocol.BucketJanitors))
+}
+
 const maxShards = 1024
 
 func checkShards(shards int) error {

@@ -51,3 +51,15 @@ const (
 	// CallEnded is reached when a call has ended without its child and the child is not told.
 	CallEnded = "call.ended"
 )
+
+// Points of log cleaning.
+const (
+	// JanitorRenewed is reached when a create was published again, JanitorAsked when a snapshot was asked for.
+	JanitorRenewed = "janitor.renewed"
+	JanitorAsked   = "janitor.asked"
+	// JanitorCarried is reached when all that is needed is after the horizon, JanitorCollected when the values of what is
+	// not needed are gone, JanitorPurged when the log is purged.
+	JanitorCarried   = "janitor.carried"
+	JanitorCollected = "janitor.collected"
+	JanitorPurged    = "janitor.purged"
+)

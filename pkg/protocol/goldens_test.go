@@ -24,7 +24,8 @@ func goldens() []golden {
 	all = append(append(append(all, agentGoldens()...), relayGoldens()...), inboxGoldens()...)
 	all = append(append(all, steeringGoldens()...), slotGoldens()...)
 	all = append(all, agentCallGoldens()...)
-	return append(append(append(all, callGoldens()...), historyGoldens()...), noticeGoldens()...)
+	all = append(append(append(all, callGoldens()...), historyGoldens()...), noticeGoldens()...)
+	return append(all, cleaningGoldens()...)
 }
 
 func failure() *protocol.Failure {

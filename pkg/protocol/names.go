@@ -14,6 +14,8 @@ import (
 const (
 	// BucketProjects is the registry: one row per project, written by its own processes.
 	BucketProjects = "PROJECTS"
+	// BucketJanitors says which scheduler cleans up after a project.
+	BucketJanitors = "JANITORS"
 	// StreamClock holds the message schedules that make agents' schedules come due.
 	StreamClock = "CLOCK"
 )
@@ -389,6 +391,9 @@ func (i Instance) NudgeSubject() string { return i.subject("in") + ".nudge" }
 
 // InputsSubject matches everything sent to the instance by those who may only send inputs.
 func (i Instance) InputsSubject() string { return i.subject("in") + ".*" }
+
+// EverySubject matches everything of the instance that is no input: controls, log and announcements.
+func (i Instance) EverySubject() string { return i.subject("*") }
 
 // ControlSubject takes controls.
 func (i Instance) ControlSubject() string { return i.subject("ctl") }

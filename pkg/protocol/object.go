@@ -161,3 +161,20 @@ func (o ObjectOwner) ParseChunkDigest(subject string) (string, error) {
 	}
 	return digest, nil
 }
+
+// ObjectNameOf is the name of the object that a subject of the object store of a project is about, "" if there is none.
+func ObjectNameOf(project, subject string) string {
+	if token, ok := strings.CutPrefix(subject, strings.TrimSuffix(ObjectMetaSubjects(project), ">")); ok {
+		name, err := base64.URLEncoding.DecodeString(token)
+		if err != nil {
+			return ""
+		}
+		return string(name)
+	}
+	token, ok := strings.CutPrefix(subject, strings.TrimSuffix(ObjectChunkSubjects(project), ">"))
+	t := strings.Split(token, ".")
+	if !ok || len(t) != 5 {
+		return ""
+	}
+	return ObjectOwner{Project: project, Workflow: t[0], ID: t[1], Token: t[2]}.ObjectName(t[3])
+}

@@ -162,7 +162,7 @@ func TestSizesStayBelowTheirCeilings(t *testing.T) {
 var layers = [][]string{
 	{"pkg/protocol", "internal/logkey", "internal/testsignal"},
 	{"internal/cronline", "internal/journal", "internal/client", "internal/objects", "internal/engine", "internal/streams", "internal/process",
-		"internal/execution", "internal/slots", "internal/runner"},
+		"internal/execution", "internal/slots", "internal/runner", "internal/janitor"},
 	{"pkg/project"},
 	{"internal/turn"},
 	{"pkg/workflow"},

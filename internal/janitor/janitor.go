@@ -1,0 +1,144 @@
+package janitor
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/internal/objects"
+	"github.com/skein-run/skein/internal/streams"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// Options are what a Janitor works with. All but Settings and Every are needed.
+type Options struct {
+	Store *journal.Store
+	JS    jetstream.JetStream
+	Log   *slog.Logger
+	// ID names this janitor among others.
+	ID       string
+	Settings Settings
+	// Every is how long it is from one look at all projects to the next. Default 5 min.
+	Every time.Duration
+	// Replicas of the bucket by which janitors share their work, if it is not there.
+	Replicas int
+}
+
+const (
+	// defaultEvery is the time between two looks.
+	defaultEvery = 5 * time.Minute
+	// breath is how long a janitor with much to do leaves the server to others.
+	breath = 50 * time.Millisecond
+	// tellAgain is after how long what holds up the cleaning of a project is told once more.
+	tellAgain = time.Hour
+)
+
+// Janitor cleans up after all projects. Run runs it once.
+type Janitor struct {
+	Options
+	objects  *objects.Store
+	projects map[string]*project
+}
+
+// project is what a janitor remembers of one.
+type project struct {
+	cleaner *Cleaner
+	// told is the newest warning, toldAt when it was given.
+	told   string
+	toldAt time.Time
+}
+
+// New makes a Janitor.
+func New(o Options) *Janitor {
+	if o.Every == 0 {
+		o.Every = defaultEvery
+	}
+	return &Janitor{Options: o, objects: objects.New(o.Store), projects: map[string]*project{}}
+}
+
+// Run cleans until ctx is done. What fails is tried again at the next look: nobody waits for it.
+func (j *Janitor) Run(ctx context.Context) error {
+	opts := streams.Options{Replicas: j.Replicas, Log: j.Log}
+	if err := streams.EnsureJanitors(ctx, j.JS, opts); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	for pause := j.Every / 10; j.Store.Sleep(ctx, pause/2+rand.N(pause)) == nil; pause = j.Every {
+		rows, err := streams.Projects(ctx, j.JS)
+		if err != nil {
+			if ctx.Err() == nil {
+				j.Log.WarnContext(ctx, "cannot look after the logs of projects now", logkey.Error, err)
+			}
+			continue
+		}
+		for _, row := range rows {
+			if len(row.Workflows) > 0 && ctx.Err() == nil {
+				j.look(ctx, row)
+			}
+		}
+	}
+	return nil
+}
+
+// look cleans up after one project, as long as there is much to do and nobody else does it.
+func (j *Janitor) look(ctx context.Context, row protocol.Project) {
+	p := j.projects[row.Name]
+	if p == nil {
+		p = &project{}
+		j.projects[row.Name] = p
+	}
+	for more := true; more && ctx.Err() == nil; {
+		mine, err := j.mine(ctx, row.Name)
+		if err == nil && !mine {
+			p.cleaner = nil // what it has weighed becomes old
+			return
+		}
+		if p.cleaner == nil {
+			p.cleaner = &Cleaner{
+				Store: j.Store, Floors: Consumers{j.JS}, Project: row.Name, Shards: row.Shards, Objects: j.objects, Log: j.Log, Settings: j.Settings,
+			}
+		}
+		var r Report
+		if err == nil {
+			r, err = p.cleaner.Round(ctx)
+		}
+		if err != nil {
+			p.tell(ctx, j.Log, row.Name, err)
+		}
+		more = r.More && err == nil && j.Store.Sleep(ctx, breath) == nil
+	}
+}
+
+// tell warns of what holds up the cleaning of a project, and not all the time. A project whose streams are not there yet
+// is none of the janitor's business.
+func (p *project) tell(ctx context.Context, log *slog.Logger, name string, err error) {
+	if errors.Is(err, journal.ErrNoStream) || errors.Is(err, nats.ErrConnectionClosed) || ctx.Err() != nil {
+		return
+	}
+	if p.told == err.Error() && time.Since(p.toldAt) < tellAgain {
+		return
+	}
+	p.told, p.toldAt = err.Error(), time.Now()
+	log.WarnContext(ctx, "cannot clean the log of a project now", logkey.Project, name, logkey.Error, err)
+}
+
+// Consumers are the Floors of a server.
+type Consumers struct{ JS jetstream.JetStream }
+
+// AckFloor asks for the state of a consumer.
+func (c Consumers) AckFloor(ctx context.Context, stream, consumer string) (uint64, error) {
+	found, err := c.JS.Consumer(ctx, stream, consumer)
+	if err != nil {
+		return 0, err
+	}
+	return found.CachedInfo().AckFloor.Stream, nil
+}

@@ -1,0 +1,113 @@
+package janitor
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// TestWorth: a stretch is cleaned if half of it goes for good, and no more than that is.
+func TestWorth(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	seg := func(size, stays int64, deaths ...death) segment {
+		return segment{size: size, stays: stays, deaths: deaths}
+	}
+	for _, tt := range []struct {
+		name     string
+		segments []segment
+		want     int
+	}{
+		{"nothing", nil, 0},
+		{"all is needed", []segment{seg(100, 100), seg(100, 100)}, 0},
+		{"nothing is needed", []segment{seg(100, 0), seg(100, 0)}, 2},
+		{"half is needed", []segment{seg(100, 50)}, 1},
+		{"more than half is needed", []segment{seg(100, 51)}, 0},
+		{"what is old does not hold up what is behind it", []segment{seg(100, 100), seg(100, 30), seg(100, 10)}, 3},
+		{"what is needed behind it stays", []segment{seg(100, 0), seg(100, 100), seg(100, 60)}, 1},
+		{"it expires later", []segment{seg(100, 0, death{now.Add(time.Hour), 80})}, 0},
+		{"it has expired", []segment{seg(100, 0, death{now.Add(-time.Hour), 80})}, 1},
+		{"a snapshot would take more", []segment{seg(100, 150), seg(100, 0)}, 0},
+	} {
+		if got := worth(tt.segments, now, 0.5); got != tt.want {
+			t.Errorf("%s: %d are to be cleaned, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestWorthBounds plays streams that are cleaned for long: what is stored again, and what is stored in all, stays within
+// what the package promises.
+func TestWorthBounds(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(20) {
+		r := rand.New(rand.NewPCG(seed, seed))
+		now := time.Unix(0, 0)
+		var stream []segment
+		var written, again int64
+		put := func(size, stays int64, life time.Duration) {
+			s := segment{size: size}
+			if until := now.Add(life); life > 0 {
+				s.add(stays, &until)
+			} else {
+				s.add(stays, nil)
+			}
+			stream = append(stream, s)
+		}
+		for range 3000 {
+			now = now.Add(time.Hour)
+			// Most expires after days, some after months, a little is needed for ever.
+			put(1000, 700, time.Duration(24*(1+r.IntN(10)))*time.Hour)
+			put(100, 90, time.Duration(24*(30+r.IntN(60)))*time.Hour)
+			if r.IntN(50) == 0 {
+				put(20, 20, 0)
+			}
+			written += 1100
+			n := worth(stream, now, 0.5)
+			carried := stream[:n]
+			stream = stream[n:]
+			for _, s := range carried { // what is needed comes after all the rest
+				if needed := s.needed(now); needed > 0 {
+					c := segment{size: needed, stays: s.stays}
+					for _, d := range s.deaths {
+						if d.at.After(now) {
+							c.deaths = append(c.deaths, d)
+						}
+					}
+					stream, again = append(stream, c), again+needed
+				}
+			}
+			var size, needed int64
+			for _, s := range stream {
+				size, needed = size+s.size, needed+s.needed(now)
+			}
+			if size > 2*needed+1100 {
+				t.Fatalf("seed %d: the stream takes %d, and %d of it is needed", seed, size, needed)
+			}
+		}
+		if again > written {
+			t.Errorf("seed %d: %d was written, and %d again", seed, written, again)
+		}
+	}
+}
+
+// TestSegmentKnowsWhen: what is needed until a moment counts until then, at an hour's exactness, and never less.
+func TestSegmentKnowsWhen(t *testing.T) {
+	t.Parallel()
+	var s segment
+	base := time.Unix(0, 0)
+	for n := range 240 {
+		s.add(1, new(base.Add(time.Duration(n)*time.Minute)))
+	}
+	s.add(1000, nil)
+	if len(s.deaths) > 5 {
+		t.Errorf("%d moments are remembered for four hours", len(s.deaths))
+	}
+	for n := range 300 {
+		now := base.Add(time.Duration(n) * time.Minute)
+		least, most := int64(max(0, 240-n-1)), int64(min(240, max(0, 300-n)))
+		if got := s.needed(now) - 1000; got < least || got > most {
+			t.Error(fmt.Sprintf("after %d minutes %d is needed, want %d to %d", n, got, least, most))
+		}
+	}
+}

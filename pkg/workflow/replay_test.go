@@ -108,10 +108,14 @@ func TestValuesAreTheSameInEveryRun(t *testing.T) {
 		see("now", Now(ctx).UnixNano())
 		see("id", NewID(ctx))
 		see("second id", NewID(ctx))
+		see("first number, as an id", Random(ctx))
+		see("second number, as an id", Random(ctx))
 		g := NewGroup(ctx)
 		for i := range 3 {
 			g.Go(func(ctx context.Context) error {
 				see(fmt.Sprint("id of branch ", i), NewID(ctx))
+				see(fmt.Sprint("number of branch ", i, ", as an id"), Random(ctx))
+				see(fmt.Sprint("time of branch ", i), Now(ctx).UnixNano())
 				return Sleep(ctx, fmt.Sprint("branch ", i), nap)
 			})
 		}
@@ -153,6 +157,9 @@ func TestValuesOutsideOfWorkflowCode(t *testing.T) {
 	}
 	ctx := t.Context()
 	third, fourth := NewID(ctx), NewID(ctx)
+	if x, y := Random(ctx), Random(ctx); x == y || min(x, y) < 0 || max(x, y) >= 1 {
+		t.Errorf("random numbers are %v and %v", x, y)
+	}
 	if third == fourth || time.Since(Now(ctx)) > time.Minute || Logger(ctx) != slog.Default() || (Info(ctx) != InstanceInfo{}) {
 		t.Error("outside of a workflow the values are not the world's")
 	}

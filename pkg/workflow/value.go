@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"github.com/google/uuid"
@@ -27,6 +28,12 @@ func NewID(ctx context.Context) string {
 	return recorded(ctx, "id", uuid.NewString)
 }
 
+// Random is a random number from 0 to below 1, recorded: the same in every run. Outside of workflow code it is a new one
+// at each call. It is not for secrets: who may read the project's stream sees it.
+func Random(ctx context.Context) float64 {
+	return recorded(ctx, "random", rand.Float64)
+}
+
 func recorded[T any](ctx context.Context, kind string, produce func() T) T {
 	scope, err := execution.From(ctx)
 	if err != nil {
@@ -35,7 +42,7 @@ func recorded[T any](ctx context.Context, kind string, produce func() T) T {
 	raw, err := scope.Value(kind, func() json.RawMessage {
 		raw, err := json.Marshal(produce())
 		if err != nil {
-			panic(err) // a time or a string
+			panic(err) // a time, a string or a number
 		}
 		return raw
 	})

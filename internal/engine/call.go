@@ -91,8 +91,8 @@ func (s *Step) Answer() *protocol.Done {
 // has still to be made: Calling comes next if it has no callee, then Called.
 func (m *Machine) Call(b *Branch, name string) (*Step, error) {
 	s, err := m.call(b, protocol.OpCall, name)
-	if err == nil {
-		err = m.count(s)
+	if s != nil {
+		err = m.count(s, err)
 	}
 	if err == nil && !s.Done && s.Type != "" && !m.recall {
 		m.pending = append(m.pending, s)

@@ -122,15 +122,14 @@ func (o *obedience) terminate(c Control) (e protocol.Entry, ok bool) {
 }
 
 func (o *obedience) restart(c Control) (e protocol.Entry, ok bool) {
-	kept := 0
 	if c.From != nil {
-		kept = slices.Index(o.h.Order, *c.From)
+		at := slices.Index(o.h.Order, *c.From)
 		// Only what was recorded before the control was sent can be meant.
-		if kept < 0 || kept >= o.kept || o.h.Steps[*c.From].First == 0 || o.h.Steps[*c.From].First > c.Sequence {
+		if at < 0 || at >= o.kept || o.h.Steps[*c.From].First == 0 || o.h.Steps[*c.From].First > c.Sequence {
 			return e, false
 		}
 	}
-	o.phase, o.end, o.expires, o.rolling, o.kept = Running, "", nil, false, kept
+	o.phase, o.end, o.expires, o.rolling, o.kept = Running, "", nil, false, o.h.voidFrom(c.From)
 	o.epoch++
 	return protocol.Entry{Kind: protocol.EntryRestarted, Wake: &o.wake, From: c.From}, true
 }
@@ -182,10 +181,7 @@ func (h *History) resume(e *protocol.Entry) {
 // took are void after a restart of everything, if they were sent before the control: later ones are for the new run,
 // however late the control is obeyed.
 func (h *History) restart(a *protocol.Append, e *protocol.Entry) {
-	from := 0
-	if e.From != nil {
-		from = slices.Index(h.Order, *e.From)
-	}
+	from := h.voidFrom(e.From)
 	if from < 0 {
 		return
 	}

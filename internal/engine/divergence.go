@@ -30,7 +30,11 @@ func Diverged(d protocol.Divergence, why *protocol.Failure) *protocol.Failure {
 		Message: "the code contradicts the log: " + Contradiction(d, why) + ". " +
 			"Deploy code that does and resume, restart the instance from a step, or resume it and accept that the log holds more",
 	}
-	if irreversible(d) {
+	switch {
+	case d.Decided:
+		f.Message = "the code contradicts the log: " + Contradiction(d, nil) + ". " +
+			"Deploy code in which it is as it was and resume, restart the instance from a step, or resume it and accept that the race stays decided"
+	case irreversible(d):
 		f.Message = "the code contradicts the log: " + Contradiction(d, nil) + ". " +
 			"Deploy code that has and resume, or resume it and accept that the step is not undone"
 	}
@@ -45,6 +49,10 @@ func Contradiction(d protocol.Divergence, why *protocol.Failure) string {
 	switch missing := listed(d.Recorded); {
 	case irreversible(d):
 		return fmt.Sprintf("the log holds the %s, and the code has none", missing)
+	case d.Decided && *d.Called == d.Recorded[0]:
+		return fmt.Sprintf("the log holds how %s ended, but the code has not got the function that was first in it", missing)
+	case d.Decided:
+		return fmt.Sprintf("the log holds how %s ended, but the function that was first called %s before it returned", missing, told(*d.Called))
 	case d.Called != nil:
 		return fmt.Sprintf("the log holds %s, but the code called %s without calling it first", missing, told(*d.Called))
 	case d.Branch != "":

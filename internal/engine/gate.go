@@ -48,7 +48,7 @@ func newGates(h *History) *gates {
 		s := h.Steps[k]
 		s.missing = false
 		switch {
-		case !gated(k.Op) || s.Accepted:
+		case !gated(k.Op) || s.Accepted || s.Lost && !s.Done:
 			continue
 		case s.Done:
 			for path := range within(s.Branch) {
@@ -129,16 +129,29 @@ func (m *Machine) next(op protocol.Op, name string) protocol.Key {
 
 // Open reports whether a call may be made now, in the order of what is recorded: a recorded one if those were called that
 // had ended, on its branch and those within it, before it was made; any other if all that these recorded were called.
-// A call that may not be made waits: another goroutine on the branch may make the missing ones.
+// A call that may not be made waits: another goroutine on the branch may make the missing ones. Within a race that an
+// earlier run decided, a call that the log does not answer waits until the race is settled: who wins does not get to it.
 func (m *Machine) Open(b *Branch, op protocol.Op, name string) bool {
+	if !gated(op) {
+		return true
+	}
+	if race := b.closed(); race != nil && !m.answered(race, op, name) {
+		return race.settled
+	}
 	g := m.gate()
-	if g.lines[""].missing == 0 || !gated(op) {
+	if g.lines[""].missing == 0 {
 		return true
 	}
 	if s := m.h.Steps[m.next(op, name)]; s != nil {
 		return s.Accepted || s.Behind < g.before(s.Branch)
 	}
 	return m.OpenEnd(b)
+}
+
+// Shut reports whether a call must wait until a race is settled that the branch is in.
+func (m *Machine) Shut(b *Branch, op protocol.Op, name string) bool {
+	race := b.closed()
+	return race != nil && !race.settled && !m.answered(race, op, name)
 }
 
 // OpenEnd reports whether a branch may end: all that it and those within it recorded were called.
@@ -162,10 +175,20 @@ func (m *Machine) Exempt(b *Branch) {
 	}
 }
 
+// Winnerless says that the code has no function any more that was first in a race.
+func (m *Machine) Winnerless(b *Branch, race *Step) protocol.Divergence {
+	return protocol.Divergence{Recorded: []protocol.Key{race.Key}, Called: &race.Key, Branch: b.path, Decided: true}
+}
+
 // Divergence says what is recorded and was not called before a call of the branch, or before its end if there is no
 // call.
 func (m *Machine) Divergence(b *Branch, op protocol.Op, name string) protocol.Divergence {
 	d := protocol.Divergence{Branch: b.path}
+	if op != "" && m.Shut(b, op, name) {
+		k := m.next(op, name)
+		d.Recorded, d.Called, d.Decided = []protocol.Key{b.closed().Key}, &k, true
+		return d
+	}
 	precedes := func(s *Step) bool { return strings.HasPrefix(s.Branch, b.path) }
 	if op != "" {
 		k := m.next(op, name)

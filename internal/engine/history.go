@@ -36,6 +36,12 @@ type Step struct {
 	Object *protocol.Object `json:"object,omitempty"`
 	// Callee is the instance that a call is about.
 	Callee *protocol.Callee `json:"callee,omitempty"`
+	// Winner is the index of the branch that was first in a race; nil if none was. The paths of its branches begin with
+	// Within.
+	Winner *int   `json:"winner,omitempty"`
+	Within string `json:"within,omitempty"`
+	// Lost is set if a race was decided before the step of one of its branches had an outcome.
+	Lost bool `json:"lost,omitempty"`
 	// Branch is the line of calls that the step belongs to.
 	Branch string `json:"branch,omitempty"`
 	// First is the sequence of the message that first named the step, Ended of that with its outcome; 0 if there is none.
@@ -52,9 +58,15 @@ type Step struct {
 	Heartbeat json.RawMessage `json:"heartbeat,omitempty"`
 	HeardAt   time.Time       `json:"heard_at,omitzero"`
 
-	missing bool // recorded before this run, and not called in it
-	untold  bool // Config differs from the default, and no entry says so yet
-	beats   bool // the body of the newest attempt has said something of itself
+	missing bool    // recorded before this run, and not called in it
+	owner   *Branch // who called it in this run
+	told    bool    // this run has made an entry about it
+	untold  bool    // Config differs from the default, and no entry says so yet
+	beats   bool    // the body of the newest attempt has said something of itself
+
+	contenders []*Branch // of a race
+	calls      []*Step   // of these, until it is decided
+	settled    bool      // decided, and its branches may end
 }
 
 // Attempt is one body that ran.
@@ -260,8 +272,12 @@ func (h *History) applyStep(a *protocol.Append, e *protocol.Entry, s *Step) erro
 	switch e.Kind {
 	case protocol.EntryStarted:
 		s.Until = nil
-		if s.Op == protocol.OpCall {
+		switch s.Op {
+		case protocol.OpCall:
 			s.Callee, s.Until = e.Callee, e.Until
+			return nil
+		case protocol.OpRace:
+			s.Within = e.Within
 			return nil
 		}
 		s.open(e.Attempt, a.Runner, e.Started)
@@ -275,6 +291,10 @@ func (h *History) applyStep(a *protocol.Append, e *protocol.Entry, s *Step) erro
 		h.unblamed = false
 		s.Until = e.Until
 	case protocol.EntryStepCompleted, protocol.EntryStepFailed:
+		if s.Op == protocol.OpRace {
+			h.decided(s, e)
+			return nil
+		}
 		s.settle(e, a.Runner, at)
 		s.finish(e.Result, e.Error)
 		s.Object = e.Object

@@ -70,12 +70,15 @@ func OverLimit(err error) bool {
 // Limit sets the limits of the run. What is recorded is replayed whatever they have become meanwhile.
 func (m *Machine) Limit(l Limits) { m.limits = l }
 
-// count counts the call of a step, and refuses it if it is one too many.
-func (m *Machine) count(s *Step) error {
+// count counts the call of a step, which is refused with err (nil: it is not), and refuses it if it is one too many.
+func (m *Machine) count(s *Step, err error) error {
 	m.steps++
 	limit := cmp.Or(m.limits.Steps, protocol.DefaultStepLimit)
 	if m.steps > limit && s.First == 0 && !m.recall {
 		return &StepLimitError{Limit: limit, Steps: m.steps}
+	}
+	if err != nil {
+		return err
 	}
 	return m.room(s)
 }

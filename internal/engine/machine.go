@@ -36,6 +36,9 @@ type Machine struct {
 	called   int  // how many of them were called
 	live     bool // a call was not recorded
 	gates    *gates
+	// Withhold says whether a wait of a branch must not end now; nil: all may.
+	Withhold func(b *Branch) bool
+	outcomes int     // number of the newest outcome that a branch was given
 	recall   bool    // nothing but what is recorded counts
 	undoing  []*Step // to undo, the next one first
 	forked   bool    // there was more than one branch
@@ -73,7 +76,9 @@ type Input struct {
 
 // NewMachine begins a run over what is recorded.
 func NewMachine(h *History) *Machine {
-	return &Machine{h: h, names: map[nameKey]*nameUse{}, known: map[string]bool{}, recorded: len(h.Steps)}
+	return &Machine{
+		h: h, names: map[nameKey]*nameUse{}, known: map[string]bool{}, recorded: len(h.Steps), outcomes: h.outcomes,
+	}
 }
 
 // Branch is a line of calls that follow one another. Workflow code begins with one and gets one more for each
@@ -85,6 +90,10 @@ type Branch struct {
 	joined  uint64 // moment of the join, 0 before
 	groups  int
 	members int
+
+	race  *Step // that it contends in
+	index int   // which of its branches it is
+	last  int   // number of the newest outcome that it was given
 }
 
 // Root is the branch that workflow code begins with.
@@ -156,8 +165,13 @@ func (u *Branch) before(at uint64, b *Branch) bool {
 	return at <= b.born
 }
 
-// call finds the step that a call of workflow code is about: by name, and by how often that name was called before.
+// call finds the step that a call of workflow code is about: by name, and by how often that name was called before. Of a
+// branch that has lost a race, the calls that the log does not know are not counted: how many it makes is chance.
 func (m *Machine) call(b *Branch, op protocol.Op, name string) (*Step, error) {
+	closed := b.closed()
+	if closed != nil && m.recordedIn(closed, op, name) == nil {
+		return nil, ErrLost
+	}
 	use := m.names[nameKey{op, name}]
 	if use == nil {
 		use = &nameUse{by: b}
@@ -180,12 +194,42 @@ func (m *Machine) call(b *Branch, op protocol.Op, name string) (*Step, error) {
 		s.Branch = b.line(op)
 	}
 	m.gates.arrive(s)
-	use.inFlight = !s.Done
 	m.called++
 	if s.Done {
 		m.keep(s)
 	}
+	s.calledBy(b)
+	if closed != nil && !s.Done && op != protocol.OpRace {
+		return s, ErrLost
+	}
+	s.Lost = s.Lost && closed != nil
+	use.inFlight = !s.Done
 	return s, nil
+}
+
+// calledBy notes who called a step, and what he knows by that.
+func (s *Step) calledBy(b *Branch) {
+	s.owner = b
+	for x := b; x != nil; x = x.parent {
+		if x.race != nil && !x.race.Done {
+			x.race.calls = append(x.race.calls, s)
+		}
+	}
+	if s.Done {
+		b.reach(s.Nth)
+	}
+}
+
+// outcome numbers the outcome of a step, which its branch is given now.
+func (m *Machine) outcome(s *Step) {
+	m.outcomes++
+	s.owner.reach(m.outcomes)
+}
+
+// withheld reports whether a wait must not end now. That the next attempt of a step may begin is no outcome.
+func (m *Machine) withheld(s *Step) bool {
+	waits := s.Op == protocol.OpSleep || takesEvents(s.Op)
+	return waits && m.Withhold != nil && m.Withhold(s.owner)
 }
 
 func (m *Machine) land(k protocol.Key) {
@@ -196,11 +240,11 @@ func (m *Machine) land(k protocol.Key) {
 // it waits like a sleep. The recorded config wins over the one given now.
 func (m *Machine) Do(b *Branch, name string, config protocol.StepConfig) (*Step, error) {
 	s, err := m.call(b, protocol.OpDo, name)
-	if err != nil {
-		return nil, err
+	if s != nil {
+		err = m.count(s, err)
 	}
-	if err := m.count(s); err != nil {
-		return nil, err
+	if err != nil {
+		return s, err
 	}
 	s.configure(config)
 	if s.Done || m.recall {
@@ -300,6 +344,7 @@ func (m *Machine) finishStep(s *Step, result json.RawMessage, failure *protocol.
 	s.finish(result, failure)
 	m.keep(s)
 	m.h.unblamed = false
+	m.outcome(s)
 	m.put(e)
 	m.land(s.Key)
 }
@@ -368,6 +413,9 @@ func (m *Machine) Abandon(k protocol.Key) {
 	m.land(k)
 }
 
+// Match ends the waits that were withheld from events before, and returns them.
+func (m *Machine) Match() []protocol.Key { return m.match() }
+
 // Deliver hands in events in the order of the stream and returns the waits that they ended.
 func (m *Machine) Deliver(inputs []Input) []protocol.Key {
 	for _, in := range inputs {
@@ -408,7 +456,9 @@ func (m *Machine) match() []protocol.Key {
 	}
 	var ended []protocol.Key
 	m.inputs = slices.DeleteFunc(m.inputs, func(in Input) bool {
-		i := slices.IndexFunc(m.pending, func(s *Step) bool { return takesEvents(s.Op) && s.Type == in.Type })
+		i := slices.IndexFunc(m.pending, func(s *Step) bool {
+			return takesEvents(s.Op) && s.Type == in.Type && !m.withheld(s)
+		})
 		if i < 0 {
 			return false
 		}
@@ -438,6 +488,7 @@ func (m *Machine) end(e protocol.Entry) {
 		m.taken++
 		return true
 	})
+	m.outcome(m.h.Steps[*e.Step])
 	m.put(e)
 	m.land(*e.Step)
 }
@@ -446,7 +497,7 @@ func (m *Machine) end(e protocol.Entry) {
 func (m *Machine) Due(now time.Time) []protocol.Key {
 	var ended []protocol.Key
 	m.pending = slices.DeleteFunc(m.pending, func(s *Step) bool {
-		if s.Until == nil || now.Before(*s.Until) {
+		if s.Until == nil || now.Before(*s.Until) || m.withheld(s) {
 			return false
 		}
 		ended = append(ended, s.Key)
@@ -472,7 +523,7 @@ func (m *Machine) Due(now time.Time) []protocol.Key {
 // NextDue is the moment at which the next wait ends; ok is false if none has an end.
 func (m *Machine) NextDue() (next time.Time, ok bool) {
 	for _, s := range m.pending {
-		if s.Until != nil && (!ok || s.Until.Before(next)) {
+		if s.Until != nil && (!ok || s.Until.Before(next)) && !m.withheld(s) {
 			next, ok = *s.Until, true
 		}
 	}
@@ -491,7 +542,10 @@ func (m *Machine) Waiting() (n int, forEvent bool) {
 // own: calls have no name that tells them apart.
 func (m *Machine) Value(b *Branch, kind string, produce func() json.RawMessage) (json.RawMessage, error) {
 	s, err := m.call(b, protocol.OpValue, b.path+kind)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrLost): // what the branch makes of it counts for nothing
+		return produce(), nil
+	case err != nil:
 		return nil, err
 	}
 	if s.Done {
@@ -499,6 +553,7 @@ func (m *Machine) Value(b *Branch, kind string, produce func() json.RawMessage) 
 	}
 	s.finish(produce(), nil)
 	m.keep(s)
+	m.outcome(s)
 	if !m.recall { // else it is a value of this run alone
 		m.put(protocol.Entry{Kind: protocol.EntryRecorded, Step: &s.Key, Result: s.Result})
 	}
@@ -552,8 +607,12 @@ func (m *Machine) soft(e protocol.Entry) {
 	if m.recall {
 		return
 	}
-	if m.forked && e.Step != nil {
-		e.Branch = m.h.Steps[*e.Step].Branch
+	if e.Step != nil {
+		s := m.h.Steps[*e.Step]
+		s.told = true
+		if m.forked {
+			e.Branch = s.Branch
+		}
 	}
 	m.entries = append(m.entries, e)
 }
@@ -593,7 +652,7 @@ func (m *Machine) WouldTake(park uint64, waits []protocol.Wait, inputs []Input) 
 // EventDue reports whether a wait for an event would time out now.
 func (m *Machine) EventDue(now time.Time) bool {
 	return slices.ContainsFunc(m.pending, func(s *Step) bool {
-		return takesEvents(s.Op) && s.Until != nil && !now.Before(*s.Until)
+		return takesEvents(s.Op) && s.Until != nil && !now.Before(*s.Until) && !m.withheld(s)
 	})
 }
 

@@ -271,8 +271,9 @@ func (t *telling) step(e *protocol.Entry, s *Step) {
 	case protocol.OpCall:
 		t.call(e, s, n)
 	case protocol.OpRace:
-		if e.Kind == protocol.EntryRecorded {
-			n.Kind, n.Value = protocol.NoticeRaceDecided, e.Result
+		if e.Kind != protocol.EntryStarted {
+			n.Kind, n.Winner, n.GivenUp = protocol.NoticeRaceDecided, e.Winner, e.GivenUp
+			n.Value, n.Object = shown(s, e.Result, e.Object)
 			t.tell(n)
 		}
 	case protocol.OpValue, protocol.OpSlot: // no names that code gives them: a status leaves them out, too

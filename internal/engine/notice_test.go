@@ -102,7 +102,9 @@ func scenes() []scene {
 		{"a call that was given up", append(begun, calling), []protocol.Entry{of(protocol.EntryStepFailed, protocol.OpCall)}, "call-failed"},
 		{"a call that took too long", append(begun, calling), []protocol.Entry{of(protocol.EntryTimedOut, protocol.OpCall)}, "call-timed-out"},
 		{"a value", begun, []protocol.Entry{of(protocol.EntryRecorded, protocol.OpValue)}, ""},
-		{"a race", begun, []protocol.Entry{of(protocol.EntryRecorded, protocol.OpRace)}, "race-decided"},
+		{"a race", begun, []protocol.Entry{of(protocol.EntryStarted, protocol.OpRace)}, ""},
+		{"its winner", begun, []protocol.Entry{of(protocol.EntryStepCompleted, protocol.OpRace)}, "race-decided"},
+		{"its winner, who failed", begun, []protocol.Entry{of(protocol.EntryStepFailed, protocol.OpRace)}, "race-decided"},
 		{"a snapshot of what was told", begun, []protocol.Entry{snapshotEntry()}, ""},
 		{"a snapshot of what was not", nil, []protocol.Entry{snapshotEntry()}, "cleaned"},
 	}

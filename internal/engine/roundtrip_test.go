@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -24,6 +25,8 @@ type life struct {
 	inputs  []engine.Input
 	deaths  int
 	gated   int // how often a call had to wait for those that are recorded
+	decided int // races
+	lost    int // calls that were given up
 	// recorded is what the log holds: the answer of each step.
 	recorded map[protocol.Key]string
 
@@ -39,6 +42,7 @@ type chore struct {
 	name      string
 	eventType string
 	branch    []chore
+	race      [][]chore // branches of a race
 }
 
 // worker is a branch that runs.
@@ -52,7 +56,14 @@ type worker struct {
 	members int          // branches that run
 	step    *engine.Step // what it waits for
 	body    bool         // the body of step runs
+	race    *engine.Step // that its branches run
+	in      *engine.Step // the race that it is a branch of
+	index   int          // which one
+	end     bool         // it has lost, and does nothing more
 }
+
+// inRace reports whether it is within one.
+func (w *worker) inRace() bool { return w.parent != nil && (w.in != nil || w.parent.inRace()) }
 
 func randomChores(r *rand.Rand, depth int, prefix string) []chore {
 	ops := []protocol.Op{protocol.OpDo, protocol.OpDo, protocol.OpSleep, protocol.OpEvent, protocol.OpValue}
@@ -60,6 +71,15 @@ func randomChores(r *rand.Rand, depth int, prefix string) []chore {
 	for i := range 1 + r.IntN(5) {
 		if depth > 0 && r.IntN(3) == 0 {
 			all = append(all, chore{branch: randomChores(r, depth-1, fmt.Sprint(prefix, i, "/"))})
+			continue
+		}
+		if depth > 0 && r.IntN(4) == 0 {
+			race := chore{op: protocol.OpRace, name: prefix + "race"}
+			race.race = append(race.race, randomChores(r, 0, prefix)) // names that are used before and after as well
+			for j := range r.IntN(3) {
+				race.race = append(race.race, randomChores(r, depth-1, fmt.Sprint(prefix, i, ".", j, "/")))
+			}
+			all = append(all, race)
 			continue
 		}
 		letter := string(rune('a' + r.IntN(3)))
@@ -108,13 +128,17 @@ func answer(result json.RawMessage, failure *protocol.Failure, input uint64) str
 func (x *life) work(w *worker) bool {
 	s := w.step
 	switch {
+	case s != nil && !s.Done && x.m.GivenUp(s.Key):
+		x.lose(w)
+	case w.race != nil && w.members == 0:
+		x.raced(w)
 	case w.body:
 		w.body = false
 		x.endBody(s)
 	case s != nil && s.Done:
 		x.answers[w.name] = append(x.answers[w.name], answer(s.Result, s.Error, took(s)))
 		w.step = nil
-	case s != nil && (s.Op != protocol.OpDo || s.Until != nil), len(w.todo) == 0 && w.members > 0:
+	case s != nil && (s.Op != protocol.OpDo || s.Until != nil), (len(w.todo) == 0 || w.race != nil) && w.members > 0:
 		return false
 	case s != nil:
 		x.m.Begin(s, x.now)
@@ -122,11 +146,15 @@ func (x *life) work(w *worker) bool {
 	case len(w.todo) == 0 && !x.m.OpenEnd(w.b), len(w.todo) > 0 && w.todo[0].op != "" && !x.m.Open(w.b, w.todo[0].op, w.todo[0].name):
 		x.gated++ // another branch goes on: what never does so was held in vain
 		return false
+	case len(w.todo) == 0 && w.in != nil && !x.arrive(w):
+		x.gated++
+		return false
 	case len(w.todo) == 0:
 		x.leave(w)
 	default:
-		x.call(w, w.todo[0])
+		next := w.todo[0]
 		w.todo = w.todo[1:]
+		x.call(w, next)
 	}
 	return true
 }
@@ -137,6 +165,38 @@ func (x *life) endBody(s *engine.Step) {
 		return
 	}
 	x.m.Complete(s, json.RawMessage(fmt.Sprint(x.r.IntN(1e6))), x.now)
+}
+
+// lose ends a worker that has lost a race.
+func (x *life) lose(w *worker) {
+	x.lost++
+	w.step, w.body, w.todo, w.end = nil, false, nil, true
+	x.m.Exempt(w.b)
+}
+
+// raced lets a worker go on whose race is over.
+func (x *life) raced(w *worker) {
+	race := w.race
+	if w.race = nil; !race.Done {
+		x.lose(w)
+		return
+	}
+	x.answers[w.name] = append(x.answers[w.name], fmt.Sprint("winner ", *race.Winner, " ", string(race.Result)))
+}
+
+// arrive reports whether a branch of a race may return: the first decides it.
+func (x *life) arrive(w *worker) bool {
+	switch race := w.in; {
+	case w.end, x.m.GivenUp(race.Key):
+	case !race.Done && !x.m.Decidable(race):
+		return false
+	case !race.Done:
+		x.decided++
+		x.m.Decide(race, engine.Verdict{Winner: w.index, Result: json.RawMessage(fmt.Sprint(x.r.IntN(1e6)))})
+	case *race.Winner == w.index:
+		x.m.Settle(race)
+	}
+	return true
 }
 
 func (x *life) leave(w *worker) {
@@ -158,9 +218,26 @@ func (x *life) fork(w *worker, branch []chore) {
 	})
 }
 
+func (x *life) contend(w *worker, race *engine.Step, branches [][]chore) {
+	w.race = race
+	for i, branch := range branches {
+		w.forks++
+		w.members++
+		x.workers = append(x.workers, &worker{
+			name: fmt.Sprint(w.name, "/", w.forks), b: x.m.Contend(race, w.b), todo: branch, parent: w, in: race, index: i,
+		})
+	}
+}
+
 func (x *life) call(w *worker, c chore) {
 	var err error
+	var race *engine.Step
 	switch c.op {
+	case protocol.OpRace:
+		if race, err = x.m.Race(w.b, c.name); err == nil {
+			x.contend(w, race, c.race)
+			return
+		}
 	case protocol.OpDo:
 		w.step, err = x.m.Do(w.b, c.name, protocol.StepConfig{Retries: 2, Delay: protocol.Duration(time.Minute), LostRuns: 1000})
 	case protocol.OpSleep:
@@ -175,8 +252,16 @@ func (x *life) call(w *worker, c chore) {
 	case protocol.OpValue:
 		w.step = &engine.Step{Done: true}
 		w.step.Result, err = x.m.Value(w.b, c.name, func() json.RawMessage { return json.RawMessage(fmt.Sprint(x.r.IntN(1e6))) })
+		if w.inRace() { // what a branch gets that has lost is chance
+			w.step = nil
+			return
+		}
 	default:
 		x.fork(w, c.branch)
+		return
+	}
+	if errors.Is(err, engine.ErrLost) {
+		x.lose(w)
 		return
 	}
 	if err != nil {
@@ -217,6 +302,9 @@ func (x *life) live() {
 	x.begin()
 	for steps := 0; len(x.workers) > 0; steps++ {
 		if steps > 20_000 {
+			for _, w := range x.workers {
+				x.t.Logf("%s: todo %v, step %+v, race %+v, %d members, ended %v", w.name, w.todo, w.step, w.race, w.members, w.end)
+			}
 			x.t.Fatalf("no end: %v", x.program)
 		}
 		if w := x.workers[x.r.IntN(len(x.workers))]; !x.frozen && x.r.IntN(4) == 0 || !x.work(w) {
@@ -231,7 +319,7 @@ func (x *life) live() {
 // body runs again whose outcome is there, that nothing has two outcomes and no event is consumed twice.
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
-	deaths, steps, gated := 0, 0, 0
+	deaths, steps, gated, decided, lost := 0, 0, 0, 0, 0
 	for seed := range uint64(400) {
 		r := rand.New(rand.NewPCG(seed, 6))
 		x := &life{t: t, r: r, log: newLog(t), now: noon, program: randomChores(r, 2, ""), recorded: map[protocol.Key]string{}}
@@ -239,6 +327,7 @@ func TestRoundTrip(t *testing.T) {
 		x.m.Finish(nil, nil)
 		x.cut()
 		deaths, steps, gated = deaths+x.deaths, steps+len(x.recorded), gated+x.gated
+		decided, lost = decided+x.decided, lost+x.lost
 
 		consumed := map[uint64]bool{}
 		for k, s := range x.log.history().Steps {
@@ -258,7 +347,8 @@ func TestRoundTrip(t *testing.T) {
 			t.Fatalf("seed %d: replayed, %v were not called", seed, d.Recorded)
 		}
 	}
-	if deaths < 400 || steps < 2000 || gated < 100 {
-		t.Errorf("%d deaths, %d steps and %d calls that waited are too few to tell anything", deaths, steps, gated)
+	if deaths < 400 || steps < 2000 || gated < 100 || decided < 200 || lost < 200 {
+		t.Errorf("%d deaths, %d steps, %d calls that waited, %d races and %d calls that lost are too few to tell anything",
+			deaths, steps, gated, decided, lost)
 	}
 }

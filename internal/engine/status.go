@@ -104,9 +104,13 @@ func (s *Step) status() protocol.StepStatus {
 	st := protocol.StepStatus{
 		Key: s.Key, State: s.state(), Until: s.Until, Output: s.Result, OutputObject: s.Object, Error: s.Error, LostRuns: s.LostRuns,
 		Config: s.Config, Heartbeat: s.Heartbeat, Type: s.Type, Callee: s.Callee, Branch: s.Branch,
+		Winner: s.Winner, Within: s.Within,
 	}
 	if s.Config != nil && s.Config.Sensitive {
 		s.redact(&st)
+	}
+	if s.Op == protocol.OpRace { // it has none that says how it is tried
+		st.Config = nil
 	}
 	if done := s.Answer(); done != nil {
 		st.Output, st.OutputObject, st.Error = done.Output, done.OutputObject, done.Error
@@ -138,6 +142,8 @@ func (s *Step) state() string {
 		return "failed"
 	case s.Done:
 		return "completed"
+	case s.Lost:
+		return "canceled"
 	case s.Op != protocol.OpDo && s.Op != protocol.OpRollback:
 		return "waiting"
 	case s.isOpen():

@@ -47,13 +47,13 @@ func (s *Scope) Do(ctx context.Context, name string, config protocol.StepConfig,
 	s.enter()
 	s.gate(ctx, protocol.OpDo, name)
 	step, err := s.x.m.Do(s.branch, name, config)
+	if code.Undo != nil && (err == nil || step != nil && errors.Is(err, ErrLost)) {
+		s.x.learn(ctx, step.Key, code.Undo)
+	}
 	if err != nil {
 		s.endIfLimit(err)
 		s.leave()
-		return nil, err
-	}
-	if code.Undo != nil {
-		s.x.learn(ctx, step.Key, code.Undo)
+		return nil, lostCause(ctx, err)
 	}
 	for !step.Done {
 		if err := s.attempt(ctx, step, code); err != nil {
@@ -76,7 +76,7 @@ func (s *Scope) endIfLimit(err error) {
 }
 
 // attempt waits until the next attempt may begin, runs it and records its outcome. x.mu is held before and after. It
-// returns an error only if ctx ended: then nothing is recorded.
+// returns an error only if ctx ended, or the branch has lost a race: then nothing is recorded.
 func (s *Scope) attempt(ctx context.Context, step *engine.Step, code Code) error {
 	x := s.x
 	if x.recall.on {
@@ -97,20 +97,32 @@ func (s *Scope) attempt(ctx context.Context, step *engine.Step, code Code) error
 		x.m.Abandon(step.Key)
 		return context.Cause(ctx)
 	}
+	if x.m.GivenUp(step.Key) {
+		return lostCause(ctx, ErrLost)
+	}
 	a := s.begin(step)
+	if x.m.GivenUp(step.Key) { // while that was stored
+		return lostCause(ctx, ErrLost)
+	}
 	x.bodies++
+	s.lane.resting++
 	x.armSoft()
+	x.stir()
 	x.mu.Unlock()
 	o := x.stow(ctx, x.run(ctx, a, code.Body))
 	o = x.judge(ctx, step, a, code, o)
 	x.mu.Lock()
 	x.bodies--
+	s.lane.resting--
+	s.lane.calls++
 	x.activity++
 	x.changed.Broadcast()
 	a.pulse.end(o.failure == nil)
 	switch {
 	case x.phase == over || x.phase == finishing:
 		s.exit()
+	case x.m.GivenUp(step.Key): // whatever it returned: too late
+		return lostCause(ctx, ErrLost)
 	case o.object != nil:
 		x.m.CompleteObject(step, o.object, s.x.Now().UTC())
 		return nil

@@ -1,6 +1,7 @@
 package execution
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -40,6 +41,8 @@ func (s *Scope) Call(ctx context.Context, name string, call Call) (Answer, error
 	inOrder := s.x.open(s, protocol.OpCall, name)
 	step, err := s.x.m.Call(s.branch, name)
 	switch {
+	case errors.Is(err, ErrLost):
+		err = s.loseCall(ctx, step, err)
 	case err != nil:
 		s.endIfLimit(err)
 	case step.GivenUp():
@@ -59,6 +62,17 @@ func (s *Scope) Call(ctx context.Context, name string, call Call) (Answer, error
 	}
 	s.leave()
 	return a, err
+}
+
+// loseCall is for the call of a branch that has lost a race, and of which an earlier run has not said that it is given up:
+// its child must end. x.mu is held before and after.
+func (s *Scope) loseCall(ctx context.Context, step *engine.Step, err error) error {
+	if step == nil || step.Callee == nil || s.x.recall.on {
+		return lostCause(ctx, err)
+	}
+	s.giveUp(ctx, step)
+	s.tell(ctx, step)
+	return nil
 }
 
 // lapse waits in a call that an earlier run gave up: its error must not come before what made its context end, which may
@@ -171,6 +185,9 @@ func (s *Scope) prepare(ctx context.Context, step *engine.Step, parent protocol.
 	})
 	s.alive()
 	switch {
+	case step.Lost:
+		s.giveUp(ctx, step)
+		return
 	case err == nil:
 	case isTerminal(err):
 		x.m.FailCall(step, protocol.NewFailure(err))
@@ -237,6 +254,8 @@ const maxPause = 5 * time.Second
 // park, nor is it given back. x.mu is held before and after, but not while trying.
 func (s *Scope) insist(ctx context.Context, stop <-chan struct{}, try func() error) error {
 	x := s.x
+	s.lane.resting++
+	defer func() { s.lane.resting-- }()
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, maxPause) {
 		_, err := busy(x, func() (struct{}, error) {
 			err := try()
@@ -284,7 +303,7 @@ func (s *Scope) giveUp(ctx context.Context, step *engine.Step) {
 	if s.x.phase != running || s.x.ctx.Err() != nil || s.out() {
 		s.exit()
 	}
-	why := protocol.NewFailure(context.Cause(ctx))
+	why := protocol.NewFailure(cmp.Or(context.Cause(ctx), ErrLost))
 	cause := protocol.Cause{Name: why.Name, Message: why.Message}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		cause.Name = protocol.FailureTimeout

@@ -187,6 +187,7 @@ type Execution struct {
 	waiters  map[protocol.Key]*waiter
 	gates    []*gated
 	lapsed   []*waiter // calls that an earlier run gave up
+	races    []*race   // that go on
 	recall   recall
 	rollback rollback
 	bodies   int
@@ -201,7 +202,11 @@ type Execution struct {
 type lane struct {
 	root            bool
 	group           *Group // that the branch is of, nil for the root
+	index           int    // which branch of a race it is
 	inside, waiting int
+	resting         int    // calls inside that wait for something that runs, such as a body
+	calls           uint64 // how often it went on
+	slow            bool   // it computes for so long that nobody waits for it
 }
 
 // still reports whether the branch does nothing but wait durably.
@@ -212,7 +217,7 @@ type waiter struct {
 	done chan struct{}
 }
 
-type timers struct{ settle, due, soft, refresh *time.Timer }
+type timers struct{ settle, due, soft, refresh, patience *time.Timer }
 
 // Start begins an execution of code over the history.
 func Start(ctx context.Context, c Config, code func(context.Context) (json.RawMessage, error)) *Execution {
@@ -238,6 +243,7 @@ func newExecution(ctx context.Context, c Config) *Execution {
 		expected: c.History.Tail, told: c.History.Begun, leaving: c.Once, lanes: map[*engine.Branch]*lane{}, waiters: map[protocol.Key]*waiter{},
 	}
 	x.m.Limit(c.Limits)
+	x.m.Withhold = x.withheld
 	x.changed = sync.NewCond(&x.mu)
 	x.life, x.die = context.WithCancelCause(context.WithoutCancel(ctx))
 	x.ctx, x.cancel = context.WithCancelCause(x.life)
@@ -515,7 +521,7 @@ func (x *Execution) end(e Event, cause error) {
 
 func (x *Execution) finish(cause error) {
 	x.phase = over
-	for _, t := range []*time.Timer{x.timers.settle, x.timers.due, x.timers.soft, x.timers.refresh} {
+	for _, t := range []*time.Timer{x.timers.settle, x.timers.due, x.timers.soft, x.timers.refresh, x.timers.patience} {
 		if t != nil {
 			t.Stop()
 		}

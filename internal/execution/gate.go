@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -14,13 +15,14 @@ type gated struct {
 	op    protocol.Op // empty: the end
 	name  string
 	why   *protocol.Failure // what made it end, nil if that is no error
+	race  *engine.Step      // one that a function won which is gone: nothing opens this gate
 	done  chan struct{}
 }
 
 func (x *Execution) open(s *Scope, op protocol.Op, name string) bool {
 	switch {
 	case x.recall.on && !x.recall.checks:
-		return true
+		return op == "" || !x.m.Shut(s.branch, op, name)
 	case op == "":
 		return x.m.OpenEnd(s.branch)
 	}
@@ -81,7 +83,7 @@ func (s *Scope) stand(ctx context.Context, g *gated) {
 // openGates lets those go on who wait for nothing any more. x.mu is held.
 func (x *Execution) openGates() {
 	x.gates = slices.DeleteFunc(x.gates, func(g *gated) bool {
-		if !x.open(g.scope, g.op, g.name) {
+		if g.race != nil || !x.open(g.scope, g.op, g.name) {
 			return false
 		}
 		g.scope.lane.waiting--
@@ -100,9 +102,23 @@ func (x *Execution) hold() {
 	if x.openGates(); len(x.gates) == 0 {
 		return
 	}
-	// What the first one waits for, or one on a branch within its own, is what is told.
-	g := slices.MaxFunc(x.gates, func(a, b *gated) int { return a.scope.branch.Depth() - b.scope.branch.Depth() })
-	x.holdFor(x.m.Divergence(g.scope.branch, g.op, g.name), g.why)
+	g := x.first()
+	d := x.m.Divergence(g.scope.branch, g.op, g.name)
+	if g.race != nil {
+		d = x.m.Winnerless(g.scope.branch, g.race)
+	}
+	x.holdFor(d, g.why)
+}
+
+// first is who tells what the code contradicts: the first one at the gate, or one on a branch within its own. Those that
+// have lost a race wait for the one that won it. x.mu is held.
+func (x *Execution) first() *gated {
+	gates := x.gates
+	won := func(g *gated) bool { return x.m.Contradicts(g.scope.branch) }
+	if slices.ContainsFunc(gates, won) {
+		gates = slices.DeleteFunc(slices.Clone(gates), func(g *gated) bool { return !won(g) })
+	}
+	return slices.MaxFunc(gates, func(a, b *gated) int { return a.scope.branch.Depth() - b.scope.branch.Depth() })
 }
 
 // holdFor stops the instance for a divergence. Why is what the code returned in place of going on. x.mu is held.

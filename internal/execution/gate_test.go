@@ -102,6 +102,19 @@ func brief(p part) part {
 	}
 }
 
+// forgets begins a branch for which it does not wait, and returns when that waits.
+func forgets(p part) part {
+	return func(ctx context.Context) error {
+		s, err := From(ctx)
+		if err != nil {
+			return err
+		}
+		s.Group(ctx).Go(p)
+		time.Sleep(5 * time.Millisecond)
+		return do(ctx, "forgotten", nothing)
+	}
+}
+
 func all(parts ...part) func(ctx context.Context) (json.RawMessage, error) {
 	return func(ctx context.Context) (json.RawMessage, error) {
 		for _, p := range parts {
@@ -152,6 +165,31 @@ func TestDivergence(t *testing.T) {
 		{"a branch of a group calls another", []part{group(nap("a"), step("b", "c")), nap("end")},
 			[]part{group(nap("a"), step("b", "d")), nap("end")}, "c", "d", "1.2/"},
 		{"in goroutines", []part{bare(step("a", "b"), step("c")), nap("end")}, []part{bare(step("a"), step("c")), nap("end")}, "b", "c", ""},
+		{"a race is gone", []part{race_("race", step("a"), nap("b")), nap("end")}, []part{step("a"), nap("end")}, "race", "end", ""},
+		{"a step of the winner is gone", []part{race_("race", step("a", "b"), nap("c")), nap("end")},
+			[]part{race_("race", step("a"), nap("c")), nap("end")}, "b", "", "1.1/"},
+		{"a step of the winner is new", []part{race_("race", step("a"), nap("c")), nap("end")},
+			[]part{race_("race", step("a", "new"), nap("c")), nap("end")}, "race", "new", "1.1/"},
+		{"the winner calls another", []part{race_("race", step("a"), nap("c")), nap("end")},
+			[]part{race_("race", step("new"), nap("c")), nap("end")}, "race", "new", "1.1/"},
+		{"the winner is gone", []part{race_("race", nap("c"), step("a")), nap("end")},
+			[]part{race_("race", nap("c")), nap("end")}, "race", "race", ""},
+		{"a step of a branch that may win is gone", []part{race_("race", seq(step("a", "b"), nap("x")), nap("y"))},
+			[]part{race_("race", seq(step("a"), nap("x")), nap("y"))}, "b", "x", "1.1/"},
+
+		{name: "a step of a loser is gone", before: []part{race_("race", seq(step("a", "b"), nap("x")), event("go")), nap("end")},
+			after: []part{race_("race", seq(step("a"), nap("x")), event("go")), nap("end")}},
+		{name: "a step of a loser is new", before: []part{race_("race", seq(step("a"), nap("x")), event("go")), nap("end")},
+			after: []part{race_("race", seq(step("a", "new"), nap("x")), event("go")), nap("end")}},
+		{name: "a loser is gone", before: []part{race_("race", event("go"), nap("x")), nap("end")}, after: []part{race_("race", event("go")), nap("end")}},
+		{name: "a loser is new", before: []part{race_("race", event("go"), nap("x")), nap("end")},
+			after: []part{race_("race", event("go"), nap("x"), step("new")), nap("end")}},
+		{name: "a loser had begun what it did not wait for", before: []part{race_("race", bare(nap("x"), nap("y")), event("go")), nap("end")},
+			after: []part{race_("race", bare(nap("x"), nap("y")), event("go")), nap("end")}},
+		{name: "the winner had begun what it did not wait for", before: []part{race_("race", forgets(seq(nap("x"), step("new"))), nap("y")), nap("end")},
+			after: []part{race_("race", forgets(seq(nap("x"), step("new"))), nap("y")), nap("end")}},
+		{name: "a race in a race that is not decided", before: []part{race_("outer", race_("inner", step("a"), nap("b")), event("go")), nap("end")},
+			after: []part{race_("outer", race_("inner", step("a"), nap("b")), event("go")), nap("end")}},
 
 		{name: "the same", before: []part{step("a", "b"), nap("end")}, after: []part{step("a", "b"), nap("end")}},
 		{name: "a value is gone", before: []part{value, step("a"), nap("end")}, after: []part{step("a"), nap("end")}},
@@ -174,6 +212,7 @@ func TestDivergence(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
+			r.send("go")
 			first := r.start(Settings{ShortWait: memory}, all(tt.before...))
 			r.event(first, Parked)
 			first.Drop(ErrSuperseded)

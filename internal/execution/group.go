@@ -14,6 +14,7 @@ import (
 type Group struct {
 	s      *Scope
 	number int
+	race   *race // that the branches run, nil for those that all count
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
@@ -49,12 +50,17 @@ func (g *Group) Go(fn func(ctx context.Context) error) {
 	for g.limit > 0 && g.live >= g.limit {
 		g.block()
 	}
-	branch := s.x.m.Fork(s.branch, g.number)
-	child := &Scope{x: s.x, branch: branch, lane: &lane{group: g}}
-	s.x.lanes[branch] = child.lane
+	g.spawn(s.x.m.Fork(s.branch, g.number), 0, fn)
+	s.leave()
+}
+
+// spawn runs fn as a branch; index is which one of a race. x.mu is held.
+func (g *Group) spawn(branch *engine.Branch, index int, fn func(ctx context.Context) error) {
+	x := g.s.x
+	child := &Scope{x: x, branch: branch, lane: &lane{group: g, index: index}}
+	x.lanes[branch] = child.lane
 	g.branches = append(g.branches, branch)
 	g.live++
-	s.leave()
 	go g.run(child, fn)
 }
 
@@ -94,13 +100,18 @@ func (g *Group) done(child *Scope, err error, returned bool) {
 	}
 	delete(x.lanes, child.branch)
 	g.live--
-	if err != nil && g.err == nil {
+	switch {
+	case g.exited:
+	case g.race != nil:
+		g.race.arrive(child.lane.index, err)
+	case err != nil && g.err == nil:
 		g.err = err
 		g.cancel(err)
 	}
 	x.activity++
 	for _, w := range g.waiting {
 		w.lane.waiting--
+		w.lane.calls++
 		close(w.done)
 	}
 	g.waiting = nil
@@ -128,6 +139,15 @@ func (g *Group) block() {
 // Wait returns when all branches have returned, with the first error.
 func (g *Group) Wait() error {
 	g.s.enter()
+	g.whole()
+	g.cancel(g.err)
+	err := g.err
+	g.s.leave()
+	return err
+}
+
+// whole waits until all branches have returned; x.mu is held before and after.
+func (g *Group) whole() {
 	for g.live > 0 {
 		g.block()
 	}
@@ -138,8 +158,4 @@ func (g *Group) Wait() error {
 		g.s.x.m.Join(b)
 	}
 	g.branches = nil
-	g.cancel(g.err)
-	err := g.err
-	g.s.leave()
-	return err
 }

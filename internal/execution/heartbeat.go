@@ -103,7 +103,7 @@ func (p *pulse) sayLater() {
 
 // say records the newest details. x.mu is held.
 func (p *pulse) say() {
-	if p.over || p.unsaid == nil || p.x.phase != running && p.x.phase != releasing {
+	if p.over || p.unsaid == nil || p.step.Lost || p.x.phase != running && p.x.phase != releasing {
 		return
 	}
 	p.x.m.Heartbeat(p.step, p.unsaid, time.Now().UTC())

@@ -9,6 +9,7 @@ import (
 
 // quiet looks whether nothing moves but durable waits, and if so arranges to park soon. x.mu is held.
 func (x *Execution) quiet() {
+	x.stir()
 	if len(x.gates) > 0 {
 		x.openGates()
 	}
@@ -41,7 +42,7 @@ func (x *Execution) quiet() {
 		case x.activity != seen:
 		case len(x.lapsed) > 0:
 			x.letLapse()
-		case len(x.gates) > 0:
+		case len(x.gates) > 0 && (!x.recall.on || x.recall.checks):
 			x.hold()
 		case x.recall.on:
 			x.recalled()

@@ -64,6 +64,8 @@ func (s *Scope) enter() {
 		runtime.Goexit()
 	}
 	s.lane.inside++
+	s.lane.calls++
+	s.lane.slow = false
 	s.x.activity++
 }
 
@@ -90,7 +92,7 @@ func (s *Scope) Sleep(ctx context.Context, name string, until func(now time.Time
 	step, err := s.x.m.Sleep(s.branch, name, until(s.x.Now()).UTC())
 	if err != nil {
 		s.leave()
-		return err
+		return lostCause(ctx, err)
 	}
 	if !step.Done {
 		s.x.due()
@@ -114,7 +116,7 @@ func (s *Scope) WaitForEvent(ctx context.Context, name, eventType string, timeou
 	if err != nil {
 		s.endIfLimit(err)
 		s.leave()
-		return nil, nil, err
+		return nil, nil, lostCause(ctx, err)
 	}
 	if !step.Done && !s.x.loaded {
 		if err := s.x.refresh(); err != nil && s.x.phase == over {
@@ -147,9 +149,13 @@ func (s *Scope) await(ctx context.Context, step *engine.Step) error {
 	return nil
 }
 
-// block waits until the machine ends the wait; x.mu is held before and after. If ctx ends first, the wait is given up.
+// block waits until the machine ends the wait; x.mu is held before and after. If ctx ends first, or the branch has lost a
+// race, the wait is given up.
 func (s *Scope) block(ctx context.Context, key protocol.Key) error {
 	x := s.x
+	if x.m.GivenUp(key) {
+		return lostCause(ctx, ErrLost)
+	}
 	if x.recall.on {
 		s.remain(ctx, key)
 		x.m.Abandon(key)
@@ -176,6 +182,9 @@ func (s *Scope) block(ctx context.Context, key protocol.Key) error {
 		s.exit()
 	}
 	if x.waiters[key] != w { // ended, whatever else happened
+		if x.m.GivenUp(key) {
+			return lostCause(ctx, ErrLost)
+		}
 		return nil
 	}
 	delete(x.waiters, key)
@@ -197,6 +206,7 @@ func (x *Execution) signal(keys []protocol.Key) {
 		}
 		delete(x.waiters, k)
 		w.lane.waiting--
+		w.lane.calls++
 		x.activity++
 		close(w.done)
 	}

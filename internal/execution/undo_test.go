@@ -255,6 +255,24 @@ func TestRollBackOfWhatWaits(t *testing.T) {
 			return []part{d.booked("a"), bare(func(ctx context.Context) error { return errors.Join(d.booked("b")(ctx), nap("nap")(ctx)) })}
 		}, "complete", "", []string{`undo "b"`, `undo "a"`}},
 		{"after what was given up", func(d *diary) []part { return []part{brief(nap("short")), d.booked("a"), nap("nap")} }, "complete", "", []string{`undo "a"`}},
+		{"a race", func(d *diary) []part { return []part{race_("race", seq(d.booked("a"), nap("x")), nap("y"))} }, "complete", "", []string{`undo "a"`}},
+		{"a branch that lost a race", func(d *diary) []part {
+			first, second := relay(d.booked("a"), event("go"))
+			return []part{race_("race", seq(first, nap("x"), d.booked("never")), second), d.booked("b"), nap("nap")}
+		}, "complete", "", []string{`undo "b"`, `undo "a"`}},
+		{"a race that lost a race", func(d *diary) []part {
+			first, second := relay(d.booked("a"), event("go"))
+			return []part{race_("outer", race_("inner", seq(first, nap("x")), nap("y")), second), d.booked("b"), nap("nap")}
+		}, "complete", "", []string{`undo "b"`, `undo "a"`}},
+		{"a step that lost a race", func(d *diary) []part {
+			begun, once := make(chan struct{}), sync.Once{}
+			body := func(ctx context.Context) (json.RawMessage, error) {
+				once.Do(func() { close(begun) })
+				<-ctx.Done()
+				return json.RawMessage(`"late"`), nil
+			}
+			return []part{race_("race", d.booking("a", body, nil), seq(holdUp(begun), event("go"))), nap("nap")}
+		}, "complete", "", []string{"undo a after InterruptedError"}},
 		{"nothing to undo", func(*diary) []part { return []part{step("a"), nap("nap")} }, "complete", "", nil},
 	}
 	for _, tt := range tests {
@@ -262,6 +280,7 @@ func TestRollBackOfWhatWaits(t *testing.T) {
 			t.Parallel()
 			r, d := newRig(t), &diary{}
 			code := all(tt.code(d)...)
+			r.send("go")
 			x := r.start(Settings{ShortWait: memory}, code)
 			r.event(x, Parked)
 			x.Drop(ErrSuperseded)

@@ -60,6 +60,8 @@ const (
 	// FailureCanceled ends a call whose caller gave it up, FailureExists one whose instance belongs to somebody else.
 	FailureCanceled = "CanceledError"
 	FailureExists   = "ExistsError"
+	// FailureRace ends a race in which no function succeeded.
+	FailureRace = "RaceError"
 )
 
 // Named is implemented by errors that say what they are called when stored.

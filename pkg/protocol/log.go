@@ -37,11 +37,11 @@ const (
 	EntryClaimed EntryKind = "claimed"
 	// EntryReleased gives the instance back before its wake is returned.
 	EntryReleased EntryKind = "released"
-	// EntryStarted tells that the body of a step began; of a call, that its Callee is about to be created.
+	// EntryStarted tells that the body of a step began, or a race; of a call, that its Callee is about to be created.
 	EntryStarted EntryKind = "started"
 	// EntryAttemptFailed ends one attempt of a step that will be tried again at Until.
 	EntryAttemptFailed EntryKind = "attempt-failed"
-	// EntryStepCompleted and EntryStepFailed end a step for good.
+	// EntryStepCompleted and EntryStepFailed end a step for good, or decide a race.
 	EntryStepCompleted EntryKind = "step-completed"
 	EntryStepFailed    EntryKind = "step-failed"
 	// EntryWaiting fixes when a sleep or a wait for an event ends (Until; none: never). Of a call it says that its Callee
@@ -139,6 +139,11 @@ type Entry struct {
 	Object *Object `json:"object,omitempty"`
 	// Callee is the instance that a wait of OpCall is about.
 	Callee *Callee `json:"callee,omitempty"`
+	// Within, on the start of a race, is how the lines of calls of its branches begin. Winner, on its outcome, is the index
+	// of the branch that was first, from 0 (nil: none was), GivenUp lists what its branches had called that had no outcome.
+	Within  string `json:"within,omitempty"`
+	Winner  *int   `json:"winner,omitempty"`
+	GivenUp []Key  `json:"given_up,omitempty"`
 	// Shift and Accept come with EntryResumed, From with EntryRestarted.
 	Shift  Duration `json:"shift,omitempty"`
 	Accept bool     `json:"accept,omitempty"`
@@ -170,6 +175,8 @@ type Divergence struct {
 	Called *Key `json:"called,omitempty"`
 	// Branch is the line of calls on which it happened.
 	Branch string `json:"branch,omitempty"`
+	// Decided is set if Recorded is a race that had been decided, and Called what the branch that was first had not called.
+	Decided bool `json:"decided,omitempty"`
 }
 
 // MaxUnreached bounds the steps that a Divergence names.

@@ -35,6 +35,10 @@ type Notice struct {
 	// Version is that of the code of a run, Lost is set if the run before it ended without a word.
 	Version string `json:"version,omitempty"`
 	Lost    bool   `json:"lost,omitempty"`
+	// Winner and GivenUp come with NoticeRaceDecided: which branch was first (nil: none), and what the branches had called
+	// that counts for nothing any more.
+	Winner  *int  `json:"winner,omitempty"`
+	GivenUp []Key `json:"given_up,omitempty"`
 	// Divergence comes with NoticeHeld.
 	Divergence *Divergence `json:"divergence,omitempty"`
 	// State is what the instance was doing, with NoticeCleaned.

@@ -146,7 +146,8 @@ type Status struct {
 // StepStatus is one step of an instance in the order of first appearance in the log.
 type StepStatus struct {
 	Key
-	// State is "running", "waiting", "retrying", "completed" or "failed".
+	// State is "running", "waiting", "retrying", "completed", "failed", or "canceled" if the branch that called the step
+	// lost a race before it had an outcome.
 	State    string          `json:"state"`
 	Attempts []AttemptStatus `json:"attempts,omitempty"`
 	Until    *time.Time      `json:"until,omitempty"`
@@ -162,6 +163,9 @@ type StepStatus struct {
 	Type   string  `json:"type,omitempty"`
 	Callee *Callee `json:"callee,omitempty"`
 	Branch string  `json:"branch,omitempty"`
+	// Winner, of a race, is the index of the branch that was first; Within is how the Branch of each step in it begins.
+	Winner *int   `json:"winner,omitempty"`
+	Within string `json:"within,omitempty"`
 }
 
 // Redacted is shown in place of what is sensitive.

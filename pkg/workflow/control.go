@@ -45,10 +45,12 @@ const (
 	StepSleep StepKind = protocol.OpSleep
 	StepEvent StepKind = protocol.OpEvent
 	StepCall  StepKind = protocol.OpCall
+	StepRace  StepKind = protocol.OpRace
 )
 
 // FromStep lets the instance begin again from a step: the count-th use, from 1, of name by a step of this kind. What was
-// recorded from there on is void, steps included that ran beside it and began later; what was recorded before stays.
+// recorded from there on is void, steps included that ran beside it and began later; what was recorded before stays. A race
+// is void as a whole: from a step within it, the instance begins again from the start of the race.
 func FromStep(kind StepKind, name string, count int) RestartOption {
 	return fromStep{kind, name, count}
 }
@@ -60,7 +62,7 @@ type fromStep struct {
 }
 
 func (f fromStep) applyRestart(c *protocol.Control) error {
-	kinds := []StepKind{StepDo, StepSleep, StepEvent, StepCall}
+	kinds := []StepKind{StepDo, StepSleep, StepEvent, StepCall, StepRace}
 	switch {
 	case !slices.Contains(kinds, f.kind):
 		return &OptionError{Option: "FromStep kind", Value: f.kind, Allowed: fmt.Sprintf("one of %q", kinds)}

@@ -26,6 +26,9 @@ var (
 	// ErrAmbiguous is returned by a step whose name another branch of the same group uses as well: which came first
 	// would decide whose result is whose.
 	ErrAmbiguous = engine.ErrAmbiguous
+	// ErrLost is the cause with which the contexts of the functions of a [Race] end that were not first, and the error of what
+	// they still call.
+	ErrLost = execution.ErrLost
 	// ErrNoProject is returned by a binding outside of an agent's turn and a workflow: use its In method.
 	ErrNoProject = errors.New("no project in this context: use In with an open project")
 	// ErrBetweenSteps is returned by bindings and instances that workflow code uses between steps: it would do so again in

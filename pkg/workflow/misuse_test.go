@@ -62,6 +62,10 @@ func misusedOptions() []misuse {
 		return misuse{name, call, ErrOption, says}
 	}
 	return []misuse{
+		sleep("a race of nobody", "functions is 0, allowed is at least one", func(ctx context.Context) error {
+			_, _, err := Race[int](ctx, "s")
+			return err
+		}),
 		do("no timeout", "Timeout is 0s", Timeout(0)),
 		do("negative timeout", "Timeout is -1s", Timeout(-time.Second)),
 		do("timeout of more than a year", "at most 365 days", Timeout(MaxWait+1)),
@@ -108,6 +112,10 @@ func everyCall(name string, with func(ctx context.Context) context.Context, want
 	add("step", func(ctx context.Context) error { return Exec(ctx, "inner", nothing) })
 	add("sleep", func(ctx context.Context) error { return Sleep(ctx, "inner", 0) })
 	add("wait", func(ctx context.Context) error { _, err := WaitForEvent[int](ctx, "inner", "t"); return err })
+	add("race", func(ctx context.Context) error {
+		_, _, err := Race(ctx, "inner", func(context.Context) (int, error) { return 0, errors.New("it ran") })
+		return err
+	})
 	add("group", func(ctx context.Context) error {
 		g := NewGroup(ctx)
 		g.SetLimit(1)
@@ -129,6 +137,10 @@ func misusedTypes() []misuse {
 		}),
 		unsupported("a function as result", func(ctx context.Context) error {
 			_, err := Do(ctx, "s", func(context.Context) (func(), error) { return nil, ran })
+			return err
+		}),
+		unsupported("a channel as result of a race", func(ctx context.Context) error {
+			_, _, err := Race(ctx, "s", func(context.Context) (chan int, error) { return nil, ran })
 			return err
 		}),
 		unsupported("a function inside of the result", func(ctx context.Context) error {

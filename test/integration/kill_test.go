@@ -44,6 +44,38 @@ func killedInMidStep(w *world) {
 	w.quiesce()
 }
 
+// killedWhileUndoing: SIGKILL while a compensation runs. Another runner goes on with that one, and then with those before.
+func killedWhileUndoing(w *world) {
+	gated := func(name string) op { return op{Do: name, Undo: true, UndoGate: true} }
+	s := ops(gated("a"), gated("b"), gated("c"), op{Fail: "as it should"})
+	a, b, c := w.gate("a", undoOf("a")), w.gate("a", undoOf("b")), w.gate("a", undoOf("c"))
+	victim := w.runner(setup{})
+	w.create("a", s)
+	c.await().open(w.t)
+	first := b.await()
+	heir := w.runner(setup{})
+	victim.kill(w.t)
+	w.disturb()
+	second := b.await()
+	if first.PID != victim.pid() || second.PID != heir.pid() || first.Key != second.Key || first.Fence >= second.Fence || second.Attempt != 2 {
+		w.t.Errorf("the compensation was told %+v, then %+v", first.call, second.call)
+	}
+	second.open(w.t)
+	a.await().open(w.t)
+	status := w.reaches("a", "has ended", func(s protocol.Status) bool { return s.State.Finished() })
+	if status.State != protocol.StateErrored || status.Error.Message != "as it should" || status.Rollback == nil || status.Rollback.Outcome != "complete" {
+		w.t.Errorf("ended as %s with %v, the rollback is %+v", status.State, status.Error, status.Rollback)
+	}
+	w.quiesce()
+	c.none("it is done")
+	tr := w.trail("a")
+	tr.audit(w.t)
+	undoes(w.t, tr, s)
+	if tr.lost() != 1 {
+		w.t.Errorf("%d lost runs", tr.lost())
+	}
+}
+
 // deaths are the places between append and ack at which a runner is killed, by what it has just stored.
 func deaths() []protocolTest {
 	var all []protocolTest

@@ -19,6 +19,7 @@ func protocolTests() []protocolTest {
 	all := []protocolTest{
 		{"killed in mid-step", killedInMidStep},
 		{"a step that kills its runner", lostInOneStep},
+		{"killed while undoing", killedWhileUndoing},
 		{"released after the body", releasedAfterTheBody},
 		{"released in the body", releasedInTheBody},
 		{"released while parked", releasedWhileParked},

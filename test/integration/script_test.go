@@ -34,8 +34,9 @@ type op struct {
 	Die bool `json:"die,omitempty"`
 	// LostRuns is an option of the step, if set.
 	LostRuns int `json:"lost_runs,omitempty"`
-	// Undo gives the step a compensation.
-	Undo bool `json:"undo,omitempty"`
+	// Undo gives the step a compensation. UndoGate makes that ask the test before it returns, at the gate of "undo <step>".
+	Undo     bool `json:"undo,omitempty"`
+	UndoGate bool `json:"undo_gate,omitempty"`
 	// Big makes the result too large for a message.
 	Big bool `json:"big,omitempty"`
 
@@ -106,7 +107,7 @@ func (o op) run(ctx context.Context) ([]string, error) {
 			options = append(options, workflow.LostRuns(o.LostRuns))
 		}
 		if o.Undo {
-			options = append(options, workflow.Compensate(func(context.Context, string, error) error { return nil }))
+			options = append(options, workflow.Compensate(o.undo))
 		}
 		r, err := workflow.Do(ctx, o.Do, o.body, options...)
 		return []string{brief(r)}, err
@@ -170,14 +171,8 @@ type call struct {
 
 // body returns a result that no other body returns: so the output tells which one counted.
 func (o op) body(ctx context.Context) (string, error) {
-	a := workflow.Step(ctx)
-	p, _ := project.From(ctx)
 	if o.Gate || o.Die {
-		body, err := json.Marshal(call{Step: o.Do, PID: os.Getpid(), Attempt: a.Number, Key: a.IdempotencyKey, Fence: a.Fence})
-		if err != nil {
-			return "", err
-		}
-		if err := ask(ctx, p.NC, gateSubject(p.Config.Name, workflow.Info(ctx).ID, o.Do), body); err != nil {
+		if err := passGate(ctx, o.Do); err != nil {
 			return "", err
 		}
 	}
@@ -197,6 +192,27 @@ func (o op) body(ctx context.Context) (string, error) {
 		r += padding + strings.Repeat("x", protocol.InlinePayload)
 	}
 	return r, nil
+}
+
+func (o op) undo(ctx context.Context, _ string, _ error) error {
+	if !o.UndoGate {
+		return nil
+	}
+	return passGate(ctx, undoOf(o.Do))
+}
+
+// undoOf names the compensation of a step to the test.
+func undoOf(step string) string { return "undo-" + step }
+
+// passGate tells the test of a body, and waits until it may go on.
+func passGate(ctx context.Context, step string) error {
+	a := workflow.Step(ctx)
+	p, _ := project.From(ctx)
+	body, err := json.Marshal(call{Step: step, PID: os.Getpid(), Attempt: a.Number, Key: a.IdempotencyKey, Fence: a.Fence})
+	if err != nil {
+		return err
+	}
+	return ask(ctx, p.NC, gateSubject(p.Config.Name, workflow.Info(ctx).ID, step), body)
 }
 
 // padding stands between a result and what only makes it large.

@@ -177,17 +177,22 @@ func (h *History) resume(e *protocol.Entry) {
 	h.Held, h.Stopped = nil, time.Time{}
 }
 
-// restart forgets what was recorded from a step on, or everything. Events that a wait took stay taken; those that none
-// took are void after a restart of everything, if they were sent before the control: later ones are for the new run,
-// however late the control is obeyed.
+// restart forgets what was recorded from a step on, or everything. Events that a wait took stay taken, and those that none
+// took are void after a restart of everything, if they were sent before the control. Later ones are for the new run,
+// however late the control is obeyed: also those that a wait took meanwhile which is void now.
 func (h *History) restart(a *protocol.Append, e *protocol.Entry) {
 	from := h.voidFrom(e.From)
 	if from < 0 {
 		return
 	}
 	for _, k := range h.Order[from:] {
-		if s := h.Steps[k]; !s.Done {
+		s := h.Steps[k]
+		if !s.Done {
 			h.outlived(s)
+		}
+		if r := s.Received; r != nil && r.Input > e.Input {
+			delete(h.Consumed, r.Input)
+			delete(h.ConsumedIDs, r.ID)
 		}
 		delete(h.Steps, k)
 	}

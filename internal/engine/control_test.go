@@ -147,6 +147,47 @@ func TestEventsAfterARestart(t *testing.T) {
 	}
 }
 
+// TestEventsTakenAfterARestart: who asks for a restart and then sends an event means the new run, although the old one
+// does not know yet and takes it.
+func TestEventsTakenAfterARestart(t *testing.T) {
+	t.Parallel()
+	for name, from := range map[string]*protocol.Key{"of everything": nil, "from a step": {Op: protocol.OpEvent, Name: "first", Count: 1}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSteered(t)
+			var sent []engine.Input
+			waits := func(names ...string) (taken []uint64) {
+				m := s.machine()
+				for _, n := range names {
+					step := waitFor(t, m, n, "x", nil)
+					m.Deliver(sent)
+					taken = append(taken, took(step))
+				}
+				if m.Buffered() {
+					s.take(m)
+				}
+				return taken
+			}
+			before := s.input("a", "x")
+			sent = append(sent, before)
+			waits("first")
+			restart := s.control(protocol.Control{Action: protocol.ActionRestart, From: from})
+			after := s.input("b", "x")
+			sent = append(sent, after)
+			if taken := waits("first", "second"); !slices.Equal(taken, []uint64{before.Sequence, after.Sequence}) {
+				t.Fatalf("the old run took %v", taken)
+			}
+			s.obey(restart)
+			if taken := waits("first"); !slices.Equal(taken, []uint64{after.Sequence}) {
+				t.Errorf("the new run took %v, want %d", taken, after.Sequence)
+			}
+			if taken := waits("first", "second"); taken[1] != 0 {
+				t.Errorf("event %d was taken twice", taken[1])
+			}
+		})
+	}
+}
+
 // TestRepeatedControls: an id counts once, also if what came first under it was in vain.
 func TestRepeatedControls(t *testing.T) {
 	t.Parallel()

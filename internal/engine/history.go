@@ -82,6 +82,7 @@ type Attempt struct {
 // Received is an event as the log records it.
 type Received struct {
 	Input   uint64          `json:"input"`
+	ID      string          `json:"id,omitempty"`
 	Type    string          `json:"type,omitempty"`
 	Sent    time.Time       `json:"sent"`
 	Payload json.RawMessage `json:"payload,omitempty"`
@@ -419,7 +420,7 @@ func (s *Step) finish(result json.RawMessage, failure *protocol.Failure) {
 func (s *Step) receive(e *protocol.Entry) {
 	s.finish(e.Result, nil)
 	s.Object = e.Object
-	s.Received = &Received{Input: e.Input, Type: e.Type, Payload: e.Result}
+	s.Received = &Received{Input: e.Input, ID: e.InputID, Type: e.Type, Payload: e.Result}
 	if e.Sent != nil {
 		s.Received.Sent = *e.Sent
 	}

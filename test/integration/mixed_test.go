@@ -77,6 +77,7 @@ func kinds() []kind {
 		}, completes},
 		{"is large", ops(big("a"), wait("answer", "answer"), big("b")), false, compacted, completes},
 		{"is one of few", ops(slow("a", 5*tenths), sleep("nap", tenths), slow("b", 5*tenths)), true, nil, completes},
+		{"is one of few, and steered", ops(slow("a", 3*tenths), wait("end", "end"), slow("b", tenths)), true, steered, mayBeTerminated},
 	}
 }
 
@@ -107,6 +108,28 @@ func sentTwice(w *world, i *handle) (*handle, error) {
 		err = errors.Join(err, late(i.SendEvent(w.t.Context(), "e", id, workflow.EventID("event "+id))))
 	}
 	return i, err
+}
+
+// steered stops an instance, whether it has a slot, is queued for one or waits, and lets most of them go on.
+func steered(w *world, i *handle) (*handle, error) {
+	ctx := w.t.Context()
+	pause(ctx, rand.N(10*tenths))
+	switch rand.IntN(3) {
+	case 0:
+		return i, i.Terminate(ctx)
+	case 1:
+		return i, errors.Join(i.Restart(ctx), ends(w, i))
+	}
+	err := i.Pause(ctx)
+	pause(ctx, rand.N(10*tenths))
+	return i, errors.Join(err, i.Resume(ctx), ends(w, i))
+}
+
+func mayBeTerminated(t testing.TB, tr *trail, s script) {
+	t.Helper()
+	if tr.count(protocol.EntryTerminated) == 0 {
+		completes(t, tr, s)
+	}
 }
 
 // compacted asks for a snapshot at any time, and sends a large event.
@@ -291,6 +314,11 @@ func (w *world) breakUntil(ended <-chan error, runners []*process, created time.
 			}
 			return kills, moves
 		case <-deadline:
+			for _, tr := range w.trails() {
+				if len(tr.done) == 0 {
+					tr.show(w.t)
+				}
+			}
 			w.t.Fatal("not all instances end")
 		case <-time.After(rand.N(2 * every)):
 		}

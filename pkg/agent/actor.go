@@ -97,7 +97,7 @@ func (a *actor) live(work, ctx context.Context) error {
 		return errors.Join(err, a.release(ctx))
 	}
 	defer stopListening()
-	starting := newStint("OnStart")
+	starting := newStint(onStart)
 	starting.stays = true
 	if err = a.work(ctx, starting, a.start); err == nil {
 		close(a.started)

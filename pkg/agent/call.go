@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -61,6 +62,8 @@ type caller struct {
 	timeout time.Duration
 	call    protocol.AgentCall
 	busy    string // what the target was last heard to be busy with
+	// nobodyFor is how long it waits for the first host of the class.
+	nobodyFor time.Duration
 }
 
 func newCaller[A any](ctx context.Context, ref Ref[A], method, payload any, options []CallOption) (*caller, error) {
@@ -79,7 +82,7 @@ func newCaller[A any](ctx context.Context, ref Ref[A], method, payload any, opti
 		return nil, err
 	}
 	c := &caller{
-		project: p, target: target, id: o.id, timeout: o.timeout,
+		project: p, target: target, id: o.id, timeout: o.timeout, nobodyFor: nobodyFor,
 		call: protocol.AgentCall{From: p.Config.Name, Method: name, Payload: raw, Fresh: o.fresh, Keep: o.id != "", Chain: chainOf(ctx)},
 	}
 	if c.id == "" {
@@ -128,6 +131,9 @@ func (c *caller) run(ctx context.Context) (json.RawMessage, error) {
 	var err error
 	if h := hostOf(ctx); h != nil && h.name == c.target.Project && h.class(c.target.Class) != nil {
 		reply, err = h.callHere(ctx, c, deadline)
+		if errors.Is(err, ErrShutdown) && ctx.Err() == nil { // the turn is finished all the same: others may have the agent
+			reply, err = c.callThere(ctx, deadline)
+		}
 	} else {
 		reply, err = c.callThere(ctx, deadline)
 	}

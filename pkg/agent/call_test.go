@@ -314,7 +314,17 @@ func TestRepeatedCallIsAppliedOnce(t *testing.T) {
 	r := newRig(t)
 	request := protocol.Request{V: protocol.Version, ID: "once", Activate: &protocol.Activate{Class: "Desk", Name: "jo"},
 		Call: &protocol.AgentCall{Method: "Add", Payload: json.RawMessage(`5`), Within: protocol.Duration(soon)}}
-	first := r.host(t, desks(nil))
+	asks := desks(func(d *desk) {
+		d.ask = func(ctx context.Context, d *desk, text string) (string, error) {
+			return strings.Repeat(text, maxMarkedResult), d.add(ctx, text)
+		}
+	})
+	large := request
+	large.ID, large.Call = "large", &protocol.AgentCall{Method: "Ask", Payload: json.RawMessage(`"x"`), Within: protocol.Duration(soon)}
+	first := r.host(t, asks)
+	if reply := r.send(t, large); len(reply.Result) != maxMarkedResult+2 {
+		t.Errorf("answer of %d bytes, %v", len(reply.Result), reply.Error)
+	}
 	for range 3 {
 		if reply := r.send(t, request); string(reply.Result) != "5" || !reply.Kept {
 			t.Errorf("answer %+v, want 5", reply)
@@ -323,9 +333,15 @@ func TestRepeatedCallIsAppliedOnce(t *testing.T) {
 	if err := first.stop(); err != nil {
 		t.Fatal(err)
 	}
-	second := r.host(t, desks(nil))
+	second := r.host(t, asks)
 	if reply := r.send(t, request); string(reply.Result) != "5" || !reply.Kept {
 		t.Errorf("answer of the next owner %+v, want 5", reply)
+	}
+	if reply := r.send(t, large); reply.Error == nil || reply.Error.Name != protocol.FailureResultLost {
+		t.Errorf("answer of the next owner to a call with a large result: %+v, want that it is lost", reply.Error)
+	}
+	if record, _ := r.record(t, "jo"); string(record.State) != `{"Count":5,"Log":["x"]}` {
+		t.Errorf("state %s, want both calls applied once", record.State)
 	}
 	second.expect(t, "/agents/desk/jo", 200, "5")
 	if err := r.nc.Publish(protocol.CallSubject(testProject, testProject, "Desk"),
@@ -335,8 +351,36 @@ func TestRepeatedCallIsAppliedOnce(t *testing.T) {
 	natstest.Eventually(t, soon, "the record forgets the call", func() bool {
 		second.call(t, http.MethodPost, "/agents/desk/jo", "")
 		record, _ := r.record(t, "jo")
-		return len(record.Calls) == 0
+		_, known := record.Calls[protocol.CallMark("once")]
+		return !known
 	})
+}
+
+// TestCallWithoutAHost: it waits for one to come, as in a deployment, and not for ever.
+func TestCallWithoutAHost(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	if err := r.host(t, desks(nil)).stop(); err != nil {
+		t.Fatal(err)
+	}
+	p := r.program(t, project.Config{Name: testProject})
+	impatient, err := newCaller(t.Context(), deskClass.In(p).Agent("jo"), (*desk).Add, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	impatient.nobodyFor = 50 * time.Millisecond
+	if _, err := impatient.run(t.Context()); err == nil || !strings.Contains(err.Error(), `no host of class "Desk" of project "flight-desk" is there`) {
+		t.Errorf("call without a host: %v, want a NoHostError", err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := Call(t.Context(), deskClass.In(p).Agent("jo"), (*desk).Add, 1, Timeout(soon))
+		ended <- err
+	}()
+	r.host(t, desks(nil))
+	if err := <-ended; err != nil {
+		t.Errorf("call while a host starts: %v", err)
+	}
 }
 
 // TestCallThatSavedEarly: it is not begun anew after its host has died in mid-turn, and its caller is told.
@@ -427,6 +471,41 @@ func TestReadsRunBesideATurn(t *testing.T) {
 	}
 	if after, _ := r.record(t, "jo"); after.Turn != before.Turn+1 || string(after.State) != string(before.State) {
 		t.Errorf("after a fresh read the record is at turn %d, before at %d; want one that wrote", after.Turn, before.Turn)
+	}
+}
+
+// TestCallFromAHostThatStops: its turns are finished, and what they call lives elsewhere by then.
+func TestCallFromAHostThatStops(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	inTurn, goOn := make(chan *host, 1), make(chan struct{})
+	first := r.host(t, desks(func(d *desk) {
+		d.ring = func(ctx context.Context, d *desk, _ string) error {
+			inTurn <- hostOf(ctx)
+			<-goOn
+			n, err := Call(ctx, deskClass.Agent("other"), (*desk).Add, 3)
+			if err != nil {
+				return err
+			}
+			return d.add(ctx, fmt.Sprint(n))
+		}
+	}))
+	r.mail(t, "jo", testProject, protocol.Mail{Source: "a", Number: 1, Callback: "Ring", Payload: []byte(`""`)})
+	stopping := <-inTurn
+	r.host(t, desks(nil))
+	stopped := make(chan error, 1)
+	go func() { stopped <- first.stop() }()
+	natstest.Eventually(t, soon, "the host takes no agents any more", func() bool {
+		stopping.mu.Lock()
+		defer stopping.mu.Unlock()
+		return stopping.closed
+	})
+	close(goOn)
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	if record, _ := r.record(t, "jo"); string(record.State) != `{"Count":0,"Log":["3"]}` || record.Owner == stopping.id {
+		t.Errorf("record %+v, want that of a turn that was finished, and handed over", record)
 	}
 }
 

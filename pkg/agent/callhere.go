@@ -177,7 +177,7 @@ func (a *actor) startCall(ctx context.Context, id string, call *protocol.AgentCa
 		}
 		reply, err := a.do(ctx, &job{id: id, call: call, done: make(chan outcome, 1)})
 		switch {
-		case errors.Is(err, errMoved):
+		case errors.Is(err, errMoved) || errors.Is(err, ErrShutdown): // if it was stored, the record knows it
 			return movedReply(err)
 		case errors.Is(err, context.DeadlineExceeded):
 			return protocol.Reply{Error: &protocol.Failure{Name: protocol.FailureTimeout,

@@ -40,7 +40,7 @@ func (c *caller) callThere(ctx context.Context, deadline time.Time) (protocol.Re
 			if err := c.checkTarget(ctx); err != nil {
 				return reply, err
 			}
-		case time.Since(nobody) > nobodyFor:
+		case time.Since(nobody) > c.nobodyFor:
 			return reply, &NoHostError{Project: c.target.Project, Class: c.target.Class}
 		}
 		if again := errors.Is(err, errMoved) || errors.Is(err, errNobody) || errors.Is(err, errSilent) || errors.Is(err, errFate); !again {

@@ -8,6 +8,7 @@ import (
 	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/internal/testsignal"
 	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/protocol"
 )
 
 // TestCallSurvivesItsHost: SIGKILL at the points of a turn. The caller repeats the call, and it is applied once.
@@ -69,5 +70,39 @@ func (r *rig) callAndKill(t *testing.T, url, name, point string) {
 	}
 	if record, _ := r.record(t, name); string(record.State) != `{"Count":7,"Log":null}` || record.Turn != 1 {
 		t.Errorf("state %s after %d turns, want the call applied once", record.State, record.Turn)
+	}
+}
+
+// TestTellSurvivesItsHost: SIGKILL after the commit, and after the mail is sent. It is applied once.
+func TestTellSurvivesItsHost(t *testing.T) {
+	t.Parallel()
+	for _, point := range []string{testsignal.AgentAfterCommit, testsignal.AgentProjected} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			victim := r.process(t, r.server.URL(), point)
+			p := r.program(t, project.Config{Name: testProject})
+			answered := make(chan error, 1)
+			go func() {
+				_, err := Call(t.Context(), deskClass.In(p).Agent("jo"), (*desk).Ask, "pass it on", Timeout(soon))
+				answered <- err
+			}()
+			victim.await(t, "testsignal: "+point)
+			if record, _ := r.record(t, "jo"); record.Turn != 1 || len(record.Outbox) != 1 {
+				t.Errorf("at %s the record is %+v, want the turn with what it tells", point, record)
+			}
+			victim.kill()
+			r.process(t, r.server.URL(), "")
+			if err := <-answered; err != nil {
+				t.Errorf("call whose host was killed: %v", err)
+			}
+			r.awaitRecord(t, "other", "has heard", func(p protocol.Record) bool { return p.State != nil })
+			r.inboxEmpty(t)
+			for name, want := range map[string]string{"jo": `{"Count":0,"Log":["pass it on"]}`, "other": `{"Count":0,"Log":["pass it on"]}`} {
+				if record, _ := r.record(t, name); string(record.State) != want {
+					t.Errorf("state of %s is %s, want %s: applied once", name, record.State, want)
+				}
+			}
+		})
 	}
 }

@@ -50,6 +50,7 @@ func (a *actor) carryOut(ctx context.Context) error {
 	if !time.Now().Before(a.retry.at) {
 		clear(a.stuck)
 	}
+	idle := len(a.pending)+len(a.mail.settled) == 0
 	var rest []protocol.Outgoing
 	for i, o := range a.pending {
 		if err := a.fit(ctx); err != nil {
@@ -76,7 +77,9 @@ func (a *actor) carryOut(ctx context.Context) error {
 	a.pending = rest
 	if len(rest) == 0 {
 		a.retry = backoff{}
-		testsignal.At(testsignal.AgentProjected)
+		if !idle {
+			testsignal.At(testsignal.AgentProjected)
+		}
 	}
 	a.mail.ackSettled(a.host.nc)
 	return nil

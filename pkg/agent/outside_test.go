@@ -271,6 +271,21 @@ func TestSlowAndStuckTurns(t *testing.T) {
 	}
 }
 
+// TestOnStartThatIsStuck: whoever woke the agent is told, and the host goes on.
+func TestOnStartThatIsStuck(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	release := make(chan struct{})
+	defer close(release)
+	h := r.host(t, append(desks(nil), Define("Stuck", func() *starter {
+		return &starter{fail: func() error { <-release; return nil }}
+	}, TurnLimit(30*time.Millisecond))), timings(func(t *timing) { t.stuckAfter = 10 * time.Millisecond }))
+	if status, body := h.call(t, http.MethodGet, "/agents/stuck/jo", ""); status != 500 || !strings.Contains(body, "does not return") {
+		t.Errorf("GET of an agent whose OnStart is stuck = %d %s, want 500 and why", status, body)
+	}
+	h.expect(t, "/agents/desk/jo", 200, "0")
+}
+
 // TestHostEndsWithATurnOutside: the turn is waited for, within the grace period.
 func TestHostEndsWithATurnOutside(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,9 +20,17 @@ const roleEnv = "SKEIN_AGENT_TEST_HOST"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(roleEnv) != "" {
-		project.Main(Host(Define("Desk", func() *desk { return &desk{request: count} }, Reads((*desk).Count))))
+		project.Main(Host(Define("Desk", func() *desk { return &desk{request: count, ask: pass} })))
 	}
 	os.Exit(m.Run())
+}
+
+// pass changes the state and tells another agent.
+func pass(ctx context.Context, d *desk, text string) (string, error) {
+	if err := d.add(ctx, text); err != nil {
+		return "", err
+	}
+	return text, Tell(ctx, deskClass.Agent("other"), (*desk).Note, text)
 }
 
 // hostProcess is an agent host in a process of its own.

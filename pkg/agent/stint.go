@@ -45,6 +45,7 @@ func newStint(what string) *stint {
 // work runs fn as a stint, in a goroutine of its own. It returns when the agent is free again.
 func (a *actor) work(ctx context.Context, s *stint, fn func(context.Context) error) error {
 	a.current = s
+	a.busy.Store(s)
 	go func() { // its end, or that nobody waits for it any more, is seen by follow and by run
 		err := error(&endError{errGoexit})
 		defer func() { s.ended <- err }()
@@ -55,7 +56,6 @@ func (a *actor) work(ctx context.Context, s *stint, fn func(context.Context) err
 
 // follow waits for the end of a stint that has the agent, or until it leaves.
 func (a *actor) follow(ctx context.Context, s *stint) error {
-	a.busy.Store(s)
 	defer a.busy.Store(nil)
 	for {
 		select {
@@ -76,23 +76,31 @@ func (a *actor) follow(ctx context.Context, s *stint) error {
 func (a *actor) takeBack(ctx context.Context, s *stint) error {
 	delete(a.away, s)
 	a.current = s
+	a.busy.Store(s)
 	s.back <- struct{}{}
 	return a.follow(ctx, s)
 }
+
+// onStart is the stint in which an agent comes into memory.
+const onStart = "OnStart"
 
 // goOnWithout goes on with a new agent in memory: the old one belongs to code that does not return.
 func (a *actor) goOnWithout(ctx context.Context, s *stint, d *draft) error {
 	d.end()
 	d.logger().ErrorContext(ctx, "turn was over its limit and does not return; the agent goes on without it",
 		slog.Duration(logkey.Duration, a.class.limit))
-	a.current = nil
-	if err := a.make(ctx); err != nil {
+	if s.stays {
+		return fmt.Errorf("%s of agent %q: %w", s.what, a.id.Name, errStuck)
+	}
+	starting := newStint(onStart)
+	starting.stays = true
+	if err := a.work(ctx, starting, a.make); err != nil {
 		return &endError{fmt.Errorf("make the agent anew: %w", err)}
 	}
 	if s.giveUp == nil {
 		return nil
 	}
-	return s.giveUp(ctx)
+	return a.work(ctx, newStint("what follows "+s.what), s.giveUp)
 }
 
 // awaitAway returns when the stints that were outside have found out that the agent is gone.

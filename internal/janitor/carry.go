@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/testsignal"
@@ -43,13 +45,8 @@ func (c *Cleaner) clean(ctx context.Context, s segment, h Horizon, r *Report) er
 		instances = instances[n:]
 	}
 	testsignal.At(testsignal.JanitorCarried)
-	for _, owner := range work.over {
-		if c.Objects == nil {
-			break
-		}
-		if err := c.Objects.DeleteInstance(ctx, owner); err != nil {
-			return err
-		}
+	if err := c.collect(ctx, work.over); err != nil {
+		return err
 	}
 	testsignal.At(testsignal.JanitorCollected)
 	if err := c.Store.PurgeAll(ctx, c.stream(), s.to+1); err != nil {
@@ -61,6 +58,22 @@ func (c *Cleaner) clean(ctx context.Context, s segment, h Horizon, r *Report) er
 	r.Purged, r.UpTo = r.Purged+len(chunk.messages), s.to
 	r.Carried, r.Dropped = r.Carried+work.carried, r.Dropped+len(work.over)
 	return nil
+}
+
+// collectTogether is of how many instances the values are taken away at a time: most have none, and that is all to ask.
+const collectTogether = 16
+
+// collect takes away what owners own that are gone for good.
+func (c *Cleaner) collect(ctx context.Context, owners []protocol.ObjectOwner) error {
+	if c.Objects == nil {
+		return nil
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(collectTogether)
+	for _, owner := range owners {
+		group.Go(func() error { return c.Objects.DeleteInstance(ctx, owner) })
+	}
+	return group.Wait()
 }
 
 // carrying is what one purge needs.

@@ -27,6 +27,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if url := os.Getenv(serverEnv); url != "" {
+		fmt.Fprintln(os.Stderr, runJanitor(url))
+		os.Exit(1)
+	}
 	natstest.Parallel(6)
 	os.Exit(m.Run())
 }

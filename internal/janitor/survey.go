@@ -186,11 +186,11 @@ func (c *Cleaner) weigh(ctx context.Context, chunk chunk, s segment, now time.Ti
 				continue
 			}
 			needed := x.takes(parts[x.instance], c.stream())
-			if x.Expires == nil {
-				w.add(needed, nil)
-				continue
+			until := x.Expires
+			if until != nil {
+				until = new(until.Add(c.Settings.Margin))
 			}
-			w.add(needed, new(x.Expires.Add(c.Settings.Margin)))
+			w.add(needed, until, max(c.Settings.Age/24, time.Millisecond))
 		}
 		instances = instances[n:]
 	}

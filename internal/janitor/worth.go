@@ -32,18 +32,15 @@ func (s segment) needed(now time.Time) int64 {
 	return n
 }
 
-// deathStep is how exactly a segment knows when what is in it is not needed any more.
-const deathStep = time.Hour
-
-// add notes that something is needed until a moment; nil: nobody knows.
-func (s *segment) add(size int64, until *time.Time) {
+// add notes that something is needed until a moment, which is remembered as exactly as a step; nil: nobody knows.
+func (s *segment) add(size int64, until *time.Time, step time.Duration) {
 	if until == nil {
 		s.stays += size
 		return
 	}
-	at := until.Truncate(deathStep)
+	at := until.Truncate(step)
 	if at.Before(*until) {
-		at = at.Add(deathStep)
+		at = at.Add(step)
 	}
 	for i := range s.deaths {
 		if s.deaths[i].at.Equal(at) {

@@ -46,6 +46,7 @@ type draft struct {
 	state json.RawMessage
 	seen  map[string]uint64 // nil: as stored
 	out   []protocol.Outgoing
+	queue *protocol.Queue // nil: as stored
 	// settles is the sequence of the mail that the turn is for; 0 for none.
 	settles uint64
 }
@@ -178,6 +179,9 @@ func (d *draft) next(commit string, now time.Time) (protocol.Record, bool) {
 	}
 	if d.seen != nil && !maps.Equal(d.seen, r.Seen) {
 		r.Seen, changed = d.seen, true
+	}
+	if d.queue != nil {
+		r.Queue, changed = d.queue, true
 	}
 	if parked := without(r.Parked, d.settles); len(parked) < len(r.Parked) {
 		r.Parked, changed = parked, true

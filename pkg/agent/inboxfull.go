@@ -22,6 +22,9 @@ func (e *InboxFullError) Error() string {
 		e.Agent, e.Class, e.Limit)
 }
 
+// Is makes it a kind of journal.ErrFull: there may be room later.
+func (e *InboxFullError) Is(target error) bool { return target == journal.ErrFull }
+
 // FailureName is how the error is called where it is stored or answered.
 func (e *InboxFullError) FailureName() string { return "InboxFullError" }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -113,18 +114,23 @@ func (a *actor) isVoid(l *letter) string {
 		return "of another life"
 	}
 	applied, known := a.at.record.Seen[l.lane]
-	_, own := a.schedule(l)
+	_, scheduled := a.schedule(l)
+	queued := a.isQueued(l)
 	switch {
-	case own && l.mail.Life == 0:
-		return "of a schedule, without a life"
-	case own && !known:
+	case (scheduled || queued) && l.mail.Life == 0:
+		return "of the agent's own, without a life"
+	case scheduled && !known:
 		return unknownSchedule
+	case queued && !known:
+		return "of a queue that is not there"
 	case l.mail.Number <= applied:
 		return "applied before"
 	case l.mail.Key != "":
 		if _, known := a.at.record.Calls[l.keyMark()]; known {
 			return "applied before, under its key"
 		}
+	case queued && slices.Contains(a.at.record.Queue.Cancelled, l.mail.Number):
+		return "taken out of the queue"
 	}
 	return ""
 }
@@ -178,6 +184,9 @@ func (d *draft) markApplied(a *actor, l *letter) error {
 		}
 		if l.mail.Key != "" {
 			d.call = &callMark{key: l.keyMark(), until: time.Now().Add(keepFor).UTC(), ended: true}
+		}
+		if a.isQueued(l) {
+			return d.passQueued(l.mail.Number)
 		}
 		if !own {
 			return d.mark(l.lane, l.mail.Number)

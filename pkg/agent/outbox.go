@@ -113,6 +113,8 @@ func (a *actor) carryOne(ctx context.Context, o protocol.Outgoing) (done bool, e
 		err = a.storeDeadRow(ctx, o)
 	case protocol.OutgoingDropDead:
 		err = a.host.dropDeadRow(ctx, a.deadRow(o.DropDead))
+	case protocol.OutgoingQueue:
+		err = sendMail(ctx, a.host.store, a.id, a.id.Project, *o.Queued)
 	default:
 		// Of a newer program: its next host will know.
 		return false, fmt.Errorf("unknown kind %q", o.Kind)
@@ -169,6 +171,8 @@ func concern(o protocol.Outgoing) string {
 		return protocol.ScheduleSource(o.Cancel)
 	case protocol.OutgoingMail:
 		return "mail of " + o.Tell.Agent().String()
+	case protocol.OutgoingQueue:
+		return protocol.SourceQueue
 	}
 	return o.ID
 }
@@ -190,6 +194,8 @@ func describe(o protocol.Outgoing) string {
 		return fmt.Sprintf("mail for %s of agent %q", o.Tell.Mail.Callback, o.Tell.Agent())
 	case protocol.OutgoingDead:
 		return fmt.Sprintf("dead letter %q", o.ID)
+	case protocol.OutgoingQueue:
+		return fmt.Sprintf("queue item %q", o.ID)
 	case protocol.OutgoingDropDead:
 		return fmt.Sprintf("end of dead letter %q", o.DropDead)
 	}

@@ -138,7 +138,7 @@ func (d *draft) setAway(away bool) {
 func (d *draft) isEmpty() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.state == nil && d.seen == nil && len(d.out) == 0
+	return d.state == nil && d.seen == nil && d.queue == nil && len(d.out) == 0
 }
 
 // rebase makes the draft one over the record as it is now.
@@ -146,5 +146,5 @@ func (d *draft) rebase() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.actor.lay(d)
-	d.state, d.seen, d.out = nil, nil, nil
+	d.state, d.seen, d.queue, d.out = nil, nil, nil, nil
 }

@@ -15,7 +15,7 @@ const (
 	MaxRetryDelay = 365 * 24 * time.Hour
 )
 
-// Retry says how often a callback is tried and how long it waits in between. It is an option of Schedule, and of Define
+// Retry says how often a callback is tried and how long it waits in between. It is an option of Schedule and Queue, and of Define
 // for what has none of its own. What is 0 is the default: that of the class, else the one named here.
 //
 // Before the attempt after the n-th a random time passes, up to BaseDelay doubled n times and never over MaxDelay. When

@@ -45,7 +45,21 @@ type Record struct {
 	Outbox []Outgoing `json:"outbox,omitempty"`
 	// Parked is the mail that failed and waits for another attempt.
 	Parked []Parked `json:"parked,omitempty"`
+	// Queue says what the agent has queued for itself; nil if nothing ever.
+	Queue *Queue `json:"queue,omitempty"`
 }
+
+// Queue is what a record says of the agent's queue. The items are mail of SourceQueue, numbered without a gap; which of
+// them are done says the mark of that source.
+type Queue struct {
+	// Last is the number of the newest item.
+	Last uint64 `json:"last"`
+	// Cancelled are the numbers of those items that are taken out and not passed yet.
+	Cancelled []uint64 `json:"cancelled,omitempty"`
+}
+
+// SourceQueue is the source, in Record.Seen and Mail, of the items of an agent's queue.
+const SourceQueue = "queue"
 
 // Parked is mail whose last attempt failed. It stays in the inbox and holds up only what comes from the same source.
 type Parked struct {
@@ -77,6 +91,7 @@ const (
 	OutgoingDead           OutgoingKind = "dead"
 	OutgoingDropDead       OutgoingKind = "drop-dead"
 	OutgoingMail           OutgoingKind = "tell"
+	OutgoingQueue          OutgoingKind = "queue"
 )
 
 // Outgoing is one entry of an outbox. Exactly the field named by Kind is set.
@@ -97,6 +112,8 @@ type Outgoing struct {
 	// DropDead is the id of the dead letter to remove.
 	DropDead string        `json:"drop_dead,omitempty"`
 	Tell     *OutgoingTell `json:"tell,omitempty"`
+	// Queued is the mail that the agent sends itself.
+	Queued *Mail `json:"queued,omitempty"`
 }
 
 // OutgoingTarget names the instance that a create, event or control goes to.
@@ -190,6 +207,8 @@ type Mail struct {
 	// Source and Number identify it: numbers of one source rise, and each is applied once.
 	Source string `json:"source"`
 	Number uint64 `json:"number"`
+	// ID is that of an item of the agent's queue.
+	ID string `json:"id,omitempty"`
 	// Life is set if the mail stems from the agent itself: another life drops it.
 	Life uint64 `json:"life,omitempty"`
 	// Key is set on mail that has no place in a row: then the sequence in the inbox is its number, and it is applied once

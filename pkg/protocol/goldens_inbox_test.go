@@ -31,6 +31,13 @@ func inboxGoldens() []golden {
 			V: protocol.Version, Class: "Desk", Name: "a", From: "mail", Attempts: 3, Error: failure(), Time: at(8), Cut: true,
 			Mail: protocol.Mail{V: 1, Source: "tell", Number: 1, Callback: "C", Sent: at(6)},
 		}},
+		{"record.queue", protocol.Record{
+			V: protocol.Version, Class: "Desk", Name: "a", Commit: "co-1", Updated: at(7), Seen: map[string]uint64{protocol.SourceQueue: 4},
+			Queue: &protocol.Queue{Last: 9, Cancelled: []uint64{6, 8}},
+			Outbox: []protocol.Outgoing{{ID: protocol.OutgoingID(3, 4, 1), Kind: protocol.OutgoingQueue, Queued: &protocol.Mail{
+				V: protocol.Version, ID: protocol.OutgoingID(3, 4, 1), Source: protocol.SourceQueue, Number: 9, Life: 3, Callback: "C", Sent: at(6),
+			}}},
+		}},
 		{"mail.redrive", protocol.Mail{V: protocol.Version, Source: protocol.RedriveSource(protocol.OutgoingID(3, 2, 1)), Number: 17, Sent: at(6)}},
 		{"mail.retry", protocol.Mail{V: protocol.Version, Source: "tell", Number: 1, Callback: "C", Retry: retry, Sent: at(6)}},
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,6 +42,16 @@ func (c *clerk) Fail(ctx context.Context, subject string) error {
 		return err
 	}
 	return errors.New("no luck")
+}
+
+// Enqueue queues notes of what the text names.
+func (c *clerk) Enqueue(ctx context.Context, text string) error {
+	for _, word := range strings.Fields(text) {
+		if _, err := agent.Queue(ctx, c.Note, word); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // host starts an agent host and waits until it takes work.
@@ -158,6 +169,39 @@ func TestHostsKilledBetweenAttempts(t *testing.T) {
 			slices.Sort(log)
 			if want := []string{"behind", "beside", "second host", "third host"}; !slices.Equal(log, want) || len(r.Parked) != 0 {
 				t.Errorf("state %q, parked %+v; want %q once each, nothing parked", log, r.Parked, want)
+			}
+		})
+	}
+}
+
+// TestQueueOfKilledHosts kills a host when a turn that has queued something is stored and nothing is in the inbox, and the
+// next one when the first item is applied and not acked. Every item is applied once, in order.
+func TestQueueOfKilledHosts(t *testing.T) {
+	t.Parallel()
+	for name, start := range map[string]func(testing.TB) *rig{"one server": singleServer, "three servers": threeServers} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, start(t), "clerks")
+			first := w.host(testsignal.AgentAfterCommit)
+			w.mail("a", 1, "Enqueue", "1 2 3")
+			first.awaitSignal(t, testsignal.AgentAfterCommit)
+			first.kill(t)
+			if r := w.record(); len(r.Outbox) != 3 || r.Queue == nil || r.Queue.Last != 3 {
+				t.Errorf("record %+v, want three items in the outbox", r)
+			}
+			second := w.host(testsignal.AgentAfterCommit)
+			w.mail("wake", 1, "Enqueue", "4")
+			second.awaitSignal(t, testsignal.AgentAfterCommit)
+			second.kill(t)
+			w.host("")
+			w.mail("wake", 2, "Enqueue", "5 6")
+			eventually(t, patience, "everything is applied", func() bool { return w.record().Seen[protocol.SourceQueue] == 6 })
+			var log []string
+			if err := json.Unmarshal(w.record().State, &log); err != nil {
+				t.Fatal(err)
+			}
+			if want := []string{"1", "2", "3", "4", "5", "6"}; !slices.Equal(log, want) {
+				t.Errorf("applied %q, want %q", log, want)
 			}
 		})
 	}

@@ -561,11 +561,22 @@ func (m *Machine) Value(b *Branch, kind string, produce func() json.RawMessage) 
 	return s.Result, nil
 }
 
-// Park adds the entry that ends this activity and returns what it waits for.
+// namedWaits is how many waits a park tells in full.
+const namedWaits = 100
+
+// Park adds the entry that ends this activity and returns what it waits for. Of many waits it tells what decides about
+// wakes, the types of events: no message could hold the names of ten thousand.
 func (m *Machine) Park() protocol.Entry {
 	e := protocol.Entry{Kind: protocol.EntryParked}
-	for _, s := range m.pending {
-		e.Waits = append(e.Waits, protocol.Wait{Key: s.Key, Type: s.Type, Until: s.Until})
+	types := map[string]bool{}
+	for i, s := range m.pending {
+		switch known := types[s.Type]; {
+		case i < namedWaits:
+			e.Waits = append(e.Waits, protocol.Wait{Key: s.Key, Type: s.Type, Until: s.Until})
+		case takesEvents(s.Op) && !known:
+			e.Waits = append(e.Waits, protocol.Wait{Key: protocol.Key{Op: s.Op}, Type: s.Type})
+		}
+		types[s.Type] = types[s.Type] || takesEvents(s.Op)
 	}
 	if next, ok := m.NextDue(); ok {
 		e.Until = &next

@@ -55,7 +55,8 @@ const (
 	EntryTimedOut EntryKind = "timed-out"
 	// EntryRecorded is a value taken from the world: the time, a new id, a random number.
 	EntryRecorded EntryKind = "recorded"
-	// EntryParked ends the activity until one of Waits ends or Until comes.
+	// EntryParked ends the activity until one of Waits ends or Until comes. Of more than 100 waits, the others are told only
+	// if they are for events of a type that no other is for, without their names.
 	EntryParked EntryKind = "parked"
 	// EntryCompleted, EntryFailed and EntryTerminated end the instance, EntryDeleted takes away what is left of it.
 	EntryCompleted  EntryKind = "completed"

@@ -24,7 +24,7 @@ const (
 // appended since. A log never changes but at its end, so a fold of its beginning stays true. It is safe for concurrent
 // use.
 type Folds struct {
-	limit int
+	limit, worth int
 
 	mu      sync.Mutex // guards what follows
 	size    int
@@ -52,7 +52,7 @@ type sent struct {
 
 // NewFolds makes an empty one.
 func NewFolds() *Folds {
-	return &Folds{limit: foldsSize, entries: map[protocol.Instance]*list.Element{}}
+	return &Folds{limit: foldsSize, worth: worthKeeping, entries: map[protocol.Instance]*list.Element{}}
 }
 
 // take gives away what is kept of an instance, for the caller to read on and to keep again; nil if there is nothing. What
@@ -77,7 +77,7 @@ func (f *Folds) take(instance protocol.Instance, s sight) *kept {
 // keep keeps what was read of a log, and returns the history for the caller to change. Of what has ended, or is short,
 // nothing is gained.
 func (f *Folds) keep(k *kept) *engine.History {
-	if f == nil || k.messages < worthKeeping || k.bytes > f.limit || k.history.Phase == engine.Finished {
+	if f == nil || k.messages < f.worth || k.bytes > f.limit || k.history.Phase == engine.Finished {
 		return k.history
 	}
 	h := k.history.Clone()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -46,8 +47,8 @@ func (r *rig) loops(i protocol.Instance, messages int) {
 	}
 }
 
-// reads tells, until the test ends, from where the log of an instance is read, but by the test.
-func (r *rig) reads(i protocol.Instance) (from func() []uint64) {
+// reads tells, until the test ends, from where a subject is read, but by the test.
+func (r *rig) reads(subject string) (from func() []uint64) {
 	r.t.Helper()
 	sub, err := r.nc.SubscribeSync("$JS.API.DIRECT.GET." + protocol.WorkflowsStream("p"))
 	if err != nil {
@@ -68,7 +69,7 @@ func (r *rig) reads(i protocol.Instance) (from func() []uint64) {
 				From    uint64 `json:"seq"`
 				Batch   int    `json:"batch"`
 			}
-			if json.Unmarshal(m.Data, &request) == nil && request.Subject == i.LogSubject() && request.Batch != logPage {
+			if json.Unmarshal(m.Data, &request) == nil && request.Subject == subject && request.Batch != logPage {
 				all = append(all, request.From)
 			}
 		}
@@ -87,18 +88,21 @@ func TestLongLogIsReadOnce(t *testing.T) {
 			r.serve(runner)
 			i := r.begun(at("loop", "a"), waiting)
 			r.loops(i, worthKeeping+10)
-			reads, long := r.reads(i), r.tail(i).sequence
+			long := r.tail(i).sequence
+			reads := map[string]func() []uint64{"log": r.reads(i.LogSubject()), "events": r.reads(i.EventSubject())}
 			for range 5 {
 				tail := r.tail(i).sequence
 				r.loops(i, len(r.log(i))+1)
-				all := reads()
-				for _, from := range all {
-					if from+10 < tail {
-						t.Errorf("the log is read from %d on, it was read up to %d before", from, tail)
+				for what, from := range reads {
+					all := from()
+					for _, from := range all {
+						if from+10 < tail {
+							t.Errorf("the %s is read from %d on, it was read up to %d before", what, from, tail)
+						}
 					}
-				}
-				if len(all) == 0 || len(all) > 10 {
-					t.Errorf("the log is read %d times", len(all))
+					if len(all) == 0 || len(all) > 10 {
+						t.Errorf("the %s is read %d times", what, len(all))
+					}
 				}
 			}
 			if s := r.status(i); len(s.Steps) < 2*len(s.Runs)-3 || r.tail(i).sequence <= long {
@@ -125,10 +129,11 @@ func TestFoldsAgree(t *testing.T) {
 	runner := r.runner(func(c *Config) { c.Code["loop"] = loop })
 	r.serve(runner)
 	i := r.begun(at("loop", "a"), waiting)
-	r.loops(i, worthKeeping+10)
+	r.loops(i, 20)
 	random := rand.New(rand.NewPCG(1, 2))
 	keeps := Reader{Store: r.store, Project: "p", Shards: 1, Folds: NewFolds()}
-	kept := false
+	keeps.Folds.worth = 1
+	var older *engine.History
 	for round := range 25 {
 		what := "goes on"
 		switch n := len(r.log(i)); random.IntN(6) {
@@ -153,6 +158,9 @@ func TestFoldsAgree(t *testing.T) {
 		default:
 			r.loops(i, n+1)
 		}
+		if round%3 == 0 {
+			r.send(i, "other")
+		}
 		r.quiesce(protocol.ConsumerControls(0), 0)
 		r.quiesce(protocol.ConsumerWakes(0), 0)
 		want := r.status(i)
@@ -160,11 +168,42 @@ func TestFoldsAgree(t *testing.T) {
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("round %d, it %s: who keeps logs sees\n%+v, %v\nwant\n%+v", round, what, got, err, want)
 		}
-		kept = kept || keeps.Folds.size > 0
+		if keeps.Folds.size == 0 {
+			t.Error("nothing is kept")
+		}
+		older = r.agree(keeps, i, older)
 	}
-	if !kept {
-		t.Error("nothing is kept")
+}
+
+// agree compares the events that a reader which keeps them finds for the history of now, and for an older one, with those
+// that the stream holds. It returns the history of now.
+func (r *rig) agree(keeps Reader, i protocol.Instance, older *engine.History) *engine.History {
+	r.t.Helper()
+	plain := Reader{Store: r.store, Project: "p", Shards: 1}
+	s, err := plain.look(r.t.Context(), i)
+	if err != nil {
+		r.t.Fatal(err)
 	}
+	now, err := keeps.load(r.t.Context(), i, s)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, h := range []*engine.History{now, older, now} {
+		if h == nil {
+			continue
+		}
+		open := func(reader Reader) []engine.Input {
+			all, err := reader.inputs(r.t.Context(), i, h, 0)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			return slices.DeleteFunc(slices.Clone(all), func(in engine.Input) bool { return h.Consumed[in.Sequence] })
+		}
+		if got, want := open(keeps), open(plain); !reflect.DeepEqual(got, want) {
+			r.t.Fatalf("at %d, of %d: the events are\n%+v\nwant\n%+v", h.Tail, now.Tail, got, want)
+		}
+	}
+	return now
 }
 
 // TestFolds: what is kept is bounded, and given away only for what it is true of.

@@ -349,6 +349,14 @@ func (tr *trail) checkOutput(t testing.TB, s script, output []string) {
 	t.Helper()
 	results := map[protocol.Key]string{}
 	for _, e := range tr.entries() {
+		if e.Step != nil && e.Step.Op == protocol.OpRace && e.Winner != nil {
+			var all []string
+			if err := json.Unmarshal(e.Result, &all); err != nil {
+				t.Fatal(err)
+			}
+			results[*e.Step] = won(*e.Winner, all)
+			continue
+		}
 		switch e.Kind {
 		case protocol.EntryStepCompleted, protocol.EntryReceived:
 			r, err := result(t, tr, e)
@@ -396,9 +404,11 @@ func expected(all []op, used map[protocol.Key]int, results map[protocol.Key]stri
 			continue
 		}
 		for _, branch := range o.Group {
-			want = append(want, expected(branch, used, results)...)
+			if o.Race == "" { // else only what the winner returned comes out
+				want = append(want, expected(branch, used, results)...)
+			}
 		}
-		if o.Group == nil {
+		if o.Group == nil || o.Race != "" {
 			used[o.key(0)]++
 			want = append(want, results[o.key(used[o.key(0)])])
 		}

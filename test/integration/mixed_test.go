@@ -44,6 +44,13 @@ func kinds() []kind {
 			pause(w.t.Context(), rand.N(moment))
 			return i, i.SendEvent(w.t.Context(), "answer", "yes")
 		}, completes},
+		{"races", ops(do("a"), race("first", inTurn(wait("event", "e"), do("b")), inTurn(sleep("tick", 5*tenths), do("c"))),
+			wait("after", "e"), do("d")), false, func(w *world, i *handle) (*handle, error) {
+			pause(w.t.Context(), rand.N(10*tenths))
+			first := i.SendEvent(w.t.Context(), "e", "first")
+			pause(w.t.Context(), rand.N(2*tenths))
+			return i, errors.Join(first, late(i.SendEvent(w.t.Context(), "e", "second")))
+		}, completes},
 		{"is undone", ops(append(undoing.Ops, op{Fail: "as it should"})...), false, nil, undoes},
 		{"is terminated", ops(append(undoing.Ops, wait("end", "end"))...), false, func(w *world, i *handle) (*handle, error) {
 			pause(w.t.Context(), rand.N(moment))

@@ -55,6 +55,8 @@ type op struct {
 	Script *script `json:"script,omitempty"`
 
 	Group [][]op `json:"group,omitempty"`
+	// Race lets the branches of Group race; it is the name of the race.
+	Race string `json:"race,omitempty"`
 }
 
 func do(name string) op  { return op{Do: name} }
@@ -67,6 +69,7 @@ func slow(name string, took time.Duration) op { return op{Do: name, Took: took} 
 func sleep(name string, d time.Duration) op   { return op{Sleep: name, For: d} }
 func wait(name, eventType string) op          { return op{Wait: name, Type: eventType} }
 func sideBySide(branches ...[]op) op          { return op{Group: branches} }
+func race(name string, branches ...[]op) op   { return op{Race: name, Group: branches} }
 func inTurn(all ...op) []op                   { return all }
 func ops(all ...op) script                    { return script{Ops: all} }
 
@@ -78,6 +81,8 @@ func (o op) key(count int) protocol.Key {
 		return protocol.Key{Op: protocol.OpSleep, Name: o.Sleep, Count: count}
 	case o.Call != "":
 		return protocol.Key{Op: protocol.OpCall, Name: o.Call, Count: count}
+	case o.Race != "":
+		return protocol.Key{Op: protocol.OpRace, Name: o.Race, Count: count}
 	}
 	return protocol.Key{Op: protocol.OpEvent, Name: o.Wait, Count: count}
 }
@@ -129,6 +134,9 @@ func (o op) run(ctx context.Context) ([]string, error) {
 	if o.Call != "" {
 		return o.callChild(ctx)
 	}
+	if o.Race != "" {
+		return o.race(ctx)
+	}
 	results := make([][]string, len(o.Group))
 	g := workflow.NewGroup(ctx)
 	for i, branch := range o.Group {
@@ -143,6 +151,19 @@ func (o op) run(ctx context.Context) ([]string, error) {
 		flat = append(flat, r...)
 	}
 	return flat, err
+}
+
+func (o op) race(ctx context.Context) ([]string, error) {
+	var branches []func(context.Context) ([]string, error)
+	for _, branch := range o.Group {
+		branches = append(branches, func(ctx context.Context) ([]string, error) { return runOps(ctx, branch) })
+	}
+	winner, results, err := workflow.Race(ctx, o.Race, branches...)
+	return []string{won(winner, results)}, err
+}
+
+func won(winner int, results []string) string {
+	return fmt.Sprint(winner, " with ", strings.Join(results, ", "))
 }
 
 // callBinding leads to the workflow of the project that a world calls.

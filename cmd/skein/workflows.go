@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -22,81 +24,94 @@ func newWorkflows() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newExport())
+	cmd.AddCommand(newExport(exportWithin))
 	return cmd
 }
 
-// exportWithin bounds how long an export waits for servers.
-const exportWithin = 30 * time.Second
+// exportWithin bounds how long an export may take, and wait for a server.
+const exportWithin = 5 * time.Minute
 
-func newExport() *cobra.Command {
-	var path string
-	var config *project.Config
-	var export func(ctx context.Context, env *process.Env) error
+// export is one run of the command.
+type export struct {
+	path         string
+	config       *project.Config
+	workflow, id string
+	out          io.Writer
+	// connected is set when a server answered, written when the history is out: a server's command is silent about having
+	// been told to stop.
+	connected, written bool
+}
+
+var errCut = errors.New("the export was broken off")
+
+func newExport(within time.Duration) *cobra.Command {
+	e := &export{}
 	cmd := process.Command(process.Spec{
 		Use:   "export WORKFLOW ID",
 		Short: "Write all that is stored of an instance as JSON, to look at it or to replay it in tests",
 		Long: "Write all that is stored of an instance of this project to the output, as JSON: how it began, its log, and the\n" +
 			"values that were too large for messages. It shows the results of sensitive steps, too: nothing can be replayed\n" +
 			"without them. workflowtest.Replay holds code against such a file.",
-		File: func() (process.Settings, error) {
-			var err error
-			if config, err = project.Load(path); err != nil {
-				return process.Settings{}, err
-			}
-			if config.Settings.LogLevel == "" {
-				config.Settings.LogLevel = "warn"
-			}
-			return config.Settings, nil
-		},
-		Run: func(ctx context.Context, env *process.Env) error { return export(ctx, env) },
+		File: e.load,
+		Run:  e.run,
 	})
-	cmd.Flags().StringVar(&path, "config", project.File(), "file that describes the project (env "+project.EnvConfig+")")
+	cmd.Flags().StringVar(&e.path, "config", project.File(), "file that describes the project (env "+project.EnvConfig+")")
 	cmd.Args = cobra.ExactArgs(2)
 	serve := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		ctx, cancel := context.WithTimeout(cmd.Context(), exportWithin)
+		e.workflow, e.id, e.out = args[0], args[1], cmd.OutOrStdout()
+		ctx, cancel := context.WithTimeout(cmd.Context(), within)
 		defer cancel()
-		err := errNoServer
-		export = func(ctx context.Context, env *process.Env) error {
-			err = nil
-			history, exportErr := exportFrom(ctx, config, env, args[0], args[1])
-			if exportErr != nil {
-				return exportErr
-			}
-			encoder := json.NewEncoder(cmd.OutOrStdout())
-			encoder.SetIndent("", "  ")
-			return encoder.Encode(history)
-		}
 		cmd.SetContext(ctx)
-		if serveErr := serve(cmd, args); serveErr != nil {
-			return serveErr
+		err := serve(cmd, args)
+		switch {
+		case err != nil, e.written:
+			return err
+		case e.connected:
+			return errCut
 		}
-		if err != nil {
-			return process.WithHint(err, "start it, or say where it is with --nats-url")
-		}
-		return nil
+		return process.WithHint(fmt.Errorf("no NATS server answered within %s", within), "start it, or say where it is with --nats-url")
 	}
 	return cmd
 }
 
-// errNoServer says that an export was over before there was a connection.
-var errNoServer = fmt.Errorf("no NATS server answered within %s", exportWithin)
+// load reads the project. What is logged on the way is of no interest, unless somebody asks for it.
+func (e *export) load() (process.Settings, error) {
+	var err error
+	if e.config, err = project.Load(e.path); err != nil {
+		return process.Settings{}, err
+	}
+	e.config.Settings.LogLevel = cmp.Or(e.config.Settings.LogLevel, "warn")
+	return e.config.Settings, nil
+}
 
-func exportFrom(ctx context.Context, config *project.Config, env *process.Env, name, id string) (workflow.History, error) {
-	config.Settings = env.Settings
-	binding, err := ownBinding(config, name)
+// run writes the history.
+func (e *export) run(ctx context.Context, env *process.Env) error {
+	e.connected, e.config.Settings = true, env.Settings
+	history, err := e.history(ctx, env)
+	if err != nil {
+		return err
+	}
+	encoder := json.NewEncoder(e.out)
+	encoder.SetIndent("", "  ")
+	err = encoder.Encode(history)
+	e.written = err == nil
+	return err
+}
+
+func (e *export) history(ctx context.Context, env *process.Env) (workflow.History, error) {
+	binding, err := ownBinding(e.config, e.workflow)
 	if err != nil {
 		return workflow.History{}, err
 	}
-	p, err := project.Open(ctx, *config, project.Conn(env.NC), project.Logger(env.Log))
+	p, err := project.Open(ctx, *e.config, project.Conn(env.NC), project.Logger(env.Log))
 	if err != nil {
 		return workflow.History{}, err
 	}
 	defer p.Close()
-	instance, err := workflow.Bind[any, any](binding).In(p).Get(ctx, id)
+	instance, err := workflow.Bind[any, any](binding).In(p).Get(ctx, e.id)
 	if errors.Is(err, workflow.ErrNotFound) {
-		err = process.WithHint(err, "check the id, and that --nats-url leads to the servers of project "+config.Name)
+		err = process.WithHint(err, "check the id, and that --nats-url leads to the servers of project "+e.config.Name)
 	}
 	if err != nil {
 		return workflow.History{}, err

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/process"
@@ -72,6 +73,13 @@ func TestExport(t *testing.T) {
 		if err := workflow.Replay(t.Context(), workflow.Define("Ship", ship), history); err != nil {
 			t.Error(err)
 		}
+	}
+	lonely := newExport(100 * time.Millisecond)
+	var said bytes.Buffer
+	lonely.SetErr(&said)
+	lonely.SetArgs([]string{"ship", "a", "--config", path, "--nats-url", "nats://127.0.0.1:1"})
+	if code := process.Execute(t.Context(), lonely); code != 1 || !strings.Contains(said.String(), "no NATS server answered within 100ms\nnext: start it") {
+		t.Errorf("without a server: exit code %d, said %q", code, said.String())
 	}
 	for _, row := range []struct {
 		name string

@@ -2,6 +2,7 @@ package workflowtest
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -35,7 +36,7 @@ func (e *Env) idle() bool {
 		}
 		consumers := stream.ListConsumers(e.t.Context())
 		for info := range consumers.Info() {
-			if info.Config.Durable != "" && (info.NumPending > 0 || info.NumAckPending > 0) {
+			if info.Config.Durable != "" && (info.NumPending > 0 || info.NumAckPending > 0 || e.unseen(stream, info)) {
 				return false
 			}
 		}
@@ -44,6 +45,17 @@ func (e *Env) idle() bool {
 		}
 	}
 	return true
+}
+
+// unseen reports whether the stream holds a wake of which the consumer does not know yet: the server tells it a moment after
+// the wake was stored.
+func (e *Env) unseen(stream jetstream.Stream, consumer *jetstream.ConsumerInfo) bool {
+	e.t.Helper()
+	_, err := stream.GetMsg(e.t.Context(), consumer.Delivered.Stream+1, jetstream.WithGetMsgSubject(consumer.Config.FilterSubject))
+	if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+		e.t.Fatalf("workflowtest: consumer %s: %v", consumer.Name, err)
+	}
+	return err == nil
 }
 
 // next is what comes next: a moment for which an instance is parked, or something planned.

@@ -38,6 +38,9 @@ const (
 	breath = 50 * time.Millisecond
 	// tellAgain is after how long what holds up the cleaning of a project is told once more.
 	tellAgain = time.Hour
+	// sweepEvery is the time between two looks for values that nobody needs, the first comes within firstSweep.
+	sweepEvery = 24 * time.Hour
+	firstSweep = time.Hour
 )
 
 // Janitor cleans up after all projects. Run runs it once.
@@ -50,6 +53,8 @@ type Janitor struct {
 // project is what a janitor remembers of one.
 type project struct {
 	cleaner *Cleaner
+	// sweepAt is when it is next looked for values that nobody needs.
+	sweepAt time.Time
 	// told is the newest warning, toldAt when it was given.
 	told   string
 	toldAt time.Time
@@ -93,7 +98,7 @@ func (j *Janitor) Run(ctx context.Context) error {
 func (j *Janitor) look(ctx context.Context, row protocol.Project) {
 	p := j.projects[row.Name]
 	if p == nil {
-		p = &project{}
+		p = &project{sweepAt: time.Now().Add(rand.N(firstSweep))}
 		j.projects[row.Name] = p
 	}
 	for more := true; more && ctx.Err() == nil; {
@@ -116,6 +121,14 @@ func (j *Janitor) look(ctx context.Context, row protocol.Project) {
 		}
 		more = r.More && err == nil && j.Store.Sleep(ctx, breath) == nil
 	}
+	if time.Now().Before(p.sweepAt) || ctx.Err() != nil {
+		return
+	}
+	if _, err := p.cleaner.Sweep(ctx); err != nil {
+		p.tell(ctx, j.Log, row.Name, err)
+		return
+	}
+	p.sweepAt = time.Now().Add(sweepEvery)
 }
 
 // tell warns of what holds up the cleaning of a project, and not all the time. A project whose streams are not there yet

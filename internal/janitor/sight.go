@@ -58,16 +58,21 @@ func (c *Cleaner) sights(ctx context.Context, instances []protocol.Instance, h H
 				return nil, err
 			}
 		}
-		s := &sight{instance: i}
-		for n := range messages {
-			s.add(&messages[n])
-		}
-		if s.create != nil {
-			s.judge(c.stream())
-		}
-		all = append(all, s)
+		all = append(all, c.sight(i, messages))
 	}
 	return all, nil
+}
+
+// sight makes facts of what is newest of an instance.
+func (c *Cleaner) sight(i protocol.Instance, messages []journal.Message) *sight {
+	s := &sight{instance: i}
+	for n := range messages {
+		s.add(&messages[n])
+	}
+	if s.create != nil {
+		s.judge(c.stream())
+	}
+	return s
 }
 
 // fromLeader reads the newest message of each subject of an instance, tail before create: the create that is read with

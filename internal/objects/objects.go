@@ -144,7 +144,7 @@ func (p *put) step(ctx context.Context, there *jetstream.ObjectInfo, at uint64) 
 		if p.uploaded { // ours is not needed
 			return p.store.purge(ctx, p.value.Owner.Project, protocol.ObjectChunkSubject(p.value.Owner.Project, p.info.NUID))
 		}
-		if time.Since(there.ModTime) < freshFor {
+		if !keptBy(there, p.value.Keeper) && time.Since(there.ModTime) < freshFor {
 			return nil
 		}
 		there.ModTime = time.Time{}

@@ -1,0 +1,183 @@
+package janitor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/internal/objects"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// Sweep takes away large values that nobody needs: those of what has expired, although its log stays for a while; those
+// of creates that never came, of turns that failed, of attempts that were not recorded; and the histories of snapshots
+// that newer ones have superseded. It returns how many.
+//
+// A value is needed if its digest stands anywhere in what is stored of the instance that it belongs to, in the history of
+// a snapshot of it, or in the record of an agent that has put it; or if it was put within the last day: by then whoever
+// has put it has said so, or has dropped its work (P10).
+func (c *Cleaner) Sweep(ctx context.Context) (int, error) {
+	c.Settings = c.Settings.withDefaults()
+	stream := protocol.ObjectsStream(c.Project)
+	state, err := c.Store.State(ctx, stream)
+	if errors.Is(err, journal.ErrNoStream) || err == nil && state.Messages == 0 {
+		return 0, nil
+	}
+	var log journal.State
+	if err == nil {
+		log, err = c.Store.State(ctx, c.stream())
+	}
+	if err != nil {
+		return 0, err
+	}
+	h, err := c.horizon(ctx, log)
+	if err != nil {
+		return 0, err
+	}
+	w := sweep{Cleaner: c, h: h, before: state.Now.Add(-c.Settings.Age)}
+	for offset, total := 0, 1; offset < total; {
+		l, err := c.Store.Subjects(ctx, stream, protocol.ObjectMetaSubjects(c.Project), offset)
+		if err != nil || len(l.Subjects) == 0 {
+			return w.forgotten, err
+		}
+		for _, subject := range l.Subjects {
+			owner, digest, err := protocol.ParseObjectName(c.Project, protocol.ObjectNameOf(c.Project, subject))
+			if err != nil {
+				continue // it is no instance's
+			}
+			if err := w.look(ctx, owner, digest); err != nil {
+				return w.forgotten, err
+			}
+		}
+		offset, total = offset+len(l.Subjects), l.Total
+	}
+	if w.forgotten > 0 {
+		c.Log.InfoContext(ctx, "took away large values that nobody needs", logkey.Project, c.Project, logkey.Count, w.forgotten)
+	}
+	return w.forgotten, nil
+}
+
+// sweep is one look at all values of a project.
+type sweep struct {
+	*Cleaner
+	h         Horizon
+	before    time.Time
+	forgotten int
+}
+
+func (w *sweep) look(ctx context.Context, owner protocol.ObjectOwner, digest string) error {
+	known, err := w.Objects.Known(ctx, w.Project, owner.ObjectName(digest))
+	if err != nil || known == nil || !known.Put.Before(w.before) {
+		return err
+	}
+	needed := !known.Deleted
+	if needed {
+		if needed, err = w.needed(ctx, owner, digest, known); err != nil {
+			return err
+		}
+	}
+	if needed {
+		return nil
+	}
+	w.forgotten++
+	return w.Objects.Forget(ctx, w.Project, known)
+}
+
+// needed reports whether something may refer to a value. Who refers to it is looked at in the order in which a reference
+// goes from one to the next: an outbox, an input, the log.
+func (w *sweep) needed(ctx context.Context, owner protocol.ObjectOwner, digest string, known *objects.Known) (bool, error) {
+	if kept, err := w.keeps(ctx, known, digest); kept || err != nil {
+		return true, err
+	}
+	i := protocol.Instance{Project: w.Project, Shard: protocol.Shard(owner.ID, w.Shards), Workflow: owner.Workflow, ID: owner.ID}
+	messages, err := w.fromLeader(ctx, i)
+	if err != nil {
+		return true, err
+	}
+	s := w.sight(i, messages)
+	switch {
+	case s.create == nil, s.owner() != owner && !s.Garbage:
+		return false, nil // its create never came, or it is gone
+	case w.decide(s.Facts, w.h) == Drop:
+		return false, nil
+	}
+	return w.refers(ctx, i, digest)
+}
+
+// refers reports whether anything that is stored of an instance holds a digest.
+func (w *sweep) refers(ctx context.Context, i protocol.Instance, digest string) (found bool, err error) {
+	for _, subject := range []string{i.InputsSubject(), i.EverySubject()} {
+		last := uint64(0)
+		for more := true; more && !found; {
+			page, _, err := w.Store.Page(ctx, w.stream(), subject, last+1, pageSize)
+			if err == nil && len(page) == 0 {
+				page, err = w.nextOf(ctx, subject, last+1)
+			}
+			if err != nil {
+				return true, err
+			}
+			for n := range page {
+				if last = page[n].Sequence; !found {
+					if found, err = w.holds(ctx, &page[n], digest); err != nil {
+						return true, err
+					}
+				}
+			}
+			more = len(page) > 0
+		}
+	}
+	return found, nil
+}
+
+// nextOf asks the leader for what a replica may not have.
+func (w *sweep) nextOf(ctx context.Context, subject string, from uint64) ([]journal.Message, error) {
+	m, err := w.Store.NextFromLeader(ctx, w.stream(), subject, from)
+	if errors.Is(err, journal.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return []journal.Message{*m}, nil
+}
+
+// holds reports whether a message holds a digest, or the history does that it refers to.
+func (w *sweep) holds(ctx context.Context, m *journal.Message, digest string) (bool, error) {
+	if bytes.Contains(m.Data, []byte(digest)) {
+		return true, nil
+	}
+	var a protocol.Append
+	if json.Unmarshal(m.Data, &a) != nil {
+		return false, nil
+	}
+	s := engine.SnapshotOf(&a)
+	if s == nil || s.Object == nil {
+		return false, nil
+	}
+	history, err := w.Objects.Get(ctx, w.Project, *s.Object)
+	if _, gone := errors.AsType[*objects.MissingError](err); gone {
+		return true, nil // nobody can tell what it held
+	}
+	return err != nil || bytes.Contains(history, []byte(digest)), err
+}
+
+// keeps reports whether the record of an agent holds a digest.
+func (w *sweep) keeps(ctx context.Context, known *objects.Known, digest string) (bool, error) {
+	if !known.Keepers || known.Keeper == (objects.Keeper{}) {
+		return known.Keepers, nil
+	}
+	bucket := protocol.AgentsBucket(known.Keeper.Project)
+	m, err := w.Store.Last(ctx, protocol.KVStream(bucket), protocol.KVSubject(bucket, known.Keeper.Key))
+	switch {
+	case errors.Is(err, journal.ErrNotFound), errors.Is(err, journal.ErrNoStream):
+		return false, nil
+	case err != nil:
+		return true, err
+	}
+	return bytes.Contains(m.Data, []byte(digest)), nil
+}

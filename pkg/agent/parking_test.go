@@ -120,6 +120,31 @@ func TestTooMuchParkedMailStopsTheInbox(t *testing.T) {
 	}
 }
 
+func TestInboxStatus(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.idleHost(t).project
+	if s, err := Inbox(t.Context(), p, "Desk", "jo"); s != (InboxStatus{}) || err != nil {
+		t.Errorf("inbox of an agent that does not exist: %+v, %v", s, err)
+	}
+	soonest := time.Now().Add(time.Minute).UTC()
+	record := protocol.Record{V: protocol.Version, Class: "Desk", Name: "jo", Commit: "c"}
+	for n := range uint64(maxParked) {
+		record.Parked = append(record.Parked, protocol.Parked{Sequence: n + 1, Attempts: 1, NotBefore: soonest.Add(time.Duration(n%7) * time.Hour)})
+	}
+	r.put(t, protocol.AgentsBucket(testProject), protocol.AgentKey("Desk", "jo"), record)
+	r.mail(t, "jo", testProject, protocol.Mail{Source: "a", Number: 1, Callback: "Note"})
+	r.mail(t, "jo", "other", protocol.Mail{Source: "a", Number: 1, Callback: "Note"})
+	r.mail(t, "al", testProject, protocol.Mail{Source: "a", Number: 1, Callback: "Note"})
+	s, err := Inbox(t.Context(), p, "Desk", "jo")
+	if err != nil || s.Waiting != 2 || s.Parked != maxParked || !s.Stopped || s.Next == nil || !s.Next.Equal(soonest) {
+		t.Errorf("inbox %+v, %v; want 2 messages of two projects, and stopped by 1,000 that are parked", s, err)
+	}
+	if _, err := Inbox(t.Context(), p, "Desk", ""); err == nil {
+		t.Error("inbox of an agent without a name is no mistake")
+	}
+}
+
 func TestCancelledScheduleIsNotHeldByItsFailedFiring(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -38,12 +38,14 @@ type timing struct {
 	maxParked int
 }
 
+const maxParked = 1000
+
 func defaultTiming() timing {
 	return timing{
 		leaseEvery: 1500 * time.Millisecond, leaseFor: 5 * time.Second, leaseMisses: 5, absentGap: 150 * time.Millisecond,
 		acceptWithin: 500 * time.Millisecond, acceptEvery: 2 * time.Second, acceptLost: 6 * time.Second,
 		findWithin: 30 * time.Second, bellWithin: 10 * time.Second, rememberFor: 30 * time.Second,
 		slowTurn: 10 * time.Second, stuckAfter: 5 * time.Second, carryOut: 5 * time.Second, retryFirst: time.Second, retryMost: 30 * time.Second,
-		release: 3 * time.Second, maxParked: 1000,
+		release: 3 * time.Second, maxParked: maxParked,
 	}
 }

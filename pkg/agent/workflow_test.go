@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -95,6 +96,69 @@ func TestWorkflowStartsWithTheTurn(t *testing.T) {
 	}
 	if status, body := h.call(t, http.MethodPost, "/agents/desk/jo?id=u7", ""); status != 500 || !strings.Contains(body, "instance exists") {
 		t.Errorf("POST of an id that is taken = %d %s, want the error", status, body)
+	}
+}
+
+// TestBatchesWithTheTurn: a batch is part of the commit, all of it or nothing, and what is known of ids is told at once.
+func TestBatchesWithTheTurn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.emailProject(t)
+	h := r.host(t, desks(func(d *desk) {
+		d.request = func(d *desk, w http.ResponseWriter, r *http.Request) error {
+			if r.Method == http.MethodDelete {
+				gone, err := email.DeleteBatch(r.Context(), []string{"b0", "nobody", "b1", "b0"})
+				if err != nil || gone[0].Err != nil || !errors.Is(gone[1].Err, workflow.ErrNotFound) || gone[2].Err != nil || gone[3].Err != nil {
+					t.Errorf("deleted in the turn: %+v, %v", gone, err)
+				}
+				return nil
+			}
+			name := r.URL.Query().Get("name")
+			items := []workflow.BatchItem[string]{workflow.Item("again", workflow.ID("b1"))}
+			for n := range 20 {
+				items = append(items, workflow.Item("params", workflow.ID(fmt.Sprint(name, n))))
+			}
+			batch, err := email.CreateBatch(r.Context(), items)
+			if err != nil {
+				return err
+			}
+			if batch.Err() != nil || len(batch) != 21 {
+				t.Errorf("%d outcomes, %v", len(batch), batch.Err())
+			}
+			if r.Method == http.MethodPut {
+				return errors.New("dropped")
+			}
+			_, err = fmt.Fprint(w, len(batch.Instances()))
+			return err
+		}
+	}, Uses(email)), withEmail)
+	if status, _ := h.call(t, http.MethodPut, "/agents/desk/jo?name=dropped", ""); status != 500 {
+		t.Errorf("PUT = %d, want 500", status)
+	}
+	if status, body := h.call(t, http.MethodPost, "/agents/desk/jo?name=b", ""); status != 200 || body != "20" { // b1 comes twice
+		t.Errorf("POST = %d %s", status, body)
+	}
+	natstest.Eventually(t, soon, "the creates are published", func() bool { return r.createOf(t, "b19") != nil })
+	for n := range 20 {
+		if c := r.createOf(t, fmt.Sprint("b", n)); c == nil || (string(c.Params) == `"again"`) != (n == 1) {
+			t.Errorf("create %d is %+v", n, c)
+		}
+		if r.createOf(t, fmt.Sprint("dropped", n)) != nil {
+			t.Error("a dropped turn has started an instance")
+		}
+	}
+	if status, body := h.call(t, http.MethodPost, "/agents/desk/jo?name=c", ""); status != 200 || body != "20" { // b1 is taken
+		t.Errorf("POST = %d %s", status, body)
+	}
+	if status, body := h.call(t, http.MethodDelete, "/agents/desk/jo", ""); status != 200 {
+		t.Errorf("DELETE = %d %s", status, body)
+	}
+	for _, id := range []string{"b0", "b1"} {
+		i := protocol.Instance{Project: "email-workflows", Workflow: "EMAIL", ID: id}
+		natstest.Eventually(t, soon, id+" is told to go", func() bool {
+			_, err := r.store.Last(t.Context(), protocol.WorkflowsStream(i.Project), i.ControlSubject())
+			return err == nil
+		})
 	}
 }
 

@@ -28,3 +28,6 @@ const (
 	MinInterval = time.Second
 	MaxInterval = 365 * 24 * time.Hour
 )
+
+// MaxBatch is how many instances one call can create, terminate or delete.
+const MaxBatch = 100

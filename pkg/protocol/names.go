@@ -500,6 +500,11 @@ func InputSubjects(project string, shard int) string {
 	return "wf." + project + "." + strconv.Itoa(shard) + ".in.>"
 }
 
+// CreateSubjects is every create of a workflow.
+func CreateSubjects(project, workflow string) string {
+	return "wf." + project + ".*.in." + workflow + ".*.create"
+}
+
 // ControlSubjects is what the control consumer of a shard filters on.
 func ControlSubjects(project string, shard int) string {
 	return "wf." + project + "." + strconv.Itoa(shard) + ".ctl.>"

@@ -16,7 +16,10 @@ import (
 type ResumeOption interface{ applyResume(*protocol.Control) error }
 
 // TerminateOption is an option of Terminate.
-type TerminateOption interface{ applyTerminate(*protocol.Control) error }
+type TerminateOption interface {
+	TerminateAllOption
+	applyTerminate(*protocol.Control) error
+}
 
 // RestartOption is an option of Restart.
 type RestartOption interface{ applyRestart(*protocol.Control) error }

@@ -136,6 +136,7 @@ type start struct {
 	create   protocol.Create // without the params
 	params   json.RawMessage
 	existing protocol.Existing
+	taken    bool // the id, as far as a turn knows
 }
 
 func (b Bound[P, R]) prepare(ctx context.Context, params P, options []CreateOption) (start, *Instance[R], error) {
@@ -172,17 +173,50 @@ func createInput(ctx context.Context) string {
 
 // start stores the start of the instance, in an agent's turn with the turn.
 func (i *Instance[R]) start(ctx context.Context, s start) error {
-	if t, ok := turn.From(ctx); ok {
-		return i.startInTurn(ctx, t, s)
+	if err := i.ready(ctx, &s); err != nil {
+		return err
 	}
-	owner := protocol.OwnerOf(i.at, s.create.Input)
+	return i.store(ctx, s)
+}
+
+// ready does what can be done before the start is stored: the params are where they have to be. In an agent's turn, what is
+// known of the id is told at once.
+func (i *Instance[R]) ready(ctx context.Context, s *start) error {
+	if t, ok := turn.From(ctx); ok {
+		draft := t.Drafted(i.at)
+		s.taken = draft.Create != nil
+		if !s.taken && !draft.Deleted {
+			p, err := i.client().Look(ctx, i.at)
+			if err != nil && !errors.Is(err, client.ErrNotFound) {
+				return fmt.Errorf("create instance %s: %w", i.at, err)
+			}
+			s.taken, i.incarnation = err == nil, p.Incarnation
+		}
+		if s.taken {
+			return nil
+		}
+	}
 	var err error
-	if s.create.Params, s.create.ParamsObject, err = fit(ctx, i.project, owner, s.params); err != nil {
+	s.create.Params, s.create.ParamsObject, err = fit(ctx, i.project, i.owner(s), s.params)
+	if err != nil {
 		return fmt.Errorf("create instance %s: %w", i.at, err)
+	}
+	return nil
+}
+
+// owner is whose values the params are.
+func (i *Instance[R]) owner(s *start) protocol.ObjectOwner {
+	return protocol.OwnerOf(i.at, s.create.Input)
+}
+
+// store stores a start that is ready.
+func (i *Instance[R]) store(ctx context.Context, s start) error {
+	if t, ok := turn.From(ctx); ok {
+		return i.storeInTurn(t, s)
 	}
 	outcome, incarnation, err := i.client().Create(ctx, i.at, s.create, s.existing)
 	if errors.Is(err, client.ErrExists) || err == nil && outcome != client.Created {
-		unfit(ctx, i.project, owner, s.create.ParamsObject)
+		unfit(ctx, i.project, i.owner(&s), s.create.ParamsObject)
 	}
 	if errors.Is(err, client.ErrExists) {
 		return &ExistsError{Workflow: i.at.Workflow, ID: i.at.ID}
@@ -194,23 +228,10 @@ func (i *Instance[R]) start(ctx context.Context, s start) error {
 	return nil
 }
 
-// startInTurn asks for the start with the commit of the turn. An id that is taken is told at once.
-func (i *Instance[R]) startInTurn(ctx context.Context, t turn.Turn, s start) error {
-	draft := t.Drafted(i.at)
-	taken := draft.Create != nil
-	if !taken && !draft.Deleted {
-		p, err := i.client().Look(ctx, i.at)
-		if err != nil && !errors.Is(err, client.ErrNotFound) {
-			return fmt.Errorf("create instance %s: %w", i.at, err)
-		}
-		taken, i.incarnation = err == nil, p.Incarnation
-	}
+// storeInTurn asks for the start with the commit of the turn.
+func (i *Instance[R]) storeInTurn(t turn.Turn, s start) error {
 	switch {
-	case !taken:
-		var err error
-		if s.create.Params, s.create.ParamsObject, err = fit(ctx, i.project, protocol.OwnerOf(i.at, s.create.Input), s.params); err != nil {
-			return fmt.Errorf("create instance %s: %w", i.at, err)
-		}
+	case !s.taken:
 		i.incarnation, i.origin = 0, Created
 		return t.Create(i.at, s.create, s.existing)
 	case s.existing == protocol.ExistingReturn:

@@ -60,6 +60,8 @@ var (
 	// ErrStateLimit is what the error of an instance is that was given more results and events than it may keep: the limit
 	// is limits.state of its workflow in skein.jsonc.
 	ErrStateLimit = errors.New("too large a state")
+	// ErrBatchSize is wrapped by [BatchSizeError].
+	ErrBatchSize = errors.New("a batch of this size is not allowed")
 	// ErrTooLarge is wrapped by [SizeError].
 	ErrTooLarge = errors.New("value is too large")
 )
@@ -129,6 +131,35 @@ func (e *ExistsError) Error() string {
 
 // Unwrap makes errors.Is(err, ErrExists) true.
 func (e *ExistsError) Unwrap() error { return ErrExists }
+
+// DuplicateError refuses an instance of a [Bound.CreateBatch] whose id an earlier one of the batch has. It is an ErrExists,
+// too.
+type DuplicateError struct {
+	Workflow, ID string
+	// First is the place in the batch of the one that has the id, from 0.
+	First int
+}
+
+func (e *DuplicateError) Error() string {
+	return fmt.Sprintf("create instance %q of workflow %q: %v: it is number %d of the batch", e.ID, e.Workflow, ErrExists, e.First)
+}
+
+// Unwrap makes errors.Is(err, ErrExists) true.
+func (e *DuplicateError) Unwrap() error { return ErrExists }
+
+// BatchSizeError refuses a batch that is empty or has more than MaxBatch instances.
+type BatchSizeError struct {
+	// Call is the method that was called.
+	Call        string
+	Size, Limit int
+}
+
+func (e *BatchSizeError) Error() string {
+	return fmt.Sprintf("%s: %v: it has %d instances, allowed are 1 to %d", e.Call, ErrBatchSize, e.Size, e.Limit)
+}
+
+// Unwrap makes errors.Is(err, ErrBatchSize) true.
+func (e *BatchSizeError) Unwrap() error { return ErrBatchSize }
 
 // NotFoundError says that there is no such instance.
 type NotFoundError struct{ Workflow, ID string }

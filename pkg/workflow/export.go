@@ -45,7 +45,8 @@ func (i *Instance[R]) export(ctx context.Context) (History, error) {
 	return h, err
 }
 
-// NotOwnerError refuses what only programs of the project can do that owns the instance.
+// NotOwnerError refuses what only programs of the project can do that owns the instance, or all instances of the workflow:
+// then there is no ID.
 type NotOwnerError struct {
 	Workflow, ID string
 	// Owner is the project that owns the instance, Project the one that asked.
@@ -53,6 +54,9 @@ type NotOwnerError struct {
 }
 
 func (e *NotOwnerError) Error() string {
+	if e.ID == "" {
+		return fmt.Sprintf("workflow %q: %v: it belongs to project %q, and this is %q", e.Workflow, ErrNotOwner, e.Owner, e.Project)
+	}
 	return fmt.Sprintf("instance %q of workflow %q: %v: it belongs to project %q, and this is %q; ask with the skein.jsonc of its project",
 		e.ID, e.Workflow, ErrNotOwner, e.Owner, e.Project)
 }

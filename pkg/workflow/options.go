@@ -47,6 +47,8 @@ const (
 	MaxState     = protocol.MaxStateLimit
 	// MaxConcurrency bounds concurrency.limit in skein.jsonc.
 	MaxConcurrency = protocol.MaxConcurrency
+	// MaxBatch is how many instances CreateBatch, TerminateBatch and DeleteBatch take.
+	MaxBatch = protocol.MaxBatch
 	// MaxInstanceID, MaxEventType and MaxStepName bound names, in bytes; MaxEventID is for [EventID].
 	MaxInstanceID = protocol.MaxInstanceID
 	MaxEventType  = protocol.MaxEventType

@@ -25,6 +25,7 @@ func TestLimitsAreDocumented(t *testing.T) {
 		"instances of a workflow":          {"1 to " + thousands(workflow.MaxConcurrency)},
 		"params, result, event":            {bytes(protocol.InlinePayload)},
 		"details of a heartbeat":           {bytes(workflow.MaxHeartbeat)},
+		"instances in a batch":             {"1 to " + thousands(workflow.MaxBatch)},
 		"retention":                        {days(workflow.DefaultRetention), "to " + days(workflow.MaxRetention)},
 		"sleep":                            {"0 to " + days(workflow.MaxWait)},
 		"timeout of a step":                {minutes(workflow.DefaultTimeout), fmt.Sprintf("%d hours", workflow.DefaultEventTimeout/time.Hour), days(workflow.MaxWait)},

@@ -625,6 +625,9 @@ func (m *Machine) soft(e protocol.Entry) {
 			e.Branch = s.Branch
 		}
 	}
+	if m.entries == nil { // most appends have the end of one step and the start of the next
+		m.entries = make([]protocol.Entry, 0, 2)
+	}
 	m.entries = append(m.entries, e)
 }
 

@@ -140,8 +140,9 @@ type Event struct {
 	// Sequence is that of the log entry, or of the control.
 	Sequence uint64
 	Wake     protocol.Wake
-	Park     protocol.Entry
-	Done     protocol.Done
+	// Park comes with Parked, Done with Finished.
+	Park *protocol.Entry
+	Done *protocol.Done
 	// Orphans come with Finished: the calls whose children must end.
 	Orphans []engine.Call
 	// Finding comes with the end of a check.
@@ -324,7 +325,7 @@ func (x *Execution) finished(o outcome, expires *time.Time) {
 	if rolling := x.History.Rolling; rolling != nil && rolling.Terminate {
 		done.State = protocol.StateTerminated
 	}
-	x.end(Event{Kind: Finished, Sequence: x.expected, Done: done, Orphans: x.m.Orphans()}, ErrEnded)
+	x.end(Event{Kind: Finished, Sequence: x.expected, Done: &done, Orphans: x.m.Orphans()}, ErrEnded)
 }
 
 // protect calls code and turns a panic into a failure. returned is false if code ended its goroutine.

@@ -69,7 +69,7 @@ func (x *Execution) park() {
 	}
 	x.phase = parked
 	x.changed.Broadcast()
-	x.say(Event{Kind: Parked, Sequence: x.expected, Park: e})
+	x.say(Event{Kind: Parked, Sequence: x.expected, Park: &e})
 }
 
 // Older reports whether an input older than the park would end one of its waits. Newer inputs have wakes of their own.

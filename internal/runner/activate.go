@@ -190,11 +190,11 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 		case execution.Finished:
 			testsignal.At(testsignal.RunnerAppended)
 			err := errors.Join(
-				r.announce(ctx, instance, e.Done), r.releaseSlot(ctx, instance, history.Incarnation, e.Sequence),
+				r.announce(ctx, instance, *e.Done), r.releaseSlot(ctx, instance, history.Incarnation, e.Sequence),
 			)
 			if err == nil {
 				slot.free() // what is left may take time
-				err = r.tellFamily(ctx, instance, history.Create, e.Done, e.Orphans)
+				err = r.tellFamily(ctx, instance, history.Create, *e.Done, e.Orphans)
 			}
 			if err != nil {
 				r.failed(ctx, h, err)

@@ -281,3 +281,22 @@ func TestAnotherLog(t *testing.T) {
 		}
 	}
 }
+
+// TestPagesGrow: a log of 10,000 messages is read in some sixteen pages, unless they are slow.
+func TestPagesGrow(t *testing.T) {
+	t.Parallel()
+	pages, size := 1, minPage
+	for read := size; read < 10_000; pages++ {
+		size = pageAfter(size, time.Millisecond)
+		read += size
+	}
+	if pages > 16 {
+		t.Errorf("10,000 messages are %d pages", pages)
+	}
+	for range 10 {
+		size = pageAfter(size, time.Second)
+	}
+	if size != minPage {
+		t.Errorf("a slow page is followed by %d messages", size)
+	}
+}

@@ -135,9 +135,9 @@ func (r Reader) load(ctx context.Context, instance protocol.Instance, s sight) (
 
 const (
 	// minPage and maxPage are how many messages one read brings. Few reads are cheaper than many, but one over scattered
-	// messages takes long, and holds up appends meanwhile: so the next brings more only if the last was quick.
+	// messages takes long, and holds up appends meanwhile: so the next brings more only if the last was quick, else less.
 	minPage, maxPage = 16, 1024
-	quickPage        = 10 * time.Millisecond
+	quickPage        = 50 * time.Millisecond
 )
 
 // page is what one read has brought.
@@ -155,6 +155,14 @@ func (r Reader) page(ctx context.Context, subject string, from uint64, size int)
 	return p
 }
 
+// pageAfter is how many messages the read brings that follows one of a size.
+func pageAfter(size int, took time.Duration) int {
+	if took > quickPage {
+		return max(size/2, minPage)
+	}
+	return min(2*size, maxPage)
+}
+
 // pages gives what a replica has of a subject, from a sequence on. While one page is worked on, the next is read.
 func (r Reader) pages(ctx context.Context, subject string, from uint64) iter.Seq2[*journal.Message, error] {
 	return func(yield func(*journal.Message, error) bool) {
@@ -170,9 +178,7 @@ func (r Reader) pages(ctx context.Context, subject string, from uint64) iter.Seq
 			}
 			next := make(chan page, 1)
 			if p.more {
-				if size = min(2*size, maxPage); p.took > quickPage {
-					size = minPage
-				}
+				size = pageAfter(size, p.took)
 				from = p.messages[len(p.messages)-1].Sequence + 1
 				reading.Go(func() { next <- r.page(ctx, subject, from, size) })
 			}

@@ -61,7 +61,7 @@ func (w *writer) parts(depth int) []part {
 func (w *writer) part(depth int) part {
 	kinds := 5
 	if !w.calm {
-		kinds = 12
+		kinds = 14
 	}
 	switch w.r.IntN(kinds) {
 	case 0:
@@ -96,6 +96,14 @@ func (w *writer) part(depth int) part {
 		return caught(inTurn(w.step(), failing(w.name()), w.step()))
 	case 11:
 		return deferred(w.step(), w.name())
+	case 12: // a race with a clear winner
+		if depth > 0 {
+			return derby(w.name(), inTurn(w.step(), doze(w.name(), memory/2), w.step()), inTurn(w.parts(0)...), doze(w.name(), memory/2))
+		}
+	case 13: // and one that anybody may win
+		if depth > 0 {
+			return caught(derby(w.name(), inTurn(w.parts(depth-1)...), inTurn(w.step(), fail), blink(w.name())))
+		}
 	}
 	return w.step()
 }
@@ -108,6 +116,25 @@ func inTurn(parts ...part) part {
 			}
 		}
 		return nil
+	}
+}
+
+// derby is a race of parts.
+func derby(name string, parts ...part) part {
+	return func(ctx context.Context) error {
+		s, err := From(ctx)
+		if err != nil {
+			return err
+		}
+		var bodies []Body
+		for _, p := range parts {
+			bodies = append(bodies, func(ctx context.Context) (json.RawMessage, error) { return nil, p(ctx) })
+		}
+		race, err := s.Race(ctx, name, false, bodies)
+		if err == nil && race.Failure != nil {
+			return race.Failure
+		}
+		return err
 	}
 }
 

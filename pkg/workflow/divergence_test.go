@@ -58,6 +58,19 @@ func branches(scripts ...script) script {
 	}
 }
 
+func contest(scripts ...script) script {
+	return func(ctx context.Context) error {
+		var functions []func(ctx context.Context) (int, error)
+		for i, s := range scripts {
+			functions = append(functions, func(ctx context.Context) (int, error) { return i, s(ctx) })
+		}
+		_, _, err := Race(ctx, "contest", functions...)
+		return err
+	}
+}
+
+func sleepsLong(ctx context.Context) error { return Sleep(ctx, "long", time.Second) }
+
 func reserve(undo bool) script {
 	return func(ctx context.Context) error {
 		var options []StepOption
@@ -117,6 +130,8 @@ func changes() []change {
 			told: `the log holds call "pay", but the code called wait "gate" without`},
 		{name: "a start is gone", old: []script{steps("a"), launch, gate}, new: []script{steps("a"), gate},
 			told: `the log holds step "launch", but the code called wait "gate" without`},
+		{name: "a race is gone", old: []script{contest(steps("a"), steps("b")), gate}, new: []script{steps("a"), gate},
+			told: `the log holds race "contest"`},
 		{name: "it returns", old: []script{steps("a", "b"), gate}, new: []script{steps("a")},
 			told: `the log holds step "b", wait "gate", but the workflow function returned without calling it first. Deploy`},
 		{name: "it fails", old: []script{steps("a"), gate}, new: []script{broken}, fails: true,
@@ -133,6 +148,7 @@ func changes() []change {
 		{name: "steps are side by side now", old: []script{steps("a", "b", "c"), gate}, new: []script{branches(steps("a"), steps("b"), steps("c")), gate}},
 		{name: "functions of a group change places", old: []script{branches(steps("a", "b"), dozes, call, launch), gate},
 			new: []script{branches(launch, call, steps("a", "b"), dozes), gate}},
+		{name: "a race goes on", old: []script{contest(steps("a"), sleepsLong), gate}, new: []script{contest(steps("a"), steps("new")), gate}},
 		{name: "another step at the end of a group", old: []script{branches(steps("a"), gate)}, new: []script{branches(steps("a", "new"), gate)}},
 	}
 }

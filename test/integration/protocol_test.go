@@ -30,6 +30,7 @@ func protocolTests() []protocolTest {
 		{"delivered twice", deliveredTwice},
 		{"raced", raced},
 		{"subscribed", subscribed},
+		{"many at a time", manyAtATime},
 		{"event at any time", eventAtAnyTime},
 		{"event older than the park", func(w *world) { eventOlderThanThePark(w, false) }},
 		{"event older than the park of a dead runner", func(w *world) { eventOlderThanThePark(w, true) }},

@@ -248,6 +248,42 @@ func TestSeveralJanitors(t *testing.T) {
 	}
 }
 
+// TestCarriedWhileItGoes: a janitor that does not know yet that an instance has expired carries its create, right before
+// another purges the rest. The create must not be left for ever: the id is free.
+func TestCarriedWhileItGoes(t *testing.T) {
+	t.Parallel()
+	y := setup(t)
+	y.serve()
+	create(y, "quick", "a", "a", gone())
+	y.awaitEnd("quick", "a")
+	y.settled()
+	at, stream := protocol.Instance{Project: "p", Workflow: "quick", ID: "a"}, protocol.WorkflowsStream("p")
+	upTo, drops, carried := y.stored(), 0, uint64(0)
+	y.clean(y.cleaner(func(c *janitor.Cleaner) {
+		c.Decide = func(f janitor.Facts, h janitor.Horizon) janitor.Fate {
+			fate := janitor.Decide(f, h)
+			if fate == janitor.Drop {
+				drops++
+			}
+			if fate == janitor.Drop && drops == 2 { // it was weighed before
+				var err error
+				if carried, err = y.store.Append(t.Context(), stream, at.CreateSubject(), f.Create, fmt.Appendf(nil,
+					`{"v":1,"input":"a","workflow":"quick","id":"a","carried":%d}`, f.Incarnation)); err != nil {
+					t.Error(err)
+				}
+			}
+			return fate
+		}
+	}), upTo)
+	y.settled()
+	if carried == 0 {
+		t.Fatal("nothing was dropped")
+	}
+	y.clean(y.cleaner(), carried)
+	y.empty(stream)
+	y.result(create(y, "quick", "a", "new"), "new!")
+}
+
 // TestWorthIsWeighed: what is kept is not copied again and again, and goes when half of it has expired.
 func TestWorthIsWeighed(t *testing.T) {
 	t.Parallel()

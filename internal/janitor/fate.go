@@ -56,12 +56,14 @@ const (
 	Ask
 	// Wait for a snapshot that was asked for, or for the end of a delete.
 	Wait
+	// Remove its create, which another janitor carried when the rest was about to go: nothing else is left of it.
+	Remove
 	// Stuck: it is as it is, and the purge must not be done now.
 	Stuck
 )
 
 func (f Fate) String() string {
-	return [...]string{"leave", "drop", "renew", "ask", "wait", "stuck"}[f]
+	return [...]string{"leave", "drop", "renew", "ask", "wait", "remove", "stuck"}[f]
 }
 
 // Decide says what must become of an instance. The create is renewed first: a purge takes a beginning of the stream, so
@@ -70,6 +72,8 @@ func Decide(f Facts, h Horizon) Fate {
 	switch {
 	case !f.Exists, f.Create > h.Sequence && !f.Carried:
 		return Leave // what is left of an instance that is gone, or that had the id of one that is newer
+	case f.Carried && !f.Begun && !f.Newer:
+		return Remove
 	case f.Newer, !f.Begun:
 		return Stuck // a newer janitor will know it; its wake was acked for nothing
 	case f.Deleted:

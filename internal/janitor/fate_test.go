@@ -41,6 +41,8 @@ func TestDecide(t *testing.T) {
 		{"a create that says nothing", func(f *Facts) { f.Garbage, f.Phase = true, engine.Parked }, Stuck},
 		{"parked", func(f *Facts) { f.Phase, f.Expires = engine.Parked, nil }, Renew},
 		{"not begun", func(f *Facts) { f.Begun, f.Phase, f.Expires = false, engine.Running, nil }, Stuck},
+		{"carried, and its log is gone", func(f *Facts) { f.Begun, f.Carried, f.Phase = false, true, engine.Running }, Remove},
+		{"carried after the horizon, and its log is gone", func(f *Facts) { f.Create, f.Begun, f.Carried, f.Phase = 110, false, true, engine.Running }, Remove},
 		{"of a newer version", func(f *Facts) { f.Newer = true }, Stuck},
 		{"is being deleted", func(f *Facts) { f.Deleted = true }, Wait},
 		{"carried, without a snapshot", func(f *Facts) { f.Create, f.Carried = 110, true }, Ask},

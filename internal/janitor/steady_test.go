@@ -45,7 +45,7 @@ func TestSteadyLoad(t *testing.T) {
 	for n := range 2 { // one of them does nothing, mostly
 		group.Go(func() error {
 			return janitor.New(janitor.Options{
-				Store: y.store, JS: y.js, Log: slog.New(slog.DiscardHandler), ID: fmt.Sprint("janitor-", n), Every: 100 * time.Millisecond,
+				Store: y.store, JS: y.js, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), ID: fmt.Sprint("janitor-", n), Every: 100 * time.Millisecond,
 				Settings: janitor.Settings{Age: aged, Margin: time.Millisecond, Chunk: 200},
 			}).Run(ctx)
 		})

@@ -182,7 +182,10 @@ func (c *Cleaner) weigh(ctx context.Context, chunk chunk, s segment, now time.Ti
 			return w, err
 		}
 		for _, x := range sights {
-			if x.create == nil || x.Create < s.from || x.Create > s.to || c.decide(x.Facts, h) == Drop {
+			if x.create == nil || x.Create < s.from || x.Create > s.to {
+				continue
+			}
+			if fate := c.decide(x.Facts, h); fate == Drop || fate == Remove {
 				continue
 			}
 			needed := x.takes(parts[x.instance], c.stream())

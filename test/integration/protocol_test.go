@@ -45,7 +45,7 @@ func protocolTests() []protocolTest {
 		{"queued in order", queuedInOrder},
 		{"status of another's", statusOfAnothers},
 	}
-	return slices.Concat(all, deaths(), controlTests(), callDeaths())
+	return slices.Concat(all, deaths(), controlTests(), callDeaths(), races())
 }
 
 // TestProtocol runs each protocol test on one server and on a cluster of three, where leaders move meanwhile.

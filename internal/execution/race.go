@@ -148,10 +148,13 @@ func (r *race) look() {
 
 // back reports whether the branch has returned in this run that was first in an earlier one.
 func (r *race) back() bool {
-	if w := r.step.Winner; w != nil && *w < len(r.branches) {
+	switch w := r.step.Winner; {
+	case w == nil:
+		return r.live == 0
+	case *w < len(r.branches):
 		return r.branches[*w].returned
 	}
-	return r.live == 0
+	return true // it is gone, and that was accepted
 }
 
 // verdict is the outcome of the branch that is first as far as is known, with the number of its newest outcome.

@@ -132,6 +132,8 @@ func changes() []change {
 			told: `the log holds step "launch", but the code called wait "gate" without`},
 		{name: "a race is gone", old: []script{contest(steps("a"), steps("b")), gate}, new: []script{steps("a"), gate},
 			told: `the log holds race "contest"`},
+		{name: "the winner of a race is gone", old: []script{contest(sleepsLong, steps("a")), gate}, new: []script{contest(sleepsLong), gate},
+			told: `the log holds `},
 		{name: "it returns", old: []script{steps("a", "b"), gate}, new: []script{steps("a")},
 			told: `the log holds step "b", wait "gate", but the workflow function returned without calling it first. Deploy`},
 		{name: "it fails", old: []script{steps("a"), gate}, new: []script{broken}, fails: true,

@@ -231,6 +231,11 @@ func TestDivergenceInWords(t *testing.T) {
 			`the log holds the compensation of step "a", and the code has none. Deploy code that has and resume`},
 		{"a branch returned", protocol.Divergence{Recorded: many[:5], Branch: "1.1/"}, nil,
 			`the log holds step "a", step "a", step "a" and 2 more, but a function of a group returned without`},
+		{"the winner of a race called more", protocol.Divergence{Recorded: []protocol.Key{{Op: protocol.OpRace, Name: "r", Count: 1}}, Called: &nap, Branch: "1.1/", Decided: true},
+			nil, `the log holds how race "r" ended, but the function that was first called sleep "nap" #2 before it returned`},
+		{"the winner of a race is gone", protocol.Divergence{
+			Recorded: []protocol.Key{{Op: protocol.OpRace, Name: "r", Count: 1}}, Called: &protocol.Key{Op: protocol.OpRace, Name: "r", Count: 1}, Decided: true,
+		}, nil, `how race "r" ended, but the code has not got the function that was first in it`},
 		{"called", protocol.Divergence{Recorded: many, Called: &nap}, nil, `step "a" and more, but the code called sleep "nap" #2 without`},
 	}
 	for _, tt := range tests {

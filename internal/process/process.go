@@ -30,6 +30,8 @@ type Spec struct {
 	Long  string
 	// Settings names those beyond the common ones that the server listens to: SettingSlots, SettingHTTPAddr.
 	Settings []string
+	// Parts are what Run says to be ready when it is. Until then the server is not: it may be asked before Run begins.
+	Parts []string
 	// File returns the settings of the config file; those not in it are zero. Nil: there is no config file.
 	File func() (Settings, error)
 	// Run does the work until ctx is done, hands back what it holds and returns.
@@ -129,6 +131,7 @@ func run(parent context.Context, spec Spec, settings Settings, log *slog.Logger)
 	collectLessOften()
 	health := NewHealth()
 	health.Expect(partNATS)
+	health.Expect(spec.Parts...)
 	stopHealth, err := serveHealth(ctx, settings.HealthAddr, health, log)
 	if err != nil {
 		return err

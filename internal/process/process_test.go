@@ -227,8 +227,7 @@ func TestHealthOfAServer(t *testing.T) {
 	s := natstest.Start(t)
 	var log syncBuffer
 	running := make(chan *Env, 1)
-	cmd := Command(Spec{Use: "server", Run: func(ctx context.Context, env *Env) error {
-		env.Health.Expect("work")
+	cmd := Command(Spec{Use: "server", Parts: []string{"work"}, Run: func(ctx context.Context, env *Env) error {
 		running <- env
 		<-ctx.Done()
 		return nil

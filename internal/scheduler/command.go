@@ -16,6 +16,7 @@ func Command() *cobra.Command {
 		Use:      "scheduler",
 		Short:    "Make the schedules of agents come due, and clean up after workflows",
 		Settings: []string{process.SettingCleanAfter},
+		Parts:    []string{partClock, partProjects},
 		Run: func(ctx context.Context, env *process.Env) error {
 			return New(Options{
 				NC: env.NC, JS: env.JS, Log: env.Log, Health: env.Health, Replicas: env.Settings.Replicas,

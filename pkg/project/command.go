@@ -48,6 +48,7 @@ func Command(use string, services ...Service) *cobra.Command {
 		Use:      use,
 		Short:    "Run " + strings.Join(names, " and ") + " of the project in " + defaultFile,
 		Settings: settings,
+		Parts:    names,
 	}
 	spec.File = func() (process.Settings, error) {
 		var err error

@@ -17,8 +17,17 @@ import (
 )
 
 // askedAtMost is for how long whoever executes an instance is asked to make room for a control that cannot wait for its
-// bodies. One that answers and does not do so is overruled.
-const askedAtMost = 10 * time.Second
+// bodies. One that answers and does not do so is overruled. A control that is old may be new to those who ask, as after an
+// outage, and clocks differ: they ask askedOften, too, which takes some six seconds.
+const (
+	askedAtMost = 10 * time.Second
+	askedOften  = 5
+)
+
+// overdue reports whether whoever executes the instance was asked long enough.
+func (h *held) overdue() bool {
+	return h.deliveries > askedOften && time.Since(h.stored) >= askedAtMost
+}
 
 // obey applies the controls up to the wake, which is one, or has whoever executes the instance do so. The wake is kept
 // until the log says that it counts, or that it never will.
@@ -42,7 +51,7 @@ func (r *Runner) obey(ctx context.Context, h *held, s sight) {
 		r.act(ctx, h, s, engine.OlderUnknown)
 		return
 	case o.compact: // whoever executes the instance goes on over a snapshot
-	case history.Phase == engine.Running && (o.patient() || time.Since(h.stored) < askedAtMost) && r.asked(ctx, h):
+	case history.Phase == engine.Running && (o.patient() || !h.overdue()) && r.asked(ctx, h):
 		r.later(h, h.patience())
 		return
 	}

@@ -218,18 +218,24 @@ func TestWhoeverPromisesTooMuchIsOverruled(t *testing.T) {
 	defer func() { _ = promises.Unsubscribe() }()
 	i := r.create(at("works", "a"))
 	for _, row := range []struct {
-		control protocol.Control
-		old     bool
-		state   protocol.State
-	}{{pause, false, queued}, {pause, true, queued}, {terminate, false, queued}, {terminate, true, terminated}} {
+		control    protocol.Control
+		old, often bool
+		state      protocol.State
+	}{
+		{pause, false, false, queued}, {pause, true, true, queued}, {terminate, false, true, queued}, {terminate, true, false, queued},
+		{terminate, true, true, terminated},
+	} {
 		r.control(i, row.control)
 		h := r.take(protocol.ConsumerControls(0), 1)[0]
 		if row.old {
 			h.stored = time.Now().Add(-2 * askedAtMost)
 		}
+		if row.often {
+			h.deliveries = askedOften + 1
+		}
 		r.deliver(runner, h)
 		if s := r.status(i); s.State != row.state {
-			t.Errorf("after %s (old: %v) the instance is %q, want %q", row.control.Action, row.old, s.State, row.state)
+			t.Errorf("after %s (old: %v, asked often: %v) the instance is %q, want %q", row.control.Action, row.old, row.often, s.State, row.state)
 		}
 	}
 }

@@ -236,7 +236,6 @@ func TestWithheld(t *testing.T) {
 			<-over
 			r.send("go")
 			x.Refresh()
-			time.Sleep(10 * time.Millisecond) // for what must not happen, there is nothing to wait for
 			if r.has(protocol.EntryReceived, "go") {
 				t.Error("the event is given to a branch that another may beat")
 			}

@@ -134,7 +134,7 @@ func TestRaceErrors(t *testing.T) {
 	}
 	returns := func(context.Context) (int, error) { return 7, nil }
 	// slowly returns when the other functions have failed.
-	slowly := func(ctx context.Context) (int, error) { return 8, Sleep(ctx, "slowly", 200*time.Millisecond) }
+	slowly := func(ctx context.Context) (int, error) { return 8, Sleep(ctx, "slowly", time.Second) }
 	step := func(err error) bool { e, ok := errors.AsType[*StepError](err); return ok && e.Step == "fails" }
 	tests := []struct {
 		name    string

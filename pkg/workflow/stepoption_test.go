@@ -117,7 +117,7 @@ func TestRetryIf(t *testing.T) {
 			}
 			<-ctx.Done()
 			return 0, ctx.Err()
-		}, constant, timeouts, Timeout(10*time.Millisecond))
+		}, constant, timeouts, Timeout(300*time.Millisecond)) // time enough to panic
 		return nil, nil
 	})
 	if calls.Load() != 3 || failed == nil || failed.Error() != `step "codes": call: code 500` {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -121,13 +122,24 @@ func (b Batch[R]) ready(ctx context.Context, starts []start) error {
 		return nil
 	}
 	// What the body of a step has stored may be the params of instances that it created when it was tried before.
-	fresh := Step(ctx).IdempotencyKey == ""
-	for n, o := range b {
-		if o.Err == nil && fresh {
-			unfit(context.WithoutCancel(ctx), o.Instance.project, o.Instance.owner(&starts[n]), starts[n].create.ParamsObject)
-		}
+	if Step(ctx).IdempotencyKey == "" {
+		b.unready(ctx, starts)
 	}
 	return err
+}
+
+// unreadyWithin bounds what a batch that failed takes away, in all: with no server at hand it would try for ever.
+const unreadyWithin = 5 * time.Second
+
+// unready takes away the params that ready has put anywhere, also after ctx ended.
+func (b Batch[R]) unready(ctx context.Context, starts []start) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unreadyWithin)
+	defer cancel()
+	for n, o := range b {
+		if o.Err == nil {
+			unfit(ctx, o.Instance.project, o.Instance.owner(&starts[n]), starts[n].create.ParamsObject)
+		}
+	}
 }
 
 // store stores all starts at a time, in an agent's turn one after the other: its outbox has an order.

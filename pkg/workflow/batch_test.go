@@ -9,8 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -275,4 +277,46 @@ func (b *bench) objects() int {
 		b.t.Fatal(err)
 	}
 	return len(info.State.Subjects)
+}
+
+// TestBatchEndsWithItsContext: also if its params are there in part, and no server to take them away from.
+func TestBatchEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	values := Bind[string, int]("w").In(d.own)
+	var items []BatchItem[string]
+	for n := range 4 * together {
+		items = append(items, Item(large(fmt.Sprint(n))))
+	}
+	stopped := errors.New("stopped")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	puts, some := 0, make(chan struct{})
+	if _, err := d.nc.Subscribe(protocol.ObjectMetaSubjects("p"), func(*nats.Msg) {
+		if puts++; puts == 4*together { // an intent and an object each, of not more than so many at a time
+			close(some)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	ended := make(chan struct{})
+	go func() {
+		_, err = values.CreateBatch(ctx, items)
+		close(ended)
+	}()
+	await := func(what string, c <-chan struct{}) {
+		t.Helper()
+		select {
+		case <-c:
+		case <-time.After(natstest.Patience):
+			t.Fatalf("timeout: %s", what)
+		}
+	}
+	await("some params are there", some)
+	d.server.Stop(t)
+	cancel(stopped)
+	await("the batch has ended", ended)
+	if !errors.Is(err, stopped) {
+		t.Errorf("the batch ended with %v", err)
+	}
 }

@@ -23,10 +23,11 @@ import (
 
 // bench is one project on a server of its own.
 type bench struct {
-	t     testing.TB
-	nc    *nats.Conn
-	js    jetstream.JetStream
-	store *journal.Store
+	t      testing.TB
+	server *natstest.Server
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	store  *journal.Store
 	// slots, grace, linger and log are for the runners that serve starts.
 	slots  int
 	grace  time.Duration
@@ -42,8 +43,9 @@ type bench struct {
 
 func setup(t testing.TB) *bench {
 	t.Helper()
+	server := natstest.Start(t)
 	b := &bench{
-		t: t, nc: natstest.Start(t).Connect(t), slots: 128, grace: time.Second, linger: 50 * time.Millisecond, log: slog.NewTextHandler(t.Output(), nil),
+		t: t, server: server, nc: server.Connect(t), slots: 128, grace: time.Second, linger: 50 * time.Millisecond, log: slog.NewTextHandler(t.Output(), nil),
 	}
 	b.js = natstest.JetStream(t, b.nc)
 	var err error

@@ -32,9 +32,11 @@ type runner struct {
 	stopping bool
 }
 
-// sent are the events that an incarnation was sent, as far as they were read, but those that the log says are taken.
+// sent are the events that an incarnation was sent, as far as they were read, but those that the log says are taken. A
+// restart gives back events: what was read before it is of no use after it.
 type sent struct {
 	incarnation, to uint64
+	epoch           int
 	events          []engine.Input
 }
 
@@ -207,15 +209,15 @@ func (r *runner) inputs(i protocol.Instance, h *engine.History, from uint64) []e
 	if k := r.folds[i]; k != nil && k.Incarnation == h.Incarnation && k.Tail <= h.Tail {
 		known = r.sent[i]
 	}
-	if known.incarnation != h.Incarnation {
-		known = sent{incarnation: h.Incarnation, to: h.Incarnation}
+	if known.incarnation != h.Incarnation || known.epoch != h.Epoch {
+		known = sent{incarnation: h.Incarnation, to: h.Incarnation, epoch: h.Epoch}
 	}
 	all := slices.Clone(known.events)
 	r.read(i.EventSubject(), known.to+1, 0, func(m *journal.Message) {
 		all = append(all, readEvent(m.Sequence, m.Data))
 		known.to = m.Sequence
 	})
-	if k := r.folds[i]; k != nil && k.Incarnation == h.Incarnation {
+	if k := r.folds[i]; k != nil && k.Incarnation == h.Incarnation && k.Epoch == h.Epoch {
 		known.events = slices.DeleteFunc(slices.Clone(all), func(in engine.Input) bool {
 			return k.Consumed[in.Sequence] && in.Sequence != known.to
 		})

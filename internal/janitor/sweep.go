@@ -39,27 +39,41 @@ func (c *Cleaner) Sweep(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	names, err := c.objectNames(ctx)
+	if err != nil {
+		return 0, err
+	}
 	w := sweep{Cleaner: c, h: h, before: state.Now.Add(-c.Settings.Age)}
-	for offset, total := 0, 1; offset < total; {
-		l, err := c.Store.Subjects(ctx, stream, protocol.ObjectMetaSubjects(c.Project), offset)
-		if err != nil || len(l.Subjects) == 0 {
+	for _, name := range names {
+		owner, digest, err := protocol.ParseObjectName(c.Project, name)
+		if err != nil {
+			continue // it is no instance's
+		}
+		if err := w.look(ctx, owner, digest); err != nil {
 			return w.forgotten, err
 		}
-		for _, subject := range l.Subjects {
-			owner, digest, err := protocol.ParseObjectName(c.Project, protocol.ObjectNameOf(c.Project, subject))
-			if err != nil {
-				continue // it is no instance's
-			}
-			if err := w.look(ctx, owner, digest); err != nil {
-				return w.forgotten, err
-			}
-		}
-		offset, total = offset+len(l.Subjects), l.Total
 	}
 	if w.forgotten > 0 {
 		c.Log.InfoContext(ctx, "took away large values that nobody needs", logkey.Project, c.Project, logkey.Count, w.forgotten)
 	}
 	return w.forgotten, nil
+}
+
+// objectNames are the names of all values. They are all listed before any is taken away: pages go by how many there are
+// before them.
+func (c *Cleaner) objectNames(ctx context.Context) ([]string, error) {
+	var names []string
+	for offset, total := 0, 1; offset < total; {
+		l, err := c.Store.Subjects(ctx, protocol.ObjectsStream(c.Project), protocol.ObjectMetaSubjects(c.Project), offset)
+		if err != nil || len(l.Subjects) == 0 {
+			return names, err
+		}
+		for _, subject := range l.Subjects {
+			names = append(names, protocol.ObjectNameOf(c.Project, subject))
+		}
+		offset, total = offset+len(l.Subjects), l.Total
+	}
+	return names, nil
 }
 
 // sweep is one look at all values of a project.

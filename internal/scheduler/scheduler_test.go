@@ -280,7 +280,9 @@ func assertMoments(t *testing.T, mails []protocol.Mail, row protocol.Schedule, i
 		if gap <= 0 {
 			t.Errorf("mail %d: planned %s came after %s", i, m.Planned, before.Planned)
 		}
-		if late := before.Sent.Sub(*before.Planned); gap > interval && late < gap-interval {
+		// Whoever has sent a firing arms the next one after that, and the machine may stall in between.
+		const stall = 2 * time.Second
+		if late := before.Sent.Sub(*before.Planned); gap > interval && late+stall < gap-interval {
 			t.Errorf("mail %d: planned %s follows %s, which was only %s late", i, m.Planned, before.Planned, late)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/skein-run/skein/internal/janitor"
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -86,23 +87,46 @@ func (y *yard) load(ctx context.Context, worker int, made *atomic.Int64) error {
 	return nil
 }
 
-// watch looks at what is stored while the load goes on, until it is a small part of all that ever was.
+// stretch is a part of the time of a load: how much of the log came in it, and the most that was stored at a time.
+type stretch struct {
+	begun         time.Time
+	took          time.Duration
+	first, last   uint64
+	most, objects uint64 // bytes
+}
+
+func (s stretch) rate() float64 { return float64(s.last-s.first) / s.took.Seconds() }
+
+// watch looks at what is stored while the load goes on: until it is a small part of all that ever was, and then for
+// several times the retention, in which it must not grow. More load may bring more.
 func (y *yard) watch(made *atomic.Int64) {
 	y.t.Helper()
-	var most, mostObjects uint64
-	start, told := time.Now(), time.Time{}
-	natstest.Eventually(y.t, *steady+natstest.Patience, "what is stored is a small part of all that ever was", func() bool {
+	before := y.follow(*steady, func(log, objects journal.State) bool {
+		return log.Last > 1000 && log.Messages < log.Last/3 && objects.Messages < objects.Last/3
+	})
+	after := y.follow(8*retained, func(journal.State, journal.State) bool { return true })
+	y.t.Logf("%d instances; at most %d bytes at %.0f messages/s, then %d at %.0f, and %d and %d bytes of large values", made.Load(),
+		before.most, before.rate(), after.most, after.rate(), before.objects, after.objects)
+	bound := 2 * max(1, after.rate()/before.rate())
+	if float64(after.most) > bound*float64(before.most) || float64(after.objects) > bound*float64(before.objects) {
+		y.t.Errorf("at most %d bytes were stored, and %d of large values; later it was %d and %d", before.most, before.objects, after.most, after.objects)
+	}
+}
+
+// follow looks at what is stored for some time, and for as long after that as it is too much.
+func (y *yard) follow(least time.Duration, enough func(log, objects journal.State) bool) stretch {
+	y.t.Helper()
+	s, told := stretch{begun: time.Now(), first: y.stored()}, time.Time{}
+	natstest.Eventually(y.t, least+natstest.Patience, "little is stored of all that ever was", func() bool {
 		log, objects := y.state(protocol.WorkflowsStream("p")), y.state(protocol.ObjectsStream("p"))
-		if time.Since(start) >= *steady/2 {
-			most, mostObjects = max(most, log.Bytes), max(mostObjects, objects.Bytes)
-		}
+		s.took, s.last = time.Since(s.begun), log.Last
+		s.most, s.objects = max(s.most, log.Bytes), max(s.objects, objects.Bytes)
 		if time.Since(told) > max(time.Second, *steady/12) {
 			told = time.Now()
-			y.t.Logf("%5.0f s: %7d of %7d messages, %8d bytes; of large values %5d of %5d messages, %8d bytes", time.Since(start).Seconds(),
+			y.t.Logf("%5.0f s: %7d of %7d messages, %8d bytes; of large values %5d of %5d messages, %8d bytes", s.took.Seconds(),
 				log.Messages, log.Last, log.Bytes, objects.Messages, objects.Last, objects.Bytes)
 		}
-		few := log.Last > 1000 && log.Messages < log.Last/3 && objects.Messages < objects.Last/3
-		return few && time.Since(start) >= *steady
+		return s.took >= least && enough(log, objects)
 	})
-	y.t.Logf("%d instances; in the second half of the time at most %d bytes, and %d of large values", made.Load(), most, mostObjects)
+	return s
 }

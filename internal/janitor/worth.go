@@ -54,6 +54,7 @@ func (s *segment) add(size int64, until *time.Time, step time.Duration) {
 // worth tells how many segments, from the first on, are to be cleaned now. A stretch of them is if at least a share of
 // it goes for good: then one byte is stored again, at most, for each that goes with a share of a half, and what is left
 // in the end is, at most, twice as much as what is needed of it. What is needed does not hold up what is behind it.
+// Whoever stops in the middle of a stretch finds the rest worth it: less is lost on the whole than on any beginning of it.
 func worth(segments []segment, now time.Time, share float64) int {
 	clean := 0
 	var size, needed int64

@@ -1,7 +1,6 @@
 package janitor
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -33,6 +32,39 @@ func TestWorth(t *testing.T) {
 		if got := worth(tt.segments, now, 0.5); got != tt.want {
 			t.Errorf("%s: %d are to be cleaned, want %d", tt.name, got, tt.want)
 		}
+	}
+}
+
+// TestWorthInParts: who cleans a few segments at a time cleans what is worth it as a whole, all of it and no more.
+func TestWorthInParts(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	r := rand.New(rand.NewPCG(1, 1))
+	cut := 0
+	for range 500 {
+		var all []segment
+		for little := r.IntN(100); len(all) < 200; { // of the first little goes, of some of the others most
+			size := 3 + r.Int64N(1000)
+			stays := r.Int64N(size) * int64(r.IntN(2))
+			if len(all) < little {
+				stays = size - r.Int64N(size/3)
+			}
+			all = append(all, segment{size: size, stays: stays})
+		}
+		atOnce := 1 + r.IntN(64)
+		want, got := worth(all, now, 0.5), 0
+		if want > atOnce && worth(all[:atOnce], now, 0.5) < atOnce {
+			cut++
+		}
+		for n := worth(all, now, 0.5); n > 0; n = worth(all[got:], now, 0.5) {
+			got += min(n, atOnce)
+		}
+		if got != want {
+			t.Fatalf("%d segments are cleaned, %d at a time, as a whole it were %d: %+v", got, atOnce, want, all)
+		}
+	}
+	if cut < 100 {
+		t.Errorf("%d times a stretch was cut", cut)
 	}
 }
 
@@ -107,7 +139,7 @@ func TestSegmentKnowsWhen(t *testing.T) {
 		now := base.Add(time.Duration(n) * time.Minute)
 		least, most := int64(max(0, 240-n-1)), int64(min(240, max(0, 300-n)))
 		if got := s.needed(now) - 1000; got < least || got > most {
-			t.Error(fmt.Sprintf("after %d minutes %d is needed, want %d to %d", n, got, least, most))
+			t.Errorf("after %d minutes %d is needed, want %d to %d", n, got, least, most)
 		}
 	}
 }

@@ -13,8 +13,20 @@ import (
 // listTogether is how many instances are looked at with one read of their logs' ends.
 const listTogether = 64
 
+// UnreadableError says that an instance cannot be told of: what is stored of it makes no sense to this version.
+type UnreadableError struct {
+	protocol.Instance
+	Err error
+}
+
+func (e *UnreadableError) Error() string { return fmt.Sprintf("instance %s: %v", e.Instance, e.Err) }
+
+// Unwrap gives the reason.
+func (e *UnreadableError) Unwrap() error { return e.Err }
+
 // List tells of the instances of a workflow what their creates and the ends of their logs say, in the order of their creates
-// in the stream, after a place in it. Instances that are created while it goes on are left out, and what is gone.
+// in the stream, after a place in it. Instances that are created while it goes on are left out, and what is gone. With an
+// *UnreadableError come the names and the Cursor of an instance, and then what follows it; any other error is the last.
 func (r Reader) List(ctx context.Context, workflow string, after uint64) iter.Seq2[protocol.Status, error] {
 	return func(yield func(protocol.Status, error) bool) {
 		newest, err := r.Store.Last(ctx, r.stream(), protocol.WorkflowSubjects(r.Project))
@@ -27,14 +39,12 @@ func (r Reader) List(ctx context.Context, workflow string, after uint64) iter.Se
 		}
 		l := lister{Reader: r, creates: protocol.CreateSubjects(r.Project, workflow), place: after, upTo: newest.Sequence, seen: map[uint64]bool{}}
 		for !l.done {
-			listed, err := l.next(ctx)
-			for _, s := range listed {
-				if !yield(s, nil) {
-					return
-				}
-			}
+			found, err := l.next(ctx)
 			if err != nil {
 				yield(protocol.Status{}, err)
+				return
+			}
+			if !l.tell(found, yield) {
 				return
 			}
 		}
@@ -56,10 +66,19 @@ type listed struct {
 	protocol.Instance
 	sight
 	cursor uint64
+	// broken is why nothing can be told of it.
+	broken error
 }
 
-// next tells of the next instances.
-func (l *lister) next(ctx context.Context) ([]protocol.Status, error) {
+// see adds what was read of the instance.
+func (f *listed) see(class protocol.Class, m journal.Message) {
+	if err := f.add(class, m); err != nil && f.broken == nil {
+		f.broken = fmt.Errorf("%s: %w", m.Subject, err)
+	}
+}
+
+// next looks at the next instances.
+func (l *lister) next(ctx context.Context) ([]listed, error) {
 	var found []listed
 	l.done = true
 	err := l.read(ctx, l.creates, l.place+1, 0, func(m *journal.Message) error {
@@ -73,9 +92,7 @@ func (l *lister) next(ctx context.Context) ([]protocol.Status, error) {
 			return nil // nobody can reach it
 		}
 		f := listed{Instance: instance, cursor: m.Sequence}
-		if err := f.add(protocol.ClassCreate, *m); err != nil {
-			return fmt.Errorf("%s: %w", m.Subject, err)
-		}
+		f.see(protocol.ClassCreate, *m)
 		// Cleaning may have published the create again since it was seen.
 		if f.created <= l.upTo && !l.seen[f.created] {
 			l.seen[f.created] = true
@@ -86,13 +103,11 @@ func (l *lister) next(ctx context.Context) ([]protocol.Status, error) {
 	if err != nil && !errors.Is(err, errEnough) {
 		return nil, err
 	}
-	if err := l.lookAt(ctx, found); err != nil {
-		return nil, err
-	}
-	return l.tell(found)
+	return found, l.lookAt(ctx, found)
 }
 
-// lookAt reads the ends of logs, of half as many at a time if one answer cannot hold them.
+// lookAt reads the ends of logs, of half as many at a time if one answer cannot hold them. A replica that lacks what was
+// there when the list began may take for ended what has begun again since: then the leader is asked.
 func (l *lister) lookAt(ctx context.Context, found []listed) error {
 	if len(found) == 0 {
 		return nil
@@ -102,37 +117,60 @@ func (l *lister) lookAt(ctx context.Context, found []listed) error {
 		subjects[n] = f.LogSubject()
 		at[subjects[n]] = n
 	}
-	batch, err := l.Store.LastOfMany(ctx, l.stream(), subjects)
-	if err != nil {
+	// An answer without any message does not say up to where it reaches: one create is asked for, too.
+	batch, err := l.Store.LastOfMany(ctx, l.stream(), append(subjects, found[0].CreateSubject()))
+	switch {
+	case err != nil:
 		return err
-	}
-	if batch.Cut && len(found) > 1 {
+	case batch.Cut && len(found) > 1:
 		return errors.Join(l.lookAt(ctx, found[:len(found)/2]), l.lookAt(ctx, found[len(found)/2:]))
+	case batch.UpTo < l.upTo:
+		return l.askLeader(ctx, found)
 	}
 	for _, m := range batch.Messages {
-		f := &found[at[m.Subject]]
-		if err := f.add(protocol.ClassLog, m); err != nil {
-			return fmt.Errorf("%s: %w", m.Subject, err)
+		if n, ok := at[m.Subject]; ok {
+			found[n].see(protocol.ClassLog, m)
 		}
 	}
 	return nil
 }
 
-func (l *lister) tell(found []listed) ([]protocol.Status, error) {
-	var all []protocol.Status
+// askLeader reads the ends of logs one by one.
+func (l *lister) askLeader(ctx context.Context, found []listed) error {
+	for n := range found {
+		m, err := l.Store.Last(ctx, l.stream(), found[n].LogSubject())
+		switch {
+		case errors.Is(err, journal.ErrNotFound):
+		case err != nil:
+			return err
+		default:
+			found[n].see(protocol.ClassLog, *m)
+		}
+	}
+	return nil
+}
+
+// tell yields what is there; false if no more is wanted.
+func (l *lister) tell(found []listed, yield func(protocol.Status, error) bool) bool {
 	for _, f := range found {
 		if f.tail != nil && f.tail.Incarnation > f.created {
 			continue // another has the id since
 		}
-		s, err := l.glance(f.Instance, f.sight)
+		s, err := protocol.Status{}, f.broken
+		if err == nil {
+			s, err = l.glance(f.Instance, f.sight)
+		}
 		switch {
 		case errors.Is(err, journal.ErrNotFound):
+			continue
 		case err != nil:
-			return all, fmt.Errorf("instance %s: %w", f.Instance, err)
-		default:
-			s.Cursor = f.cursor
-			all = append(all, s)
+			s = protocol.Status{Workflow: f.Workflow, ID: f.ID, Incarnation: f.created}
+			err = &UnreadableError{Instance: f.Instance, Err: err}
+		}
+		s.Cursor = f.cursor
+		if !yield(s, err) {
+			return false
 		}
 	}
-	return all, nil
+	return true
 }

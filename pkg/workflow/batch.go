@@ -166,7 +166,8 @@ func (b Batch[R]) store(ctx context.Context, starts []start) {
 // Steered is what became of one instance that a call was to terminate or delete.
 type Steered struct {
 	ID string
-	// Err is a [*NotFoundError] if it is not there, a [*FinishedError] if it has ended and is to be terminated.
+	// Err is a [*NotFoundError] if it is not there, a [*FinishedError] if it has ended and is to be terminated, an
+	// [*UnreadableError] if it was listed and cannot be read: then it was sent nothing.
 	Err error
 	// Cursor is where [ListAfter] goes on after it, if it came out of a list.
 	Cursor uint64

@@ -40,6 +40,8 @@ var (
 	ErrExists = errors.New("instance exists")
 	// ErrNotFound is wrapped by [NotFoundError].
 	ErrNotFound = errors.New("instance not found")
+	// ErrUnreadable is wrapped by [UnreadableError].
+	ErrUnreadable = errors.New("cannot be read by this version of Skein")
 	// ErrFinished is wrapped by [FinishedError].
 	ErrFinished = errors.New("instance has ended")
 	// ErrUnknownStep is wrapped by [UnknownStepError].
@@ -170,6 +172,20 @@ func (e *NotFoundError) Error() string {
 
 // Unwrap makes errors.Is(err, ErrNotFound) true.
 func (e *NotFoundError) Unwrap() error { return ErrNotFound }
+
+// UnreadableError says that an instance cannot be told of: what is stored of it was written by a newer version of Skein, or
+// is damaged. Err says what and where.
+type UnreadableError struct {
+	Workflow, ID string
+	Err          error
+}
+
+func (e *UnreadableError) Error() string {
+	return fmt.Sprintf("instance %q of workflow %q: %v: %v", e.ID, e.Workflow, ErrUnreadable, e.Err)
+}
+
+// Unwrap makes errors.Is(err, ErrUnreadable) true.
+func (e *UnreadableError) Unwrap() []error { return []error{ErrUnreadable, e.Err} }
 
 // FinishedError refuses what can be done only with an instance that has not ended.
 type FinishedError struct {

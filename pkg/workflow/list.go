@@ -2,11 +2,15 @@ package workflow
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/runner"
 	"github.com/skein-run/skein/internal/turn"
 	"github.com/skein-run/skein/pkg/project"
@@ -83,7 +87,8 @@ func (o listOptions) wants(s Status) bool {
 //
 // An instance that log cleaning has carried forward comes among those that were created at that time.
 //
-// An error is the last that the loop gets: an [*OptionError], a [*NotOwnerError] for another project's workflow, ErrWouldBlock
+// An [*UnreadableError] stands for one instance that cannot be told of, whatever the options say, with its ID and Cursor in
+// the Status; the loop may go on to the next. Any other error is the last that the loop gets: an [*OptionError], a [*NotOwnerError] for another project's workflow, ErrWouldBlock
 // in an agent's turn, the cause for which ctx ended.
 func (b Bound[P, R]) List(ctx context.Context, options ...ListOption) iter.Seq2[Status, error] {
 	return func(yield func(Status, error) bool) {
@@ -96,11 +101,11 @@ func (b Bound[P, R]) List(ctx context.Context, options ...ListOption) iter.Seq2[
 		}
 		if err == nil {
 			for s, problem := range b.list(ctx, o) {
-				if problem != nil {
+				if _, one := errors.AsType[*UnreadableError](problem); problem != nil && !one {
 					err = problem
 					break
 				}
-				if !yield(s, nil) {
+				if !yield(s, problem) {
 					return
 				}
 			}
@@ -120,6 +125,9 @@ func (b Bound[P, R]) list(ctx context.Context, o listOptions) iter.Seq2[Status, 
 			return
 		}
 		for s, err := range reader.List(ctx, target.Workflow, o.after) {
+			if broken, ok := errors.AsType[*runner.UnreadableError](err); ok {
+				err = &UnreadableError{Workflow: broken.Workflow, ID: broken.ID, Err: broken.Err}
+			}
 			if (err != nil || o.wants(s)) && !yield(s, err) {
 				return
 			}
@@ -147,7 +155,8 @@ func (b Bound[P, R]) listable(ctx context.Context) (reader runner.Reader, target
 
 // TerminateAll ends the instances that List lists with the same options, without States those that have not ended. It
 // yields what became of each, in the same order, and does nothing more when the loop stops. It may be done again: what has
-// ended by then is left out.
+// ended by then is left out. Right before an instance is steered that was listed for its state, the state is looked at again:
+// if it is another by now, or will be by what the instance was sent meanwhile, it is left alone and not told.
 func (b Bound[P, R]) TerminateAll(ctx context.Context, options ...TerminateAllOption) iter.Seq2[Steered, error] {
 	return func(yield func(Steered, error) bool) {
 		t := terminateAll{control: protocol.Control{Action: protocol.ActionTerminate}}
@@ -178,25 +187,34 @@ func (b Bound[P, R]) DeleteAll(ctx context.Context, options ...ListOption) iter.
 	}
 }
 
+// picked is an instance that was listed to be steered.
+type picked[R any] struct {
+	*Instance[R]
+	cursor uint64
+	err    error // why it cannot be
+}
+
 // steerListed steers what is listed, many at a time.
 func (b Bound[P, R]) steerListed(
 	ctx context.Context, call string, o listOptions, control protocol.Control, yield func(Steered, error) bool,
 ) {
-	var instances []*Instance[R]
-	var cursors []uint64
+	var together []picked[R]
 	flush := func() bool {
-		for n, s := range steerAll(ctx, instances, control) {
-			if s.Cursor = cursors[n]; !yield(s, nil) {
+		for _, s := range steerPicked(ctx, together, o, control) {
+			if !yield(s, nil) {
 				return false
 			}
 		}
-		instances, cursors = nil, nil
+		together = nil
 		return true
 	}
 	for s, err := range b.list(ctx, o) {
-		var instance *Instance[R]
+		p := picked[R]{cursor: s.Cursor}
+		if broken, ok := errors.AsType[*UnreadableError](err); ok {
+			p.err, err = broken, nil
+		}
 		if err == nil {
-			instance, err = b.instance(ctx, s.ID)
+			p.Instance, err = b.instance(ctx, s.ID)
 		}
 		if err != nil {
 			if flush() {
@@ -204,11 +222,55 @@ func (b Bound[P, R]) steerListed(
 			}
 			return
 		}
-		instance.incarnation = s.Incarnation
-		instances, cursors = append(instances, instance), append(cursors, s.Cursor)
-		if len(instances) == MaxBatch && !flush() {
+		p.incarnation = s.Incarnation
+		if together = append(together, p); len(together) == MaxBatch && !flush() {
 			return
 		}
 	}
 	flush()
+}
+
+// steerPicked sends a control to instances, to all at a time, and leaves out those that do not stand any more as they were
+// listed. No turn gets here.
+func steerPicked[R any](ctx context.Context, together []picked[R], o listOptions, control protocol.Control) []Steered {
+	all, left := make([]Steered, len(together)), make([]bool, len(together))
+	var g errgroup.Group
+	for n, p := range together {
+		g.Go(func() error {
+			still, err := true, p.err
+			if err == nil {
+				still, err = p.stands(ctx, o.states, control.Action)
+			}
+			if err == nil && still {
+				err = p.steer(ctx, control, nil)
+			}
+			all[n], left[n] = Steered{ID: p.ID(), Err: err, Cursor: p.cursor}, err == nil && !still
+			return nil
+		})
+	}
+	_ = g.Wait() // what failed stands in the outcomes
+	var told []Steered
+	for n, s := range all {
+		if !left[n] {
+			told = append(told, s)
+		}
+	}
+	return told
+}
+
+// stands reports whether an instance is in one of these states, and stays in one by what it was sent; none are all. What is
+// to be terminated may be terminated again.
+func (i *Instance[R]) stands(ctx context.Context, states []State, action protocol.Action) (bool, error) {
+	if len(states) == 0 {
+		return true, nil
+	}
+	now, then, err := i.reader.Standing(ctx, i.at, i.incarnation)
+	switch {
+	case errors.Is(err, journal.ErrNotFound):
+		return true, nil // steering it tells
+	case err != nil:
+		return false, fmt.Errorf("%s instance %s: %w", action, i.at, err)
+	}
+	again := action == protocol.ActionTerminate && then == Terminated
+	return slices.Contains(states, now) && (again || slices.Contains(states, then)), nil
 }

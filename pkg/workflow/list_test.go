@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"testing"
 	"time"
@@ -318,4 +319,124 @@ func (b *bench) creates(n int) {
 		}
 		return len(l.Subjects) == n
 	})
+}
+
+// TestWhatHasBegunAgainIsLeftAlone: between the look at an instance for its state and the control that it is to be sent, it
+// was sent one that lets it go on, or has gone on.
+func TestWhatHasBegunAgainIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	errored := protocol.Entry{Kind: protocol.EntryFailed, Error: &protocol.Failure{Name: "E", Message: "no"}}
+	if _, err := d.bound().CreateBatch(t.Context(), numbered(MaxBatch, ids("a"))); err != nil {
+		t.Fatal(err)
+	}
+	for n := range MaxBatch {
+		d.stand(fmt.Sprint("a", n), errored)
+	}
+	for _, id := range []string{"restarted", "runs", "resumed", "rests"} {
+		d.make(id)
+	}
+	for _, id := range []string{"restarted", "runs"} {
+		d.stand(id, errored)
+	}
+	for _, id := range []string{"resumed", "rests"} {
+		d.stand(id, protocol.Entry{Kind: protocol.EntryPaused})
+	}
+	sent := map[string]uint64{}
+	change := func(id string, steer func(*Instance[int]) error) {
+		t.Helper()
+		instance, err := d.bound().Get(t.Context(), id)
+		if err == nil {
+			err = steer(instance)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, sent[id] = d.control(id)
+	}
+	var told []string
+	for s, err := range d.bound().DeleteAll(t.Context(), States(Errored, Paused)) {
+		if err != nil || s.Err != nil {
+			t.Fatal(s, err)
+		}
+		if told = append(told, s.ID); len(told) == 1 { // the others are in a page that is read
+			change("restarted", func(i *Instance[int]) error { return i.Restart(t.Context()) })
+			change("resumed", func(i *Instance[int]) error { return i.Resume(t.Context()) })
+			d.stand("runs", protocol.Entry{Kind: protocol.EntryRestarted}, protocol.Entry{Kind: protocol.EntryStarted, Step: &protocol.Key{Op: protocol.OpDo, Name: "s", Count: 1}, Attempt: 1})
+		}
+	}
+	if len(told) != MaxBatch+1 || told[MaxBatch] != "rests" {
+		t.Errorf("%d are told, at the end %q", len(told), told[len(told)-2:])
+	}
+	for _, id := range []string{"restarted", "resumed", "runs"} {
+		if c, at := d.control(id); at != sent[id] {
+			t.Errorf("%s was sent %+v", id, c)
+		}
+	}
+	if c, _ := d.control("rests"); c.Action != protocol.ActionDelete {
+		t.Errorf("what is paused still was sent %+v", c)
+	}
+}
+
+// TestUnreadableInstances: each is told of as what it is, and stands in the way of no other.
+func TestUnreadableInstances(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	d.make("first")
+	d.put(d.instance("w", "newer").CreateSubject(), protocol.Create{V: protocol.Version + 1, Workflow: "w", ID: "newer"})
+	for _, id := range []string{"garbage", "log", "kind", "last"} {
+		d.make(id)
+	}
+	if _, err := d.store.Publish(t.Context(), d.instance("w", "garbage").LogSubject(), nil, []byte("no")); err != nil {
+		t.Fatal(err)
+	}
+	d.put(d.instance("w", "log").LogSubject(), protocol.Append{V: protocol.Version + 1})
+	d.stand("kind", protocol.Entry{Kind: "unheard of"})
+	all := []string{"first", "newer", "garbage", "log", "kind", "last"}
+	readable := []string{"first", "last"}
+	check := func(call, id string, cursor uint64, err error) {
+		t.Helper()
+		broken, ok := errors.AsType[*UnreadableError](err)
+		switch {
+		case slices.Contains(readable, id):
+			if err != nil {
+				t.Errorf("%s: %s: %v", call, id, err)
+			}
+		case !ok || broken.Workflow != "w" || broken.ID != id || !errors.Is(err, ErrUnreadable) || cursor == 0:
+			t.Errorf("%s: %s, cursor %d: %v", call, id, cursor, err)
+		}
+	}
+	var listed []string
+	cursors := map[string]uint64{}
+	for s, err := range d.bound().List(t.Context(), States(Queued)) {
+		listed, cursors[s.ID] = append(listed, s.ID), s.Cursor
+		check("List", s.ID, s.Cursor, err)
+	}
+	if !slices.Equal(listed, all) {
+		t.Errorf("listed are %q", listed)
+	}
+	if got := listedIDs(t, d.bound(), ListAfter(cursors["kind"])); !slices.Equal(got, []string{"last"}) {
+		t.Errorf("listed after one that cannot be read are %q", got)
+	}
+	steers := func(call string, steered iter.Seq2[Steered, error]) {
+		t.Helper()
+		var told []string
+		for s, err := range steered {
+			if err != nil {
+				t.Fatal(call, err)
+			}
+			told = append(told, s.ID)
+			check(call, s.ID, s.Cursor, s.Err)
+		}
+		if !slices.Equal(told, all) {
+			t.Errorf("%s tells of %q", call, told)
+		}
+	}
+	steers("TerminateAll", d.bound().TerminateAll(t.Context()))
+	steers("DeleteAll", d.bound().DeleteAll(t.Context()))
+	for _, id := range all {
+		if _, at := d.control(id); (at != 0) != slices.Contains(readable, id) {
+			t.Errorf("%s was sent a control: %t", id, at != 0)
+		}
+	}
 }

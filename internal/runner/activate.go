@@ -166,12 +166,12 @@ func (r *Runner) refused(ctx context.Context, h *held, err error) {
 
 // execute runs the code and follows what becomes of it. The order is always the same: append, project, ack.
 func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, code Code, slot *slot) {
-	instance := h.instance
+	instance, to := h.instance, addressed(h.instance, history)
 	x := execution.Start(ctx, execution.Config{
 		Settings: r.Settings, Store: r.Store, Instance: instance, Runner: r.ID, Version: r.Version, History: history, Wake: h.Wake.Wake,
 		Log: r.Log, NextID: r.nextID, Objects: r.Objects, MaxValue: r.MaxValueSize,
 		Inputs: func(ctx context.Context, from uint64) ([]engine.Input, error) {
-			return r.inputs(ctx, instance, history, from)
+			return r.inputs(ctx, addressed(instance, history), from)
 		},
 		Nudge: func(ctx context.Context, park uint64) (protocol.Wake, error) { return r.nudge(ctx, instance, park) },
 		Once:  r.Concurrency[instance.Workflow] > 0, Limits: r.Limits[instance.Workflow],
@@ -204,7 +204,7 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 			r.ack(h)
 			return
 		case execution.Parked:
-			if r.park(ctx, h, history.Incarnation, x, e) {
+			if r.park(ctx, h, to, x, e) {
 				slot.free()
 				var left bool
 				if e, left = x.LeaveAfter(r.Linger, r.stopping.Done()); left {
@@ -235,10 +235,10 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 }
 
 // park projects a park and acks. It returns false if the code runs again, or is over, and the wake is still held.
-func (r *Runner) park(ctx context.Context, h *held, incarnation uint64, x *execution.Execution, e execution.Event) bool {
+func (r *Runner) park(ctx context.Context, h *held, to addressee, x *execution.Execution, e execution.Event) bool {
 	testsignal.At(testsignal.RunnerAppended)
 	if waitsForEvents(e.Park.Waits) {
-		inputs, err := r.inputs(ctx, h.instance, x.History, x.Seen()+1)
+		inputs, err := r.inputs(ctx, to, x.Seen()+1)
 		if err != nil {
 			x.Drop(err)
 			return false
@@ -251,7 +251,7 @@ func (r *Runner) park(ctx context.Context, h *held, incarnation uint64, x *execu
 		}
 	}
 	if err := errors.Join(
-		r.arm(ctx, h.instance, incarnation, e.Sequence, e.Park.Until), r.releaseSlot(ctx, h.instance, incarnation, e.Sequence),
+		r.arm(ctx, h.instance, to.incarnation, e.Sequence, e.Park.Until), r.releaseSlot(ctx, h.instance, to.incarnation, e.Sequence),
 	); err != nil {
 		x.Drop(err)
 		return false

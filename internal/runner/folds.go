@@ -42,12 +42,15 @@ type kept struct {
 	sent     sent
 }
 
-// sent are the events that an instance was sent, as far as they were read, but those that the log says a wait has taken.
+// sent are the events that an instance was sent, as far as they were read, but those that a wait has taken, says the log
+// up to its tail. A restart gives events back: they are true of no other epoch.
 type sent struct {
 	events []engine.Input
 	to     uint64 // the newest that was read, with an id
 	id     string
 	bytes  int
+	epoch  int
+	tail   uint64
 }
 
 // NewFolds makes an empty one.
@@ -90,35 +93,40 @@ func (f *Folds) keep(k *kept) *engine.History {
 	return h
 }
 
-// sent tells what an instance was sent, if that is kept. What is not there must be taken in h, too: it is of no use for an
-// older history.
-func (f *Folds) sent(instance protocol.Instance, h *engine.History) sent {
+// sent tells what an instance was sent, if that is kept. What is not there must be taken for the addressee, too: it is of
+// no use for an older history, or one of another epoch.
+func (f *Folds) sent(to addressee) sent {
 	if f == nil {
 		return sent{}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if e := f.entries[instance]; e != nil {
-		if k := e.Value.(*kept); k.history.Incarnation == h.Incarnation && k.history.Tail <= h.Tail {
+	if e := f.entries[to.instance]; e != nil {
+		k := e.Value.(*kept)
+		if k.history.Incarnation == to.incarnation && k.sent.epoch == to.epoch && k.sent.tail <= to.tail {
 			return k.sent
 		}
 	}
 	return sent{}
 }
 
-// keepSent keeps what an instance was sent, if its log is kept. All is there that no wait has taken.
-func (f *Folds) keepSent(instance protocol.Instance, incarnation uint64, events []engine.Input) {
+// keepSent keeps what an instance was sent, if its log is kept. All is there that no wait has taken, says what the
+// addressee is of.
+func (f *Folds) keepSent(to addressee, events []engine.Input) {
 	if f == nil || len(events) == 0 {
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	e := f.entries[instance]
-	if e == nil || e.Value.(*kept).history.Incarnation != incarnation {
+	e := f.entries[to.instance]
+	if e == nil {
+		return
+	}
+	if h := e.Value.(*kept).history; h.Incarnation != to.incarnation || h.Epoch != to.epoch {
 		return
 	}
 	k, newest := f.drop(e), events[len(events)-1]
-	k.sent = sent{to: newest.Sequence, id: newest.ID}
+	k.sent = sent{to: newest.Sequence, id: newest.ID, epoch: to.epoch, tail: max(to.tail, k.history.Tail)}
 	for _, in := range events {
 		if !k.history.Consumed[in.Sequence] {
 			k.sent.events = append(k.sent.events, in)

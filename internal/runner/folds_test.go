@@ -136,7 +136,7 @@ func TestFoldsAgree(t *testing.T) {
 	var older *engine.History
 	for round := range 25 {
 		what := "goes on"
-		switch n := len(r.log(i)); random.IntN(6) {
+		switch n := len(r.log(i)); random.IntN(7) {
 		case 0:
 			what = "pauses and resumes"
 			r.control(i, pause)
@@ -155,6 +155,12 @@ func TestFoldsAgree(t *testing.T) {
 		case 3:
 			what = "is compacted and cleaned"
 			r.clean(i, r.compacted(i).sequence)
+		case 4:
+			what = "restarts from its beginning or a step, after it has taken events that came later"
+			steps := r.status(i).Steps
+			from := []*protocol.Key{nil, &steps[0].Key, &steps[len(steps)-1].Key}[random.IntN(3)]
+			r.restartsLate(i, from, func() { older = r.agree(keeps, i, older) })
+			r.sameEvents(keeps, i, r.restarted(i))
 		default:
 			r.loops(i, n+1)
 		}
@@ -175,6 +181,50 @@ func TestFoldsAgree(t *testing.T) {
 	}
 }
 
+// restartsLate sends a control that restarts an instance, and lets the instance take two events before it is obeyed.
+func (r *rig) restartsLate(i protocol.Instance, from *protocol.Key, each func()) {
+	r.t.Helper()
+	goOn := r.pause(protocol.ConsumerControls(0))
+	before := r.status(i).Epoch
+	r.control(i, protocol.Control{Action: protocol.ActionRestart, From: from})
+	for range 2 {
+		r.loops(i, len(r.log(i))+1)
+		each()
+	}
+	goOn()
+	r.until(i, "has restarted", func(s protocol.Status) bool { return s.State == waiting && s.Epoch > before })
+}
+
+// TestRestartGivesBackEvents: the old run has taken what was sent after the control. The new run gets all of it, also by a
+// runner that has kept what the old one was sent.
+func TestRestartGivesBackEvents(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	runner := r.runner(func(c *Config) { c.Code["loop"] = loop })
+	runner.stopping, runner.Folds.worth = t.Context(), 1
+	i := r.create(at("loop", "a"))
+	r.deliver(runner, r.take(protocol.ConsumerWakes(0), 1)[0])
+	r.control(i, restart)
+	late := r.take(protocol.ConsumerControls(0), 1)[0]
+	for range 2 {
+		r.send(i, "go")
+		r.deliver(runner, r.take(protocol.ConsumerWakes(0), 1)[0])
+	}
+	r.deliver(runner, late)
+	var before, after []uint64
+	for _, e := range r.entries(i) {
+		switch e.Kind {
+		case protocol.EntryReceived:
+			after = append(after, e.Input)
+		case protocol.EntryRestarted:
+			before, after = after, nil
+		}
+	}
+	if len(before) != 2 || !slices.Equal(before, after) {
+		t.Errorf("the old run has taken the events %v, the new one %v, want both of them by each", before, after)
+	}
+}
+
 // agree compares the events that a reader which keeps them finds for the history of now, and for an older one, with those
 // that the stream holds. It returns the history of now.
 func (r *rig) agree(keeps Reader, i protocol.Instance, older *engine.History) *engine.History {
@@ -189,21 +239,41 @@ func (r *rig) agree(keeps Reader, i protocol.Instance, older *engine.History) *e
 		r.t.Fatal(err)
 	}
 	for _, h := range []*engine.History{now, older, now} {
-		if h == nil {
-			continue
-		}
-		open := func(reader Reader) []engine.Input {
-			all, err := reader.inputs(r.t.Context(), i, h, 0)
-			if err != nil {
-				r.t.Fatal(err)
-			}
-			return slices.DeleteFunc(slices.Clone(all), func(in engine.Input) bool { return h.Consumed[in.Sequence] })
-		}
-		if got, want := open(keeps), open(plain); !reflect.DeepEqual(got, want) {
-			r.t.Fatalf("at %d, of %d: the events are\n%+v\nwant\n%+v", h.Tail, now.Tail, got, want)
+		if h != nil {
+			r.sameEvents(keeps, i, h)
 		}
 	}
 	return now
+}
+
+func (r *rig) sameEvents(keeps Reader, i protocol.Instance, h *engine.History) {
+	r.t.Helper()
+	open := func(reader Reader) []engine.Input {
+		all, err := reader.inputs(r.t.Context(), addressed(i, h), 0)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		return slices.DeleteFunc(slices.Clone(all), func(in engine.Input) bool { return h.Consumed[in.Sequence] })
+	}
+	if got, want := open(keeps), open(Reader{Store: r.store, Project: "p", Shards: 1}); !reflect.DeepEqual(got, want) {
+		r.t.Fatalf("at %d: the events are\n%+v\nwant\n%+v", h.Tail, got, want)
+	}
+}
+
+// restarted is the history of an instance as it was when it had just been restarted.
+func (r *rig) restarted(i protocol.Instance) *engine.History {
+	r.t.Helper()
+	log := r.log(i)
+	h := engine.NewHistory(protocol.WorkflowsStream("p"), log[0].Incarnation, protocol.Create{})
+	for n := range log {
+		if err := h.Apply(log[n].sequence, &log[n].Append); err != nil {
+			r.t.Fatal(err)
+		}
+		if log[n].Epoch == log[len(log)-1].Epoch {
+			break
+		}
+	}
+	return h
 }
 
 // TestFolds: what is kept is bounded, and given away only for what it is true of.

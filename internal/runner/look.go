@@ -209,7 +209,7 @@ func (r *Runner) lookOlder(ctx context.Context, h *held, s sight) {
 		r.failed(ctx, h, err)
 		return
 	}
-	inputs, err := r.inputs(ctx, h.instance, history, 0)
+	inputs, err := r.inputs(ctx, addressed(h.instance, history), 0)
 	if err != nil {
 		r.failed(ctx, h, err)
 		return

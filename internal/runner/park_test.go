@@ -42,7 +42,7 @@ func TestParkThatWasOvertaken(t *testing.T) {
 		Settings: execution.Settings{ShortWait: time.Nanosecond}, Store: store, Instance: instance, Runner: r.ID,
 		History: begun, Wake: h.Wake.Wake, Log: r.Log, NextID: r.nextID,
 		Inputs: func(ctx context.Context, from uint64) ([]engine.Input, error) {
-			inputs, err := r.inputs(ctx, instance, begun, from) // the event comes when it has just been looked for
+			inputs, err := r.inputs(ctx, addressed(instance, begun), from) // the event comes when it has just been looked for
 			if err == nil {
 				_, err = store.Publish(ctx, instance.EventSubject(), nil, []byte(`{"v":1,"input":"1","type":"go"}`))
 			}
@@ -70,7 +70,7 @@ func TestParkThatWasOvertaken(t *testing.T) {
 	if err := r.claim(t.Context(), h, history); err != nil {
 		t.Fatal(err)
 	}
-	if r.park(t.Context(), h, created, x, parked) || h.end {
+	if r.park(t.Context(), h, addressed(instance, begun), x, parked) || h.end {
 		t.Error("the wake was acked under which another runner holds the instance")
 	}
 	if e := <-x.Events(); e.Kind != execution.Dropped {

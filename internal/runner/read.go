@@ -224,14 +224,28 @@ func (r Reader) read(ctx context.Context, subject string, from, reach uint64, ea
 	return nil
 }
 
-// inputs are the events sent to the instance of a history from a sequence on, as many as the leader has. Those that the
-// history knows to be taken by a wait may be left out.
-func (r Reader) inputs(ctx context.Context, instance protocol.Instance, h *engine.History, from uint64) ([]engine.Input, error) {
-	if from > h.Incarnation {
-		return r.readInputs(ctx, instance, h, from)
+// addressee is whom events were sent to, as a history says. It is a copy: an execution goes on over snapshots, and moves
+// the tail of its history, while inputs are read.
+type addressee struct {
+	instance    protocol.Instance
+	owner       protocol.ObjectOwner
+	incarnation uint64
+	epoch       int
+	tail        uint64
+}
+
+func addressed(instance protocol.Instance, h *engine.History) addressee {
+	return addressee{instance, protocol.OwnerOf(instance, h.Create.Input), h.Incarnation, h.Epoch, h.Tail}
+}
+
+// inputs are the events sent to somebody from a sequence on, as many as the leader has. Those that his history knows to
+// be taken by a wait may be left out.
+func (r Reader) inputs(ctx context.Context, to addressee, from uint64) ([]engine.Input, error) {
+	if from > to.incarnation {
+		return r.readInputs(ctx, to, from)
 	}
-	known := r.Folds.sent(instance, h)
-	events, err := r.readInputs(ctx, instance, h, max(known.to, h.Incarnation))
+	known := r.Folds.sent(to)
+	events, err := r.readInputs(ctx, to, max(known.to, to.incarnation))
 	switch {
 	case err != nil:
 		return nil, err
@@ -242,21 +256,21 @@ func (r Reader) inputs(ctx context.Context, instance protocol.Instance, h *engin
 		}
 		events = append(slices.Clip(known.events), events...)
 	default: // not what was read before
-		if events, err = r.readInputs(ctx, instance, h, h.Incarnation); err != nil {
+		if events, err = r.readInputs(ctx, to, to.incarnation); err != nil {
 			return nil, err
 		}
 	}
-	r.Folds.keepSent(instance, h.Incarnation, events)
+	r.Folds.keepSent(to, events)
 	return events, nil
 }
 
 // readInputs reads the events from a sequence on. One whose payload is in the store of another instance was sent to one
 // that had the same id before.
-func (r Reader) readInputs(ctx context.Context, instance protocol.Instance, h *engine.History, from uint64) ([]engine.Input, error) {
-	owner := protocol.OwnerOf(instance, h.Create.Input)
+func (r Reader) readInputs(ctx context.Context, to addressee, from uint64) ([]engine.Input, error) {
 	var all []engine.Input
-	err := r.read(ctx, instance.EventSubject(), from, 0, func(m *journal.Message) error {
-		if in, err := readEvent(m.Sequence, m.Data); err == nil && (in.Object == nil || owner.Owns(instance.Project, *in.Object)) {
+	err := r.read(ctx, to.instance.EventSubject(), from, 0, func(m *journal.Message) error {
+		in, err := readEvent(m.Sequence, m.Data)
+		if err == nil && (in.Object == nil || to.owner.Owns(to.instance.Project, *in.Object)) {
 			all = append(all, in)
 		}
 		return nil

@@ -263,9 +263,12 @@ func (r *rig) begun(i protocol.Instance, state protocol.State) protocol.Instance
 }
 
 // pauseWakes holds back all inputs until the returned function is called.
-func (r *rig) pauseWakes() (goOn func()) {
+func (r *rig) pauseWakes() (goOn func()) { return r.pause(protocol.ConsumerWakes(0)) }
+
+// pause holds back what a consumer would deliver until the returned function is called.
+func (r *rig) pause(name string) (goOn func()) {
 	r.t.Helper()
-	stream, name := protocol.WorkflowsStream("p"), protocol.ConsumerWakes(0)
+	stream := protocol.WorkflowsStream("p")
 	if _, err := r.js.PauseConsumer(r.t.Context(), stream, name, time.Now().Add(time.Hour)); err != nil {
 		r.t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 // snapshot stands for the log up to its tail, and for the events up to the control that asks for it. What is too large
 // for a message is in an object before the message that refers to it.
 func (r *Runner) snapshot(ctx context.Context, h *held, history *engine.History) (protocol.Entry, error) {
-	inputs, err := r.inputs(ctx, h.instance, history, history.CarriedTo+1)
+	inputs, err := r.inputs(ctx, addressed(h.instance, history), history.CarriedTo+1)
 	if err != nil {
 		return protocol.Entry{}, err
 	}

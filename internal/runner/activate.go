@@ -166,12 +166,12 @@ func (r *Runner) refused(ctx context.Context, h *held, err error) {
 
 // execute runs the code and follows what becomes of it. The order is always the same: append, project, ack.
 func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, code Code, slot *slot) {
-	instance, to := h.instance, addressed(h.instance, history)
+	instance, to := h.instance, addressed(h.instance, history) // before the execution changes the history
 	x := execution.Start(ctx, execution.Config{
 		Settings: r.Settings, Store: r.Store, Instance: instance, Runner: r.ID, Version: r.Version, History: history, Wake: h.Wake.Wake,
 		Log: r.Log, NextID: r.nextID, Objects: r.Objects, MaxValue: r.MaxValueSize,
 		Inputs: func(ctx context.Context, from uint64) ([]engine.Input, error) {
-			return r.inputs(ctx, addressed(instance, history), from)
+			return r.inputs(ctx, to, from)
 		},
 		Nudge: func(ctx context.Context, park uint64) (protocol.Wake, error) { return r.nudge(ctx, instance, park) },
 		Once:  r.Concurrency[instance.Workflow] > 0, Limits: r.Limits[instance.Workflow],

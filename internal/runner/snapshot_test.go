@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -210,4 +211,34 @@ func TestSnapshotThatIsNotAppended(t *testing.T) {
 	if n, all := marks(); n != 1 || all != 2 {
 		t.Errorf("%d of %d objects are snapshots, want 1 of 2", n, all)
 	}
+}
+
+// TestInputsWhileGoingOn: an execution goes on over a snapshot while inputs are read for it. The two do not meet.
+func TestInputsWhileGoingOn(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	runner := r.runner()
+	runner.Folds.worth = 1
+	r.serve(runner)
+	i := r.create(at("works", "a"))
+	r.gate("a").await(t)
+	r.until(i, "has begun", func(s protocol.Status) bool { return len(s.Runs) > 0 })
+	s := r.compacted(i)
+	runner.mu.Lock()
+	x := runner.active[i]
+	runner.mu.Unlock()
+	var both sync.WaitGroup
+	both.Go(func() {
+		if ok, err := x.History.GoOn(s.Entries[0].Snapshot.Over, s.sequence, &s.Append); !ok || err != nil {
+			t.Errorf("it goes on: %v, %v", ok, err)
+		}
+	})
+	both.Go(func() {
+		if _, err := x.Inputs(t.Context(), 1); err != nil {
+			t.Error(err)
+		}
+	})
+	both.Wait()
+	close(r.gate("a").open)
+	r.reaches(i, complete)
 }

@@ -76,6 +76,7 @@ func TestCheckerCatches(t *testing.T) {
 		{"what is carried is verified", func(r *rules) { r.VerifyCarried = false }, 2},
 		{"no wake is cleaned away", func(r *rules) { r.AckFloor = false }, 4066},
 		{"go on over what is known only", func(r *rules) { r.GoOnExactly = false }, 13372},
+		{"what is kept is of one epoch", func(r *rules) { r.KeepPerEpoch = false }, 4881},
 		{"row 1: controls are obeyed", instead(engine.Obey, engine.Ack, anywhere), 1},
 		{"row 2: the holder announces", instead(engine.Project, engine.Ack, anywhere), 1},
 		{"row 3: others stay away from what is paused", instead(engine.Ack, engine.Claim, isPaused), 4},

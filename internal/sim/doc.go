@@ -17,5 +17,6 @@
 //     repeated behind it, a goroutine that calls in after a park goes on under a nudge, a release is stored at last;
 //   - create, event and control as pkg/workflow sends them, and log cleaning by the rule P8.
 //
-// It has no calls of other workflows, no slots, no values in objects and no compensations.
+// It has no calls of other workflows, no slots, no values in objects and no compensations. The log is cleaned by the real
+// package janitor. The objects of snapshots are not: what collects them here, by the same rule, is the simulation's own.
 package sim

@@ -34,6 +34,7 @@ type rules struct {
 	AckFloor          bool
 	AgedHorizon       bool
 	GoOnExactly       bool
+	KeepPerEpoch      bool
 
 	decide func(s engine.Situation, w engine.Wake, older engine.Older, now time.Time) engine.Action
 }
@@ -45,7 +46,7 @@ func sound() rules {
 		StoreBeforeAck: true, ArmBeforeAck: true, ProjectBeforeAck: true, LookAfterPark: true, OnlyOlderInputs: true,
 		ReadBeforeTimeout: true, TimerPerPark: true, NudgeToRevive: true, ReleaseBeforeNak: true, ObeyAll: true,
 		MarkControls: true, Tombstone: true, BoundPurge: true, EraseCarried: true, FinishErase: true, CarryEvents: true,
-		CarryCreate: true, VerifyCarried: true, AckFloor: true, AgedHorizon: true, GoOnExactly: true,
+		CarryCreate: true, VerifyCarried: true, AckFloor: true, AgedHorizon: true, GoOnExactly: true, KeepPerEpoch: true,
 		decide: engine.Decide,
 	}
 }

@@ -32,12 +32,12 @@ type runner struct {
 	stopping bool
 }
 
-// sent are the events that an incarnation was sent, as far as they were read, but those that the log says are taken. A
-// restart gives back events: what was read before it is of no use after it.
+// sent are the events that an incarnation was sent, as far as they were read, but those that the log says are taken, up
+// to its tail in an epoch.
 type sent struct {
-	incarnation, to uint64
-	epoch           int
-	events          []engine.Input
+	incarnation, to, tail uint64
+	epoch                 int
+	events                []engine.Input
 }
 
 // retryDelay is how long a wake waits that cannot be served now.
@@ -205,12 +205,9 @@ func (r *runner) read(subject string, from, reach uint64, each func(*journal.Mes
 // inputs are the events from a sequence on. Those that were read before are not read again, and those that the history
 // knows to be taken may be left out.
 func (r *runner) inputs(i protocol.Instance, h *engine.History, from uint64) []engine.Input {
-	var known sent
-	if k := r.folds[i]; k != nil && k.Incarnation == h.Incarnation && k.Tail <= h.Tail {
-		known = r.sent[i]
-	}
-	if known.incarnation != h.Incarnation || known.epoch != h.Epoch {
-		known = sent{incarnation: h.Incarnation, to: h.Incarnation, epoch: h.Epoch}
+	known := r.sent[i]
+	if r.folds[i] == nil || known.incarnation != h.Incarnation || known.tail > h.Tail || r.w.rules.KeepPerEpoch && known.epoch != h.Epoch {
+		known = sent{to: h.Incarnation}
 	}
 	all := slices.Clone(known.events)
 	r.read(i.EventSubject(), known.to+1, 0, func(m *journal.Message) {
@@ -218,10 +215,8 @@ func (r *runner) inputs(i protocol.Instance, h *engine.History, from uint64) []e
 		known.to = m.Sequence
 	})
 	if k := r.folds[i]; k != nil && k.Incarnation == h.Incarnation && k.Epoch == h.Epoch {
-		known.events = slices.DeleteFunc(slices.Clone(all), func(in engine.Input) bool {
-			return k.Consumed[in.Sequence] && in.Sequence != known.to
-		})
-		r.sent[i] = known
+		taken := func(in engine.Input) bool { return k.Consumed[in.Sequence] }
+		r.sent[i] = sent{h.Incarnation, known.to, max(h.Tail, k.Tail), h.Epoch, slices.DeleteFunc(slices.Clone(all), taken)}
 	}
 	return slices.DeleteFunc(all, func(in engine.Input) bool { return in.Sequence < from })
 }

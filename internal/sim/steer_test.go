@@ -198,7 +198,7 @@ func (s sight) remains(h *held) (incarnation, before uint64) {
 	case h.action != protocol.ActionDelete || s.tail == nil:
 		return 0, 0
 	case s.created > h.Sequence:
-		return 0, min(h.Sequence, s.tailAt)
+		return 0, min(s.created, s.tailAt)
 	case s.created == 0 && s.tail.Entries[len(s.tail.Entries)-1].Kind == protocol.EntryDeleted:
 		return s.tail.Incarnation, s.tailAt
 	}

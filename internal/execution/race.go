@@ -135,7 +135,7 @@ func (r *race) look() {
 			x.m.Settle(r.step)
 			r.settle()
 		}
-	case x.recall.on || r.step.Lost || r.ctx.Err() != nil:
+	case x.recall.on || r.step.Lost || r.exited || r.ctx.Err() != nil: // a branch whose goroutine was ended says nothing
 	default:
 		v, last, ok := r.verdict()
 		earlier := func(i int) bool { return r.branches[i].Last() < last }

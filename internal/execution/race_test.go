@@ -216,6 +216,49 @@ func TestWinnerIsStored(t *testing.T) {
 	}
 }
 
+// TestReleaseDecidesNoRace: functions whose goroutines end because the runner gives the instance back have not returned.
+func TestReleaseDecidesNoRace(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	var c contest
+	body, finish, goOn := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	code := func(ctx context.Context) (json.RawMessage, error) {
+		s, err := From(ctx)
+		if err != nil {
+			return nil, err
+		}
+		g := s.Group(ctx)
+		g.Go(func(ctx context.Context) error {
+			return do(ctx, "long", func(context.Context) (json.RawMessage, error) { close(body); <-finish; return nil, nil })
+		})
+		g.Go(c.of("race", seq(holdUp(goOn), event("go")), seq(holdUp(goOn), event("stop"))))
+		return nil, g.Wait()
+	}
+	branches := func(x *Execution, n int) {
+		natstest.Eventually(t, natstest.Patience, fmt.Sprint(n, " branches run"), func() bool {
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			return len(x.lanes) == n
+		})
+	}
+	x := r.start(Settings{Idle: time.Hour}, code)
+	<-body
+	branches(x, 5)
+	released := make(chan struct{})
+	go func() { defer close(released); x.Release(t.Context(), time.Second) }()
+	r.reaches(x, releasing)
+	close(goOn)
+	branches(x, 2)
+	close(finish)
+	<-released
+	if e := r.event(x, Dropped); !errors.Is(e.Err, ErrReleased) || len(r.raced()) != 0 {
+		t.Errorf("dropped for %v, and the log holds %+v", e.Err, r.raced())
+	}
+	r.send("go")
+	r.event(r.again(Settings{}, code), Finished)
+	c.seen(t, 1, 0)
+}
+
 // TestWithheld: an event is not given to one branch while another has something to go on with. If that one returns, the
 // event goes to the next wait; if it waits again, to the branch.
 func TestWithheld(t *testing.T) {

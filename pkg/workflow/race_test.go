@@ -108,6 +108,11 @@ func TestNoMessageIsLostToATick(t *testing.T) {
 				want = append(want, i)
 				time.Sleep(rand.N(row.gap)) // some meet a tick
 				if i%(row.messages/4) == 1 {
+					slept := b.kinds("w", "a")[protocol.EntrySlept]
+					natstest.Eventually(t, patience, "all have come, and a tick after them", func() bool {
+						kinds := b.kinds("w", "a")
+						return kinds[protocol.EntryReceived] > i && kinds[protocol.EntrySlept] > slept
+					})
 					stop()
 					stop = b.serve(row.settings, definition)
 				}

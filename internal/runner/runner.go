@@ -80,6 +80,8 @@ type Runner struct {
 	// queueRoom is how many controls may wait for a slot.
 	queueRoom int
 	slots     chan struct{}
+	// queues are what is known of those that wait for a slot, by workflow.
+	queues sync.Map
 	// incoming carries wakes to the goroutines that read and decide.
 	incoming chan *held
 	// stopping ends when the runner takes no more work, stopped when what it had is handed back.

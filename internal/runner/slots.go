@@ -14,8 +14,12 @@ import (
 
 // limited is what limits the concurrency of a workflow.
 func (r *Runner) limited(workflow string) slots.Slots {
+	queue, ok := r.queues.Load(workflow)
+	if !ok {
+		queue, _ = r.queues.LoadOrStore(workflow, &slots.Queue{})
+	}
 	return slots.Slots{
-		Store: r.Store, Project: r.Project, Workflow: workflow, Limit: r.Concurrency[workflow],
+		Store: r.Store, Project: r.Project, Workflow: workflow, Limit: r.Concurrency[workflow], Queue: queue.(*slots.Queue),
 		Nudge: func(ctx context.Context, i protocol.Instance, park uint64) error {
 			_, err := r.nudge(ctx, i, park)
 			return err

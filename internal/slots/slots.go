@@ -23,6 +23,8 @@ type Slots struct {
 	Limit int
 	// Nudge stores a wake for an instance that was given a slot; park is where it began to wait.
 	Nudge func(ctx context.Context, i protocol.Instance, park uint64) error
+	// Queue is what this process knows of those that wait.
+	Queue *Queue
 }
 
 func (s Slots) bucket() string { return protocol.SlotsBucket(s.Project) }
@@ -50,11 +52,11 @@ func (s Slots) Take(ctx context.Context, i protocol.Instance, incarnation, log u
 		if len(row.Holders) >= s.Limit {
 			return false, nil
 		}
-		queue, err := s.queue(ctx)
+		first, err := s.Queue.oldest(ctx, s)
 		if err != nil {
 			return false, err
 		}
-		if first := oldest(queue); first != nil {
+		if first != nil {
 			if first.instance(s) != i || first.Incarnation != incarnation { // it waits longer
 				return false, nil
 			}
@@ -135,28 +137,21 @@ func (s Slots) Grant(ctx context.Context) error {
 		if err := s.Store.Purge(ctx, s.stream(), granted.subject, granted.sequence+1); err != nil {
 			return err
 		}
+		s.Queue.forget(granted)
 	}
 }
 
 // grant chooses who is to be nudged next, and gives a slot to it in the row unless it has one.
 func (s Slots) grant(ctx context.Context, row *protocol.Slots) (granted *waiting, changed bool, err error) {
-	queue, err := s.queue(ctx)
-	if err != nil || len(queue) == 0 {
-		return nil, false, err
-	}
-	if s.Limit == 0 {
-		return oldest(queue), false, nil
-	}
-	for _, w := range queue {
-		i := w.instance(s)
-		if slices.ContainsFunc(row.Holders, func(h protocol.SlotHolder) bool { return holds(h, i, w.Incarnation) }) {
-			return w, false, nil
+	if s.Limit > 0 {
+		if granted, err = s.Queue.granted(ctx, s, row.Holders); granted != nil || err != nil || len(row.Holders) >= s.Limit {
+			return granted, false, err
 		}
 	}
-	if len(row.Holders) >= s.Limit {
-		return nil, false, nil
+	first, err := s.Queue.oldest(ctx, s)
+	if first == nil || err != nil || s.Limit == 0 {
+		return first, false, err
 	}
-	first := oldest(queue)
 	row.Holders = append(row.Holders, protocol.SlotHolder{
 		Shard: first.Shard, ID: first.ID, Incarnation: first.Incarnation, Log: first.Park, Since: time.Now().UTC(),
 	})
@@ -201,53 +196,6 @@ func (s Slots) Check(ctx context.Context, alive func(context.Context, protocol.S
 		}
 	}
 	return s.Grant(ctx)
-}
-
-// waiting is an instance in the queue, and where its key is stored.
-type waiting struct {
-	protocol.SlotWait
-	subject  string
-	sequence uint64
-}
-
-func (w *waiting) instance(s Slots) protocol.Instance {
-	return protocol.Instance{Project: s.Project, Shard: w.Shard, Workflow: s.Workflow, ID: w.ID}
-}
-
-// near is how many of those that were queued first are compared: runners queue what they get side by side.
-const near = 16
-
-// queue reads the instances that were queued first.
-func (s Slots) queue(ctx context.Context) ([]*waiting, error) {
-	var queue []*waiting
-	from := uint64(1)
-	for len(queue) < near {
-		m, err := s.Store.NextFromLeader(ctx, s.stream(), s.subject(protocol.SlotWaitKeys(s.Workflow)), from)
-		if errors.Is(err, journal.ErrNotFound) {
-			break
-		}
-		if err != nil {
-			return nil, fmt.Errorf("instances of %q that wait for a slot: %w", s.Workflow, err)
-		}
-		from = m.Sequence + 1
-		w := &waiting{subject: m.Subject, sequence: m.Sequence}
-		if len(m.Data) == 0 || json.Unmarshal(m.Data, &w.SlotWait) != nil {
-			continue // a marker of a key that somebody deleted
-		}
-		queue = append(queue, w)
-	}
-	return queue, nil
-}
-
-// oldest is the instance that was created first; nil if none waits.
-func oldest(queue []*waiting) *waiting {
-	var first *waiting
-	for _, w := range queue {
-		if first == nil || w.Incarnation < first.Incarnation {
-			first = w
-		}
-	}
-	return first
 }
 
 // row reads the row and the sequence to compare with.

@@ -19,7 +19,10 @@ import (
 // table is the slots of a workflow on a server of its own, and who was nudged.
 type table struct {
 	slots.Slots
-	t *testing.T
+	t  *testing.T
+	js jetstream.JetStream
+	// queues are what three runners know.
+	queues [3]*slots.Queue
 
 	mu     sync.Mutex
 	nudged []string
@@ -40,8 +43,8 @@ func setup(t *testing.T, limit int) *table {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &table{t: t}
-	b.Slots = slots.Slots{Store: store, Project: "p", Workflow: "w", Limit: limit, Nudge: b.nudge}
+	b := &table{t: t, js: js, queues: [3]*slots.Queue{{}, {}, {}}}
+	b.Slots = slots.Slots{Store: store, Project: "p", Workflow: "w", Limit: limit, Nudge: b.nudge, Queue: b.queues[0]}
 	return b
 }
 
@@ -101,6 +104,38 @@ func TestReleaseHandsOn(t *testing.T) {
 	b.take("b", 2, 12, true)
 	b.must(b.Release(t.Context(), instance("b"), 2, 20))
 	b.wantNudged("b@12", "c@13")
+}
+
+// TestOldestOfMany: three runners hand a slot on in the order of creation, however far the order of the queue is from it,
+// and also to what came when they had read the queue already, or left and came again.
+func TestOldestOfMany(t *testing.T) {
+	t.Parallel()
+	b := setup(t, 1)
+	b.take("0", 1, 1, true)
+	const many = 300
+	queue := func(n int) { b.must(b.Wait(t.Context(), instance(fmt.Sprint(n)), uint64(n+1), 1000)) }
+	for n := many; n > 0; n-- {
+		queue(n)
+	}
+	var want []string
+	for n := range many {
+		b.Queue = b.queues[n%len(b.queues)]
+		switch n {
+		case many / 3: // those that were queued first come last
+			b.must(b.Drop(t.Context(), instance(fmt.Sprint(many)), many+1, 2000))
+			queue(many)
+		case many / 2: // a server has lost what it had
+			b.must(b.js.DeleteStream(t.Context(), protocol.KVStream(protocol.SlotsBucket("p"))))
+			b.must(streams.EnsureWorkflows(t.Context(), b.js, "p", 1, streams.Options{}))
+			b.take(fmt.Sprint(n), uint64(n+1), 1, true)
+			for n := many; n > many/2; n-- {
+				queue(n)
+			}
+		}
+		b.must(b.Release(t.Context(), instance(fmt.Sprint(n)), uint64(n+1), 3000))
+		want = append(want, fmt.Sprintf("%d@1000", n+1))
+	}
+	b.wantNudged(want...)
 }
 
 // TestLateRelease: a release that comes late, from a run that another has followed, takes nothing away.

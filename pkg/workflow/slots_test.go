@@ -2,6 +2,7 @@ package workflow
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -89,6 +90,67 @@ func TestConcurrencyLimit(t *testing.T) {
 	if g.most != limit || len(g.began) != instances {
 		t.Errorf("%d instances began, %d side by side, want %d and %d", len(g.began), g.most, instances, limit)
 	}
+}
+
+// TestBurstInOrder: three runners queue what was created in one burst, side by side and so in any order. It begins in the
+// order of creation, as the logs tell.
+func TestBurstInOrder(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.concurrency = map[string]int{"w": 1}
+	const instances = 300
+	gate := make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
+	for range 3 {
+		b.serve(execution.Settings{}, Define("w", func(ctx context.Context, _ Event[string]) (string, error) {
+			return Do(ctx, "work", func(context.Context) (string, error) { <-gate; return "", nil })
+		}))
+	}
+	t.Cleanup(open)
+	b.create("w", "first", "")
+	b.reaches("w", "first", "has begun", func(s protocol.Status) bool { return s.State == protocol.StateRunning && s.Log > 0 })
+	var creates sync.WaitGroup
+	for i := range instances {
+		creates.Go(func() { b.create("w", fmt.Sprint(i), "") })
+	}
+	creates.Wait()
+	waiting := protocol.KVSubject(protocol.SlotsBucket("p"), protocol.SlotWaitKeys("w"))
+	natstest.Eventually(t, natstest.Patience, "all are queued", func() bool {
+		queue, err := b.store.Subjects(t.Context(), protocol.KVStream(protocol.SlotsBucket("p")), waiting, 0)
+		return err == nil && len(queue.Subjects) == instances
+	})
+	open()
+	for i := range instances {
+		b.complete("w", fmt.Sprint(i))
+	}
+	if began := b.claims(); len(began) != instances || !slices.IsSorted(began) {
+		t.Errorf("%d began, in the order of their creates %d", len(began), began)
+	}
+}
+
+// claims are the creates of instances that were claimed, in the order in which they first were.
+func (b *bench) claims() []uint64 {
+	b.t.Helper()
+	var claimed []uint64
+	for from, more := uint64(1), true; more; {
+		page, again, err := b.store.Page(b.t.Context(), protocol.WorkflowsStream("p"), "wf.p.0.log.>", from, 100)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		for _, m := range page {
+			var a protocol.Append
+			if err := json.Unmarshal(m.Data, &a); err != nil {
+				b.t.Fatal(err)
+			}
+			if slices.ContainsFunc(a.Entries, func(e protocol.Entry) bool { return e.Kind == protocol.EntryClaimed }) &&
+				!slices.Contains(claimed, a.Incarnation) {
+				claimed = append(claimed, a.Incarnation)
+			}
+			from = m.Sequence + 1
+		}
+		more = again
+	}
+	return claimed
 }
 
 // TestQueuedInOrder: who waits for a slot is queued, and begins in the order of creation.

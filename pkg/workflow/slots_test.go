@@ -58,37 +58,38 @@ func measured(g *gauge, body time.Duration) Definition {
 }
 
 // TestConcurrencyLimit: two runners together execute as many instances as the limit says, never more, and all of them
-// in the end.
+// in the end. The first ones work until all others are seen to be queued: one too many would be seen.
 func TestConcurrencyLimit(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	const limit, instances = 3, 12
 	b.concurrency = map[string]int{"w": limit}
-	g := &gauge{}
-	full := make(chan struct{})
-	code := Define("w", func(ctx context.Context, e Event[string]) (string, error) {
-		return Do(ctx, "work", func(ctx context.Context) (string, error) {
-			if g.enter(e.InstanceID) == limit {
-				close(full)
-			}
-			defer g.leave()
-			select {
-			case <-full: // the first ones wait for each other
-			case <-ctx.Done():
-			}
-			return "", ctx.Err()
+	ids := make([]string, instances)
+	for i := range ids {
+		ids[i] = fmt.Sprint(i)
+	}
+	h := b.held(ids...)
+	b.serve(execution.Settings{}, h.definition())
+	b.serve(execution.Settings{}, h.definition())
+	for _, id := range ids {
+		b.create("w", id, "")
+	}
+	for _, id := range ids {
+		b.reaches("w", id, "has begun, or is queued", func(s protocol.Status) bool {
+			return slices.Contains(h.sofar(), id) || s.State == protocol.StateQueued && s.Log > 0
 		})
-	})
-	b.serve(execution.Settings{}, code)
-	b.serve(execution.Settings{}, code)
-	for i := range instances {
-		b.create("w", fmt.Sprint(i), "")
 	}
-	for i := range instances {
-		b.complete("w", fmt.Sprint(i))
+	if n := len(h.sofar()); n != limit {
+		t.Errorf("%d began before any had ended, want %d", n, limit)
 	}
-	if g.most != limit || len(g.began) != instances {
-		t.Errorf("%d instances began, %d side by side, want %d and %d", len(g.began), g.most, instances, limit)
+	for _, id := range ids {
+		h.letGo(id)
+	}
+	for _, id := range ids {
+		b.complete("w", id)
+	}
+	if h.most != limit || len(h.began) != instances {
+		t.Errorf("%d instances began, %d side by side, want %d and %d", len(h.began), h.most, instances, limit)
 	}
 }
 

@@ -118,6 +118,9 @@ func (c *checker) appended(i protocol.Instance, sequence uint64, a *protocol.App
 	if wrong := l.contradicts(a, latest); wrong != "" {
 		c.fail("entry %d: %s", sequence, wrong)
 	}
+	if e := a.Entries[0]; e.Kind == protocol.EntryClaimed && e.Lost != l.truth.ClaimEntry(a.Holder).Lost {
+		c.fail("claim %d says that a run was lost: %v", sequence, e.Lost)
+	}
 	c.see(l, a)
 	if a.Entries[0].Kind == protocol.EntrySnapshot {
 		l.truth.Tail = sequence
@@ -300,6 +303,11 @@ func (c *checker) body(x *execution, s *engine.Step, number int) {
 		}
 		if at := l.outcomes[s.Key]; at != 0 && at <= x.expected {
 			c.fail("the body of %v begins, but its outcome is stored", s.Key)
+		}
+	}
+	if now := l.truth.Steps[s.Key]; l.truth.Tail == x.expected && engine.NewMachine(l.truth).StartIsHard() {
+		if now == nil || len(now.Attempts) == 0 || !now.Attempts[len(now.Attempts)-1].Open {
+			c.fail("the body of %v begins after a lost run, but its start is not stored", s.Key)
 		}
 	}
 	id := fmt.Sprint(x.history.Epoch, s.Key, number)

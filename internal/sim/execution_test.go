@@ -223,7 +223,7 @@ func (x *execution) call(l *line) {
 func (x *execution) begin(l *line) over {
 	number := x.m.Begin(l.step, x.r.now())
 	need := x.m.Hard()
-	if x.m.StartIsHard() {
+	if x.m.StartIsHard() && x.r.w.rules.HardStart {
 		need = x.m.Position()
 	}
 	if x.r.w.rules.StoreBeforeBody && !x.flush(need) {

@@ -24,6 +24,7 @@ func (c *checker) restOf(l *life) {
 	case !exists && situation.Phase != engine.Finished:
 		c.fail("%v is gone, but it lives", l.instance)
 	case !exists:
+		c.erased(l)
 		return
 	case l.truth.End == protocol.EntryDeleted:
 		c.fail("%v is deleted, but it is still there", l.instance)
@@ -45,6 +46,19 @@ func (c *checker) restOf(l *life) {
 		}
 	}
 	c.compare(l)
+}
+
+// erased checks that nothing is left of an instance that was deleted from before the entry that says so.
+func (c *checker) erased(l *life) {
+	if l.truth.End != protocol.EntryDeleted {
+		return
+	}
+	for _, m := range c.w.stream().messages {
+		i, class, err := protocol.ParseInstanceSubject(m.subject)
+		if err == nil && i == l.instance && m.went == 0 && m.sequence > l.truth.Incarnation && m.sequence < l.endAt {
+			c.fail("%v is deleted, but %s %d is left", i, class, m.sequence)
+		}
+	}
 }
 
 // toldToGoOn reports whether the newest control that pauses or resumes resumes. A repetition does not count.

@@ -35,6 +35,9 @@ type rules struct {
 	AgedHorizon       bool
 	GoOnExactly       bool
 	KeepPerEpoch      bool
+	RepetitionsVoid   bool
+	CountLostRuns     bool
+	HardStart         bool
 
 	decide func(s engine.Situation, w engine.Wake, older engine.Older, now time.Time) engine.Action
 }
@@ -47,6 +50,7 @@ func sound() rules {
 		ReadBeforeTimeout: true, TimerPerPark: true, NudgeToRevive: true, ReleaseBeforeNak: true, ObeyAll: true,
 		MarkControls: true, Tombstone: true, BoundPurge: true, EraseCarried: true, FinishErase: true, CarryEvents: true,
 		CarryCreate: true, VerifyCarried: true, AckFloor: true, AgedHorizon: true, GoOnExactly: true, KeepPerEpoch: true,
+		RepetitionsVoid: true, CountLostRuns: true, HardStart: true,
 		decide: engine.Decide,
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -80,6 +81,9 @@ func must[T any](v T, err error) T {
 // append stores an append at the end of a log.
 func (r *runner) append(i protocol.Instance, expected uint64, a *protocol.Append) (uint64, error) {
 	a.V, a.ID, a.Runner, a.Time = protocol.Version, r.nextID(), r.id, r.now()
+	for n := range a.Entries {
+		a.Entries[n].InputID, _, _ = strings.Cut(a.Entries[n].InputID, "#")
+	}
 	return r.store.Append(context.Background(), workflows, i.LogSubject(), expected, encode(a))
 }
 
@@ -211,7 +215,9 @@ func (r *runner) inputs(i protocol.Instance, h *engine.History, from uint64) []e
 	}
 	all := slices.Clone(known.events)
 	r.read(i.EventSubject(), known.to+1, 0, func(m *journal.Message) {
-		all = append(all, readEvent(m.Sequence, m.Data))
+		in := readEvent(m.Sequence, m.Data)
+		in.ID = r.inputID(in.ID, m.Sequence)
+		all = append(all, in)
 		known.to = m.Sequence
 	})
 	if k := r.folds[i]; k != nil && k.Incarnation == h.Incarnation && k.Epoch == h.Epoch {
@@ -219,6 +225,14 @@ func (r *runner) inputs(i protocol.Instance, h *engine.History, from uint64) []e
 		r.sent[i] = sent{h.Incarnation, known.to, max(h.Tail, k.Tail), h.Epoch, slices.DeleteFunc(slices.Clone(all), taken)}
 	}
 	return slices.DeleteFunc(all, func(in engine.Input) bool { return in.Sequence < from })
+}
+
+// inputID is the id by which an input is known; without the rule that repetitions are void each has another.
+func (r *runner) inputID(id string, sequence uint64) string {
+	if r.w.rules.RepetitionsVoid {
+		return id
+	}
+	return fmt.Sprint(id, "#", sequence)
 }
 
 // act does what the table says.
@@ -298,6 +312,9 @@ func (r *runner) activate(h *held, s sight) {
 		a := &protocol.Append{
 			Incarnation: history.Incarnation, Holder: h.Wake.Wake, Mark: history.Mark, Epoch: history.Epoch,
 			Entries: []protocol.Entry{history.ClaimEntry(h.Wake.Wake)},
+		}
+		if !r.w.rules.CountLostRuns {
+			a.Entries[0].Lost, a.Entries[0].Blamed = false, nil
 		}
 		sequence, err := r.append(h.instance, history.Tail, a)
 		if errors.Is(err, journal.ErrConflict) {

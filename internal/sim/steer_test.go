@@ -19,6 +19,7 @@ func (r *runner) controls(i protocol.Instance, from, upTo uint64) []engine.Contr
 	r.read(i.ControlSubject(), from, upTo, func(m *journal.Message) {
 		c := engine.Control{Sequence: m.Sequence, Stored: m.Time}
 		decode(m.Data, &c.Control)
+		c.Input = r.inputID(c.Input, m.Sequence)
 		all = append(all, c)
 	})
 	return all

@@ -3,11 +3,8 @@ package protocol
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 )
 
 // Buckets and streams that exist once for all projects.
@@ -85,128 +82,6 @@ const AckPrefix = "$JS.ACK."
 // InboxPrefix is the only prefix of a reply subject that a responder of Skein answers to: a client may name any
 // subject as its reply, and the server would publish the answer there unchecked.
 const InboxPrefix = "_INBOX"
-
-// ErrName is wrapped by every error about a name that Skein cannot use.
-var ErrName = errors.New("invalid name")
-
-// Limits of names, in bytes. Source of the defaults: the limits of Cloudflare Workflows, whose users we serve.
-const (
-	MaxProjectName  = 64
-	MaxWorkflowName = 64
-	MaxInstanceID   = 100
-	MaxEventType    = 100
-	MaxEventID      = 256
-	MaxClassName    = 64
-	// MaxAgentName counts the bytes before escaping.
-	MaxAgentName = 512
-	MaxStepName  = 256
-)
-
-// CheckProject reports whether name can be the name of a project.
-func CheckProject(name string) error { return checkToken("project", name, MaxProjectName) }
-
-// CheckWorkflow reports whether name can be the name of a workflow.
-func CheckWorkflow(name string) error { return checkToken("workflow", name, MaxWorkflowName) }
-
-// CheckBinding reports whether name can be the name by which a project reaches a workflow.
-func CheckBinding(name string) error { return checkToken("binding", name, MaxWorkflowName) }
-
-// CheckInstance reports whether id can be the id of an instance.
-func CheckInstance(id string) error { return checkToken("instance id", id, MaxInstanceID) }
-
-// reservedInstances are ids that have a meaning of their own where ids are written in paths and commands.
-var reservedInstances = [...]string{"batch", "latest", "terminate", "terminateAll"}
-
-// ReservedInstances begins the ids of instances that Skein makes for reasons of its own.
-const ReservedInstances = "skein_"
-
-// CheckNewInstance reports whether users can choose id for a new instance: CheckInstance, and it is not reserved.
-func CheckNewInstance(id string) error {
-	if err := CheckInstance(id); err != nil {
-		return err
-	}
-	if slices.Contains(reservedInstances[:], id) || strings.HasPrefix(id, ReservedInstances) {
-		return fmt.Errorf("%w: instance id %q: reserved are %q and what begins with %q", ErrName, id, reservedInstances, ReservedInstances)
-	}
-	return nil
-}
-
-// CheckEventID reports whether id can be the idempotency key of an event: 1 to MaxEventID bytes of UTF-8 that do not
-// begin as the ids do that Skein makes.
-func CheckEventID(id string) error {
-	if err := checkText("event id", id, MaxEventID); err != nil {
-		return err
-	}
-	if strings.ContainsAny(id[:1], "#=") {
-		return fmt.Errorf("%w: event id %q: begins with %q", ErrName, id, id[:1])
-	}
-	return nil
-}
-
-// CheckEventType reports whether name can be the type of an event.
-func CheckEventType(name string) error { return checkToken("event type", name, MaxEventType) }
-
-// CheckClass reports whether name can be the name of a class, of agents or of workflows.
-func CheckClass(name string) error { return checkToken("class", name, MaxClassName) }
-
-// CheckAgent reports whether name can be the name of an agent: any text of 1 to MaxAgentName bytes.
-func CheckAgent(name string) error { return checkText("agent", name, MaxAgentName) }
-
-// CheckStep reports whether name can be the name of a step: 1 to MaxStepName bytes without control characters.
-func CheckStep(name string) error {
-	if err := checkText("step", name, MaxStepName); err != nil {
-		return err
-	}
-	if i := strings.IndexFunc(name, unicode.IsControl); i >= 0 {
-		return fmt.Errorf("%w: step %q: has a control character at byte %d", ErrName, name, i)
-	}
-	return nil
-}
-
-// checkText wants UTF-8: JSON would replace other bytes, and the name read back would not be the name given.
-func checkText(what, name string, limit int) error {
-	if err := checkLength(what, name, limit); err != nil {
-		return err
-	}
-	for i, r := range name {
-		if r != utf8.RuneError {
-			continue
-		}
-		if _, size := utf8.DecodeRuneInString(name[i:]); size == 1 {
-			return fmt.Errorf("%w: %s %q: is not UTF-8 at byte %d", ErrName, what, name, i)
-		}
-	}
-	return nil
-}
-
-func checkLength(what, name string, limit int) error {
-	switch {
-	case name == "":
-		return fmt.Errorf("%w: %s is empty", ErrName, what)
-	case len(name) > limit:
-		return fmt.Errorf("%w: %s %q: is %d bytes long, at most %d are allowed", ErrName, what, name, len(name), limit)
-	}
-	return nil
-}
-
-// checkToken wants one subject token of letters, digits, dashes and underscores that does not start with a dash.
-func checkToken(what, name string, limit int) error {
-	if err := checkLength(what, name, limit); err != nil {
-		return err
-	}
-	for i, c := range name {
-		if c < utf8.RuneSelf && isPlain(byte(c)) && (i > 0 || c != '-') {
-			continue
-		}
-		return fmt.Errorf("%w: %s %q: %q at byte %d; allowed are letters, digits, \"_\" and (not first) \"-\"",
-			ErrName, what, name, c, i)
-	}
-	return nil
-}
-
-func isPlain(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_'
-}
 
 const upperHex = "0123456789ABCDEF"
 

@@ -97,6 +97,20 @@ func wantError(t *testing.T, err error, want string) {
 	}
 }
 
+// TestNameErrorTellsLimitAndName: programs need not read the text.
+func TestNameErrorTellsLimitAndName(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 101)
+	for name, err := range map[string]error{
+		"": protocol.CheckInstance(""), long: protocol.CheckNewInstance(long), "batch": protocol.CheckNewInstance("batch"), "-a": protocol.CheckInstance("-a"),
+	} {
+		e, ok := errors.AsType[*protocol.NameError](err)
+		if !ok || e.What != "instance id" || e.Name != name || e.Limit != protocol.MaxInstanceID || e.Reason == "" {
+			t.Errorf("%q: %#v", name, err)
+		}
+	}
+}
+
 func TestEscape(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, in, want string }{

@@ -113,7 +113,7 @@ func (b Binding[P, R]) Create(ctx context.Context, params P, options ...CreateOp
 // durable.
 //
 // The errors, all before anything is stored: [*project.UnknownBindingError], [*NoTargetError] if the binding leads to
-// what nobody registered, [*ClassError], protocol.ErrName for a bad id, [*OptionError], [*EncodingError], [*SizeError],
+// what nobody registered, [*ClassError], [*protocol.NameError] for a bad id, [*OptionError], [*EncodingError], [*SizeError],
 // and [*ExistsError] if the id is taken (see [OnExisting]).
 //
 // In the body of a step, a Create that the same step has made before, when it was tried before, is a success.

@@ -90,7 +90,8 @@ func (y *yard) serve() (stop func()) {
 			return workflow.Do(ctx, "step", func(context.Context) (string, error) { return e.Payload + "!", nil })
 		}),
 		workflow.Define("waits", func(ctx context.Context, e workflow.Event[string]) (string, error) {
-			all := e.Payload
+			var all strings.Builder
+			all.WriteString(e.Payload)
 			for _, event := range []string{"first", "second"} {
 				got, err := workflow.WaitForEvent[string](ctx, event, event)
 				if err != nil {
@@ -100,9 +101,9 @@ func (y *yard) serve() (stop func()) {
 				if err != nil {
 					return "", err
 				}
-				all += " " + said
+				all.WriteString(" " + said)
 			}
-			return all, nil
+			return all.String(), nil
 		}),
 		workflow.Define("sleeps", func(ctx context.Context, e workflow.Event[time.Duration]) (string, error) {
 			return "woke", workflow.Sleep(ctx, "nap", e.Payload)

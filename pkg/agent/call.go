@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -195,15 +196,15 @@ func (c *caller) checkChain() error {
 
 // cycle is the failure of a call that would wait for itself, or whose chain is too long.
 func cycle(chain []protocol.CallLink, target protocol.Agent) *protocol.Failure {
-	text := ""
+	var text strings.Builder
 	for _, link := range chain {
-		text += link.Agent + " > "
+		text.WriteString(link.Agent + " > ")
 	}
 	why := "the agent waits for this call itself"
 	if len(chain) > protocol.MaxCallChain {
 		why = fmt.Sprintf("more than %d agents wait for each other", protocol.MaxCallChain)
 	}
-	return &protocol.Failure{Name: protocol.FailureCallCycle, Message: why + ": " + text + target.String(), Terminal: true}
+	return &protocol.Failure{Name: protocol.FailureCallCycle, Message: why + ": " + text.String() + target.String(), Terminal: true}
 }
 
 type (

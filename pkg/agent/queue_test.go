@@ -128,7 +128,7 @@ func queueing(d *desk, w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		var items []QueueItem
-		for _, line := range strings.Fields(string(body)) {
+		for line := range strings.FieldsSeq(string(body)) {
 			callback := d.Note
 			if strings.HasPrefix(line, "ring") {
 				callback = d.Ring

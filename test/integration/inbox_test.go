@@ -46,7 +46,7 @@ func (c *clerk) Fail(ctx context.Context, subject string) error {
 
 // Enqueue queues notes of what the text names.
 func (c *clerk) Enqueue(ctx context.Context, text string) error {
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		if _, err := agent.Queue(ctx, c.Note, word); err != nil {
 			return err
 		}

@@ -67,8 +67,8 @@ func raceKilledInBody(w *world, body string) {
 	} else {
 		gate.await().open(w.t)
 	}
-	w.send("a", "answer", "2")
-	w.send("a", "answer", "3")
+	w.sendWhileItLives("a", "answer", "2")
+	w.sendWhileItLives("a", "answer", "3")
 	tr := w.finishRace("a", s)
 	if now := tr.winners(); body == "after" && fmt.Sprint(now) != fmt.Sprint(decided) || len(decided) != map[string]int{"x": 0, "after": 1}[body] {
 		w.t.Errorf("the winners are %v, when the runner was killed they were %v", now, decided)

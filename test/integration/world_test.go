@@ -190,6 +190,18 @@ func (w *world) send(id, eventType, payload string) {
 	}
 }
 
+// sendWhileItLives is send for an instance that may have ended.
+func (w *world) sendWhileItLives(id, eventType, payload string) {
+	w.t.Helper()
+	instance, err := w.scripts().Get(w.t.Context(), id)
+	if err == nil {
+		err = instance.SendEvent(w.t.Context(), eventType, payload)
+	}
+	if err != nil && !errors.Is(err, workflow.ErrFinished) {
+		w.t.Fatal(err)
+	}
+}
+
 func (w *world) instance(id string) protocol.Instance {
 	return protocol.Instance{Project: w.name, Workflow: w.workflow, ID: id}
 }

@@ -17,6 +17,9 @@ import (
 const (
 	firstPoll = 20 * time.Millisecond
 	maxPoll   = 5 * time.Second
+	// freshPoll is firstPoll of whoever listens since the instance began: a busy server is not asked for what it is about
+	// to say.
+	freshPoll = 100 * time.Millisecond
 )
 
 // Await waits for the end of the instance that goes by incarnation, or until ctx ends. The error is ErrNotFound if the
@@ -31,9 +34,13 @@ func (c Client) Await(ctx context.Context, at protocol.Instance, incarnation uin
 	defer func() { _ = sub.Unsubscribe() }()
 	// On one connection the server takes the subscription before the read that follows it: an end that the read does
 	// not see is heard. An instance that was just created has hardly ended: it is listened for first.
-	timer := time.NewTimer(firstPoll)
+	poll := firstPoll
+	if fresh {
+		poll = freshPoll
+	}
+	timer := time.NewTimer(poll)
 	defer timer.Stop()
-	for read, poll := !fresh, firstPoll; ; read = true {
+	for read := !fresh; ; read = true {
 		if read {
 			done, err := c.ended(ctx, at, incarnation)
 			if done != nil || err != nil {

@@ -224,7 +224,10 @@ func (i *Instance[R]) store(ctx context.Context, s start) error {
 	if err != nil {
 		return fmt.Errorf("create instance %s: %w", i.at, err)
 	}
-	i.incarnation, i.origin, i.created = incarnation, origins[outcome], outcome == client.Created
+	i.incarnation, i.origin = incarnation, origins[outcome]
+	if outcome == client.Created {
+		i.born = time.Now()
+	}
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/skein-run/skein/internal/client"
 	"github.com/skein-run/skein/internal/runner"
@@ -22,8 +23,9 @@ type Instance[R any] struct {
 	// incarnation tells the instance from another of its id; 0 if it is not stored yet, or by somebody else.
 	incarnation uint64
 	origin      Origin
-	// created is set on the handle of the call that started the instance, steered once the handle was used to steer it.
-	created bool
+	// born is set on the handle of the call that started the instance, to when it had; steered once the handle was used to
+	// steer it.
+	born    time.Time
 	steered atomic.Bool
 }
 
@@ -80,6 +82,9 @@ func (i *Instance[R]) Result(ctx context.Context) (R, error) {
 	return decode[R](output, fmt.Sprintf("result of workflow %q", i.at.Workflow))
 }
 
+// youth is how soon after it began an instance has hardly ended: who waits for its end then need not look whether it has.
+const youth = 10 * time.Millisecond
+
 func (i *Instance[R]) await(ctx context.Context) (*protocol.Done, error) {
 	if err := betweenSteps(ctx); err != nil {
 		return nil, err
@@ -92,7 +97,7 @@ func (i *Instance[R]) await(ctx context.Context) (*protocol.Done, error) {
 		}
 		incarnation = p.Incarnation
 	}
-	done, err := i.client().Await(ctx, i.at, incarnation, i.created && i.incarnation != 0 && !i.steered.Load())
+	done, err := i.client().Await(ctx, i.at, incarnation, time.Since(i.born) < youth && !i.steered.Load())
 	if errors.Is(err, client.ErrNotFound) {
 		err = i.notFound()
 	}

@@ -60,7 +60,7 @@ func Start[P, R any](ctx context.Context, name string, binding Binding[P, R], pa
 	return &Instance[R]{
 		at:      protocol.Instance{Project: s.Project, Shard: protocol.Shard(s.ID, s.Shards), Workflow: s.Workflow, ID: s.ID},
 		project: p, reader: runner.Reader{Store: p.Journal(), Project: s.Project, Shards: s.Shards, Objects: p.Objects()},
-		incarnation: s.Incarnation, origin: s.Origin, created: s.Origin == Created,
+		incarnation: s.Incarnation, origin: s.Origin,
 	}, nil
 }
 

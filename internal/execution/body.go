@@ -168,7 +168,7 @@ func (x *Execution) idempotencyKey(step *engine.Step) string {
 	if step.Epoch > 0 {
 		life += "." + strconv.Itoa(step.Epoch)
 	}
-	key := fmt.Sprintf("%s/%s/%s/%d", x.Instance, life, step.Name, step.Count)
+	key := x.Instance.String() + "/" + life + "/" + step.Name + "/" + strconv.Itoa(step.Count)
 	if step.Op == protocol.OpRollback {
 		key += "/rollback"
 	}

@@ -37,13 +37,13 @@ type strand struct {
 	b       *engine.Branch
 	todo    []deed
 	open    *engine.Step // a body that runs
-	groups  map[int]int
+	groups  map[int]*engine.Step
 	members map[int][]*strand
 	over    bool
 }
 
 func (x *branchRun) begin(b *engine.Branch, line []deed) *strand {
-	s := &strand{b: b, todo: line, groups: map[int]int{}, members: map[int][]*strand{}}
+	s := &strand{b: b, todo: line, groups: map[int]*engine.Step{}, members: map[int][]*strand{}}
 	// A branch ends after those that it began: whoever leaves its groups alone has made a mistake of another kind.
 	for g := range 3 {
 		s.todo = append(slices.Clip(s.todo), wait(g))
@@ -70,8 +70,8 @@ func (x *branchRun) step(s *strand) bool {
 		x.m.Begin(step, noon)
 		s.open = step
 	case "go":
-		if s.groups[d.group] == 0 {
-			s.groups[d.group] = x.m.NextGroup(s.b)
+		if s.groups[d.group] == nil {
+			s.groups[d.group] = x.m.Group(s.b)
 		}
 		s.members[d.group] = append(s.members[d.group], x.begin(x.m.Fork(s.b, s.groups[d.group]), d.line))
 	case "wait":

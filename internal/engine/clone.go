@@ -20,8 +20,11 @@ func (h *History) Clone() *History {
 		attempts = append(attempts, s.Attempts...)
 		s.Attempts = attempts[from:len(attempts):len(attempts)] // who adds one makes room elsewhere
 		c.Steps[k] = s
+		if !s.Done {
+			c.undone = append(c.undone, s)
+		}
 	}
-	c.open = nil
+	c.open, c.undone = nil, nil
 	for _, s := range h.open {
 		if h.Steps[s.Key] == s { // else a restart has forgotten it
 			c.open = append(c.open, c.Steps[s.Key])

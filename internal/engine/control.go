@@ -197,6 +197,7 @@ func (h *History) restart(a *protocol.Append, e *protocol.Entry) {
 		delete(h.Steps, k)
 	}
 	h.Order = h.Order[:from]
+	h.regain()
 	if e.From == nil {
 		h.EventsFrom = e.Input
 	}

@@ -31,6 +31,9 @@ func Diverged(d protocol.Divergence, why *protocol.Failure) *protocol.Failure {
 			"Deploy code that does and resume, restart the instance from a step, or resume it and accept that the log holds more",
 	}
 	switch {
+	case d.Decided && d.Recorded[0].Op == protocol.OpGroup:
+		f.Message = "the code contradicts the log: " + Contradiction(d, nil) + ". " +
+			"Deploy code in which it is as it was and resume, restart the instance from a step, or resume it and accept that the group has failed"
 	case d.Decided:
 		f.Message = "the code contradicts the log: " + Contradiction(d, nil) + ". " +
 			"Deploy code in which it is as it was and resume, restart the instance from a step, or resume it and accept that the race stays decided"
@@ -49,6 +52,10 @@ func Contradiction(d protocol.Divergence, why *protocol.Failure) string {
 	switch missing := listed(d.Recorded); {
 	case irreversible(d):
 		return fmt.Sprintf("the log holds the %s, and the code has none", missing)
+	case d.Decided && d.Recorded[0].Op == protocol.OpGroup && *d.Called == d.Recorded[0]:
+		return "the log holds that a group failed, but the code has not got the function by which it did"
+	case d.Decided && d.Recorded[0].Op == protocol.OpGroup:
+		return fmt.Sprintf("the log holds that a group failed, but the function by which it did called %s before it returned", told(*d.Called))
 	case d.Decided && *d.Called == d.Recorded[0]:
 		return fmt.Sprintf("the log holds how %s ended, but the code has not got the function that was first in it", missing)
 	case d.Decided:

@@ -26,9 +26,9 @@ type line struct {
 	called int
 }
 
-// gated reports whether the order of calls of such steps counts. Values have no names that code gives them.
+// gated reports whether the order of calls of such steps counts. Values and groups have no names that code gives them.
 func gated(op protocol.Op) bool {
-	return op != protocol.OpValue && op != protocol.OpRollback && op != protocol.OpSlot
+	return op != protocol.OpValue && op != protocol.OpRollback && op != protocol.OpSlot && op != protocol.OpGroup
 }
 
 func newGates(h *History) *gates {

@@ -166,7 +166,7 @@ func TestGateOfBranches(t *testing.T) {
 	l.add(completed("1.1/", "a"), completed("1.2/", "b"), completed("1.2/1.1/", "c"))
 	m := l.machine()
 	root := m.Root()
-	g := m.NextGroup(root)
+	g := m.Group(root)
 	one, two := m.Fork(root, g), m.Fork(root, g)
 	open := func(b *engine.Branch) bool { return m.Open(b, protocol.OpDo, "new") && m.OpenEnd(b) }
 	must[*engine.Step](t)(m.Do(one, "a", protocol.StepConfig{}))
@@ -189,7 +189,7 @@ func TestBranchesAreRecorded(t *testing.T) {
 	m := l.machine()
 	root := m.Root()
 	m.Do(root, "before", protocol.StepConfig{})
-	b := m.Fork(root, m.NextGroup(root))
+	b := m.Fork(root, m.Group(root))
 	s := must[*engine.Step](t)(m.Do(b, "within", protocol.StepConfig{}))
 	m.Begin(s, noon)
 	m.Complete(s, nil, noon)

@@ -40,7 +40,7 @@ type Step struct {
 	// Within.
 	Winner *int   `json:"winner,omitempty"`
 	Within string `json:"within,omitempty"`
-	// Lost is set if a race was decided before the step of one of its branches had an outcome.
+	// Lost is set if a race was decided, or a group failed, before the step of one of its branches had an outcome.
 	Lost bool `json:"lost,omitempty"`
 	// Branch is the line of calls that the step belongs to.
 	Branch string `json:"branch,omitempty"`
@@ -139,6 +139,7 @@ type History struct {
 	Untold []Call
 
 	outcomes   int     // outcomes of steps, also of those that a restart forgot
+	undone     []*Step // steps without an outcome, and some that have one, or that a restart forgot
 	standsOver *uint64 // what the newest message stands over, if it is a snapshot
 	open       []*Step // whose attempts may be open: those that began since all were closed
 	released   bool    // the newest run gave the instance back
@@ -166,7 +167,7 @@ func Readable(a *protocol.Append) error {
 	for _, e := range a.Entries {
 		switch e.Kind {
 		case protocol.EntryClaimed, protocol.EntryReleased, protocol.EntryStarted, protocol.EntryAttemptFailed,
-			protocol.EntryStepCompleted, protocol.EntryStepFailed, protocol.EntryWaiting, protocol.EntrySlept,
+			protocol.EntryStepCompleted, protocol.EntryStepFailed, protocol.EntryGroupFailed, protocol.EntryWaiting, protocol.EntrySlept,
 			protocol.EntryReceived, protocol.EntryTimedOut, protocol.EntryRecorded, protocol.EntryParked,
 			protocol.EntryCompleted, protocol.EntryFailed, protocol.EntryTerminated, protocol.EntryDeleted,
 			protocol.EntryPaused, protocol.EntryHeld, protocol.EntryResumed, protocol.EntryRestarted,
@@ -303,6 +304,8 @@ func (h *History) applyStep(a *protocol.Append, e *protocol.Entry, s *Step) erro
 		if gaveUp(e.Error) {
 			h.outlived(s)
 		}
+	case protocol.EntryGroupFailed:
+		h.groupFailed(s, e)
 	case protocol.EntryHeartbeat:
 		s.Heartbeat, s.HeardAt = e.Result, at
 	case protocol.EntryWaiting:
@@ -331,10 +334,15 @@ func (h *History) step(k protocol.Key) *Step {
 	s := h.Steps[k]
 	if s == nil {
 		s = &Step{Key: k, Epoch: h.Epoch, Behind: h.outcomes}
-		h.Steps[k] = s
-		h.Order = append(h.Order, k)
+		h.add(s)
 	}
 	return s
+}
+
+func (h *History) add(s *Step) {
+	h.Steps[s.Key] = s
+	h.Order = append(h.Order, s.Key)
+	h.undone = append(h.undone, s)
 }
 
 func (h *History) claimed(a *protocol.Append, e *protocol.Entry) {

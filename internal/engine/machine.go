@@ -91,21 +91,13 @@ type Branch struct {
 	groups  int
 	members int
 
-	race  *Step // that it contends in
+	race  *Step // that it contends in, or the group that it is of
 	index int   // which of its branches it is
 	last  int   // number of the newest outcome that it was given
 }
 
 // Root is the branch that workflow code begins with.
 func (m *Machine) Root() *Branch { return &Branch{} }
-
-// Fork begins a branch within group, a number that NextGroup gave.
-func (m *Machine) Fork(parent *Branch, group int) *Branch {
-	m.tick++
-	m.forked = true
-	parent.members++
-	return &Branch{parent: parent, path: fmt.Sprintf("%s%d.%d/", parent.path, group, parent.members), born: m.tick}
-}
 
 // Depth is how many branches the branch is within.
 func (b *Branch) Depth() int {
@@ -124,8 +116,8 @@ func (b *Branch) line(op protocol.Op) string {
 	return b.path
 }
 
-// NextGroup numbers the groups of a branch.
-func (m *Machine) NextGroup(b *Branch) int {
+// nextGroup numbers the groups of a branch.
+func (m *Machine) nextGroup(b *Branch) int {
 	b.groups++
 	return b.groups
 }

@@ -220,7 +220,7 @@ func TestValuesBelongToBranches(t *testing.T) {
 		}
 		root := m.Root()
 		v[0] = value(root)
-		g := m.NextGroup(root)
+		g := m.Group(root)
 		one, two := m.Fork(root, g), m.Fork(root, g)
 		if childFirst {
 			salt += "x"

@@ -16,7 +16,7 @@ func TestParkOfManyWaits(t *testing.T) {
 	t.Parallel()
 	m := newLog(t).machine()
 	root := m.Root()
-	group := m.NextGroup(root)
+	group := m.Group(root)
 	var types []string
 	for n := range 10_000 {
 		b := m.Fork(root, group)

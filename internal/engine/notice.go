@@ -276,7 +276,7 @@ func (t *telling) step(e *protocol.Entry, s *Step) {
 			n.Value, n.Object = shown(s, e.Result, e.Object)
 			t.tell(n)
 		}
-	case protocol.OpValue, protocol.OpSlot: // no names that code gives them: a status leaves them out, too
+	case protocol.OpValue, protocol.OpSlot, protocol.OpGroup: // no names that code gives them: a status leaves them out, too
 	}
 }
 

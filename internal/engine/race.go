@@ -30,7 +30,7 @@ func (m *Machine) Race(b *Branch, name string) (*Step, error) {
 	if err != nil {
 		return nil, err
 	}
-	if group := m.NextGroup(b); s.Within == "" {
+	if group := m.nextGroup(b); s.Within == "" {
 		s.Within = fmt.Sprintf("%s%d.", b.path, group)
 		m.soft(protocol.Entry{Kind: protocol.EntryStarted, Step: &s.Key, Within: s.Within})
 	}
@@ -59,8 +59,8 @@ func (b *Branch) reach(outcome int) {
 	}
 }
 
-// Decidable reports whether a race may be decided in the order of what is recorded: its branches have called all that
-// they had called before.
+// Decidable reports whether a race may be decided, or a group fail, in the order of what is recorded: its branches have
+// called all that they had called before.
 func (m *Machine) Decidable(race *Step) bool {
 	return !slices.ContainsFunc(race.contenders, func(b *Branch) bool { return !m.OpenEnd(b) })
 }
@@ -104,7 +104,7 @@ func (m *Machine) forgo(s *Step) {
 
 // giveUp notes that nobody waits for the outcome of a step.
 func (s *Step) giveUp() {
-	s.Lost, s.Until = true, nil
+	s.Lost = true
 	if n := len(s.Attempts); n > 0 {
 		s.Attempts[n-1].Open = false
 	}
@@ -126,18 +126,18 @@ func (h *History) decided(s *Step, e *protocol.Entry) {
 	}
 }
 
-// Settle lets the branches of a race end that was decided by an earlier run: the winner has returned, and the others have
-// come as far as they will.
+// Settle lets the branches of a race end that was decided by an earlier run, or of a group that failed then: the first one
+// has returned, and the others have come as far as they will.
 func (m *Machine) Settle(race *Step) { race.settled = true }
 
-// GivenUp reports whether a race was decided while a call of one of its branches had no outcome.
+// GivenUp reports whether a race was decided, or a group failed, while a call of one of its branches had no outcome.
 func (m *Machine) GivenUp(k protocol.Key) bool {
 	s := m.h.Steps[k]
 	return s != nil && s.Lost && !s.Done
 }
 
-// closed is the innermost race that was decided without the branch, or in which it has returned: it calls nothing but
-// what is recorded. Nil if there is none.
+// closed is the innermost race that was decided without the branch, or in which it has returned, or group that has failed:
+// it calls nothing but what is recorded. Nil if there is none.
 func (b *Branch) closed() *Step {
 	for x := b; x != nil; x = x.parent {
 		if x.race != nil && x.race.Done && !(x.race.Accepted && !x.race.settled && x.won()) {

@@ -51,7 +51,7 @@ type worker struct {
 	b       *engine.Branch
 	todo    []chore
 	parent  *worker
-	group   int
+	group   *engine.Step
 	forks   int
 	members int          // branches that run
 	step    *engine.Step // what it waits for
@@ -208,8 +208,8 @@ func (x *life) leave(w *worker) {
 }
 
 func (x *life) fork(w *worker, branch []chore) {
-	if w.group == 0 {
-		w.group = x.m.NextGroup(w.b)
+	if w.group == nil {
+		w.group = x.m.Group(w.b)
 	}
 	w.forks++
 	w.members++

@@ -153,10 +153,9 @@ func (h *History) restore(e *protocol.Entry) error {
 		return err
 	}
 	h.standsOver = new(e.Snapshot.Over)
-	h.Steps, h.Order, h.open = map[protocol.Key]*Step{}, nil, nil
+	h.Steps, h.Order, h.open, h.undone = map[protocol.Key]*Step{}, nil, nil, nil
 	for _, step := range f.Steps {
-		h.Steps[step.Key] = step
-		h.Order = append(h.Order, step.Key)
+		h.add(step)
 		if step.isOpen() {
 			h.open = append(h.open, step)
 		}

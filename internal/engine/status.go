@@ -26,7 +26,7 @@ func (h *History) Status() protocol.Status {
 		s.Finished = &ended
 	}
 	for _, k := range h.Order {
-		if k.Op != protocol.OpValue {
+		if k.Op != protocol.OpValue && k.Op != protocol.OpGroup {
 			s.Steps = append(s.Steps, h.Steps[k].status())
 		}
 	}
@@ -108,6 +108,9 @@ func (s *Step) status() protocol.StepStatus {
 	}
 	if s.Config != nil && s.Config.Sensitive {
 		s.redact(&st)
+	}
+	if s.Lost && !s.Done {
+		st.Until = nil
 	}
 	if s.Op == protocol.OpRace { // it has none that says how it is tried
 		st.Config = nil

@@ -101,8 +101,12 @@ func (s *Scope) attempt(ctx context.Context, step *engine.Step, code Code) error
 		return lostCause(ctx, ErrLost)
 	}
 	a := s.begin(step)
-	if x.m.GivenUp(step.Key) { // while that was stored
+	switch { // while that was stored
+	case x.m.GivenUp(step.Key):
 		return lostCause(ctx, ErrLost)
+	case ctx.Err() != nil:
+		x.m.Abandon(step.Key)
+		return context.Cause(ctx)
 	}
 	x.bodies++
 	s.lane.resting++

@@ -189,6 +189,7 @@ type Execution struct {
 	gates    []*gated
 	lapsed   []*waiter // calls that an earlier run gave up
 	races    []*race   // that go on
+	failing  []*Group  // of which a branch has failed, in this run or an earlier one, and whose others were not told
 	recall   recall
 	rollback rollback
 	bodies   int

@@ -15,7 +15,7 @@ type gated struct {
 	op    protocol.Op // empty: the end
 	name  string
 	why   *protocol.Failure // what made it end, nil if that is no error
-	race  *engine.Step      // one that a function won which is gone: nothing opens this gate
+	race  *engine.Step      // one that a function won which is gone, or a group that failed by one: nothing opens this gate
 	done  chan struct{}
 }
 
@@ -114,7 +114,7 @@ func (x *Execution) hold() {
 // have lost a race wait for the one that won it. x.mu is held.
 func (x *Execution) first() *gated {
 	gates := x.gates
-	won := func(g *gated) bool { return x.m.Contradicts(g.scope.branch) }
+	won := func(g *gated) bool { return g.race != nil || x.m.Contradicts(g.scope.branch) }
 	if slices.ContainsFunc(gates, won) {
 		gates = slices.DeleteFunc(slices.Clone(gates), func(g *gated) bool { return !won(g) })
 	}

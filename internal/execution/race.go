@@ -31,9 +31,7 @@ type Race struct {
 type race struct {
 	*Group
 	ctx          context.Context // of the call
-	step         *engine.Step
-	firstSuccess bool // a branch that fails has not won
-	settled      bool // its branches were told that it is over
+	firstSuccess bool            // a branch that fails has not won
 	branches     []contender
 }
 
@@ -60,8 +58,8 @@ func (s *Scope) Race(ctx context.Context, name string, firstSuccess bool, bodies
 		s.stand(ctx, &gated{scope: s, race: step})
 		s.alive()
 	}
-	r := &race{ctx: ctx, step: step, firstSuccess: firstSuccess, branches: make([]contender, len(bodies))}
-	r.Group = &Group{s: s, race: r}
+	r := &race{ctx: ctx, firstSuccess: firstSuccess, branches: make([]contender, len(bodies))}
+	r.Group = &Group{s: s, step: step, race: r}
 	r.Group.ctx, r.cancel = context.WithCancelCause(ctx)
 	s.x.races = append(s.x.races, r)
 	for i, body := range bodies {
@@ -113,8 +111,11 @@ func (r *race) arrive(i int, err error) {
 	}
 }
 
-// stir looks whether a race can be decided, and ends the waits that it has withheld. x.mu is held.
+// stir looks whether a group can fail, or a race be decided, and ends the waits that it has withheld. x.mu is held.
 func (x *Execution) stir() {
+	for _, g := range slices.Clone(x.failing) {
+		g.look()
+	}
 	if len(x.races) == 0 {
 		return
 	}
@@ -131,17 +132,17 @@ func (r *race) look() {
 	switch {
 	case r.settled || x.phase != running && x.phase != releasing:
 	case r.step.Done:
-		if r.back() && !r.moves(func(int) bool { return true }) {
+		if r.back() && !r.moves(r.goesOn) {
 			x.m.Settle(r.step)
-			r.settle()
+			r.settle(ErrLost)
 		}
 	case x.recall.on || r.step.Lost || r.exited || r.ctx.Err() != nil: // a branch whose goroutine was ended says nothing
 	default:
 		v, last, ok := r.verdict()
-		earlier := func(i int) bool { return r.branches[i].Last() < last }
+		earlier := func(i int) bool { return r.goesOn(i) && r.branches[i].Last() < last }
 		if ok && x.m.Decidable(r.step) && !r.moves(earlier) {
 			x.m.Decide(r.step, v)
-			r.settle()
+			r.settle(ErrLost)
 		}
 	}
 }
@@ -191,40 +192,8 @@ func (r *race) failure() *protocol.Failure {
 	return protocol.NewFailure(f)
 }
 
-// settle tells the branches that the race is over. Their calls are given up. x.mu is held.
-func (r *race) settle() {
-	x := r.s.x
-	r.settled = true
-	for k, w := range x.waiters {
-		if _, in := r.contains(w.lane); in {
-			x.signal([]protocol.Key{k})
-		}
-	}
-	r.cancel(ErrLost)
-	x.activity++
-	x.openGates()
-}
-
-// contains reports which of the race's branches a lane is of, or is within. x.mu is held.
-func (r *race) contains(l *lane) (index int, ok bool) {
-	for ; l.group != nil; l = l.group.s.lane {
-		if l.group == r.Group {
-			return l.index, true
-		}
-	}
-	return 0, false
-}
-
-// moves reports whether one of the branches for which it matters may still return or call by itself. x.mu is held.
-func (r *race) moves(matters func(i int) bool) bool {
-	for _, l := range r.s.x.lanes {
-		if i, in := r.contains(l); in && l.moves() && !r.branches[i].returned && matters(i) {
-			r.s.x.armPatience()
-			return true
-		}
-	}
-	return false
-}
+// goesOn reports whether a branch has not returned.
+func (r *race) goesOn(i int) bool { return !r.branches[i].returned }
 
 // withheld reports whether a wait of a branch must not end now: it contends in a race in which another branch has
 // something to go on with. If that one returns, it was first, and what the wait is for belongs to others.
@@ -237,7 +206,7 @@ func (x *Execution) withheld(b *engine.Branch) bool {
 		if r == nil || r.settled || r.step.Done {
 			continue
 		}
-		if _, _, decided := r.verdict(); decided || r.moves(func(i int) bool { return i != l.index }) {
+		if _, _, decided := r.verdict(); decided || r.moves(func(i int) bool { return r.goesOn(i) && i != l.index }) {
 			return true
 		}
 	}

@@ -89,7 +89,7 @@ func (x *Execution) rollBack(failure *protocol.Failure) {
 	x.rollback.on, x.recall.on = true, false
 	x.cancel(ErrRollingBack)
 	x.ctx, x.cancel = context.WithCancelCause(x.life)
-	x.gates, x.lapsed, x.races, x.waiters, x.lanes = nil, nil, nil, map[protocol.Key]*waiter{}, map[*engine.Branch]*lane{}
+	x.gates, x.lapsed, x.races, x.failing, x.waiters, x.lanes = nil, nil, nil, nil, map[protocol.Key]*waiter{}, map[*engine.Branch]*lane{}
 	go x.undo(failure)
 }
 

@@ -197,7 +197,7 @@ func (x *execution) call(l *line) {
 	}
 	switch o.op {
 	case "":
-		number := x.m.NextGroup(l.branch)
+		number := x.m.Group(l.branch)
 		for _, todo := range o.branches {
 			l.group = append(l.group, &line{branch: x.m.Fork(l.branch, number), todo: todo, parent: l})
 		}

@@ -6,7 +6,7 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// raceGoldens are the messages about a race, and about code that contradicts how one ended.
+// raceGoldens are the messages about a race, about a group that failed, and about code that contradicts how one ended.
 func raceGoldens() []golden {
 	race := protocol.Key{Op: protocol.OpRace, Name: "first answer", Count: 1}
 	nap := protocol.Key{Op: protocol.OpSleep, Name: "a day", Count: 1}
@@ -22,6 +22,13 @@ func raceGoldens() []golden {
 				{Kind: protocol.EntryReceived, Step: &answer, Type: "answer", Input: 35, InputID: "in-2", Sent: new(at(3)), Branch: "1.1/"},
 				{Kind: protocol.EntryStepCompleted, Step: &race, Result: json.RawMessage(`"yes"`), Winner: new(0), GivenUp: []protocol.Key{nap}},
 				{Kind: protocol.EntryHeld, Divergence: &held},
+			},
+		}},
+		{"append.group", protocol.Append{
+			V: protocol.Version, ID: "ap-6", Incarnation: 31, Holder: protocol.Wake{Stream: "WORKFLOWS_trips", Sequence: 31}, Runner: "runner-a",
+			Time: at(4), Entries: []protocol.Entry{
+				{Kind: protocol.EntryWaiting, Step: &nap, Until: new(at(40)), Branch: "1.2/"},
+				{Kind: protocol.EntryGroupFailed, Step: &protocol.Key{Op: protocol.OpGroup, Name: "1.", Count: 1}, Winner: new(0), Error: &protocol.Failure{Name: "Error", Message: "sold out"}},
 			},
 		}},
 		{"answer.race-notice", protocol.Answer{V: protocol.Version, Notices: &protocol.Notices{Runner: "runner-a", Incarnation: 31, Notices: []protocol.Notice{

@@ -44,6 +44,9 @@ const (
 	// EntryStepCompleted and EntryStepFailed end a step for good, or decide a race.
 	EntryStepCompleted EntryKind = "step-completed"
 	EntryStepFailed    EntryKind = "step-failed"
+	// EntryGroupFailed ends a group of branches of which one, Winner, has failed with Error. What its branches had called
+	// that has no outcome is given up, but for bodies that run: those may still have one.
+	EntryGroupFailed EntryKind = "group-failed"
 	// EntryWaiting fixes when a sleep or a wait for an event ends (Until; none: never). Of a call it says that its Callee
 	// was created: it never will be again.
 	EntryWaiting EntryKind = "waiting"
@@ -95,6 +98,8 @@ const (
 	OpCall     Op = "call"
 	OpRace     Op = "race"
 	OpRollback Op = "rollback"
+	// OpGroup is a group of branches that has failed. Its name is how the lines of calls of its branches begin.
+	OpGroup Op = "group"
 	// OpSlot is a wait for a free slot of a workflow whose concurrency is limited. It belongs to no code.
 	OpSlot Op = "slot"
 )
@@ -141,7 +146,7 @@ type Entry struct {
 	// Callee is the instance that a wait of OpCall is about.
 	Callee *Callee `json:"callee,omitempty"`
 	// Within, on the start of a race, is how the lines of calls of its branches begin. Winner, on its outcome, is the index
-	// of the branch that was first, from 0 (nil: none was), GivenUp lists what its branches had called that had no outcome.
+	// of the branch that was first, from 0 (nil: none was), and on that of a group that of the first that failed, GivenUp lists what its branches had called that had no outcome.
 	Within  string `json:"within,omitempty"`
 	Winner  *int   `json:"winner,omitempty"`
 	GivenUp []Key  `json:"given_up,omitempty"`

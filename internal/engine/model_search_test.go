@@ -25,13 +25,14 @@ func (r result) String() string {
 	return fmt.Sprintf("%s, after %d steps:\n  %s", r.broken, len(r.path), strings.Join(r.path, "\n  "))
 }
 
-// search walks through all states, breadth first, until it finds what must not be: its path is a shortest one.
+// search walks through all states, or w.most of them, breadth first, until it finds what must not be: its path is a shortest
+// one.
 func (w *world) search(checkStability bool) result {
 	states := []state{begin(w.limits)}
 	parents := []int{-1}
 	seen := map[state]struct{}{states[0]: {}}
 	r := result{}
-	for i := 0; i < len(states) && r.broken == ""; i++ {
+	for i := 0; i < len(states) && r.broken == "" && (w.most == 0 || i < w.most); i++ {
 		if states[i].full() {
 			r.cut++
 			continue

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"flag"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,9 @@ import (
 
 // long adds the searches that take a while.
 var long = flag.Bool("long", false, "walk through the states within larger bounds, too")
+
+// few is how many states a search goes on from where data races are looked for: those that are the nearest to the beginning.
+const few = 5_000
 
 // TestModel walks through all states within bounds and finds nothing wrong.
 func TestModel(t *testing.T) {
@@ -78,12 +82,16 @@ func TestModel(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			r := newWorld(tt.program, tt.limits, sound()).search(true)
+			w := newWorld(tt.program, tt.limits, sound())
+			if raced {
+				w.most = few
+			}
+			r := w.search(true)
 			t.Log(r)
 			if r.broken != "" {
 				t.Fatal("the protocol has a hole")
 			}
-			if r.ends == 0 || r.cut > r.states/100 {
+			if r.ends == 0 && !raced || r.cut > r.states/100 {
 				t.Error("the bounds are too tight to tell anything")
 			}
 		})
@@ -144,6 +152,7 @@ func TestEachRuleIsNeeded(t *testing.T) {
 		lostTimer = "no timer is left"
 	)
 	usual := budget{events: 1, crashes: 1, zombies: 1, stale: 1}
+	far := []string{"row 8: not for a later park", "events are carried"} // from the beginning: too far if races are looked for
 	tests := []struct {
 		name    string
 		program string
@@ -200,6 +209,9 @@ func TestEachRuleIsNeeded(t *testing.T) {
 		{"expired is final", "S", budget{cleanings: 1, restarts: 1, creates: 1}, func(r *rules) { r.ExpiredIsFinal = false }, "of an instance that is gone"},
 	}
 	for _, tt := range tests {
+		if raced && slices.Contains(far, tt.name) {
+			continue
+		}
 		t.Run(tt.name, func(t *testing.T) {
 			r := sound()
 			tt.without(&r)

@@ -14,6 +14,8 @@ type world struct {
 	program string // of ops: S step, E wait for an event, T the same with an end, Z sleep
 	rules   rules
 	limits  budget
+	// most is how many states a search goes on from, 0 for all.
+	most int
 
 	appends []protocol.Append // by the numbers that log messages have
 	numbers map[string]uint16

@@ -82,6 +82,17 @@ func (c Client) Steer(ctx context.Context, at protocol.Instance, control protoco
 	return c.publish(ctx, at.ControlSubject(), control)
 }
 
+// SteerAfter stores a control if the newest one of the instance is still that at sequence, 0: none. The error is
+// journal.ErrConflict if it is not.
+func (c Client) SteerAfter(ctx context.Context, at protocol.Instance, sequence uint64, control protocol.Control) error {
+	body, err := json.Marshal(control)
+	if err != nil {
+		return fmt.Errorf("publish to %s: %w", at.ControlSubject(), err)
+	}
+	_, err = c.Store.Append(ctx, protocol.WorkflowsStream(at.Project), at.ControlSubject(), sequence, body)
+	return err
+}
+
 func (c Client) publish(ctx context.Context, subject string, message any) error {
 	body, err := json.Marshal(message)
 	if err != nil {

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -9,34 +10,37 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// Standing tells from the stream's leader in which state an instance is, as a list would, and in which it will be when the
-// controls are obeyed that are stored. It returns journal.ErrNotFound if the instance is gone.
-func (r Reader) Standing(ctx context.Context, instance protocol.Instance, incarnation uint64) (now, then protocol.State, err error) {
+// Standing is in which state an instance is, as a list would tell it, and in which it will be when the controls are obeyed
+// that are stored, up to the one at Control; 0 if there is none.
+type Standing struct {
+	Now, Then protocol.State
+	Control   uint64
+}
+
+// Standing reads from the stream's leader. It returns journal.ErrNotFound if the instance is gone.
+func (r Reader) Standing(ctx context.Context, instance protocol.Instance, incarnation uint64) (Standing, error) {
 	s, err := r.look(ctx, instance)
 	if err != nil {
-		return "", "", err
+		return Standing{}, err
 	}
 	status, err := r.glance(instance, s)
 	if err == nil && s.created != incarnation {
 		err = journal.ErrNotFound
 	}
 	if err != nil {
-		return "", "", err
+		return Standing{}, err
 	}
 	newest, err := r.Store.Last(ctx, r.stream(), instance.ControlSubject())
 	switch {
 	case errors.Is(err, journal.ErrNotFound):
-		return status.State, status.State, nil
+		return Standing{Now: status.State, Then: status.State}, nil
 	case err != nil:
-		return "", "", err
+		return Standing{}, err
 	case newest.Sequence <= status.Mark:
-		return status.State, status.State, nil
+		return Standing{Now: status.State, Then: status.State, Control: newest.Sequence}, nil
 	}
-	then, err = r.afterControls(ctx, instance, s, protocol.Wake{Stream: r.stream(), Sequence: newest.Sequence})
-	if then == "" {
-		then = status.State
-	}
-	return status.State, then, err
+	then, err := r.afterControls(ctx, instance, s, protocol.Wake{Stream: r.stream(), Sequence: newest.Sequence})
+	return Standing{Now: status.State, Then: cmp.Or(then, status.State), Control: newest.Sequence}, err
 }
 
 // afterControls is the state that the controls up to wake will make; "" if they change nothing, nor anything else did.

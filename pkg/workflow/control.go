@@ -155,12 +155,17 @@ func (i *Instance[R]) trySteer(ctx context.Context, control protocol.Control, fr
 			return err
 		}
 	}
-	control.V, control.Input, control.Sent, control.Source = protocol.Version, uuid.NewString(), time.Now().UTC(), i.source(ctx)
+	i.sign(ctx, &control)
 	if t, ok := turn.From(ctx); ok {
 		return t.Control(i.at, control)
 	}
 	i.steered.Store(true)
 	return i.client().Steer(ctx, i.at, control)
+}
+
+// sign says of a control who sends it and when.
+func (i *Instance[R]) sign(ctx context.Context, control *protocol.Control) {
+	control.V, control.Input, control.Sent, control.Source = protocol.Version, uuid.NewString(), time.Now().UTC(), i.source(ctx)
 }
 
 // hasStep refuses a step that the instance has not come to.

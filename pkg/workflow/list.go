@@ -237,14 +237,15 @@ func steerPicked[R any](ctx context.Context, together []picked[R], o listOptions
 	var g errgroup.Group
 	for n, p := range together {
 		g.Go(func() error {
-			still, err := true, p.err
-			if err == nil {
-				still, err = p.stands(ctx, o.states, control.Action)
-			}
-			if err == nil && still {
+			sent, err := true, p.err
+			switch {
+			case err != nil:
+			case len(o.states) == 0:
 				err = p.steer(ctx, control, nil)
+			default:
+				sent, err = p.steerWhile(ctx, control, p.standing(o.states, control.Action))
 			}
-			all[n], left[n] = Steered{ID: p.ID(), Err: err, Cursor: p.cursor}, err == nil && !still
+			all[n], left[n] = Steered{ID: p.ID(), Err: err, Cursor: p.cursor}, !sent
 			return nil
 		})
 	}
@@ -258,19 +259,40 @@ func steerPicked[R any](ctx context.Context, together []picked[R], o listOptions
 	return told
 }
 
-// stands reports whether an instance is in one of these states, and stays in one by what it was sent; none are all. What is
-// to be terminated may be terminated again.
-func (i *Instance[R]) stands(ctx context.Context, states []State, action protocol.Action) (bool, error) {
-	if len(states) == 0 {
-		return true, nil
+// standing looks whether an instance is in one of these states, and stays in one by what it was sent, up to the control that
+// it returns. What is to be terminated or deleted may be so again.
+func (i *Instance[R]) standing(states []State, action protocol.Action) func(context.Context) (bool, runner.Standing, error) {
+	return func(ctx context.Context) (bool, runner.Standing, error) {
+		s, err := i.reader.Standing(ctx, i.at, i.incarnation)
+		again := action == protocol.ActionTerminate && s.Then == Terminated || action == protocol.ActionDelete && s.Then == protocol.StateDeleted
+		return slices.Contains(states, s.Now) && (again || slices.Contains(states, s.Then)), s, err
 	}
-	now, then, err := i.reader.Standing(ctx, i.at, i.incarnation)
-	switch {
-	case errors.Is(err, journal.ErrNotFound):
-		return true, nil // steering it tells
-	case err != nil:
-		return false, fmt.Errorf("%s instance %s: %w", action, i.at, err)
+}
+
+// steerWhile sends a control to an instance as long as it stands, and reports whether it did. What begins again between the
+// look at it and the control needs a control for that, which lets it be looked at once more.
+func (i *Instance[R]) steerWhile(
+	ctx context.Context, control protocol.Control, standing func(context.Context) (bool, runner.Standing, error),
+) (sent bool, err error) {
+	i.sign(ctx, &control)
+	control.Incarnation = i.incarnation
+	for {
+		stands, now, err := standing(ctx)
+		refused := stands && now.Now.Finished() && control.Action != protocol.ActionDelete
+		switch {
+		case errors.Is(err, journal.ErrNotFound), refused:
+			return true, i.steer(ctx, control, nil) // which tells
+		case err == nil && !stands:
+			return false, nil
+		case err == nil:
+			i.steered.Store(true)
+			err = i.client().SteerAfter(ctx, i.at, now.Control, control)
+		}
+		if !errors.Is(err, journal.ErrConflict) {
+			if err != nil {
+				err = fmt.Errorf("%s instance %s: %w", control.Action, i.at, err)
+			}
+			return true, err
+		}
 	}
-	again := action == protocol.ActionTerminate && then == Terminated
-	return slices.Contains(states, now) && (again || slices.Contains(states, then)), nil
 }

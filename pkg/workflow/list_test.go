@@ -12,6 +12,7 @@ import (
 
 	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/internal/runner"
 	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -375,6 +376,43 @@ func TestWhatHasBegunAgainIsLeftAlone(t *testing.T) {
 	}
 	if c, _ := d.control("rests"); c.Action != protocol.ActionDelete {
 		t.Errorf("what is paused still was sent %+v", c)
+	}
+}
+
+// TestRestartRightBeforeADelete: a restart that is stored between the look at an instance and the delete that it is to be sent
+// wins. Any other control in between lets it be looked at again.
+func TestRestartRightBeforeADelete(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	for _, tt := range []struct {
+		name    string
+		between protocol.Action
+		sent    bool
+	}{{"restarted", protocol.ActionRestart, false}, {"compacted", protocol.ActionCompact, true}, {"deleted", protocol.ActionDelete, true}} {
+		d.make(tt.name)
+		d.stand(tt.name, protocol.Entry{Kind: protocol.EntryFailed, Error: &protocol.Failure{Name: "E", Message: "no"}})
+		i, err := d.bound().Get(t.Context(), tt.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := i.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		i.incarnation = s.Incarnation
+		looks, between := 0, uint64(0)
+		sent, err := i.steerWhile(t.Context(), protocol.Control{Action: protocol.ActionDelete}, func(ctx context.Context) (bool, runner.Standing, error) {
+			stands, now, err := i.standing([]State{Errored}, protocol.ActionDelete)(ctx)
+			if looks++; looks == 1 {
+				d.put(i.at.ControlSubject(), protocol.Control{V: protocol.Version, Input: tt.name, Action: tt.between, Incarnation: s.Incarnation})
+				_, between = d.control(tt.name)
+			}
+			return stands, now, err
+		})
+		c, at := d.control(tt.name)
+		if err != nil || sent != tt.sent || looks != 2 || (at > between) != tt.sent || tt.sent && c.Action != protocol.ActionDelete {
+			t.Errorf("%s meanwhile: sent %t after %d looks, %v; the newest control is %+v", tt.name, sent, looks, err, c)
+		}
 	}
 }
 

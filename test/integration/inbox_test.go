@@ -1,76 +1,14 @@
 package integration
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/skein-run/skein/internal/testsignal"
-	"github.com/skein-run/skein/pkg/agent"
-	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
 )
-
-// clerk is the agent of the processes in the role of a host.
-type clerk struct{ agent.Base[[]string] }
-
-func clerks() agent.Class {
-	return agent.Define("Clerk", func() *clerk { return &clerk{} },
-		agent.Retry{MaxAttempts: 3, BaseDelay: time.Millisecond, MaxDelay: time.Millisecond})
-}
-
-// Note appends to the state.
-func (c *clerk) Note(ctx context.Context, text string) error {
-	return c.Update(ctx, func(log *[]string) error { *log = append(*log, text); return nil })
-}
-
-// Fail says that it was called, and fails.
-func (c *clerk) Fail(ctx context.Context, subject string) error {
-	p, ok := project.From(ctx)
-	if !ok {
-		return errors.New("no project")
-	}
-	if err := errors.Join(p.NC.Publish(subject, nil), p.NC.FlushWithContext(ctx)); err != nil {
-		return err
-	}
-	return errors.New("no luck")
-}
-
-// Enqueue queues notes of what the text names.
-func (c *clerk) Enqueue(ctx context.Context, text string) error {
-	for word := range strings.FieldsSeq(text) {
-		if _, err := agent.Queue(ctx, c.Note, word); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// host starts an agent host and waits until it takes work.
-func (w *world) host(stopAt string) *process {
-	w.t.Helper()
-	w.runners++
-	config := filepath.Join(w.files, "host.jsonc")
-	if err := os.WriteFile(config, fmt.Appendf(nil, "{ \"name\": %q }\n", w.name), 0o600); err != nil {
-		w.t.Fatal(err)
-	}
-	var env []string
-	if stopAt != "" {
-		env = append(env, testsignal.Env+"="+stopAt)
-	}
-	p := launch(w.t, fmt.Sprintf("host %d of %s", w.runners, w.name), roleHost, env, "--config", config, "--nats-url", w.url,
-		"--replicas", strconv.Itoa(w.replicas), "--http-addr", "127.0.0.1:0", "--log-level", "debug")
-	p.awaitLog(w.t, "msg=ready")
-	return p
-}
 
 var jo = protocol.Agent{Class: "Clerk", Name: "jo"}
 
@@ -94,13 +32,9 @@ func (w *world) mail(source string, number uint64, callback, payload string) {
 
 func (w *world) record() (r protocol.Record) {
 	w.t.Helper()
-	bucket := protocol.AgentsBucket(w.name)
-	m, err := w.store.Last(w.t.Context(), protocol.KVStream(bucket), protocol.KVSubject(bucket, protocol.AgentKey(jo.Class, jo.Name)))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	if err := json.Unmarshal(m.Data, &r); err != nil {
-		w.t.Fatal(err)
+	r, ok := w.recordOf(jo.Name)
+	if !ok {
+		w.t.Fatalf("agent %q has no record", jo.Name)
 	}
 	return r
 }

@@ -187,16 +187,21 @@ func state(t testing.TB, pid int) string {
 	return string(bytes.TrimSpace(out)[:1])
 }
 
-// serveNATS is the NATS server of a test that needs one of its own, to kill. Its arguments are port and store.
+// serveNATS is the NATS server of a test that needs one of its own, to kill. Its arguments are name, port and store; for one
+// of a cluster, also the port of that and the addresses of the others.
 func serveNATS() int {
-	port, err := strconv.Atoi(os.Args[1])
+	options := server.Options{ServerName: os.Args[1], Host: "127.0.0.1", JetStream: true, StoreDir: os.Args[3], NoSigs: true, NoLog: true}
+	var err error
+	if options.Port, err = strconv.Atoi(os.Args[2]); err == nil && len(os.Args) > 4 {
+		options.Cluster = server.ClusterOpts{Name: "own", Host: "127.0.0.1", NoAdvertise: true}
+		options.Cluster.Port, err = strconv.Atoi(os.Args[4])
+		options.Routes = server.RoutesFromStr(os.Args[5])
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
-	s, err := server.NewServer(&server.Options{
-		ServerName: "own", Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: os.Args[2], NoSigs: true, NoLog: true,
-	})
+	s, err := server.NewServer(&options)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2

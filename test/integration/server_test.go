@@ -15,20 +15,24 @@ import (
 // ownServer is a NATS server in a process of its own, which a test may end and start again on the same store.
 type ownServer struct {
 	t     *testing.T
+	name  string
 	port  int
 	store string
+	// cluster has its port in a cluster and the addresses of the others, if it is in one.
+	cluster []string
 	*process
 }
 
 func startServer(t *testing.T) *ownServer {
-	s := &ownServer{t: t, port: natstest.FreePort(t), store: t.TempDir()}
+	s := &ownServer{t: t, name: "own", port: natstest.FreePort(t), store: t.TempDir()}
 	s.start()
 	return s
 }
 
 func (s *ownServer) start() {
 	s.t.Helper()
-	s.process = launch(s.t, "NATS server", roleServer, nil, strconv.Itoa(s.port), s.store)
+	args := append([]string{s.name, strconv.Itoa(s.port), s.store}, s.cluster...)
+	s.process = launch(s.t, "NATS server "+s.name, roleServer, nil, args...)
 	s.awaitLog(s.t, "server ready")
 }
 
@@ -36,7 +40,12 @@ func (s *ownServer) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", s.p
 
 func (s *ownServer) connect(t testing.TB, opts ...nats.Option) *nats.Conn {
 	t.Helper()
-	nc, err := nats.Connect(s.url(), append([]nats.Option{
+	return connectTo(t, s.url(), opts)
+}
+
+func connectTo(t testing.TB, url string, opts []nats.Option) *nats.Conn {
+	t.Helper()
+	nc, err := nats.Connect(url, append([]nats.Option{
 		nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(50 * time.Millisecond), nats.Timeout(30 * time.Second),
 	}, opts...)...)
 	if err != nil {

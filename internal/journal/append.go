@@ -19,6 +19,8 @@ import (
 // Error codes of the NATS server that an append must tell apart.
 const (
 	codeNoMessage       = 10037
+	codeNoSequence      = 10043
+	codeDeleteFailed    = 10057
 	codeNoStream        = 10059
 	codeWrongLast       = 10071
 	codeWrongLastMoving = 10164 // something on the subject is in flight: no verdict

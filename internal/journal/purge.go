@@ -33,22 +33,47 @@ func (s *Store) purge(ctx context.Context, stream, what string, request map[stri
 	if err != nil {
 		return err
 	}
+	return s.remove(ctx, "purge "+what, func() error { return s.tryRemove(ctx, "$JS.API.STREAM.PURGE."+stream, body) })
+}
+
+// Delete removes the message of a sequence, whatever its subject. It goes on through disconnects until ctx ends; removing
+// what is gone is a success.
+func (s *Store) Delete(ctx context.Context, stream string, sequence uint64) error {
+	body, err := json.Marshal(map[string]any{"seq": sequence, "no_erase": true})
+	if err != nil {
+		return err
+	}
+	return s.remove(ctx, fmt.Sprintf("delete message %d of stream %s", sequence, stream), func() error {
+		err := s.tryRemove(ctx, "$JS.API.STREAM.MSG.DELETE."+stream, body)
+		if se, ok := errors.AsType[*ServerError](err); !ok || se.ErrCode != codeDeleteFailed && se.ErrCode != codeNoSequence {
+			return err
+		}
+		// The server may call a message that is gone by the same code as one that it cannot remove.
+		if _, readErr := s.tryGet(ctx, stream, fmt.Appendf(nil, `{"seq":%d}`, sequence)); errors.Is(readErr, ErrNotFound) {
+			return nil
+		}
+		return err
+	})
+}
+
+// remove tries to take something away until that is answered.
+func (s *Store) remove(ctx context.Context, what string, try func() error) error {
 	for wait := (backoff{}); ; {
-		err := s.tryPurge(ctx, stream, body)
+		err := try()
 		if err == nil {
 			return nil
 		}
 		if !retryable(err) {
-			return fmt.Errorf("purge %s: %w", what, err)
+			return fmt.Errorf("%s: %w", what, err)
 		}
 		if stop := wait.sleep(ctx, s.replies.network); stop != nil {
-			return fmt.Errorf("purge %s: %w (last try: %w)", what, stop, err)
+			return fmt.Errorf("%s: %w (last try: %w)", what, stop, err)
 		}
 	}
 }
 
-func (s *Store) tryPurge(ctx context.Context, stream string, body []byte) error {
-	answer, err := s.request(ctx, &nats.Msg{Subject: "$JS.API.STREAM.PURGE." + stream, Data: body})
+func (s *Store) tryRemove(ctx context.Context, subject string, body []byte) error {
+	answer, err := s.request(ctx, &nats.Msg{Subject: subject, Data: body})
 	if err != nil {
 		return err
 	}
@@ -63,7 +88,7 @@ func (s *Store) tryPurge(ctx context.Context, stream string, body []byte) error 
 		return r.Error
 	}
 	if !r.Success {
-		return errors.New("the server did not purge")
+		return errors.New("the server did not remove it")
 	}
 	return nil
 }

@@ -51,6 +51,54 @@ func TestPurgeKeepsWhatCameAfterItsBound(t *testing.T) {
 	}
 }
 
+// TestDelete takes one message out of a work queue whose consumer has delivered it: it is not delivered again.
+func TestDelete(t *testing.T) {
+	t.Parallel()
+	nc := natstest.Start(t).Connect(t)
+	js := natstest.JetStream(t, nc)
+	stream, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, Retention: jetstream.WorkQueuePolicy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	consumer, err := stream.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: "c", AckPolicy: jetstream.AckExplicitPolicy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := journal.Open(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := store.Publish(t.Context(), "s.a", nil, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := consumer.Fetch(3); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time it is gone
+		if err := store.Delete(t.Context(), "S", 2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := store.Delete(t.Context(), "S", 99); err != nil {
+		t.Errorf("delete of what never was: %v", err)
+	}
+	for from, want := range map[uint64]uint64{1: 1, 2: 3} {
+		if m, err := store.NextFromLeader(t.Context(), "S", "s.a", from); err != nil || m.Sequence != want {
+			t.Errorf("first from %d is %+v, %v, want sequence %d", from, m, err, want)
+		}
+	}
+	natstest.Eventually(t, natstest.Patience, "the consumer forgets it", func() bool {
+		info, err := consumer.Info(t.Context())
+		return err == nil && info.NumAckPending == 2
+	})
+	err = store.Delete(t.Context(), "NONE", 1)
+	if server, ok := errors.AsType[*journal.ServerError](err); !ok || server.Code != 404 {
+		t.Errorf("delete in a stream that is not there: %v", err)
+	}
+}
+
 // TestStateAndPurgeAll: a stream says what it holds, and lets go of its beginning.
 func TestStateAndPurgeAll(t *testing.T) {
 	t.Parallel()

@@ -24,6 +24,16 @@ const (
 	AgentParked = "agent.parked"
 )
 
+// Points of the end of an agent, in their order: what is taken away when they are reached.
+const (
+	AgentOutboxEmpty = "agent.end.outbox"
+	AgentRowsGone    = "agent.end.rows"
+	AgentDeadGone    = "agent.end.dead"
+	AgentStatesGone  = "agent.end.states"
+	AgentMailGone    = "agent.end.mail"
+	AgentRecordGone  = "agent.end.record"
+)
+
 // At marks the point name. If the process was started with Env set to it, the goroutine says so on stderr and stays
 // here for ever; otherwise nothing happens.
 func At(name string) {

@@ -53,6 +53,8 @@ type actor struct {
 	refused []error // to be told to the agent
 	tidied  uint64  // the sequence of the record that tidyParked has seen
 	stopped bool    // so many letters are parked that no new ones are tried
+	// finished is set if the agent was destroyed and nothing of it is left.
+	finished bool
 }
 
 // endError ends an actor: what it was about to do must not go on.
@@ -92,6 +94,9 @@ func (a *actor) live(work, ctx context.Context) error {
 	a.log.DebugContext(ctx, "took the agent")
 	a.states = a.host.statesOf(a)
 	a.epoch.Store(v.record.Epoch)
+	if v.record.Condemned {
+		return a.letGo(ctx, a.finish(ctx))
+	}
 	stopListening, err := a.host.listen(work, a)
 	if err != nil {
 		return errors.Join(err, a.release(ctx))
@@ -103,6 +108,11 @@ func (a *actor) live(work, ctx context.Context) error {
 		close(a.started)
 		err = a.loop(ctx)
 	}
+	return a.letGo(ctx, err)
+}
+
+// letGo ends the agent's stay on this host, which err has ended if it is not nil.
+func (a *actor) letGo(ctx context.Context, err error) error {
 	a.mail.close(a.host.nc, err == nil)
 	if isEnd(err) {
 		a.cancel(ErrLostOwnership)
@@ -166,6 +176,9 @@ func (a *actor) loop(ctx context.Context) error {
 			return &endError{context.Cause(ctx)}
 		default:
 		}
+		if a.at.record.Condemned {
+			return a.finish(ctx)
+		}
 		if err := a.mail.load(ctx, a.host.inbox, a.id); err != nil {
 			return err
 		}
@@ -204,7 +217,7 @@ func (a *actor) receiveOne(ctx context.Context, l *letter) error {
 		defer func() { l.busy = false }()
 		return a.receive(ctx, l)
 	})
-	if err != nil {
+	if err != nil || a.at.record.Condemned {
 		return err
 	}
 	select {
@@ -296,6 +309,13 @@ func (a *actor) hasStarted() bool {
 // release gives the agent up: without an owner, and without what is carried out. An agent that never stored anything
 // leaves nothing behind.
 func (a *actor) release(ctx context.Context) error {
+	if a.finished {
+		return nil
+	}
+	if a.at.record.Condemned {
+		a.host.leftBehind.Store(true)
+		return errors.New("it is destroyed, and not everything of it is taken away yet")
+	}
 	if len(a.pending) > 0 {
 		a.host.leftBehind.Store(true)
 		return errors.New("something that its turns asked for could not be carried out yet")

@@ -217,6 +217,9 @@ func (a *actor) serveCall(ctx context.Context, j *job) error {
 		j.finish(outcome{err: errMoved})
 		return err
 	}
+	if j.call.Destroy != 0 {
+		return a.serveDestroy(ctx, j)
+	}
 	name, m, err := a.class.methodOf(j.call, a.id.Project)
 	if err != nil {
 		j.finish(outcome{reply: protocol.Reply{Error: protocol.NewFailure(err)}})

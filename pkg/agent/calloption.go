@@ -22,8 +22,14 @@ type callOptions struct {
 	id      string
 }
 
-// Timeout is how long Call and Exec wait for the answer. Default 30s.
-func Timeout(d time.Duration) CallOption { return timeout(d) }
+// TimeoutOption is what Timeout returns.
+type TimeoutOption interface {
+	CallOption
+	DestroyOption
+}
+
+// Timeout is how long Call and Exec wait for the answer, and Destroy for the end. Default 30s.
+func Timeout(d time.Duration) TimeoutOption { return timeout(d) }
 
 type timeout time.Duration
 
@@ -34,6 +40,8 @@ func (t timeout) applyCall(o *callOptions) error {
 	o.timeout = time.Duration(t)
 	return nil
 }
+
+func (t timeout) applyDestroy(o *callOptions) error { return t.applyCall(o) }
 
 // Fresh makes the answer one that no other host can have made old: the call's turn writes, also if it changes nothing.
 func Fresh() CallOption { return fresh{} }

@@ -68,6 +68,11 @@ func (h *host) tryDeliver(ctx context.Context, id protocol.Agent, e errand, unti
 		if errors.Is(err, errFate) || ctx.Err() != nil {
 			return protocol.Reply{}, err
 		}
+		if bell, ok := e.(*bellErrand); ok {
+			if late, err := h.dropLate(ctx, id, bell.bell); late || err != nil {
+				return protocol.Reply{}, err
+			}
+		}
 		if a, err = h.activate(id); err != nil {
 			return protocol.Reply{}, err
 		}

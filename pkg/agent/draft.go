@@ -47,6 +47,8 @@ type draft struct {
 	seen  map[string]uint64 // nil: as stored
 	out   []protocol.Outgoing
 	queue *protocol.Queue // nil: as stored
+	// condemned is set if the turn destroys the agent.
+	condemned bool
 	// settles is the sequence of the mail that the turn is for; 0 for none.
 	settles uint64
 }
@@ -172,6 +174,9 @@ func (d *draft) next(commit string, now time.Time) (protocol.Record, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r := d.stored
+	if d.condemned {
+		return d.condemn(r, commit, now), true
+	}
 	changed := len(d.out) > 0 || d.fresh || d.call != nil && d.call.stored && d.call.ended
 	if d.changesState() {
 		r.State, r.StateObject, changed = d.state, nil, true

@@ -26,8 +26,15 @@ func TestCallSurvivesItsHost(t *testing.T) {
 // TestCallSurvivesItsHostOnACluster is the same with a record on three servers.
 func TestCallSurvivesItsHostOnACluster(t *testing.T) {
 	t.Parallel()
+	r, url := newClusterRig(t)
+	r.callAndKill(t, url, "jo", testsignal.AgentAfterCommit)
+}
+
+// newClusterRig is a rig on three servers.
+func newClusterRig(t *testing.T) (r *rig, url string) {
+	t.Helper()
 	cluster := natstest.StartCluster(t, 3)
-	r := &rig{connect: cluster.Connect}
+	r = &rig{connect: cluster.Connect}
 	r.nc = cluster.Connect(t)
 	r.js = natstest.JetStream(t, r.nc)
 	var err error
@@ -42,7 +49,7 @@ func TestCallSurvivesItsHostOnACluster(t *testing.T) {
 			t.Fatal(ensure)
 		}
 	}
-	r.callAndKill(t, cluster.URL(), "jo", testsignal.AgentAfterCommit)
+	return r, cluster.URL()
 }
 
 func (r *rig) callAndKill(t *testing.T, url, name, point string) {

@@ -19,9 +19,9 @@ import (
 )
 
 // afterTurn carries out what turns asked for, and tells the agent of a state that has changed and of what was refused
-// for good.
+// for good. What follows the end of the agent is no matter of its turns: see finish.
 func (a *actor) afterTurn(ctx context.Context) error {
-	for {
+	for !a.at.record.Condemned {
 		if err := a.carryOut(ctx); err != nil {
 			return err
 		}
@@ -41,6 +41,7 @@ func (a *actor) afterTurn(ctx context.Context) error {
 			return err
 		}
 	}
+	return nil
 }
 
 // carryOut tries every pending entry once, in their order, and then acks the mail of the turns. What cannot be done now

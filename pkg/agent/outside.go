@@ -18,6 +18,8 @@ func Save(ctx context.Context) error {
 		return ErrInboxTurn
 	case d.reading:
 		return ErrReads
+	case d.isCondemned():
+		return ErrDestroyed
 	case !d.fate.hold():
 		return ErrNoTurn
 	}
@@ -39,6 +41,8 @@ func Outside(ctx context.Context, fn func(ctx context.Context) error) error {
 		return err
 	case d.reading:
 		return fn(d.outside(ctx))
+	case d.isCondemned():
+		return ErrDestroyed
 	case !d.fate.hold():
 		return ErrNoTurn
 	}

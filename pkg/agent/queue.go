@@ -252,8 +252,6 @@ func (d *draft) queuedInOutbox() (missing map[uint64]bool, found map[uint64]Queu
 	return missing, found
 }
 
-const queuePage = 64
-
 // findQueued looks for items in the inbox: at a replica, and for what that does not have yet at the leader. What nobody has
 // was removed by somebody.
 func (a *actor) findQueued(ctx context.Context, life uint64, missing map[uint64]bool, found map[uint64]QueueItem) error {
@@ -266,28 +264,13 @@ func (a *actor) findQueued(ctx context.Context, life uint64, missing map[uint64]
 			delete(missing, m.Number)
 		}
 	}
-	next := uint64(1)
-	for more := true; more && len(missing) > 0; {
-		messages, rest, err := in.store.Page(ctx, in.stream, subject, next, queuePage)
+	for m, err := range in.all(ctx, subject) {
 		if err != nil {
 			return err
 		}
-		for _, m := range messages {
-			take(m.Data)
-			next = m.Sequence + 1
+		if take(m.Data); len(missing) == 0 {
+			break
 		}
-		more = rest
-	}
-	for len(missing) > 0 {
-		m, err := in.store.NextFromLeader(ctx, in.stream, subject, next)
-		if isNotFound(err) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		take(m.Data)
-		next = m.Sequence + 1
 	}
 	return nil
 }

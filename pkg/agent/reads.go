@@ -37,8 +37,12 @@ type snapshot struct {
 	stamp  stamp
 }
 
-// expose lets readers see what is stored.
+// expose lets readers see what is stored; of a condemned agent, nothing.
 func (a *actor) expose() {
+	if a.at.record.Condemned {
+		a.stored.Store(nil)
+		return
+	}
 	a.stored.Store(&snapshot{record: a.at.record, whole: a.whole, stamp: a.stamp})
 }
 

@@ -37,6 +37,8 @@ func (j *job) what() string {
 	switch {
 	case j.call == nil:
 		return j.request.Method + " " + j.request.URL.Path
+	case j.call.Destroy != 0:
+		return "its end"
 	case len(j.call.Chain) > 0:
 		return fmt.Sprintf("a call of %s by agent %q", j.call.Method, j.call.Chain[len(j.call.Chain)-1].Agent)
 	}
@@ -49,9 +51,22 @@ type outcome struct {
 	err   error
 }
 
-// errDropped answers a request whose turn ran and was not stored because the host had lost the agent.
-var errDropped = &Error{Status: http.StatusServiceUnavailable, Name: "OwnershipLost",
-	Message: "the agent moved to another host while it served the request; what the request had not saved is dropped"}
+// What answers a request whose turn ran and was not stored: because the host had lost the agent, or because another turn
+// had destroyed it.
+var (
+	errDropped = &Error{Status: http.StatusServiceUnavailable, Name: "OwnershipLost",
+		Message: "the agent moved to another host while it served the request; what the request had not saved is dropped"}
+	errEnded = &Error{Status: http.StatusServiceUnavailable, Name: "AgentDestroyed",
+		Message: "the agent was destroyed while it served the request; what the request had not saved is dropped"}
+)
+
+// dropped is the one that holds.
+func (a *actor) dropped() *Error {
+	if a.at.record.Condemned {
+		return errEnded
+	}
+	return errDropped
+}
 
 // do hands a job to the agent and waits for the answer. The error is errMoved if the turn was not started.
 func (a *actor) do(ctx context.Context, j *job) (protocol.Reply, error) {
@@ -97,7 +112,7 @@ func (a *actor) serveHTTP(ctx context.Context, j *job) error {
 		return w.err
 	})
 	if isEnd(err) {
-		j.finish(outcome{err: errDropped})
+		j.finish(outcome{err: a.dropped()})
 		return err
 	}
 	response := w.response()
@@ -107,7 +122,7 @@ func (a *actor) serveHTTP(ctx context.Context, j *job) error {
 	}
 	if !stored { // a stored turn is its own proof that the agent was ours
 		if err := a.fit(ctx); err != nil {
-			j.finish(outcome{err: errDropped})
+			j.finish(outcome{err: a.dropped()})
 			return err
 		}
 	}

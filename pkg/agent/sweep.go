@@ -73,8 +73,8 @@ func (h *host) endSweep(id string) {
 	delete(h.sweeping, id)
 }
 
-// sweep takes the agents of a lost host whose outbox may not be carried out, as nobody else may ever ask for them:
-// what a turn has promised must not wait for the next caller. Then it removes the host's row.
+// sweep takes the agents of a lost host whose outbox may not be carried out, or whose end is stored, as nobody else may
+// ever ask for them: what a turn has promised must not wait for the next caller. Then it removes the host's row.
 func (h *host) sweep(ctx context.Context, lost string) error {
 	row, sequence, err := h.hostRow(ctx, lost)
 	if err != nil || row == nil || !h.peers.isExpired(lost, sequence, h.lease.beats()) {
@@ -109,7 +109,7 @@ func (h *host) sweep(ctx context.Context, lost string) error {
 	return h.store.Purge(ctx, h.peers.where.stream, h.peers.where.subject(lost), sequence+1)
 }
 
-// leftBy lists the agents that a host owns by their records and whose outbox is not empty. It is not complete if some
+// leftBy lists the agents that a host owns by their records and that somebody must look after. It is not complete if some
 // are of classes that this host does not have.
 func (h *host) leftBy(ctx context.Context, owner string) (ids []protocol.Agent, complete bool, err error) {
 	complete = true
@@ -135,6 +135,12 @@ func (h *host) leftBy(ctx context.Context, owner string) (ids []protocol.Agent, 
 			if r == nil {
 				continue
 			}
+			if isBlank(r) {
+				if err := h.records.remove(ctx, protocol.Agent{Project: h.name, Class: r.Class, Name: r.Name}, entry.Revision()); err != nil {
+					return nil, false, err
+				}
+				continue
+			}
 			if h.class(r.Class) == nil {
 				complete = false
 				continue
@@ -146,14 +152,20 @@ func (h *host) leftBy(ctx context.Context, owner string) (ids []protocol.Agent, 
 	}
 }
 
-// ownedRecord is the record of an entry if the owner has it and has asked for something in it.
+// ownedRecord is the record of an entry if the owner has it and something in it waits to be done: what a turn has asked
+// for, or the end of the agent. One that never stored anything is to leave nothing.
 func ownedRecord(entry jetstream.KeyValueEntry, owner string) (*protocol.Record, error) {
 	var r protocol.Record
 	if err := json.Unmarshal(entry.Value(), &r); err != nil {
 		return nil, fmt.Errorf("record of agent %q: %w", entry.Key(), err)
 	}
-	if r.Owner != owner || len(r.Outbox) == 0 {
+	if r.Owner != owner || len(r.Outbox) == 0 && !r.Condemned && !isBlank(&r) {
 		return nil, nil
 	}
 	return &r, nil
+}
+
+// isBlank reports whether a record is that of an agent that was only taken and has stored nothing.
+func isBlank(r *protocol.Record) bool {
+	return r.Life == 0 && r.Turn == 0 && r.State == nil && r.StateObject == nil && len(r.Outbox) == 0
 }

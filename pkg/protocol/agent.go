@@ -3,6 +3,7 @@ package protocol
 import (
 	"encoding/json"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -47,6 +48,8 @@ type Record struct {
 	Parked []Parked `json:"parked,omitempty"`
 	// Queue says what the agent has queued for itself; nil if nothing ever.
 	Queue *Queue `json:"queue,omitempty"`
+	// Condemned says that this life is over: whoever takes the agent only takes away what is left of it, this record last.
+	Condemned bool `json:"condemned,omitempty"`
 }
 
 // Queue is what a record says of the agent's queue. The items are mail of SourceQueue, numbered without a gap; which of
@@ -127,6 +130,16 @@ type OutgoingTarget struct {
 // OutgoingID is the id of the n-th entry that a turn put into the outbox.
 func OutgoingID(life, turn uint64, n int) string {
 	return strconv.FormatUint(life, 10) + "." + strconv.FormatUint(turn, 10) + "." + strconv.Itoa(n)
+}
+
+// OutgoingLife is the life of the agent that made the id of an outbox entry; 0 if it is no such id.
+func OutgoingLife(id string) uint64 {
+	first, _, _ := strings.Cut(id, ".")
+	life, err := parseCanonical(first)
+	if err != nil {
+		return 0
+	}
+	return life
 }
 
 // ScheduleKind says how a schedule finds its moments.

@@ -40,6 +40,8 @@ type AgentCall struct {
 	Keep bool `json:"keep,omitempty"`
 	// Chain is who waits for the call, the first caller first.
 	Chain []CallLink `json:"chain,omitempty"`
+	// Destroy is the life of the agent that is to end. Then there is no method.
+	Destroy uint64 `json:"destroy,omitempty"`
 }
 
 // CallLink is one caller in a chain of calls.

@@ -29,6 +29,12 @@ func agentCallGoldens() []golden {
 			From: "flight-desk", Method: "Add", Payload: json.RawMessage(`{"n":1}`), Within: protocol.Duration(30 * time.Second),
 			Fresh: true, Keep: true, Chain: []protocol.CallLink{{Agent: desk().String()}, {Agent: "shop/Till/1", Outside: true}},
 		}}},
+		{"record.condemned", protocol.Record{V: protocol.Version, Class: "Desk", Name: "a", Life: 3, Owner: "h-1", Epoch: 9, Turn: 5,
+			Commit: "co-1", Updated: at(7), Revision: 4, Seen: map[string]uint64{desk().TellSource(3): 131073}, Condemned: true,
+		}},
+		{"request.destroy", protocol.Request{V: protocol.Version, ID: "4d2f", Activate: to, Call: &protocol.AgentCall{
+			From: "flight-desk", Within: protocol.Duration(30 * time.Second), Destroy: 3,
+		}}},
 		{"request.confirm", protocol.Request{V: 1, Confirm: "4d2f", Activate: to}},
 		{"reply.call", protocol.Reply{V: protocol.Version, Result: json.RawMessage(`7`), Kept: true}},
 		{"reply.busy", protocol.Reply{V: 1, Accepted: true, Busy: "GET /agents/cart/jo"}},
@@ -75,6 +81,15 @@ func TestTellNumbersRise(t *testing.T) {
 	}
 	if _, err := protocol.TellNumber(1, 65536); err == nil {
 		t.Error("number 65536 of a turn is that of the next turn")
+	}
+}
+
+func TestLifeOfAnOutboxEntry(t *testing.T) {
+	t.Parallel()
+	for id, want := range map[string]uint64{protocol.OutgoingID(42, 3, 1): 42, "": 0, "x.1.2": 0, "042.1.2": 0} {
+		if got := protocol.OutgoingLife(id); got != want {
+			t.Errorf("life of %q is %d, want %d", id, got, want)
+		}
 	}
 }
 

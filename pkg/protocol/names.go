@@ -207,6 +207,9 @@ func ParseScheduleKey(key string) (class, name, schedule string, err error) {
 	return class, name, schedule, err
 }
 
+// ScheduleKeys matches the keys of all schedules of an agent.
+func ScheduleKeys(class, name string) string { return AgentKey(class, name) + ".*" }
+
 // DeadKey is the key of a dead letter of an agent in DeadBucket; id is that of the outbox entry that put it there.
 func DeadKey(class, name, id string) string { return AgentKey(class, name) + "." + Escape(id) }
 

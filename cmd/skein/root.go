@@ -32,6 +32,7 @@ func newRoot() *cobra.Command {
 		newDev(),
 		newDemo(),
 		newWorkflows(),
+		newAgents(),
 		newDeadLetters(),
 		bench.Command(),
 		demo.ProcessCommand(),

@@ -16,11 +16,18 @@ const (
 	// maxMarkedResult bounds the result of one of them, maxMarkedResults all of them.
 	maxMarkedResult  = 4 << 10
 	maxMarkedResults = 64 << 10
-	// keepFor is how long a call is remembered that its caller may repeat long after its answer, lingerFor how long after
-	// the end of the caller's patience any other is. The clocks of hosts may differ by the latter.
-	keepFor   = time.Hour
+	// keepFor is how long a call or mail is remembered that its sender may repeat long after its end, lingerFor how long after
+	// the end of the caller's patience any other call is. The clocks of hosts may differ by the latter. copyFor is how long
+	// other mail is: what its sender stored twice, as it did not know whether it was, can wait behind much else.
+	keepFor   = 7 * 24 * time.Hour
 	lingerFor = time.Minute
+	copyFor   = time.Hour
 )
+
+// markUntil is when a mark may be forgotten: in whole seconds, as a record has many.
+func markUntil(keep time.Duration) time.Time {
+	return time.Now().Add(keep + time.Second).UTC().Truncate(time.Second)
+}
 
 // callMark is what the record will remember of a call.
 type callMark struct {
@@ -36,7 +43,7 @@ func newCallMark(j *job) *callMark {
 	if j.call.Keep {
 		keep = max(keep, keepFor)
 	}
-	return &callMark{key: protocol.CallMark(j.id), until: time.Now().Add(keep).UTC()}
+	return &callMark{key: protocol.CallMark(j.id), until: markUntil(keep)}
 }
 
 func (m *callMark) end(result json.RawMessage) { m.ended, m.result = true, result }

@@ -60,8 +60,8 @@ type IDOption interface {
 }
 
 // ID names a call, or what is told, so that it can be repeated by whoever does not know what became of it: what was applied
-// under an id is not applied again. An agent knows an id for an hour, and at least the last 1,000 of them. It must be
-// another one for everything that is to be applied.
+// under an id is not applied again. An agent knows an id for 7 days, but of all calls and mail with ids no more than the
+// last 1,000. It must be another one for everything that is to be applied.
 func ID(id string) IDOption { return idOption(id) }
 
 type idOption string

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -14,9 +13,6 @@ import (
 	"github.com/skein-run/skein/internal/turn"
 	"github.com/skein-run/skein/pkg/protocol"
 )
-
-// maxSources bounds the sources of mail that one record keeps marks of.
-const maxSources = 4096
 
 // draft is what one turn has asked for so far. It is seen by the turn alone, and stored whole or not at all.
 type draft struct {
@@ -134,20 +130,22 @@ func (d *draft) nextID() string {
 
 // applied returns the mark of a source of mail, and whether there is one. The draft is locked.
 func (d *draft) applied(source string) (uint64, bool) {
-	if d.seen != nil {
-		n, ok := d.seen[source]
+	if n, ok := d.seen[source]; ok {
 		return n, ok
 	}
-	n, ok := d.stored.Seen[source]
-	return n, ok
+	if d.seen != nil {
+		n, ok := d.stored.Aged[source]
+		return n, ok
+	}
+	return mark(d.stored, source)
 }
 
 // mark sets the mark of a source. The draft is locked.
 func (d *draft) mark(source string, number uint64) error {
+	_, known := d.applied(source)
 	d.ownSeen()
-	if _, known := d.seen[source]; !known && len(d.seen) >= maxSources {
-		return &ScheduleError{Field: "count", Value: fmt.Sprint(len(d.seen)),
-			Reason: fmt.Sprintf("the agent has %d schedules and other sources of mail, more are not allowed", maxSources)}
+	if !known && len(d.seen)+len(kept(d.stored, time.Now())) >= maxSources {
+		return &SourcesError{Class: d.agent.Class, Agent: d.agent.Name, Source: source, Limit: maxSources}
 	}
 	d.seen[source] = number
 	return nil
@@ -184,6 +182,7 @@ func (d *draft) next(commit string, now time.Time) (protocol.Record, bool) {
 	}
 	if d.seen != nil && !maps.Equal(d.seen, r.Seen) {
 		r.Seen, changed = d.seen, true
+		age(&r, now)
 	}
 	if d.queue != nil {
 		r.Queue, changed = d.queue, true

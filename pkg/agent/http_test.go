@@ -58,7 +58,7 @@ func TestRoutes(t *testing.T) {
 		{"no class", "/agents/", 404, "NotFound"},
 		{"other path", "/healthz", 404, "NotFound"},
 		{"name that is no UTF-8", "/agents/flight-desk/%FF", 400, "BadName"},
-		{"name that is too long", "/agents/flight-desk/" + strings.Repeat("x", 513), 400, "BadName"},
+		{"name that is too long", "/agents/flight-desk/" + strings.Repeat("x", 1025), 400, "BadName"},
 		{"class that takes no requests", "/agents/mute/jo", 404, "take no requests"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -113,7 +113,7 @@ func (a *actor) isVoid(l *letter) string {
 	if l.mail.Life != 0 && l.mail.Life != a.at.record.Life {
 		return "of another life"
 	}
-	applied, known := a.at.record.Seen[l.lane]
+	applied, known := mark(a.at.record, l.lane)
 	_, scheduled := a.schedule(l)
 	queued := a.isQueued(l)
 	switch {
@@ -172,6 +172,15 @@ func (a *actor) firing(l *letter) *Moment {
 // keyMark is under what the record remembers mail with a key. Projects do not share keys.
 func (l *letter) keyMark() string { return protocol.CallMark(l.from + " " + l.mail.Key) }
 
+// callMark is what the record will remember of mail with a key.
+func (l *letter) callMark() *callMark {
+	keep := copyFor
+	if l.mail.Keep {
+		keep = keepFor
+	}
+	return &callMark{key: l.keyMark(), until: markUntil(keep), ended: true}
+}
+
 // markApplied drafts that a letter is applied: a schedule that fires once is over, one that the callback has cancelled
 // stays unknown.
 func (d *draft) markApplied(a *actor, l *letter) error {
@@ -183,7 +192,7 @@ func (d *draft) markApplied(a *actor, l *letter) error {
 			return nil
 		}
 		if l.mail.Key != "" {
-			d.call = &callMark{key: l.keyMark(), until: time.Now().Add(keepFor).UTC(), ended: true}
+			d.call = l.callMark()
 		}
 		if a.isQueued(l) {
 			return d.passQueued(l.mail.Number)

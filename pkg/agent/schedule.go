@@ -251,7 +251,7 @@ func (d *draft) schedule(row *protocol.Schedule, idempotent bool) (exists bool, 
 			return nil
 		}
 		if err := d.mark(source, firstMark(row)); err != nil {
-			return err
+			return &ScheduleError{Field: "count", Value: fmt.Sprint(maxSources), Reason: err.Error()}
 		}
 		d.put(protocol.Outgoing{Kind: protocol.OutgoingSchedule, Schedule: row})
 		return nil

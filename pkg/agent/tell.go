@@ -36,7 +36,7 @@ func Tell[A, P any](ctx context.Context, ref Ref[A], method func(A, context.Cont
 	if err != nil {
 		return err
 	}
-	mail := protocol.Mail{V: protocol.Version, Callback: name, Payload: raw, Key: o.id, Sent: time.Now().UTC()}
+	mail := protocol.Mail{V: protocol.Version, Callback: name, Payload: raw, Key: o.id, Keep: o.id != "", Sent: time.Now().UTC()}
 	if d, err := anyDraft(ctx); err == nil {
 		return d.tell(target, mail)
 	}
@@ -45,7 +45,7 @@ func Tell[A, P any](ctx context.Context, ref Ref[A], method func(A, context.Cont
 	}
 	return workflow.Exec(ctx, fmt.Sprintf("tell %s.%s", target.Class, name), func(ctx context.Context) error {
 		if mail.Key == "" {
-			mail.Key = workflow.Step(ctx).IdempotencyKey
+			mail.Key, mail.Keep = workflow.Step(ctx).IdempotencyKey, true
 		}
 		return post(ctx, p, target, mail)
 	})

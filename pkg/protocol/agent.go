@@ -40,6 +40,9 @@ type Record struct {
 	// Seen is the highest number applied, per source of mail. A source of the agent's own (a schedule) that is not
 	// in here is unknown, and its mail is dropped.
 	Seen map[string]uint64 `json:"seen,omitempty"`
+	// Aged are marks as in Seen, of senders that were not heard of since AgedSince.
+	Aged      map[string]uint64 `json:"aged,omitempty"`
+	AgedSince *time.Time        `json:"aged_since,omitempty"`
 	// Calls are the calls that were applied and may be repeated, by CallMark.
 	Calls map[string]AppliedCall `json:"calls,omitempty"`
 	// Outbox is what turns asked for and what may not yet be projected. Ids derive from life, turn and position.
@@ -226,7 +229,9 @@ type Mail struct {
 	Life uint64 `json:"life,omitempty"`
 	// Key is set on mail that has no place in a row: then the sequence in the inbox is its number, and it is applied once
 	// per key.
-	Key      string          `json:"key,omitempty"`
+	Key string `json:"key,omitempty"`
+	// Keep says that the sender may send mail of this key again long after it was applied.
+	Keep     bool            `json:"keep,omitempty"`
 	Callback string          `json:"callback"`
 	Payload  json.RawMessage `json:"payload,omitempty"`
 	Retry    *Retry          `json:"retry,omitempty"`

@@ -85,9 +85,22 @@ type OutgoingTell struct {
 // Agent is whom the mail is for.
 func (t OutgoingTell) Agent() Agent { return Agent{Project: t.Project, Class: t.Class, Name: t.Name} }
 
+// What TellSource and KeySource begin with.
+const (
+	SourcesOfAgents = "agent/"
+	SourcesOfKeys   = "tell/"
+)
+
+// maxTellKey bounds the part of a source that stands for an agent: records have many.
+const maxTellKey = 128
+
 // TellSource is the source of what an agent tells others in one of its lives.
 func (a Agent) TellSource(life uint64) string {
-	return "agent/" + AgentKey(a.Class, a.Name) + "/" + strconv.FormatUint(life, 10)
+	key := AgentKey(a.Class, a.Name)
+	if len(key) > maxTellKey {
+		key = a.Class + ".=sha256-" + digest(a.Name)
+	}
+	return SourcesOfAgents + key + "/" + strconv.FormatUint(life, 10)
 }
 
 // maxTells bounds what one commit tells: more would not fit into TellNumber, nor into the record.
@@ -106,7 +119,7 @@ func TellNumber(turn uint64, n int) (uint64, error) {
 // message that fails does not hold up every other.
 func KeySource(key string) string {
 	sum := sha256.Sum256([]byte(key))
-	return "tell/" + hex.EncodeToString(sum[:1])
+	return SourcesOfKeys + hex.EncodeToString(sum[:1])
 }
 
 // CallSubject is listened to by the hosts of a class (queue group): they bring calls from a project's processes that are

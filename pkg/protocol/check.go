@@ -41,7 +41,7 @@ const (
 	MaxEventID      = 256
 	MaxClassName    = 64
 	// MaxAgentName counts the bytes before escaping.
-	MaxAgentName = 512
+	MaxAgentName = 1024
 	MaxStepName  = 256
 )
 

@@ -23,6 +23,11 @@ func inboxGoldens() []golden {
 			V: protocol.Version, ID: "s", Class: "Desk", Name: "a", Life: 1, Kind: protocol.ScheduleDelay, At: new(at(4)), Callback: "C",
 			Payload: json.RawMessage(`1`), Retry: retry, Created: at(1),
 		}},
+		{"record.aged", protocol.Record{
+			V: protocol.Version, Class: "Desk", Name: "a", Commit: "co-1", Updated: at(7), Seen: map[string]uint64{protocol.SourceQueue: 4},
+			Aged: map[string]uint64{desk().TellSource(3): 131073}, AgedSince: new(at(2)),
+		}},
+		{"mail.keep", protocol.Mail{V: 1, Source: protocol.KeySource("order-7"), Key: "order-7", Keep: true, Callback: "Add", Sent: at(6)}},
 		{"record.redriven", protocol.Record{
 			V: protocol.Version, Class: "Desk", Name: "a", Commit: "co-1", Updated: at(7),
 			Outbox: []protocol.Outgoing{{ID: protocol.OutgoingID(3, 4, 1), Kind: protocol.OutgoingDropDead, DropDead: protocol.OutgoingID(3, 2, 1)}},

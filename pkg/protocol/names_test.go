@@ -10,7 +10,7 @@ import (
 
 func TestChecks(t *testing.T) {
 	t.Parallel()
-	long := strings.Repeat("x", 600)
+	long := strings.Repeat("x", 1100)
 	tests := []struct {
 		name  string
 		check func(string) error
@@ -55,10 +55,10 @@ func TestChecks(t *testing.T) {
 			`invalid name: class "` + long[:65] + `": is 65 bytes long, at most 64 are allowed`},
 		{"agent like a mail address", protocol.CheckAgent, "jo.doe+x@example.com", ""},
 		{"agent of any text", protocol.CheckAgent, "a b\x00*.>ü", ""},
-		{"longest agent", protocol.CheckAgent, long[:512], ""},
+		{"longest agent", protocol.CheckAgent, long[:1024], ""},
 		{"empty agent", protocol.CheckAgent, "", `invalid name: agent is empty`},
-		{"agent too long", protocol.CheckAgent, long[:513],
-			`invalid name: agent "` + long[:513] + `": is 513 bytes long, at most 512 are allowed`},
+		{"agent too long", protocol.CheckAgent, long[:1025],
+			`invalid name: agent "` + long[:1025] + `": is 1025 bytes long, at most 1024 are allowed`},
 		{"agent that JSON cannot hold", protocol.CheckAgent, "a\xffb",
 			`invalid name: agent "a\xffb": is not UTF-8 at byte 1`},
 		{"step", protocol.CheckStep, "send e-mail (1/2) ü", ""},

@@ -27,8 +27,7 @@ const maxOwnerToken = 64
 func OwnerOf(i Instance, input string) ObjectOwner {
 	token := Escape(input)
 	if len(token) > maxOwnerToken { // made by hand: a subject has no room for it
-		sum := sha256.Sum256([]byte(input))
-		token = hex.EncodeToString(sum[:])
+		token = digest(input)
 	}
 	return ObjectOwner{Project: i.Project, Workflow: i.Workflow, ID: i.ID, Token: token}
 }
@@ -70,14 +69,32 @@ const statePrefix = "="
 // that one that no record refers to any more can be taken away without a look at what others put meanwhile.
 func StateOwner(a Agent, epoch, put uint64) ObjectOwner {
 	return ObjectOwner{
-		Project: a.Project, Workflow: statePrefix + a.Class, ID: Escape(a.Name),
+		Project: a.Project, Workflow: statePrefix + a.Class, ID: a.stateID(),
 		Token: strconv.FormatUint(epoch, 10) + "-" + strconv.FormatUint(put, 10),
 	}
 }
 
+// maxStateID bounds the part of a name that stands for an agent: the name of an object is part of a subject, in base64, and
+// servers take no line of over 4,096 bytes.
+const maxStateID = 1536
+
+// stateID stands for the agent in the names of its states: what no other agent's name is escaped to.
+func (a Agent) stateID() string {
+	id := Escape(a.Name)
+	if len(id) <= maxStateID {
+		return id
+	}
+	return "=sha256-" + digest(a.Name)
+}
+
+func digest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
+}
+
 // StateSubjects covers the contents of all states of the agent.
 func (a Agent) StateSubjects() string {
-	return ObjectChunkSubject(a.Project, statePrefix+a.Class+"."+Escape(a.Name)+".>")
+	return ObjectChunkSubject(a.Project, statePrefix+a.Class+"."+a.stateID()+".>")
 }
 
 // ParseStateSubject takes the owner out of one of the subjects that StateSubjects covers, and the epoch under which the
@@ -94,7 +111,7 @@ func (a Agent) ParseStateSubject(subject string) (owner ObjectOwner, epoch uint6
 // ParseStateObject takes the owner out of what a record refers to.
 func (a Agent) ParseStateObject(object Object) (ObjectOwner, error) {
 	t := strings.Split(object.Name, "/")
-	if len(t) != 4 || t[0] != statePrefix+a.Class || t[1] != Escape(a.Name) {
+	if len(t) != 4 || t[0] != statePrefix+a.Class || t[1] != a.stateID() {
 		return ObjectOwner{}, fmt.Errorf("%w: object %q: is no state of agent %q", ErrName, object.Name, a)
 	}
 	owner, _, err := a.stateOwner(t[2])

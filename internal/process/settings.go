@@ -36,6 +36,15 @@ type Settings struct {
 	Slots int
 	// HTTPAddr is where an agent host takes requests. Default 127.0.0.1:8700.
 	HTTPAddr string
+	// HTTPOrigins are the origins of web pages that may read an agent host's answers, separated by commas, or "*" for all.
+	// Default empty: none.
+	HTTPOrigins string
+	// HTTPMaxBody is the most that the body of a request to an agent may have. Default 8MiB.
+	HTTPMaxBody Size
+	// HTTPTimeout is how long an agent host waits for an answer, or for its beginning if it is streamed. Default 1m.
+	HTTPTimeout Duration
+	// HTTPMaxRequests is how many requests may wait for one agent. Default 1000.
+	HTTPMaxRequests int
 	// Version is that of the project's code: every run of an instance records it. Default: the revision that the program
 	// was built from, if it is known.
 	Version string
@@ -54,6 +63,10 @@ func (d Duration) String() string { return time.Duration(d).String() }
 const (
 	SettingSlots        = "slots"
 	SettingHTTPAddr     = "http_addr"
+	SettingHTTPOrigins  = "http_origins"
+	SettingHTTPMaxBody  = "http_max_body"
+	SettingHTTPTimeout  = "http_timeout"
+	SettingHTTPRequests = "http_max_requests"
 	SettingVersion      = "version"
 	SettingMaxValueSize = "max_value_size"
 	SettingCleanAfter   = "clean_after"
@@ -62,16 +75,19 @@ const (
 // Defaults are the settings of a server that is told nothing.
 func Defaults() Settings {
 	return Settings{
-		NATSURL:       "nats://127.0.0.1:4222",
-		LogLevel:      "info",
-		LogFormat:     "text",
-		ShutdownGrace: Duration(10 * time.Second),
-		Replicas:      1,
-		Slots:         128,
-		HTTPAddr:      "127.0.0.1:8700",
-		Version:       buildVersion(),
-		MaxValueSize:  64 << 20,
-		CleanAfter:    minCleanAfter,
+		NATSURL:         "nats://127.0.0.1:4222",
+		LogLevel:        "info",
+		LogFormat:       "text",
+		ShutdownGrace:   Duration(10 * time.Second),
+		Replicas:        1,
+		Slots:           128,
+		HTTPAddr:        "127.0.0.1:8700",
+		HTTPMaxBody:     8 << 20,
+		HTTPTimeout:     Duration(time.Minute),
+		HTTPMaxRequests: 1000,
+		Version:         buildVersion(),
+		MaxValueSize:    64 << 20,
+		CleanAfter:      minCleanAfter,
 	}
 }
 
@@ -267,6 +283,17 @@ func fields() []field {
 			at: func(s *Settings) *int { return &s.Slots }, parse: parseSlots}.field(),
 		typed[string]{name: SettingHTTPAddr, usage: "address for requests to agents", allowed: "host:port", extra: true,
 			at: func(s *Settings) *string { return &s.HTTPAddr }, parse: parseAddr}.field(),
+		typed[string]{name: SettingHTTPOrigins, usage: "origins of web pages that may read answers of agents", extra: true,
+			allowed: "https://host or http://host:port, separated by commas; * for all, empty for none",
+			at:      func(s *Settings) *string { return &s.HTTPOrigins }, parse: parseOrigins}.field(),
+		typed[Size]{name: SettingHTTPMaxBody, usage: "most that the body of a request may have", extra: true,
+			allowed: fmt.Sprintf("%s to %s, as in 8MiB", minHTTPBody, maxHTTPBody),
+			at:      func(s *Settings) *Size { return &s.HTTPMaxBody }, parse: parseHTTPBody}.field(),
+		typed[Duration]{name: SettingHTTPTimeout, usage: "how long to wait for the answer of an agent", allowed: "1s to 24h", extra: true,
+			at: func(s *Settings) *Duration { return &s.HTTPTimeout }, parse: parseHTTPTimeout}.field(),
+		typed[int]{name: SettingHTTPRequests, usage: "requests that may wait for one agent", extra: true,
+			allowed: fmt.Sprintf("1 to %d", maxHTTPRequests),
+			at:      func(s *Settings) *int { return &s.HTTPMaxRequests }, parse: parseHTTPRequests}.field(),
 		typed[string]{name: SettingVersion, usage: "version of the project's code", allowed: fmt.Sprintf("a text of at most %d bytes", maxVersion), extra: true,
 			at: func(s *Settings) *string { return &s.Version }, parse: parseVersion}.field(),
 		typed[Size]{name: SettingMaxValueSize, usage: "most that a value may have as JSON", allowed: fmt.Sprintf("%s to %s, as in 64MiB", minValueSize, maxValueSize), extra: true,

@@ -56,12 +56,14 @@ func TestEverySettingInThreeSpellings(t *testing.T) {
 	values := map[string]string{
 		"nats_url": "tls://a:1,nats://b:2", "nats_creds": "/some/file", "health_addr": "127.0.0.1:0", "log_level": "error",
 		"log_format": "json", "shutdown_grace": "3s", "replicas": "3", "slots": "9", "http_addr": ":80", "version": "v1.4", "max_value_size": "2MiB",
-		"clean_after": "48h",
+		"clean_after": "48h", "http_origins": "https://a.example, http://localhost:3000", "http_max_body": "1MiB", "http_timeout": "5s",
+		"http_max_requests": "3",
 	}
 	if len(values) != len(SettingNames()) {
 		t.Fatalf("this test knows %d settings, there are %v", len(values), SettingNames())
 	}
-	extra := []string{SettingSlots, SettingHTTPAddr, SettingVersion, SettingMaxValueSize, SettingCleanAfter}
+	extra := []string{SettingSlots, SettingHTTPAddr, SettingVersion, SettingMaxValueSize, SettingCleanAfter,
+		SettingHTTPOrigins, SettingHTTPMaxBody, SettingHTTPTimeout, SettingHTTPRequests}
 	for name, value := range values {
 		t.Run(name, func(t *testing.T) {
 			var want Settings
@@ -101,6 +103,16 @@ func TestBadValuesAreNamed(t *testing.T) {
 		{"slots", "many", "1 to 10000"},
 		{"http_addr", "", "host:port"},
 		{"version", "a\nb", "at most 128 bytes"},
+		{"http_origins", "a.example", "https://host or http://host:port, separated by commas; * for all, empty for none"},
+		{"http_origins", "https://a.example/", "https://host"},
+		{"http_origins", "https://*.example", "https://host"},
+		{"http_origins", "https://a.example,*", "https://host"},
+		{"http_max_body", "1023", "1KiB to 64MiB, as in 8MiB"},
+		{"http_max_body", "65MiB", "1KiB to 64MiB"},
+		{"http_timeout", "999ms", "1s to 24h"},
+		{"http_timeout", "25h", "1s to 24h"},
+		{"http_max_requests", "0", "1 to 100000"},
+		{"http_max_requests", "100001", "1 to 100000"},
 		{"max_value_size", "64", "128KiB to 1GiB, as in 64MiB"},
 		{"max_value_size", "64MB", "128KiB to 1GiB"},
 		{"max_value_size", "2GiB", "128KiB to 1GiB"},

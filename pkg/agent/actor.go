@@ -33,7 +33,9 @@ type actor struct {
 	epoch   atomic.Uint64 // 0 until the agent is taken
 	returns chan *stint   // those that were outside
 	busy    atomic.Pointer[stint]
-	stored  atomic.Pointer[snapshot]
+	// requests counts those that wait for a turn or for the end of theirs.
+	requests atomic.Int64
+	stored   atomic.Pointer[snapshot]
 	// confirmed are calls that the next commit may forget.
 	confirmed confirmations
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -74,7 +76,12 @@ type errorText struct {
 // failed is the answer of a turn that ended with err. What a panic says is for the log, not for callers.
 func failed(err error) *protocol.HTTPResponse {
 	if e, ok := errors.AsType[*Error](err); ok {
-		return errorResponse(e.status(), errorText{Name: nameOr(e.Name, protocol.FailureError), Message: e.Error()})
+		response := errorResponse(e.status(), errorText{Name: nameOr(e.Name, protocol.FailureError), Message: e.Error()})
+		if e.RetryAfter > 0 {
+			seconds := (e.RetryAfter + time.Second - 1) / time.Second
+			response.Header["Retry-After"] = []string{strconv.FormatInt(int64(seconds), 10)}
+		}
+		return response
 	}
 	if _, ok := errors.AsType[*PanicError](err); ok {
 		return errorResponse(http.StatusInternalServerError, errorText{Name: protocol.FailurePanic, Message: "the agent panicked"})

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -39,14 +40,24 @@ func (once) repeatable() bool     { return false }
 // this host takes it.
 func (h *host) deliver(ctx context.Context, id protocol.Agent, e errand, within time.Duration) (protocol.Reply, error) {
 	began := time.Now()
+	var noHost time.Time // since when
 	for wait := firstPause; ; wait = min(2*wait, longPause) {
 		reply, err := h.tryDeliver(ctx, id, e, began.Add(within))
 		again := errors.Is(err, errMoved) || errors.Is(err, errNobody) || errors.Is(err, errSilent) || errors.Is(err, errFate) && e.repeatable()
 		if !again {
 			return reply, err
 		}
+		switch {
+		case !errors.Is(err, errNoHost):
+			noHost = time.Time{}
+		case noHost.IsZero():
+			noHost = time.Now()
+		case time.Since(noHost) >= h.times.nobodyFor:
+			return reply, &Error{Status: http.StatusServiceUnavailable, Name: "NoHost", RetryAfter: h.times.nobodyFor,
+				Err: &NoHostError{Project: h.name, Class: id.Class}}
+		}
 		if time.Since(began) >= within {
-			return reply, &Error{Status: http.StatusServiceUnavailable, Name: "AgentUnavailable", Err: err,
+			return reply, &Error{Status: http.StatusServiceUnavailable, Name: "AgentUnavailable", Err: err, RetryAfter: time.Second,
 				Message: fmt.Sprintf("no host could take agent %q within %s", id.Name, within)}
 		}
 		if err := pause(ctx, wait); err != nil {
@@ -67,6 +78,9 @@ func (h *host) tryDeliver(ctx context.Context, id protocol.Agent, e errand, unti
 		}
 		if errors.Is(err, errFate) || ctx.Err() != nil {
 			return protocol.Reply{}, err
+		}
+		if h.class(id.Class) == nil {
+			return h.askOwner(ctx, id, e)
 		}
 		if bell, ok := e.(*bellErrand); ok {
 			if late, err := h.dropLate(ctx, id, bell.bell); late || err != nil {
@@ -125,13 +139,14 @@ func (e *bellErrand) do(ctx context.Context, a *actor) (protocol.Reply, error) {
 // httpErrand brings an HTTP request.
 type httpErrand struct {
 	once
-	id   string
-	http *http.Request
-	body []byte
+	id       string
+	http     *http.Request
+	body     []byte
+	identity json.RawMessage
 }
 
-func newHTTPErrand(r *http.Request, body []byte) *httpErrand {
-	return &httpErrand{id: uuid.NewString(), http: r, body: body}
+func newHTTPErrand(r *http.Request, body []byte, identity json.RawMessage) *httpErrand {
+	return &httpErrand{id: uuid.NewString(), http: r, body: body, identity: identity}
 }
 
 func (e *httpErrand) request() (protocol.Request, error) {
@@ -139,11 +154,11 @@ func (e *httpErrand) request() (protocol.Request, error) {
 		return protocol.Request{}, &Error{Status: http.StatusRequestEntityTooLarge, Name: "BodyTooLarge",
 			Message: fmt.Sprintf("the body is %d bytes long, at most %d can be passed on to the agent's host", len(e.body), maxRelayed)}
 	}
-	return protocol.Request{V: protocol.Version, ID: e.id, HTTP: relayable(e.http, e.body)}, nil
+	return protocol.Request{V: protocol.Version, ID: e.id, HTTP: relayable(e.http, e.body), Identity: e.identity}, nil
 }
 
 func (e *httpErrand) do(ctx context.Context, a *actor) (protocol.Reply, error) {
-	return a.do(ctx, &job{request: e.http, body: e.body, limit: maxBody, done: make(chan outcome, 1)})
+	return a.do(ctx, &job{request: e.http, body: e.body, identity: e.identity, limit: maxBody, done: make(chan outcome, 1)})
 }
 
 // ready returns when the agent takes turns, or why it is gone.

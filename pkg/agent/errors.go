@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 )
 
 var (
@@ -35,6 +36,8 @@ type Error struct {
 	Name string
 	// Message says what happened, for people; empty is that of Err, or else the status text.
 	Message string
+	// RetryAfter says when to try again, in a header of the answer; 0 says nothing.
+	RetryAfter time.Duration
 	// Err is what the error stems from; it may be nil.
 	Err error
 }

@@ -31,6 +31,9 @@ type host struct {
 	inbox    inbox
 	couriers *couriers
 	calls    *calls
+	edge     edge
+	// registered is what is known of the registry.
+	registered registered
 
 	// launch runs an actor in a goroutine of crew.
 	launch func(*actor)

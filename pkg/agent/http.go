@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// maxBody bounds the body of a request, and of an answer, at the host that owns the agent.
+	// maxBody bounds the body of an answer at the host that owns the agent.
 	maxBody = 8 << 20
 	// maxRelayed bounds them if they travel between hosts: they must fit into one message.
 	maxRelayed = 512 << 10
@@ -46,10 +46,7 @@ func (h *host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if r.Context().Err() != nil {
 			return // the caller has gone away
 		}
-		response = failed(err)
-		if e, ok := errors.AsType[*Error](err); ok && e.status() == http.StatusServiceUnavailable {
-			response.Header["Retry-After"] = []string{"1"}
-		}
+		response = h.refused(r, err)
 	}
 	maps.Copy(w.Header(), response.Header)
 	w.Header().Set("Content-Length", strconv.Itoa(len(response.Body)))
@@ -67,29 +64,102 @@ func bodyAllowed(method string, status int) bool {
 	return method != http.MethodHead && status != http.StatusNoContent && status != http.StatusNotModified
 }
 
+// refused is the answer to a request that did not get one from its agent.
+func (h *host) refused(r *http.Request, err error) *protocol.HTTPResponse {
+	if e, ok := errors.AsType[*unknownClass](err); ok {
+		return errorResponse(http.StatusBadRequest, errorText{Name: "UnknownClass", Message: e.Error(), Classes: e.Classes})
+	}
+	if _, ok := errors.AsType[*Error](err); !ok {
+		attrs := []any{slog.String(logkey.Method, r.Method), slog.String(logkey.Path, r.URL.Path), slog.Any(logkey.Error, err)}
+		if p, ok := errors.AsType[*PanicError](err); ok {
+			attrs = append(attrs, slog.String(logkey.Stack, string(p.Stack)))
+		}
+		h.log.ErrorContext(r.Context(), "cannot serve a request", attrs...)
+	}
+	return failed(err)
+}
+
+// unknownClass is a NoClassError about a path.
+type unknownClass struct{ *NoClassError }
+
 func (h *host) route(w http.ResponseWriter, r *http.Request) (*protocol.HTTPResponse, error) {
-	segment, name, err := splitPath(r.URL)
+	ctx, cancel := context.WithTimeoutCause(r.Context(), h.edge.timeout, errLate)
+	defer cancel()
+	id, err := h.target(ctx, r.URL)
 	if err != nil {
 		return nil, err
 	}
+	identity, err := h.edge.admit(r, id)
+	if err != nil {
+		return nil, err
+	}
+	body, err := h.edge.readBody(w, r)
+	if err != nil {
+		return nil, err
+	}
+	reply, err := h.deliver(ctx, id, newHTTPErrand(r, body, identity), h.times.findWithin)
+	if err == nil {
+		err = result(reply)
+	}
+	switch {
+	case err == nil:
+		return reply.HTTP, nil
+	case errors.Is(context.Cause(ctx), errLate):
+		return nil, h.late(id)
+	case errors.Is(err, errFate):
+		return nil, &Error{Status: http.StatusBadGateway, Name: "FateUnknown", Message: err.Error(), Err: err}
+	case errors.Is(err, ErrShutdown):
+		return nil, &Error{Status: http.StatusServiceUnavailable, Name: "ShuttingDown", Message: err.Error(), Err: err, RetryAfter: time.Second}
+	}
+	return nil, err
+}
+
+// errLate ends the wait for an answer.
+var errLate = errors.New("the agent did not answer in time")
+
+// late is the error of a request whose answer takes too long. The turn may run all the same.
+func (h *host) late(id protocol.Agent) error {
+	message := fmt.Sprintf("no answer within %s from agent %q of class %q", h.edge.timeout, id.Name, id.Class)
+	if a := h.find(id); a != nil {
+		if busy := a.busyWith(""); busy != "" {
+			message += ": it is busy with " + busy
+		}
+	}
+	return &Error{Status: http.StatusGatewayTimeout, Name: "Timeout", Message: message, Err: errLate}
+}
+
+// target is the agent that a URL is about.
+func (h *host) target(ctx context.Context, u *url.URL) (protocol.Agent, error) {
+	segment, name, err := splitPath(u)
+	if err != nil {
+		return protocol.Agent{}, err
+	}
+	id := protocol.Agent{Project: h.name, Name: name}
 	c := h.classAt(segment)
-	if c == nil {
-		return errorResponse(http.StatusNotFound, errorText{
-			Name: "UnknownClass", Message: fmt.Sprintf("no agent class %q is served here", segment), Classes: h.routes(),
-		}), nil
+	if c != nil {
+		id.Class = c.name
+	} else if id.Class, err = h.foreignClass(ctx, segment); err != nil {
+		if none, ok := errors.AsType[*NoClassError](err); ok {
+			err = &unknownClass{none}
+		}
+		return id, err
 	}
 	if name == "" {
-		return nil, &Error{Status: http.StatusNotFound, Name: "MissingName",
-			Message: fmt.Sprintf("the path names no agent; wanted is /agents/%s/<name>", c.route)}
+		return id, &Error{Status: http.StatusNotFound, Name: "MissingName",
+			Message: fmt.Sprintf("the path names no agent; wanted is /agents/%s/<name>", kebab(id.Class))}
 	}
 	if err := protocol.CheckAgent(name); err != nil {
-		return nil, &Error{Status: http.StatusBadRequest, Name: "BadName", Message: err.Error(), Err: err}
+		return id, &Error{Status: http.StatusBadRequest, Name: "BadName", Message: err.Error(), Err: err}
 	}
-	if !c.takesRequests() {
-		return nil, &Error{Status: http.StatusNotFound, Name: "NotFound",
+	if c != nil && !c.takesRequests() {
+		return id, &Error{Status: http.StatusNotFound, Name: "NotFound",
 			Message: fmt.Sprintf("agents of class %q take no requests: the class has no OnRequest", c.name)}
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	return id, nil
+}
+
+func (e edge) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, e.maxBody))
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, &Error{Status: http.StatusRequestEntityTooLarge, Name: "BodyTooLarge",
 			Message: fmt.Sprintf("the body is over %d bytes long, more are not allowed", tooLarge.Limit)}
@@ -97,18 +167,11 @@ func (h *host) route(w http.ResponseWriter, r *http.Request) (*protocol.HTTPResp
 	if err != nil {
 		return nil, &Error{Status: http.StatusBadRequest, Name: "BadRequest", Message: "the body cannot be read", Err: err}
 	}
-	id := protocol.Agent{Project: h.name, Class: c.name, Name: name}
-	reply, err := h.deliver(r.Context(), id, newHTTPErrand(r, body), h.times.findWithin)
-	if err == nil {
-		err = result(reply)
+	// The time to read a request must not count against its answer.
+	if err := http.NewResponseController(w).SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return nil, fmt.Errorf("end the time to read a request: %w", err)
 	}
-	if errors.Is(err, errFate) {
-		return nil, &Error{Status: http.StatusBadGateway, Name: "FateUnknown", Message: err.Error(), Err: err}
-	}
-	if errors.Is(err, ErrShutdown) {
-		return nil, &Error{Status: http.StatusServiceUnavailable, Name: "ShuttingDown", Message: err.Error(), Err: err}
-	}
-	return reply.HTTP, err
+	return body, nil
 }
 
 // splitPath takes class and name out of /agents/<class>/<name>/…; name is empty if it is missing.

@@ -50,8 +50,10 @@ func TestRoutes(t *testing.T) {
 		{"name with dots is no path", "/agents/flight-desk/..%2F..", 200, "FlightDesk ../.. /agents/flight-desk/..%2F.."},
 		{"name in another script", "/agents/flight-desk/%C3%A5se", 200, "FlightDesk åse /agents/flight-desk/%C3%A5se"},
 		{"name of a subject wildcard", "/agents/flight-desk/*.%3E", 200, "FlightDesk *.> /agents/flight-desk/*.%3E"},
-		{"unknown class", "/agents/hotel-desk/jo", 404,
-			`{"error":{"name":"UnknownClass","message":"no agent class \"hotel-desk\" is served here","classes":["flight-desk","mute"]}}`},
+		{"unknown class", "/agents/hotel-desk/jo", 400,
+			`{"error":{"name":"UnknownClass","message":"class \"hotel-desk\" of project \"flight-desk\": no such class of agents is registered; ` +
+				`there are \"flight-desk, mute\"","classes":["flight-desk","mute"]}}`},
+		{"unknown class without a name", "/agents/hotel-desk", 400, "UnknownClass"},
 		{"missing name", "/agents/flight-desk", 404,
 			`{"error":{"name":"MissingName","message":"the path names no agent; wanted is /agents/flight-desk/\u003cname\u003e"}}`},
 		{"empty name", "/agents/flight-desk//x", 404, "MissingName"},

@@ -29,7 +29,7 @@ func (h *host) run(ctx context.Context, service string, listener net.Listener) e
 		a.cancel = cancel
 		h.crew.do(func() { a.run(work, turns) })
 	}
-	server := newServer(h, h.log)
+	server := newServer(h.edge.handler(h), h.log)
 	endLease := h.keepLease(work)
 	if _, err := h.lease.wait(ctx); err != nil {
 		endLease()

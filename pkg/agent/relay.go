@@ -238,7 +238,7 @@ func movedReply(err error) protocol.Reply {
 // onHTTP runs a relayed request and says that it is at it until the answer is there.
 func (h *host) onHTTP(ctx context.Context, m *nats.Msg, a *actor, request protocol.Request) {
 	h.respond(ctx, m, protocol.Reply{Accepted: true})
-	call := h.calls.start(request.ID, func() protocol.Reply { return h.callAgent(ctx, a, request.HTTP) })
+	call := h.calls.start(request.ID, func() protocol.Reply { return h.callAgent(ctx, a, request) })
 	ticker := time.NewTicker(h.times.acceptEvery)
 	defer ticker.Stop()
 	for {
@@ -254,12 +254,13 @@ func (h *host) onHTTP(ctx context.Context, m *nats.Msg, a *actor, request protoc
 	}
 }
 
-func (h *host) callAgent(ctx context.Context, a *actor, relayed *protocol.HTTPRequest) protocol.Reply {
+func (h *host) callAgent(ctx context.Context, a *actor, request protocol.Request) protocol.Reply {
+	relayed := request.HTTP
 	r, err := relayedRequest(relayed)
 	if err != nil {
 		return refuse(err.Error())
 	}
-	reply, err := a.do(ctx, &job{request: r, body: relayed.Body, limit: maxRelayed, done: make(chan outcome, 1)})
+	reply, err := a.do(ctx, &job{request: r, body: relayed.Body, identity: request.Identity, limit: maxRelayed, done: make(chan outcome, 1)})
 	switch {
 	case errors.Is(err, errMoved):
 		return movedReply(err)

@@ -3,11 +3,13 @@ package agent
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -19,6 +21,8 @@ type job struct {
 	call    *protocol.AgentCall // else it is a request
 	request *http.Request
 	body    []byte
+	// identity is that of who sent the request.
+	identity json.RawMessage
 	// limit is the most bytes that the answer's body may have.
 	limit int
 	done  chan outcome // takes one, without waiting
@@ -70,6 +74,12 @@ func (a *actor) dropped() *Error {
 
 // do hands a job to the agent and waits for the answer. The error is errMoved if the turn was not started.
 func (a *actor) do(ctx context.Context, j *job) (protocol.Reply, error) {
+	if j.request != nil {
+		if err := a.queueUp(); err != nil {
+			return protocol.Reply{}, err
+		}
+		defer a.requests.Add(-1)
+	}
 	select {
 	case a.jobs <- j:
 	case <-a.gone:
@@ -83,6 +93,16 @@ func (a *actor) do(ctx context.Context, j *job) (protocol.Reply, error) {
 	case <-ctx.Done():
 		return protocol.Reply{}, context.Cause(ctx)
 	}
+}
+
+// queueUp counts a request that waits for its turn or its end.
+func (a *actor) queueUp() error {
+	if most := a.host.edge.maxRequests; a.requests.Add(1) > most {
+		a.requests.Add(-1)
+		return &Error{Status: http.StatusServiceUnavailable, Name: "AgentBusy", RetryAfter: time.Second,
+			Message: fmt.Sprintf("%d requests wait for agent %q of class %q, more are not allowed", most, a.id.Name, a.id.Class)}
+	}
+	return nil
 }
 
 // serve runs the turn of a job.
@@ -103,6 +123,9 @@ func (a *actor) serveHTTP(ctx context.Context, j *job) error {
 		handler, ok := a.agent.(Requester)
 		if !ok {
 			return &Error{Status: http.StatusNotFound, Name: "NotFound", Message: "agents of this class take no requests"}
+		}
+		if j.identity != nil {
+			ctx = context.WithValue(ctx, identityKey{}, j.identity)
 		}
 		r := j.request.WithContext(ctx)
 		r.Body = io.NopCloser(bytes.NewReader(j.body))

@@ -18,6 +18,7 @@ import (
 // number of them can serve the same project.
 type HostService struct {
 	classes []*class
+	hooks   []RequestHook
 	times   timing
 
 	mu   sync.Mutex // guards addr
@@ -38,7 +39,10 @@ func (s *HostService) Name() string { return "agent-host" }
 
 // Settings names the settings of project.Settings that the service listens to, beside those that all have.
 func (s *HostService) Settings() []string {
-	return []string{process.SettingHTTPAddr, process.SettingMaxValueSize}
+	return []string{
+		process.SettingHTTPAddr, process.SettingHTTPOrigins, process.SettingHTTPMaxBody, process.SettingHTTPTimeout,
+		process.SettingHTTPRequests, process.SettingMaxValueSize,
+	}
 }
 
 // Addr is where the service takes requests, once it is ready; nil before. It tells the port if http_addr ends in :0.
@@ -83,6 +87,7 @@ func (s *HostService) Serve(ctx context.Context, p *project.Project) error {
 	s.addr = listener.Addr()
 	s.mu.Unlock()
 	h := newHost(p, s.classes, s.times)
+	h.edge = newEdge(s.hooks, p.Config.Settings)
 	return h.run(ctx, s.Name(), listener)
 }
 

@@ -17,8 +17,9 @@ type timing struct {
 	acceptWithin time.Duration
 	acceptEvery  time.Duration
 	acceptLost   time.Duration
-	// findWithin is how long a caller looks for an owner.
+	// findWithin is how long a caller looks for an owner, nobodyFor for any host of the class.
 	findWithin time.Duration
+	nobodyFor  time.Duration
 	// bellWithin is the same for a bell. It rings again anyway.
 	bellWithin time.Duration
 	// rememberFor is how long an owner knows the answer to a request that may come again.
@@ -44,7 +45,7 @@ func defaultTiming() timing {
 	return timing{
 		leaseEvery: 1500 * time.Millisecond, leaseFor: 5 * time.Second, leaseMisses: 5, absentGap: 150 * time.Millisecond,
 		acceptWithin: 500 * time.Millisecond, acceptEvery: 2 * time.Second, acceptLost: 6 * time.Second,
-		findWithin: 30 * time.Second, bellWithin: 10 * time.Second, rememberFor: 30 * time.Second,
+		findWithin: 30 * time.Second, nobodyFor: nobodyFor, bellWithin: 10 * time.Second, rememberFor: 30 * time.Second,
 		slowTurn: 10 * time.Second, stuckAfter: 5 * time.Second, carryOut: 5 * time.Second, retryFirst: time.Second, retryMost: 30 * time.Second,
 		release: 3 * time.Second, maxParked: maxParked,
 	}

@@ -267,6 +267,8 @@ type Request struct {
 	Call *AgentCall   `json:"call,omitempty"`
 	// Confirm is the id of a call whose answer its caller has: it will not be repeated.
 	Confirm string `json:"confirm,omitempty"`
+	// Identity comes with HTTP: what the host that took the request has found out about who sent it.
+	Identity json.RawMessage `json:"identity,omitempty"`
 	// Activate asks the receiving host to take the agent. On a host's own subject it says which agent HTTP or Bell
 	// is for, on the subject of calls the same of Call or Confirm.
 	Activate *Activate `json:"activate,omitempty"`

@@ -199,6 +199,8 @@ func relayGoldens() []golden {
 			Method: "POST", URL: "/agents/desk/jo", Host: "localhost:8080", Remote: "127.0.0.1:9", Header: header, Body: []byte("hello"),
 		}}},
 		{"request.http-minimal", protocol.Request{V: 1, HTTP: &protocol.HTTPRequest{Method: "GET", URL: "/", Host: "h"}}},
+		{"request.identity", protocol.Request{V: 1, ID: "4d2f", HTTP: &protocol.HTTPRequest{Method: "GET", URL: "/", Host: "h"},
+			Identity: json.RawMessage(`{"name":"ada"}`)}},
 		{"request.bell", protocol.Request{V: 1, Bell: &protocol.Bell{Sequence: 5, Ack: "$JS.ACK.INBOX_p.doorbell.1.5.1.0.0"}}},
 		{"request.activate", protocol.Request{V: 1, Activate: &protocol.Activate{Class: "Desk", Name: "jo@example.com"}}},
 		{"request.to-host", protocol.Request{V: 1, ID: "4d2f", HTTP: &protocol.HTTPRequest{Method: "GET", URL: "/", Host: "h"},

@@ -109,6 +109,9 @@ type Config struct {
 	KeptUntil func(success bool, end time.Time) *time.Time
 	// EndChild tells the child of a call that nobody waits for it any more.
 	EndChild func(ctx context.Context, call engine.Call) error
+	// Inform tells the agent that started the instance what a message of its log makes known. Nothing is appended before it
+	// has returned. Nil: there is nobody to tell.
+	Inform func(ctx context.Context, sequence uint64, a *protocol.Append) error
 	// EndStray does that if the log does not hold the call as open any more: its child was made while this execution
 	// was fenced.
 	EndStray func(ctx context.Context, call engine.Call)
@@ -597,11 +600,12 @@ func (x *Execution) store(entries []protocol.Entry) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	body, err := json.Marshal(protocol.Append{
+	a := &protocol.Append{
 		V: protocol.Version, ID: x.NextID(),
 		Incarnation: x.History.Incarnation, Holder: x.Config.Wake, Runner: x.Runner, Time: x.Now().UTC(), Entries: entries,
 		Mark: x.History.Mark, Epoch: x.History.Epoch, Version: x.version(entries),
-	})
+	}
+	body, err := json.Marshal(a)
 	if err != nil {
 		return fmt.Errorf("log entry: %w: %w", errNoJSON, err)
 	}
@@ -612,6 +616,10 @@ func (x *Execution) store(entries []protocol.Entry) error {
 	x.mu.Unlock()
 	sequence, err := x.Store.Append(x.life, x.History.Stream, x.Instance.LogSubject(), expected, body)
 	by := x.overtaker(err)
+	var uninformed error
+	if err == nil && x.Inform != nil {
+		uninformed = x.Inform(x.life, sequence, a)
+	}
 	x.mu.Lock()
 	if errors.Is(err, journal.ErrConflict) {
 		if by != nil && x.compacted(by) {
@@ -627,6 +635,9 @@ func (x *Execution) store(entries []protocol.Entry) error {
 		return err
 	}
 	x.expected, x.told = sequence, true
+	if uninformed != nil {
+		return uninformed
+	}
 	if x.Stored != nil && x.Stored(entries) {
 		return ErrDied
 	}

@@ -52,4 +52,5 @@ const (
 	Doubter  = "doubter"
 	Outgoing = "outgoing"
 	Script   = "script_name"
+	Target   = "target"
 )

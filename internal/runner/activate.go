@@ -68,7 +68,9 @@ func (r *Runner) activate(ctx context.Context, h *held, s sight) {
 		r.drop(h)
 		return
 	}
-	if err := r.endChildren(ctx, h.instance, history.Incarnation, history.Untold); err != nil {
+	if err := errors.Join(
+		r.informAt(ctx, h.instance, s), r.endChildren(ctx, h.instance, history.Incarnation, history.Untold),
+	); err != nil {
 		r.failed(ctx, h, err)
 		return
 	}
@@ -179,6 +181,7 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 		EndChild: func(ctx context.Context, c engine.Call) error {
 			return r.endChild(ctx, instance, history.Incarnation, c)
 		},
+		Inform:   r.informer(instance, history.Create),
 		EndStray: func(ctx context.Context, c engine.Call) { r.endStray(ctx, instance, history.Incarnation, c) },
 	}, func(ctx context.Context) (json.RawMessage, error) { return code(ctx, history.Create) })
 	r.enter(instance, x)

@@ -43,7 +43,7 @@ func (r *Runner) tellParent(ctx context.Context, instance protocol.Instance, cre
 	if err != nil {
 		return fmt.Errorf("tell %s of the end of %s: %w", parent, instance, err)
 	}
-	return r.send(ctx, parent, parent.EventSubject(), body)
+	return r.send(ctx, inputOf(parent, parent.EventSubject()), body)
 }
 
 // handOverWithin bounds one try to hand over a large output.
@@ -107,7 +107,7 @@ func (r *Runner) endChild(ctx context.Context, parent protocol.Instance, incarna
 	if err != nil {
 		return err
 	}
-	return r.send(ctx, child, child.ControlSubject(), body)
+	return r.send(ctx, inputOf(child, child.ControlSubject()), body)
 }
 
 // childOf finds the instance that a call has created; 0 if there is none: another may have its id.
@@ -158,41 +158,52 @@ func (r *Runner) endStray(ctx context.Context, instance protocol.Instance, incar
 	}
 }
 
-// sendWithin bounds one try to store something for another instance.
+// sendWithin bounds one try to store something for another.
 const sendWithin = 5 * time.Second
 
-// send stores an input for another instance, maybe of another project. If that project's stream is gone, it is given up
-// after a while: there is nobody to tell, and what waits here would wait for ever.
-func (r *Runner) send(ctx context.Context, to protocol.Instance, subject string, body []byte) error {
+// destination is where something is stored for another, maybe of another project.
+type destination struct {
+	// whose it is, for people.
+	whose           string
+	stream, subject string
+}
+
+func inputOf(to protocol.Instance, subject string) destination {
+	return destination{"instance " + to.String(), protocol.WorkflowsStream(to.Project), subject}
+}
+
+// send stores something for another. If that project's stream is gone, it is given up after a while: there is nobody to
+// tell, and what waits here would wait for ever.
+func (r *Runner) send(ctx context.Context, to destination, body []byte) error {
 	var missing time.Time
 	for {
-		err := r.trySend(ctx, subject, body)
+		err := r.trySend(ctx, to, body)
 		if err == nil {
 			return nil
 		}
 		switch gone := r.gone(ctx, to); {
 		case !gone:
-			return fmt.Errorf("send to %s: %w", to, err)
+			return fmt.Errorf("send to %s: %w", to.whose, err)
 		case missing.IsZero():
 			missing = time.Now()
 		case time.Since(missing) >= r.GoneAfter:
-			r.Log.WarnContext(ctx, "the stream of a project is gone, an instance there is not told", logkey.Instance, to.String(), logkey.Subject, subject)
+			r.Log.WarnContext(ctx, "the stream of a project is gone, somebody there is not told", logkey.Target, to.whose, logkey.Subject, to.subject)
 			return nil
 		}
 	}
 }
 
-func (r *Runner) trySend(ctx context.Context, subject string, body []byte) error {
+func (r *Runner) trySend(ctx context.Context, to destination, body []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, min(sendWithin, r.GoneAfter))
 	defer cancel()
-	_, err := r.Store.Publish(ctx, subject, nil, body)
+	_, err := r.Store.Publish(ctx, to.subject, nil, body)
 	return err
 }
 
-// gone reports whether the stream of an instance does not exist.
-func (r *Runner) gone(ctx context.Context, of protocol.Instance) bool {
+// gone reports whether the stream of a destination does not exist.
+func (r *Runner) gone(ctx context.Context, to destination) bool {
 	ctx, cancel := context.WithTimeout(ctx, sendWithin)
 	defer cancel()
-	_, err := r.Store.Last(ctx, protocol.WorkflowsStream(of.Project), of.CreateSubject())
+	_, err := r.Store.Last(ctx, to.stream, to.subject)
 	return errors.Is(err, journal.ErrNoStream)
 }

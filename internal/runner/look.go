@@ -128,8 +128,8 @@ func (r *Runner) act(ctx context.Context, h *held, s sight, older engine.Older) 
 		case before > 0:
 			r.work.Go(func() { r.eraseAgain(ctx, h, incarnation, before) })
 			return
-		case r.mayHaveSlot(h, situation):
-			r.work.Go(func() { r.declineSlot(ctx, h, situation) })
+		case r.mayHaveSlot(h, situation), s.mayBeUntold(h, situation):
+			r.work.Go(func() { r.leaveAgain(ctx, h, s, situation) })
 			return
 		}
 		r.ack(h)
@@ -140,7 +140,7 @@ func (r *Runner) act(ctx context.Context, h *held, s sight, older engine.Older) 
 		r.poke(h)
 		r.ack(h)
 	case engine.Arm:
-		r.work.Go(func() { r.armAgain(ctx, h, situation) })
+		r.work.Go(func() { r.armAgain(ctx, h, s, situation) })
 	case engine.Project:
 		r.work.Go(func() { r.projectAgain(ctx, h, s) })
 	case engine.LookOlder:
@@ -156,9 +156,9 @@ func (r *Runner) act(ctx context.Context, h *held, s sight, older engine.Older) 
 	}
 }
 
-func (r *Runner) armAgain(ctx context.Context, h *held, s engine.Situation) {
+func (r *Runner) armAgain(ctx context.Context, h *held, s sight, at engine.Situation) {
 	if err := errors.Join(
-		r.leaveSlotAgain(ctx, h.instance, s), r.arm(ctx, h.instance, s.Incarnation, s.Park, s.Until),
+		r.leaveSlotAgain(ctx, h.instance, at), r.arm(ctx, h.instance, at.Incarnation, at.Park, at.Until), r.informAt(ctx, h.instance, s),
 	); err != nil {
 		r.failed(ctx, h, err)
 		return
@@ -173,7 +173,9 @@ func (r *Runner) projectAgain(ctx context.Context, h *held, s sight) {
 		return
 	}
 	if done, ok := history.Done(); ok {
-		err = r.projectEnd(ctx, h, history, done)
+		if err = r.informAt(ctx, h.instance, s); err == nil {
+			err = r.projectEnd(ctx, h, history, done)
+		}
 	}
 	if err != nil {
 		r.failed(ctx, h, err)

@@ -90,6 +90,12 @@ func (h *held) patience() time.Duration {
 
 // carryOut appends what controls make of an instance and returns what there is to see then.
 func (r *Runner) carryOut(ctx context.Context, h *held, s sight, history *engine.History, o obedience) (sight, error) {
+	if history.Tail != s.tailAt { // what the newest message makes known has to be told first
+		return s, journal.ErrConflict
+	}
+	if err := r.informAt(ctx, h.instance, s); err != nil {
+		return s, err
+	}
 	a := protocol.Append{
 		V: protocol.Version, ID: r.nextID(), Incarnation: history.Incarnation, Holder: h.Wake.Wake, Runner: r.ID,
 		Time: r.Now().UTC(), Entries: o.entries, Mark: h.Sequence, Epoch: o.epoch,

@@ -119,13 +119,21 @@ func (r *Runner) mayHaveSlot(h *held, s engine.Situation) bool {
 		(h.Kind == engine.WakeNudge || h.Kind == engine.WakeControl || s.Holder == h.Wake.Wake)
 }
 
-// declineSlot acks a wake, and gives back what the instance has if it has ended or is paused.
-func (r *Runner) declineSlot(ctx context.Context, h *held, s engine.Situation) {
-	if s.Exists && (s.Phase == engine.Finished || s.Phase == engine.Paused) {
-		if err := r.dropSlot(ctx, h.instance, s.Incarnation, s.Tail); err != nil && !errors.Is(err, journal.ErrNotFound) {
-			r.failed(ctx, h, err)
-			return
+// leaveAgain acks a wake, after what may not have followed from the end or pause of its instance: the instance gives its
+// slot back, and its agent is told.
+func (r *Runner) leaveAgain(ctx context.Context, h *held, s sight, at engine.Situation) {
+	var err error
+	if at.Exists && (at.Phase == engine.Finished || at.Phase == engine.Paused) {
+		if err = r.dropSlot(ctx, h.instance, at.Incarnation, at.Tail); errors.Is(err, journal.ErrNotFound) {
+			err = nil
 		}
+	}
+	if err == nil && s.mayBeUntold(h, at) {
+		err = r.informAt(ctx, h.instance, s)
+	}
+	if err != nil {
+		r.failed(ctx, h, err)
+		return
 	}
 	r.ack(h)
 }

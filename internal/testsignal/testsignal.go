@@ -54,6 +54,10 @@ const (
 	RunnerProjected = "runner.projected"
 	// RunnerObeyed is reached when what a control changes is stored and nothing has come of it.
 	RunnerObeyed = "runner.obeyed"
+	// RunnerUninformed is reached when what an agent is to be told of its workflow is stored and the agent not told,
+	// RunnerInformed when it is told and nothing else has come of it.
+	RunnerUninformed = "runner.uninformed"
+	RunnerInformed   = "runner.informed"
 	// CallBegun is reached when a call is in the log and its child is not created, CallCreated when that is and the log
 	// does not say so.
 	CallBegun   = "call.begun"

@@ -27,6 +27,13 @@ type Turn interface {
 	Source() protocol.Source
 }
 
+// Tracking is a Turn that tracks the instances that it creates: its agent is told what becomes of them.
+type Tracking interface {
+	Turn
+	// Describe notes what the agent wants to know of the next instance.
+	Describe(metadata map[string]string)
+}
+
 // Draft is what a turn makes of an instance. The zero Draft leaves it as it is.
 type Draft struct {
 	// Create is set if the instance is created.

@@ -138,6 +138,9 @@ func parseDead(bucket bucket, m journal.Message) (DeadLetter, error) {
 	if err != nil {
 		return DeadLetter{}, fmt.Errorf("dead letter at %s: %w", m.Subject, err)
 	}
+	if n := row.Mail.Notice; n != nil {
+		row.Mail.Payload = n.Value
+	}
 	return DeadLetter{
 		ID: class + "/" + name + "/" + number, Class: class, Agent: name, Source: row.Mail.Source, From: row.From,
 		Callback: row.Mail.Callback, Payload: row.Mail.Payload, Cut: row.Cut, Planned: row.Mail.Planned,

@@ -45,6 +45,8 @@ type draft struct {
 	queue *protocol.Queue // nil: as stored
 	// condemned is set if the turn destroys the agent.
 	condemned bool
+	// workflows are those that are tracked; nil: as stored.
+	workflows []protocol.Tracked
 	// settles is the sequence of the mail that the turn is for; 0 for none.
 	settles uint64
 }
@@ -186,6 +188,9 @@ func (d *draft) next(commit string, now time.Time) (protocol.Record, bool) {
 	}
 	if d.queue != nil {
 		r.Queue, changed = d.queue, true
+	}
+	if d.workflows != nil {
+		r.Workflows, changed = remember(d.workflows, now), true
 	}
 	if parked := without(r.Parked, d.settles); len(parked) < len(r.Parked) {
 		r.Parked, changed = parked, true

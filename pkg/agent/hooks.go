@@ -32,7 +32,10 @@ type ErrorHandler interface {
 // hooks are the methods that a host calls by name.
 func hooks() []reflect.Method {
 	var all []reflect.Method
-	for _, t := range []reflect.Type{reflect.TypeFor[Starter](), reflect.TypeFor[Requester](), reflect.TypeFor[ErrorHandler]()} {
+	for _, t := range []reflect.Type{
+		reflect.TypeFor[Starter](), reflect.TypeFor[Requester](), reflect.TypeFor[ErrorHandler](),
+		reflect.TypeFor[WorkflowCompletionHandler](), reflect.TypeFor[WorkflowErrorHandler](),
+	} {
 		all = append(all, t.Method(0))
 	}
 	return all

@@ -63,14 +63,14 @@ func (a *actor) receive(ctx context.Context, l *letter) error {
 	if gone != "" {
 		return a.drop(ctx, l, gone)
 	}
-	cb, err := a.callbackOf(l)
+	apply, err := a.handlerOf(l)
 	if err != nil {
 		return a.bury(ctx, l, err)
 	}
 	l.attempts++
 	_, err = a.turn(ctx, a.firing(l), func(ctx context.Context, d *draft) error {
 		d.isMail = true
-		if err := cb.call(ctx, a.agent, l.mail.Payload); err != nil {
+		if err := apply(ctx, d); err != nil {
 			return err
 		}
 		return d.markApplied(a, l)
@@ -113,6 +113,9 @@ func (a *actor) isVoid(l *letter) string {
 	if l.mail.Life != 0 && l.mail.Life != a.at.record.Life {
 		return "of another life"
 	}
+	if l.mail.Notice != nil {
+		return a.voidNotice(l)
+	}
 	applied, known := mark(a.at.record, l.lane)
 	_, scheduled := a.schedule(l)
 	queued := a.isQueued(l)
@@ -143,6 +146,15 @@ func (a *actor) forgetRow(id string) {
 		return // the scheduler has removed it
 	}
 	a.pending = append(a.pending, protocol.Outgoing{ID: "forget." + id, Kind: protocol.OutgoingCancelSchedule, Cancel: id})
+}
+
+// handlerOf is what the agent does with a letter.
+func (a *actor) handlerOf(l *letter) (func(context.Context, *draft) error, error) {
+	if n := l.mail.Notice; n != nil {
+		return func(ctx context.Context, d *draft) error { return a.hear(ctx, d, n) }, nil
+	}
+	cb, err := a.callbackOf(l)
+	return func(ctx context.Context, _ *draft) error { return cb.call(ctx, a.agent, l.mail.Payload) }, err
 }
 
 func (a *actor) callbackOf(l *letter) (callback, error) {
@@ -189,6 +201,10 @@ func (d *draft) markApplied(a *actor, l *letter) error {
 		d.settles = l.sequence
 		if l.redrive != "" {
 			d.put(protocol.Outgoing{Kind: protocol.OutgoingDropDead, DropDead: l.redrive})
+			return nil
+		}
+		if l.mail.Notice != nil {
+			d.note(l.mail.Notice)
 			return nil
 		}
 		if l.mail.Key != "" {
@@ -240,7 +256,7 @@ func (a *actor) bury(ctx context.Context, l *letter, cause error) error {
 	if errors.Is(err, journal.ErrTooLarge) {
 		a.log.ErrorContext(ctx, "dead letter is stored without its payload, which is too large beside the state",
 			slog.String(logkey.Source, l.lane), slog.Uint64(logkey.Number, l.mail.Number))
-		dead.Mail.Payload, dead.Cut = nil, true
+		dead.Mail, dead.Cut = withoutPayload(dead.Mail), true
 		err = a.storeDead(ctx, l, dead)
 	}
 	if isEnd(err) {

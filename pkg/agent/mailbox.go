@@ -198,13 +198,27 @@ func (m *mailbox) count(l *letter, sign int) {
 	}
 	m.loaded += sign
 	m.bytes += sign * len(l.mail.Payload)
+	if l.mail.Notice != nil {
+		m.bytes += sign * len(l.mail.Notice.Value)
+	}
 }
 
 // shed lets the payload of a letter go.
 func (m *mailbox) shed(l *letter) {
 	m.count(l, -1)
 	l.shed = true
-	l.mail.Payload = nil
+	l.mail = withoutPayload(l.mail)
+}
+
+// withoutPayload is mail without what it brings.
+func withoutPayload(mail protocol.Mail) protocol.Mail {
+	mail.Payload = nil
+	if mail.Notice != nil {
+		n := *mail.Notice
+		n.Value = nil
+		mail.Notice = &n
+	}
+	return mail
 }
 
 // fetch reads a letter again. It returns nil if the message is no more.
@@ -271,6 +285,11 @@ func parseLetter(project string, message journal.Message) *letter {
 		l.mail.Number = message.Sequence
 	case l.mail.Source == "" || l.mail.Number == 0:
 		err = fmt.Errorf("mail has source %q and number %d; both are needed", l.mail.Source, l.mail.Number)
+	case l.mail.Notice != nil:
+		n := l.mail.Notice
+		if want := protocol.TrackedSource(n.Project, n.Workflow, n.ID); l.mail.Source != want {
+			err = fmt.Errorf("mail has source %q and tells of %q", l.mail.Source, want)
+		}
 	}
 	if err != nil {
 		l.malformed = err

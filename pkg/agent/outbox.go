@@ -120,8 +120,28 @@ func (a *actor) carryOne(ctx context.Context, o protocol.Outgoing) (done bool, e
 		// Of a newer program: its next host will know.
 		return false, fmt.Errorf("unknown kind %q", o.Kind)
 	}
-	again := errors.Is(err, journal.ErrUnknownOutcome) || errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, journal.ErrFull)
-	return err == nil || !again && ctx.Err() == nil, err
+	done = err == nil || !mayComeRight(err) && ctx.Err() == nil
+	if o.Kind == protocol.OutgoingCreate && o.Create.Tracker != nil && done && err != nil {
+		err = a.tellRefused(ctx, o, err)
+		return err == nil, err
+	}
+	return done, err
+}
+
+// mayComeRight reports whether what ended with err may succeed later.
+func mayComeRight(err error) bool {
+	return errors.Is(err, journal.ErrUnknownOutcome) || errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, journal.ErrFull)
+}
+
+// tellRefused tells the agent itself, by mail that outlives this host, that a workflow which it tracks was not started.
+func (a *actor) tellRefused(ctx context.Context, o protocol.Outgoing, why error) error {
+	failure := protocol.NewFailure(why)
+	if errors.Is(why, workflow.ErrExists) {
+		failure.Name = protocol.FailureExists
+	}
+	now := time.Now().UTC()
+	mail := protocol.NoticeMail(*o.Create.Tracker, protocol.RefusedNotice(*o.Instance, *o.Create, failure, now), now)
+	return sendMail(ctx, a.host.store, a.id, a.id.Project, mail)
 }
 
 func (a *actor) scheduleRow(id string) string {

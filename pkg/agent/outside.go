@@ -150,5 +150,5 @@ func (d *draft) rebase() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.actor.lay(d)
-	d.state, d.seen, d.queue, d.out = nil, nil, nil, nil
+	d.state, d.seen, d.queue, d.workflows, d.out = nil, nil, nil, nil, nil
 }

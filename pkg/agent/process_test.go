@@ -13,14 +13,27 @@ import (
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/testsignal"
 	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/workflow"
 )
 
-// roleEnv tells this program that it is not the test but a host of its agents.
-const roleEnv = "SKEIN_AGENT_TEST_HOST"
+// roleEnv tells this program that it is not the test, but what the test says: one of roles.
+const roleEnv = "SKEIN_AGENT_TEST_ROLE"
+
+// Roles of processes.
+const (
+	roleDesks  = "desks"  // a host of desks
+	roleClerks = "clerks" // a host of clerks
+	roleRunner = "runner" // a runner of the e-mail project
+)
 
 func TestMain(m *testing.M) {
-	if os.Getenv(roleEnv) != "" {
+	switch os.Getenv(roleEnv) {
+	case roleDesks:
 		project.Main(Host(Define("Desk", func() *desk { return &desk{request: count, ask: pass} })))
+	case roleClerks:
+		project.Main(Host(clerks(nil)...))
+	case roleRunner:
+		project.Main(workflow.Runner(workflow.Define("Onboarding", errandWorkflow)))
 	}
 	os.Exit(m.Run())
 }
@@ -57,19 +70,25 @@ func (p *hostProcess) has(text string) bool {
 	return strings.Contains(p.log.String(), text)
 }
 
-// process starts a host that stands still at a point of a turn; at none if that is empty.
+// process starts a host of desks that stands still at a point of a turn; at none if that is empty.
 func (r *rig) process(t *testing.T, url, point string) *hostProcess {
+	t.Helper()
+	return r.launch(t, roleDesks, `{ "name": "`+testProject+`" }`, url, point)
+}
+
+// launch starts a process that stands still at a point; at none if that is empty.
+func (r *rig) launch(t *testing.T, role, settings, url, point string) *hostProcess {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	config := filepath.Join(t.TempDir(), "skein.jsonc")
-	if err := os.WriteFile(config, []byte(`{ "name": "`+testProject+`" }`), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p := &hostProcess{cmd: exec.Command(self), ended: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), roleEnv+"=1", "GORACE=atexit_sleep_ms=0", "SKEIN_CONFIG="+config, "SKEIN_NATS_URL="+url,
+	p.cmd.Env = append(os.Environ(), roleEnv+"="+role, "GORACE=atexit_sleep_ms=0", "SKEIN_CONFIG="+config, "SKEIN_NATS_URL="+url,
 		"SKEIN_HTTP_ADDR=127.0.0.1:0", "SKEIN_HEALTH_ADDR=127.0.0.1:0", testsignal.Env+"="+point)
 	p.cmd.Stderr = p
 	if err := p.cmd.Start(); err != nil {

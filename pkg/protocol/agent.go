@@ -53,6 +53,8 @@ type Record struct {
 	Queue *Queue `json:"queue,omitempty"`
 	// Condemned says that this life is over: whoever takes the agent only takes away what is left of it, this record last.
 	Condemned bool `json:"condemned,omitempty"`
+	// Workflows are those that the agent has started and is told of, the oldest first. Notices of others are dropped.
+	Workflows []Tracked `json:"workflows,omitempty"`
 }
 
 // Queue is what a record says of the agent's queue. The items are mail of SourceQueue, numbered without a gap; which of
@@ -231,7 +233,9 @@ type Mail struct {
 	// per key.
 	Key string `json:"key,omitempty"`
 	// Keep says that the sender may send mail of this key again long after it was applied.
-	Keep     bool            `json:"keep,omitempty"`
+	Keep bool `json:"keep,omitempty"`
+	// Notice comes in place of a callback from a workflow that the agent tracks.
+	Notice   *WorkflowNotice `json:"notice,omitempty"`
 	Callback string          `json:"callback"`
 	Payload  json.RawMessage `json:"payload,omitempty"`
 	Retry    *Retry          `json:"retry,omitempty"`

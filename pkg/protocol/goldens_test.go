@@ -25,7 +25,7 @@ func goldens() []golden {
 	all = append(append(all, steeringGoldens()...), slotGoldens()...)
 	all = append(all, agentCallGoldens()...)
 	all = append(append(append(all, callGoldens()...), historyGoldens()...), noticeGoldens()...)
-	return append(all, cleaningGoldens()...)
+	return append(append(all, trackingGoldens()...), cleaningGoldens()...)
 }
 
 func failure() *protocol.Failure {

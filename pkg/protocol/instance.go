@@ -49,6 +49,8 @@ type Create struct {
 	// Carried is set on a create that log cleaning published again: the sequence under which it was first stored, by
 	// which its instance goes for ever.
 	Carried uint64 `json:"carried,omitempty"`
+	// Tracker is the agent that is told what becomes of the instance.
+	Tracker *Tracker `json:"tracker,omitempty"`
 }
 
 // Incarnation is the number by which the instance of a create goes that is stored at sequence.

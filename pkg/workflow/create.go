@@ -22,6 +22,7 @@ type createOptions struct {
 	id        string
 	existing  protocol.Existing
 	retention *protocol.Retention
+	metadata  map[string]string
 }
 
 // Retention sets how long the instance can be read after its end: success if it completes, failure if it ends in any
@@ -148,6 +149,9 @@ func (b Bound[P, R]) prepare(ctx context.Context, params P, options []CreateOpti
 		if err := option.applyCreate(&o); err != nil {
 			return start{}, nil, fmt.Errorf("binding %q: %w", b.name, err)
 		}
+	}
+	if err := o.track(ctx); err != nil {
+		return start{}, nil, fmt.Errorf("binding %q: %w", b.name, err)
 	}
 	raw, err := encode(params, fmt.Sprintf("params for binding %q", b.name), maxValue(b.project))
 	if err != nil {

@@ -1,0 +1,189 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/skein-run/skein/internal/execution"
+	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/protocol"
+	"github.com/skein-run/skein/pkg/workflow"
+)
+
+// clerk is an agent that starts workflows, and notes in its state all that it is told of them.
+type clerk struct {
+	Base[deskState]
+	request func(*clerk, http.ResponseWriter, *http.Request) error
+	heard   func(ctx context.Context, c *clerk, text string) error
+}
+
+func (c *clerk) OnRequest(w http.ResponseWriter, r *http.Request) error {
+	if r.Method == http.MethodGet {
+		_, err := fmt.Fprint(w, strings.Join(c.State().Log, "\n"))
+		return err
+	}
+	if c.request != nil {
+		return c.request(c, w, r)
+	}
+	_, err := RunWorkflow(r.Context(), email, r.URL.Query().Get("do"), workflow.ID(r.URL.Query().Get("id")),
+		workflow.Metadata(map[string]string{"by": r.URL.Path}))
+	return err
+}
+
+// Start starts a workflow, whose id and params it is given.
+func (c *clerk) Start(ctx context.Context, order string) (string, error) {
+	id, do, _ := strings.Cut(order, ": ")
+	i, err := RunWorkflow(ctx, email, do, workflow.ID(id))
+	if err != nil {
+		return "", err
+	}
+	return i.ID(), nil
+}
+
+func (c *clerk) OnWorkflowComplete(ctx context.Context, w Tracked, result Value) error {
+	n, err := Decode[int](ctx, result)
+	if err != nil {
+		return err
+	}
+	return c.hears(ctx, fmt.Sprintf("%s %s %d", w.ID, w.State, n))
+}
+
+func (c *clerk) OnWorkflowError(ctx context.Context, w Tracked, err error) error {
+	if errors.Is(err, workflow.ErrExists) {
+		return c.hears(ctx, w.ID+" exists")
+	}
+	return c.hears(ctx, fmt.Sprintf("%s %s", w.ID, w.State))
+}
+
+func (c *clerk) hears(ctx context.Context, text string) error {
+	if err := c.Update(ctx, func(s *deskState) error { s.Log = append(s.Log, text); return nil }); err != nil {
+		return err
+	}
+	if c.heard != nil {
+		return c.heard(ctx, c, text)
+	}
+	return nil
+}
+
+func clerks(prepare func(*clerk), options ...ClassOption) []Class {
+	return []Class{Define("Desk", func() *clerk {
+		c := &clerk{}
+		if prepare != nil {
+			prepare(c)
+		}
+		return c
+	}, append([]ClassOption{Uses(email)}, options...)...)}
+}
+
+// errand is the workflow of the tests: it does what its params say.
+func errandWorkflow(ctx context.Context, e workflow.Event[string]) (int, error) {
+	for _, word := range strings.Fields(e.Payload) {
+		switch word {
+		case "fail":
+			return 0, errors.New("no luck")
+		case "wait":
+			if _, err := workflow.WaitForEvent[int](ctx, "wait", "go"); err != nil {
+				return 0, err
+			}
+		default:
+			return 0, fmt.Errorf("unknown word %q", word)
+		}
+	}
+	return len(e.Payload), nil
+}
+
+// emailRunner runs the workflows of the e-mail project until the test ends, or stop is called. All waits park.
+func (r *rig) emailRunner(t *testing.T) (stop func()) {
+	t.Helper()
+	config := project.Config{Name: "email-workflows", Workflows: []project.Workflow{{Name: "EMAIL", ClassName: "Onboarding"}}}
+	p, err := project.Open(t.Context(), config, project.Conn(r.connect(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := execution.Settings{ShortWait: time.Nanosecond}
+	ctx, cancel := context.WithCancel(execution.ContextWith(context.Background(), settings))
+	ended := make(chan error, 1)
+	go func() { ended <- project.Run(ctx, p, workflow.Runner(workflow.Define("Onboarding", errandWorkflow))) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("runner ended: %v", err)
+		}
+		p.Close()
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// narrow makes the dedupe windows of the streams so short that they hide nothing.
+func (r *rig) narrow(t *testing.T) {
+	t.Helper()
+	for _, name := range []string{
+		protocol.InboxStream(testProject), protocol.KVStream(protocol.AgentsBucket(testProject)), protocol.WorkflowsStream("email-workflows"),
+	} {
+		s, err := r.js.Stream(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := s.CachedInfo().Config
+		c.Duplicates = 100 * time.Millisecond
+		if _, err := r.js.UpdateStream(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// emailInstance is an instance of the e-mail workflow.
+func emailInstance(id string) protocol.Instance {
+	return protocol.Instance{Project: "email-workflows", Workflow: "EMAIL", ID: id}
+}
+
+// tells reports whether the agent has noted exactly this, in this order.
+func (r *rig) tells(t *testing.T, name string, want ...string) {
+	t.Helper()
+	var got []string
+	natstest.Eventually(t, soon, fmt.Sprintf("agent %q has heard %q", name, want), func() bool {
+		record, _ := r.record(t, name)
+		var s deskState
+		if record.State != nil {
+			if err := json.Unmarshal(record.State, &s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got = s.Log
+		return len(got) >= len(want)
+	})
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("agent %q has heard %q, want %q", name, got, want)
+	}
+}
+
+// tracked is what the record has of a workflow.
+func (r *rig) tracked(t *testing.T, name, id string) (protocol.Tracked, bool) {
+	t.Helper()
+	record, _ := r.record(t, name)
+	for _, w := range record.Workflows {
+		if w.ID == id {
+			return w, true
+		}
+	}
+	return protocol.Tracked{}, false
+}
+
+// post sends a POST and wants 200.
+func (h *testHost) post(t *testing.T, path string) string {
+	t.Helper()
+	status, body := h.call(t, http.MethodPost, path, "")
+	if status != http.StatusOK {
+		t.Fatalf("POST %s = %d %s", path, status, body)
+	}
+	return body
+}

@@ -1,0 +1,34 @@
+package protocol_test
+
+import (
+	"encoding/json"
+
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// trackingGoldens are the messages by which an agent is told of workflows that it has started.
+func trackingGoldens() []golden {
+	tracked := create()
+	tracked.Tracker = &protocol.Tracker{Project: "flight-desk", Class: "Desk", Name: "jo@example.com", Life: 3}
+	target := protocol.OutgoingTarget{Project: "mail", Shard: 1, Workflow: "booking", ID: "u-7"}
+	ended := protocol.WorkflowNotice{
+		Project: "mail", Workflow: "booking", ID: "u-7", Input: "in-1", Expires: new(at(50)),
+		Notice: protocol.Notice{
+			Cursor: protocol.Cursor{Sequence: 21, Index: 9}, Kind: protocol.NoticeCompleted, Time: at(9), Value: json.RawMessage(`"ok"`),
+		},
+	}
+	refused := protocol.RefusedNotice(target, tracked, failure(), at(4))
+	return []golden{
+		{"create.tracked", tracked},
+		{"mail.notice", protocol.NoticeMail(*tracked.Tracker, ended, at(10))},
+		{"mail.notice-refused", protocol.NoticeMail(*tracked.Tracker, refused, at(4))},
+		{"record.workflows", protocol.Record{
+			V: protocol.Version, Class: "Desk", Name: "jo@example.com", Life: 3, Commit: "co-1", Updated: at(7),
+			Workflows: []protocol.Tracked{
+				{OutgoingTarget: target, Input: "in-1", Metadata: map[string]string{"flight": "LH 1"}, Created: at(1), State: protocol.StateQueued, Updated: at(1)},
+				{OutgoingTarget: target, Input: "in-2", Created: at(1), Mark: ended.Cursor, State: protocol.StateErrored, Updated: at(9),
+					Expires: new(at(50)), Error: &protocol.Failure{Name: "CardError", Message: "card refused"}},
+			},
+		}},
+	}
+}

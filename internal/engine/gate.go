@@ -26,9 +26,15 @@ type line struct {
 	called int
 }
 
-// gated reports whether the order of calls of such steps counts. Values and groups have no names that code gives them.
+// gated reports whether the order of calls of such steps counts. Values and groups have no names that code gives them, and
+// what code reports decides about nothing: it may report something else tomorrow.
 func gated(op protocol.Op) bool {
-	return op != protocol.OpValue && op != protocol.OpRollback && op != protocol.OpSlot && op != protocol.OpGroup
+	return !unnamed(op) && op != protocol.OpRollback && op != protocol.OpSlot
+}
+
+// unnamed reports whether code gives such steps no names: a status leaves them out.
+func unnamed(op protocol.Op) bool {
+	return op == protocol.OpValue || op == protocol.OpReport || op == protocol.OpGroup
 }
 
 func newGates(h *History) *gates {

@@ -168,7 +168,7 @@ func Readable(a *protocol.Append) error {
 		switch e.Kind {
 		case protocol.EntryClaimed, protocol.EntryReleased, protocol.EntryStarted, protocol.EntryAttemptFailed,
 			protocol.EntryStepCompleted, protocol.EntryStepFailed, protocol.EntryGroupFailed, protocol.EntryWaiting, protocol.EntrySlept,
-			protocol.EntryReceived, protocol.EntryTimedOut, protocol.EntryRecorded, protocol.EntryParked,
+			protocol.EntryReceived, protocol.EntryTimedOut, protocol.EntryRecorded, protocol.EntryReported, protocol.EntryParked,
 			protocol.EntryCompleted, protocol.EntryFailed, protocol.EntryTerminated, protocol.EntryDeleted,
 			protocol.EntryPaused, protocol.EntryHeld, protocol.EntryResumed, protocol.EntryRestarted,
 			protocol.EntryRollingBack, protocol.EntryRolledBack, protocol.EntryHeartbeat, protocol.EntrySnapshot:
@@ -320,6 +320,8 @@ func (h *History) applyStep(a *protocol.Append, e *protocol.Entry, s *Step) erro
 			s.Type = e.Type
 			h.outlived(s)
 		}
+	case protocol.EntryReported: // what it says is for others
+		s.finish(nil, nil)
 	case protocol.EntryReceived:
 		s.receive(e)
 		h.Consumed[e.Input] = true

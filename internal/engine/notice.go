@@ -276,6 +276,12 @@ func (t *telling) step(e *protocol.Entry, s *Step) {
 			n.Value, n.Object = shown(s, e.Result, e.Object)
 			t.tell(n)
 		}
+	case protocol.OpReport:
+		n.Kind, n.Type, n.Value = protocol.NoticeProgress, e.Type, e.Result
+		if e.Type != "" {
+			n.Kind = protocol.NoticeEventReported
+		}
+		t.tell(n)
 	case protocol.OpValue, protocol.OpSlot, protocol.OpGroup: // no names that code gives them: a status leaves them out, too
 	}
 }

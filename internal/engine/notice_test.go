@@ -102,6 +102,8 @@ func scenes() []scene {
 		{"a call that was given up", append(begun, calling), []protocol.Entry{of(protocol.EntryStepFailed, protocol.OpCall)}, "call-failed"},
 		{"a call that took too long", append(begun, calling), []protocol.Entry{of(protocol.EntryTimedOut, protocol.OpCall)}, "call-timed-out"},
 		{"a value", begun, []protocol.Entry{of(protocol.EntryRecorded, protocol.OpValue)}, ""},
+		{"progress", begun, []protocol.Entry{of(protocol.EntryReported, protocol.OpReport)}, "progress"},
+		{"an event", begun, []protocol.Entry{reportedEvent()}, "event-reported"},
 		{"a race", begun, []protocol.Entry{of(protocol.EntryStarted, protocol.OpRace)}, ""},
 		{"its winner", begun, []protocol.Entry{of(protocol.EntryStepCompleted, protocol.OpRace)}, "race-decided"},
 		{"its winner, who failed", begun, []protocol.Entry{of(protocol.EntryStepFailed, protocol.OpRace)}, "race-decided"},
@@ -113,6 +115,10 @@ func scenes() []scene {
 
 func snapshotEntry() protocol.Entry {
 	return protocol.Entry{Kind: protocol.EntrySnapshot, Snapshot: &protocol.Snapshot{Over: 8, Phase: "parked", History: json.RawMessage(`{}`)}}
+}
+
+func reportedEvent() protocol.Entry {
+	return protocol.Entry{Kind: protocol.EntryReported, Step: &protocol.Key{Op: protocol.OpReport, Name: "event", Count: 1}, Type: "paid"}
 }
 
 // TestNotices: every kind of entry tells something, or nothing by decision.

@@ -26,7 +26,7 @@ func (h *History) Status() protocol.Status {
 		s.Finished = &ended
 	}
 	for _, k := range h.Order {
-		if k.Op != protocol.OpValue && k.Op != protocol.OpGroup {
+		if !unnamed(k.Op) {
 			s.Steps = append(s.Steps, h.Steps[k].status())
 		}
 	}

@@ -220,6 +220,15 @@ func (s *Scope) Value(kind string, produce func() json.RawMessage) (json.RawMess
 	return v, err
 }
 
+// Report says something of the instance to whoever follows it: with an event type as an event, else as progress.
+func (s *Scope) Report(ctx context.Context, eventType string, what json.RawMessage) error {
+	s.enter()
+	err := s.x.m.Report(s.branch, eventType, what)
+	s.endIfLimit(err)
+	s.leave()
+	return lostCause(ctx, err)
+}
+
 // Replaying reports whether the code is still going over what is recorded.
 func (s *Scope) Replaying() bool {
 	s.x.mu.Lock()

@@ -34,6 +34,7 @@ func hooks() []reflect.Method {
 	var all []reflect.Method
 	for _, t := range []reflect.Type{
 		reflect.TypeFor[Starter](), reflect.TypeFor[Requester](), reflect.TypeFor[ErrorHandler](),
+		reflect.TypeFor[WorkflowProgressHandler](), reflect.TypeFor[WorkflowEventHandler](),
 		reflect.TypeFor[WorkflowCompletionHandler](), reflect.TypeFor[WorkflowErrorHandler](),
 	} {
 		all = append(all, t.Method(0))

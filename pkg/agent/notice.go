@@ -11,6 +11,24 @@ import (
 	"github.com/skein-run/skein/pkg/workflow"
 )
 
+// WorkflowProgressHandler is implemented by agents that want a turn when a workflow that they track says how far it is, with
+// workflow.ReportProgress. [Decode] reads what it said.
+type WorkflowProgressHandler interface {
+	OnWorkflowProgress(ctx context.Context, w Tracked, progress Value) error
+}
+
+// WorkflowEventHandler is implemented by agents that want a turn when a workflow that they track says that something has
+// happened, with workflow.ReportEvent.
+type WorkflowEventHandler interface {
+	OnWorkflowEvent(ctx context.Context, w Tracked, event WorkflowEvent) error
+}
+
+// WorkflowEvent is something that a workflow says has happened. [Decode] reads its payload.
+type WorkflowEvent struct {
+	Type    string
+	Payload Value
+}
+
 // WorkflowCompletionHandler is implemented by agents that want a turn when a workflow that they track completes. [Decode]
 // reads its result.
 type WorkflowCompletionHandler interface {
@@ -115,6 +133,12 @@ func (a *actor) hear(ctx context.Context, d *draft, n *protocol.WorkflowNotice) 
 		return err
 	}
 	switch n.Kind {
+	case protocol.NoticeProgress:
+		if handler, ok := a.agent.(WorkflowProgressHandler); ok {
+			return handler.OnWorkflowProgress(ctx, trackedOf(now), valueOf(n))
+		}
+	case protocol.NoticeEventReported:
+		return a.hearEvent(ctx, trackedOf(now), n)
 	case protocol.NoticeCompleted:
 		if handler, ok := a.agent.(WorkflowCompletionHandler); ok {
 			return handler.OnWorkflowComplete(ctx, trackedOf(now), valueOf(n))
@@ -127,6 +151,16 @@ func (a *actor) hear(ctx context.Context, d *draft, n *protocol.WorkflowNotice) 
 		}
 	}
 	return nil
+}
+
+func (a *actor) hearEvent(ctx context.Context, w Tracked, n *protocol.WorkflowNotice) error {
+	handler, ok := a.agent.(WorkflowEventHandler)
+	if !ok {
+		a.log.WarnContext(ctx, "agent has no OnWorkflowEvent for an event of a workflow",
+			slog.String(logkey.Workflow, w.Workflow), slog.String(logkey.Instance, w.ID), slog.String(logkey.Event, n.Type))
+		return nil
+	}
+	return handler.OnWorkflowEvent(ctx, w, WorkflowEvent{Type: n.Type, Payload: valueOf(n)})
 }
 
 // hearError gives the agent how a workflow has ended that did not complete.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/skein-run/skein/pkg/project"
@@ -33,6 +34,21 @@ func (b Bound[A]) Agent(name string) Ref[A] { return Ref[A]{bound: b, name: name
 type Ref[A any] struct {
 	bound Bound[A]
 	name  string
+	agent protocol.Agent // if it is known without a binding
+}
+
+// ErrNotTracked is returned by Starter for a workflow that no agent tracks.
+var ErrNotTracked = errors.New("no agent has started this workflow with RunWorkflow")
+
+// StartedBy refers, in workflow code and in bodies of steps, to the agent that has started the workflow with RunWorkflow: it can
+// be called, as a step, and told something. No binding is needed; what agents of other projects allow, their classes list
+// with Callable.
+func StartedBy[A any](ctx context.Context) (Ref[A], error) {
+	by := workflow.Info(ctx).Agent
+	if by == (workflow.AgentInfo{}) {
+		return Ref[A]{}, ErrNotTracked
+	}
+	return Ref[A]{name: by.Name, agent: protocol.Agent{Project: by.Project, Class: by.Class, Name: by.Name}}, nil
 }
 
 // resolve says which agent is meant, and for which project the caller acts.
@@ -43,6 +59,9 @@ func (r Ref[A]) resolve(ctx context.Context) (protocol.Agent, *project.Project, 
 		if p, ok = project.From(ctx); !ok {
 			return protocol.Agent{}, nil, fmt.Errorf("binding %q: %w", r.bound.binding, workflow.ErrNoProject)
 		}
+	}
+	if r.agent != (protocol.Agent{}) {
+		return r.agent, p, nil
 	}
 	target, err := p.Config.AgentBinding(r.bound.binding)
 	if err != nil {

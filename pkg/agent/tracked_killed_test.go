@@ -11,6 +11,7 @@ import (
 	"github.com/skein-run/skein/internal/testsignal"
 	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
+	"github.com/skein-run/skein/pkg/workflow"
 )
 
 const (
@@ -22,9 +23,10 @@ const (
 // hurry makes the server ring again soon for mail, and for instances, that nobody has acked.
 func (r *rig) hurry(t *testing.T) {
 	t.Helper()
-	for stream, consumer := range map[string]string{
-		protocol.InboxStream(testProject):           protocol.ConsumerDoorbell,
-		protocol.WorkflowsStream("email-workflows"): protocol.ConsumerWakes(0),
+	for consumer, stream := range map[string]string{
+		protocol.ConsumerDoorbell:    protocol.InboxStream(testProject),
+		protocol.ConsumerWakes(0):    protocol.WorkflowsStream("email-workflows"),
+		protocol.ConsumerControls(0): protocol.WorkflowsStream("email-workflows"),
 	} {
 		s, err := r.js.Stream(t.Context(), stream)
 		if err != nil {
@@ -42,18 +44,33 @@ func (r *rig) hurry(t *testing.T) {
 	}
 }
 
+// deskConfig is the skein.jsonc of a program of the agents' project.
+func deskConfig() project.Config {
+	c := project.Config{Name: testProject}
+	withEmail(nil, &c)
+	return c
+}
+
 var clerkClass = Bind[*clerk]("Desk")
 
 // TestNoticesSurviveTheirRunner: SIGKILL between the append and the mail to the agent, and between the mail and everything
-// else. The end is told, once.
+// else, where an instance ends, parks, and goes on. Everything is told, once.
 func TestNoticesSurviveTheirRunner(t *testing.T) {
 	t.Parallel()
-	for _, point := range []string{testsignal.RunnerUninformed, testsignal.RunnerInformed} {
-		t.Run(point, func(t *testing.T) {
+	for _, c := range []struct {
+		point, do string
+		tells     []string
+	}{
+		{testsignal.RunnerUninformed, "fail", []string{"a errored"}},
+		{testsignal.RunnerInformed, "fail", []string{"a errored"}},
+		{testsignal.RunnerUninformed, "progress+wait", []string{"a progress 0"}},
+		{testsignal.RunnerUninformed, "progress+event+step+wait", []string{"a progress 0", "a seat 1"}},
+	} {
+		t.Run(c.do+" "+c.point, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			r.emailProject(t)
-			r.killRunner(t, r.server.URL(), point)
+			r.killRunner(t, r.server.URL(), c.point, c.do, c.tells...)
 		})
 	}
 }
@@ -80,31 +97,76 @@ func TestNoticesSurviveTheirRunnerOnACluster(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r.killRunner(t, cluster.URL(), testsignal.RunnerUninformed)
+	r.killRunner(t, cluster.URL(), testsignal.RunnerUninformed, "progress+event+step+wait", "a progress 0", "a seat 1")
 }
 
-func (r *rig) killRunner(t *testing.T, url, point string) {
+func (r *rig) killRunner(t *testing.T, url, point, do string, tells ...string) {
 	t.Helper()
 	r.narrow(t)
 	r.hurry(t)
 	h := r.host(t, clerks(nil, IdleAfter(1)), withEmail)
 	victim := r.launch(t, roleRunner, runnerConfig, url, point)
-	h.post(t, "/agents/desk/jo?id=a&do=fail")
+	h.post(t, "/agents/desk/jo?id=a&do="+do)
 	victim.await(t, "testsignal: "+point)
 	if _, told := r.tracked(t, "jo", "a"); !told {
 		t.Error("the instance runs and is not tracked")
 	}
 	victim.kill()
 	r.launch(t, roleRunner, runnerConfig, url, "")
-	r.tells(t, "jo", "a errored")
+	r.tells(t, "jo", tells...)
 	h.post(t, "/agents/desk/jo?id=b&do=wait+fail")
-	r.inboxEmpty(t)
 	r.sendTo(t, "b", "go")
-	r.tells(t, "jo", "a errored", "b errored")
+	tells = append(tells, "b errored")
+	r.tells(t, "jo", tells...)
 	r.inboxEmpty(t)
-	record, _ := r.record(t, "jo")
-	if record.Turn != 4 { // two requests and two ends
-		t.Errorf("%d turns, want 4: nothing told twice", record.Turn)
+	if record, _ := r.record(t, "jo"); record.Turn != uint64(2+len(tells)) {
+		t.Errorf("%d turns, want one per request and thing told: %d", record.Turn, 2+len(tells))
+	}
+}
+
+// TestControlsAreToldAfterTheirRunnerDied: SIGKILL between what a control makes of an instance and the mail about it.
+func TestControlsAreToldAfterTheirRunnerDied(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		steer func(*workflow.Instance[int]) error
+		state workflow.State
+		tells []string
+	}{
+		{"pause", func(i *workflow.Instance[int]) error { return i.Pause(t.Context()) }, workflow.Paused, nil},
+		{"terminate", func(i *workflow.Instance[int]) error { return i.Terminate(t.Context()) }, workflow.Terminated, []string{"a terminated"}},
+		{"delete", func(i *workflow.Instance[int]) error { return i.Delete(t.Context()) }, "", []string{"a deleted"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.emailProject(t)
+			r.narrow(t)
+			r.hurry(t)
+			h := r.host(t, clerks(nil), withEmail)
+			victim := r.launch(t, roleRunner, runnerConfig, r.server.URL(), testsignal.RunnerUninformed)
+			h.post(t, "/agents/desk/jo?id=a&do=wait")
+			i, err := email.In(r.program(t, deskConfig())).Get(t.Context(), "a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			natstest.Eventually(t, soon, "the instance waits", func() bool {
+				status, err := i.Status(t.Context())
+				return err == nil && status.State == workflow.Waiting
+			})
+			if err := c.steer(i); err != nil {
+				t.Fatal(err)
+			}
+			victim.await(t, "testsignal: "+testsignal.RunnerUninformed)
+			victim.kill()
+			r.launch(t, roleRunner, runnerConfig, r.server.URL(), "")
+			natstest.Eventually(t, soon, "the agent knows", func() bool {
+				w, _ := r.tracked(t, "jo", "a")
+				return w.State == c.state
+			})
+			r.inboxEmpty(t)
+			r.tells(t, "jo", c.tells...)
+		})
 	}
 }
 

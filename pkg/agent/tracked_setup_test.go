@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -48,6 +49,28 @@ func (c *clerk) Start(ctx context.Context, order string) (string, error) {
 	return i.ID(), nil
 }
 
+func (c *clerk) OnWorkflowProgress(ctx context.Context, w Tracked, progress Value) error {
+	text, err := Decode[string](ctx, progress)
+	if err != nil {
+		return err
+	}
+	return c.hears(ctx, w.ID+" "+text)
+}
+
+func (c *clerk) OnWorkflowEvent(ctx context.Context, w Tracked, event WorkflowEvent) error {
+	text, err := Decode[string](ctx, event.Payload)
+	if err != nil {
+		return err
+	}
+	return c.hears(ctx, w.ID+" "+event.Type+" "+text)
+}
+
+// Note notes what a workflow calls it with.
+func (c *clerk) Note(ctx context.Context, text string) (int, error) {
+	err := c.hears(ctx, text)
+	return len(c.State().Log), err
+}
+
 func (c *clerk) OnWorkflowComplete(ctx context.Context, w Tracked, result Value) error {
 	n, err := Decode[int](ctx, result)
 	if err != nil {
@@ -80,17 +103,37 @@ func clerks(prepare func(*clerk), options ...ClassOption) []Class {
 			prepare(c)
 		}
 		return c
-	}, append([]ClassOption{Uses(email)}, options...)...)}
+	}, append([]ClassOption{Uses(email), Callable((*clerk).Note)}, options...)...)}
 }
 
 // errand is the workflow of the tests: it does what its params say.
 func errandWorkflow(ctx context.Context, e workflow.Event[string]) (int, error) {
-	for _, word := range strings.Fields(e.Payload) {
+	for i, word := range strings.Fields(e.Payload) {
 		switch word {
 		case "fail":
 			return 0, errors.New("no luck")
 		case "wait":
 			if _, err := workflow.WaitForEvent[int](ctx, "wait", "go"); err != nil {
+				return 0, err
+			}
+		case "progress":
+			if err := workflow.ReportProgress(ctx, fmt.Sprintf("progress %d", i)); err != nil {
+				return 0, err
+			}
+		case "event":
+			if err := workflow.ReportEvent(ctx, "seat", fmt.Sprint(i)); err != nil {
+				return 0, err
+			}
+		case "step":
+			if err := workflow.Exec(ctx, "step", func(context.Context) error { return nil }); err != nil {
+				return 0, err
+			}
+		case "call":
+			by, err := StartedBy[*clerk](ctx)
+			if err != nil {
+				return 0, err
+			}
+			if _, err := Call(ctx, by, (*clerk).Note, "called"); err != nil {
 				return 0, err
 			}
 		default:
@@ -104,7 +147,8 @@ func errandWorkflow(ctx context.Context, e workflow.Event[string]) (int, error) 
 func (r *rig) emailRunner(t *testing.T) (stop func()) {
 	t.Helper()
 	config := project.Config{Name: "email-workflows", Workflows: []project.Workflow{{Name: "EMAIL", ClassName: "Onboarding"}}}
-	p, err := project.Open(t.Context(), config, project.Conn(r.connect(t)))
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	p, err := project.Open(t.Context(), config, project.Conn(r.connect(t)), project.Logger(log))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,10 +1,13 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/pkg/project"
@@ -27,20 +30,9 @@ func TestTrackedWorkflowTellsItsEnd(t *testing.T) {
 		t.Errorf("tracked is %+v", w)
 	}
 	r.awaitRecord(t, "jo", "sleeps", func(p protocol.Record) bool { return p.Owner == "" && p.Turn == 2 })
-	p := r.program(t, project.Config{Name: testProject, Workflows: []project.Workflow{{Name: "EMAIL", ClassName: "Onboarding", ScriptName: "email-workflows"}}})
-	send := func(id string) {
-		t.Helper()
-		i, err := email.In(p).Get(t.Context(), id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := i.SendEvent(t.Context(), "go", 1); err != nil {
-			t.Fatal(err)
-		}
-	}
-	send("a")
+	r.sendTo(t, "a", "go")
 	r.tells(t, "jo", "a complete 4")
-	send("b")
+	r.sendTo(t, "b", "go")
 	r.tells(t, "jo", "a complete 4", "b errored")
 	r.inboxEmpty(t)
 	if w, _ := r.tracked(t, "jo", "b"); w.State != workflow.Errored || w.Error == nil || !strings.Contains(w.Error.Message, "no luck") || w.Expires == nil {
@@ -131,4 +123,145 @@ func TestTrackedStartThatLosesARace(t *testing.T) {
 		record, _ := r.record(t, "jo")
 		return len(record.Outbox) == 0 || record.Turn == 2
 	})
+}
+
+// TestReportsReachTheAgent: each once and in order, however often the code runs, and not while the agent has others to hear.
+func TestReportsReachTheAgent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.emailProject(t)
+	r.narrow(t)
+	r.emailRunner(t)
+	h := r.host(t, clerks(nil, IdleAfter(1)), withEmail)
+	h.post(t, "/agents/desk/jo?id=a&do=call+progress+event+wait+progress+wait+event+progress")
+	r.tells(t, "jo", "called", "a progress 1", "a seat 2")
+	if w, _ := r.tracked(t, "jo", "a"); w.State != workflow.Running {
+		t.Errorf("tracked is %+v", w)
+	}
+	r.sendTo(t, "a", "go") // it parks and runs again from the top
+	r.tells(t, "jo", "called", "a progress 1", "a seat 2", "a progress 4")
+	body := []byte(`{"v":1,"input":"second","type":"go","payload":1}`)
+	if _, err := r.store.Publish(t.Context(), emailInstance("a").EventSubject(), nil, body); err != nil {
+		t.Fatal(err)
+	}
+	all := []string{"called", "a progress 1", "a seat 2", "a progress 4", "a seat 6", "a progress 7", "a complete 53"}
+	r.tells(t, "jo", all...)
+	r.inboxEmpty(t)
+	r.tells(t, "jo", all...)
+	if record, _ := r.record(t, "jo"); record.Turn != 8 {
+		t.Errorf("%d turns, want 8: the start, and one for each thing told", record.Turn)
+	}
+}
+
+// TestNoticesAreAppliedOnce: copies, late ones and those that are not for this agent are dropped.
+func TestNoticesAreAppliedOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.emailProject(t)
+	r.narrow(t)
+	h := r.host(t, clerks(nil), withEmail)
+	h.post(t, "/agents/desk/jo?id=a&do=wait")
+	h.post(t, "/agents/desk/jo?id=b&do=wait")
+	record, _ := r.record(t, "jo")
+	inputs := map[string]string{"a": record.Workflows[0].Input, "b": record.Workflows[1].Input}
+	tell := func(from string, life uint64, id, input string, sequence uint64, index int, text string) {
+		t.Helper()
+		r.mail(t, "jo", from, protocol.NoticeMail(protocol.Tracker{Life: life}, protocol.WorkflowNotice{
+			Project: "email-workflows", Workflow: "EMAIL", ID: id, Input: input, Notice: protocol.Notice{
+				Cursor: protocol.Cursor{Sequence: sequence, Index: index}, Kind: protocol.NoticeProgress, Value: []byte(`"` + text + `"`),
+			},
+		}, time.Now()))
+	}
+	const theirs = "email-workflows"
+	for range 2 {
+		tell(theirs, record.Life, "a", inputs["a"], 10, 9, "one")
+	}
+	tell(theirs, record.Life, "a", inputs["a"], 10, 17, "two") // of the same message of the log
+	tell(theirs, record.Life, "b", inputs["b"], 4, 9, "of another")
+	tell(theirs, record.Life, "a", inputs["a"], 10, 9, "late copy")
+	tell(theirs, record.Life, "a", inputs["a"], 9, 9, "late")
+	tell(theirs, record.Life+1, "a", inputs["a"], 11, 9, "of another life")
+	tell(theirs, 0, "a", inputs["a"], 11, 9, "without a life")
+	tell(theirs, record.Life, "a", "in-0", 11, 9, "of an earlier instance")
+	tell("stranger", record.Life, "a", inputs["a"], 11, 9, "of a stranger")
+	tell(theirs, record.Life, "c", inputs["a"], 11, 9, "not tracked")
+	tell(theirs, record.Life, "a", inputs["a"], 12, 9, "three")
+	r.inboxEmpty(t)
+	r.tells(t, "jo", "a one", "a two", "b of another", "a three")
+}
+
+// TestAgentWithoutHandlers: what becomes of a workflow is noted, an error goes to OnError, or into the log.
+func TestAgentWithoutHandlers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.emailProject(t)
+	r.emailRunner(t)
+	failures := make(chan error, 10)
+	h := r.host(t, desks(func(d *desk) {
+		d.request = func(d *desk, _ http.ResponseWriter, q *http.Request) error {
+			_, err := RunWorkflow(q.Context(), email, q.URL.Query().Get("do"), workflow.ID(q.URL.Query().Get("id")))
+			return err
+		}
+		d.failed = func(_ context.Context, _ *desk, err error) error { failures <- err; return nil }
+	}, Uses(email)), withEmail)
+	h.post(t, "/agents/desk/jo?id=a&do=progress+event")
+	h.post(t, "/agents/desk/jo?id=b&do=fail")
+	natstest.Eventually(t, soon, "both ends are noted", func() bool {
+		a, _ := r.tracked(t, "jo", "a")
+		b, _ := r.tracked(t, "jo", "b")
+		return a.State == workflow.Complete && b.State == workflow.Errored
+	})
+	r.inboxEmpty(t)
+	ended, ok := errors.AsType[*workflow.InstanceError](<-failures)
+	if !ok || ended.ID != "b" || !strings.Contains(ended.Message, "no luck") || len(failures) != 0 {
+		t.Errorf("OnError got %v, and %d more", ended, len(failures))
+	}
+	if !h.log.has("has no OnWorkflowEvent") {
+		t.Error("an event that nobody wants is not logged")
+	}
+}
+
+// TestFailingCallbackIsGivenUp: tried again, then a dead letter, which can be redriven; the workflow is noted as ended.
+func TestFailingCallbackIsGivenUp(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.emailProject(t)
+	r.emailRunner(t)
+	var broken atomic.Bool
+	broken.Store(true)
+	h := r.host(t, clerks(func(c *clerk) {
+		c.heard = func(_ context.Context, _ *clerk, text string) error {
+			if broken.Load() && text == "a complete 8" {
+				return errors.New("not now")
+			}
+			return nil
+		}
+	}, Retry{MaxAttempts: 2, BaseDelay: time.Millisecond, MaxDelay: time.Millisecond}), withEmail)
+	h.post(t, "/agents/desk/jo?id=a&do=progress")
+	letters := DeadLettersOf(r.program(t, project.Config{Name: testProject}))
+	var dead DeadLetter
+	natstest.Eventually(t, soon, "there is a dead letter", func() bool {
+		for l, err := range letters.List(t.Context(), DeadFilter{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			dead = l
+		}
+		return dead.ID != ""
+	})
+	if dead.Callback != "OnWorkflowComplete" || string(dead.Payload) != "8" || dead.Attempts != 2 || dead.From != "email-workflows" {
+		t.Errorf("dead letter %+v", dead)
+	}
+	if w, _ := r.tracked(t, "jo", "a"); w.State != workflow.Complete {
+		t.Errorf("tracked is %+v", w)
+	}
+	broken.Store(false)
+	if err := letters.Redrive(t.Context(), dead.ID); err != nil {
+		t.Fatal(err)
+	}
+	r.tells(t, "jo", "a progress 0", "a complete 8")
+	r.inboxEmpty(t)
+	if rows := r.rows(t, protocol.DeadBucket(testProject)); len(rows) != 0 {
+		t.Errorf("dead letters are left: %v", rows)
+	}
 }

@@ -17,9 +17,22 @@ func trackingGoldens() []golden {
 			Cursor: protocol.Cursor{Sequence: 21, Index: 9}, Kind: protocol.NoticeCompleted, Time: at(9), Value: json.RawMessage(`"ok"`),
 		},
 	}
+	progress, event := &protocol.Key{Op: protocol.OpReport, Name: "progress", Count: 1}, &protocol.Key{Op: protocol.OpReport, Name: "1.2/event", Count: 1}
 	refused := protocol.RefusedNotice(target, tracked, failure(), at(4))
 	return []golden{
 		{"create.tracked", tracked},
+		{"append.reported", protocol.Append{
+			V: protocol.Version, ID: "ap-1", Incarnation: 4, Holder: protocol.Wake{Stream: "WORKFLOWS_mail", Sequence: 4},
+			Runner: "runner-a", Time: at(3), Entries: []protocol.Entry{
+				{Kind: protocol.EntryReported, Step: progress, Result: json.RawMessage(`{"percent":50}`)},
+				{Kind: protocol.EntryReported, Step: event, Branch: "1.2/", Type: "seat-taken", Result: json.RawMessage(`"12A"`)},
+			},
+		}},
+		{"answer.reports", protocol.Answer{V: 1, Notices: &protocol.Notices{Runner: "runner-a", Incarnation: 4, Notices: []protocol.Notice{
+			{Cursor: protocol.Cursor{Sequence: 20, Index: 9}, Kind: protocol.NoticeProgress, Time: at(3), Step: progress, Value: json.RawMessage(`{"percent":50}`)},
+			{Cursor: protocol.Cursor{Sequence: 20}, Kind: protocol.NoticeEventReported, Time: at(3), Step: event, Branch: "1.2/", Type: "seat-taken",
+				Value: json.RawMessage(`"12A"`)},
+		}}}},
 		{"mail.notice", protocol.NoticeMail(*tracked.Tracker, ended, at(10))},
 		{"mail.notice-refused", protocol.NoticeMail(*tracked.Tracker, refused, at(4))},
 		{"record.workflows", protocol.Record{

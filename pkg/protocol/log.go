@@ -58,6 +58,9 @@ const (
 	EntryTimedOut EntryKind = "timed-out"
 	// EntryRecorded is a value taken from the world: the time, a new id, a random number.
 	EntryRecorded EntryKind = "recorded"
+	// EntryReported is what the code says of itself to whoever follows the instance: Result, as progress or, with a Type, as
+	// an event.
+	EntryReported EntryKind = "reported"
 	// EntryParked ends the activity until one of Waits ends or Until comes. Of more than 100 waits, the others are told only
 	// if they are for events of a type that no other is for, without their names.
 	EntryParked EntryKind = "parked"
@@ -100,6 +103,8 @@ const (
 	OpRollback Op = "rollback"
 	// OpGroup is a group of branches that has failed. Its name is how the lines of calls of its branches begin.
 	OpGroup Op = "group"
+	// OpReport is something that the code says of itself. It decides about nothing.
+	OpReport Op = "report"
 	// OpSlot is a wait for a free slot of a workflow whose concurrency is limited. It belongs to no code.
 	OpSlot Op = "slot"
 )
@@ -131,7 +136,7 @@ type Entry struct {
 	Blamed []Key `json:"blamed,omitempty"`
 	// Charged is set on EntryStarted if the step takes the blame for an earlier lost run that named no step.
 	Charged bool `json:"charged,omitempty"`
-	// Type is the event type that a wait is for, Input the sequence of the event that ended it, InputID its id. On
+	// Type is the event type that a wait is for, or that of a report, Input the sequence of the event that ended it, InputID its id. On
 	// entries that obey a control, Input and InputID are that control's.
 	Type    string     `json:"type,omitempty"`
 	Input   uint64     `json:"input,omitempty"`

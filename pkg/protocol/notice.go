@@ -24,7 +24,7 @@ type Notice struct {
 	Config *StepConfig `json:"config,omitempty"`
 	// Until is when a wait ends at the latest, or the next attempt may begin.
 	Until *time.Time `json:"until,omitempty"`
-	// Type is the event type of a wait, Callee the instance that a call is about.
+	// Type is the event type of a wait or of an event that was reported, Callee the instance that a call is about.
 	Type   string  `json:"type,omitempty"`
 	Callee *Callee `json:"callee,omitempty"`
 	// Value is what came of it: params, the result of a step, the payload of an event, the details of a heartbeat, the
@@ -94,6 +94,9 @@ const (
 	NoticeCallTimedOut  NoticeKind = "call-timed-out"
 	// NoticeRaceDecided: one of several branches was first.
 	NoticeRaceDecided NoticeKind = "race-decided"
+	// NoticeProgress and NoticeEventReported: the code has said so.
+	NoticeProgress      NoticeKind = "progress"
+	NoticeEventReported NoticeKind = "event-reported"
 )
 
 // Kinds of notices about undoing steps.
@@ -119,6 +122,7 @@ func NoticeKinds() []NoticeKind {
 		NoticeCallStarted, NoticeCallCompleted, NoticeCallFailed, NoticeCallTimedOut, NoticeRaceDecided,
 		NoticeRollbackStarted, NoticeRollbackCompleted, NoticeRollbackFailed, NoticeRollbackStepStarted, NoticeRollbackStepCompleted,
 		NoticeRollbackStepFailed, NoticeRollbackAttemptStarted, NoticeRollbackAttemptCompleted, NoticeRollbackAttemptFailed,
+		NoticeProgress, NoticeEventReported,
 	}
 }
 

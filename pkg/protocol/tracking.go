@@ -83,6 +83,10 @@ func (n WorkflowNotice) Refused() bool { return n.Cursor == refusedCursor }
 // Hook is the method of the agent that a notice is for; empty if it only changes what the agent knows of the instance.
 func (n WorkflowNotice) Hook() string {
 	switch n.Kind {
+	case NoticeProgress:
+		return "OnWorkflowProgress"
+	case NoticeEventReported:
+		return "OnWorkflowEvent"
 	case NoticeCompleted:
 		return "OnWorkflowComplete"
 	case NoticeErrored, NoticeTerminated, NoticeDeleted:

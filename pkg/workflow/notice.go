@@ -56,6 +56,9 @@ const (
 	NoticeCallFailed       = protocol.NoticeCallFailed
 	NoticeCallTimedOut     = protocol.NoticeCallTimedOut
 	NoticeRaceDecided      = protocol.NoticeRaceDecided
+	// NoticeProgress is what [ReportProgress] has said, NoticeEventReported what [ReportEvent] has.
+	NoticeProgress      = protocol.NoticeProgress
+	NoticeEventReported = protocol.NoticeEventReported
 )
 
 // Kinds of notices about undoing steps.

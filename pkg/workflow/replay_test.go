@@ -137,7 +137,7 @@ func TestValuesAreTheSameInEveryRun(t *testing.T) {
 			distinct[values[0]] = what
 		}
 	}
-	if info := (InstanceInfo{"p", "w", "a"}); seen["info"][0] != fmt.Sprint(info) {
+	if info := (InstanceInfo{Project: "p", Workflow: "w", ID: "a"}); seen["info"][0] != fmt.Sprint(info) {
 		t.Errorf("info is %s, want %v", seen["info"][0], info)
 	}
 }

@@ -88,8 +88,19 @@ func Info(ctx context.Context) InstanceInfo {
 		return InstanceInfo{}
 	}
 	i := scope.Execution().Instance
-	return InstanceInfo{Project: i.Project, Workflow: i.Workflow, ID: i.ID}
+	info := InstanceInfo{Project: i.Project, Workflow: i.Workflow, ID: i.ID}
+	if t := scope.Execution().History.Create.Tracker; t != nil {
+		info.Agent = AgentInfo{Project: t.Project, Class: t.Class, Name: t.Name}
+	}
+	return info
 }
 
 // InstanceInfo names an instance.
-type InstanceInfo struct{ Project, Workflow, ID string }
+type InstanceInfo struct {
+	Project, Workflow, ID string
+	// Agent is who has started it with agent.RunWorkflow; zero if nobody.
+	Agent AgentInfo
+}
+
+// AgentInfo names an agent.
+type AgentInfo struct{ Project, Class, Name string }

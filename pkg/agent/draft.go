@@ -223,6 +223,7 @@ func (d *draft) SendEvent(target protocol.Instance, event protocol.Event) error 
 func (d *draft) Control(target protocol.Instance, control protocol.Control) error {
 	return d.change(func() error {
 		d.put(protocol.Outgoing{Kind: protocol.OutgoingControl, Instance: outgoingTarget(target), Control: &control})
+		d.steered(target, control.Action)
 		return nil
 	})
 }

@@ -37,8 +37,8 @@ type Ref[A any] struct {
 	agent protocol.Agent // if it is known without a binding
 }
 
-// ErrNotTracked is returned by Starter for a workflow that no agent tracks.
-var ErrNotTracked = errors.New("no agent has started this workflow with RunWorkflow")
+// ErrNotStarted is returned by Starter for a workflow that no agent tracks.
+var ErrNotStarted = errors.New("no agent has started this workflow with RunWorkflow")
 
 // StartedBy refers, in workflow code and in bodies of steps, to the agent that has started the workflow with RunWorkflow: it can
 // be called, as a step, and told something. No binding is needed; what agents of other projects allow, their classes list
@@ -46,7 +46,7 @@ var ErrNotTracked = errors.New("no agent has started this workflow with RunWorkf
 func StartedBy[A any](ctx context.Context) (Ref[A], error) {
 	by := workflow.Info(ctx).Agent
 	if by == (workflow.AgentInfo{}) {
-		return Ref[A]{}, ErrNotTracked
+		return Ref[A]{}, ErrNotStarted
 	}
 	return Ref[A]{name: by.Name, agent: protocol.Agent{Project: by.Project, Class: by.Class, Name: by.Name}}, nil
 }

@@ -34,9 +34,44 @@ func (c *clerk) OnRequest(w http.ResponseWriter, r *http.Request) error {
 	if c.request != nil {
 		return c.request(c, w, r)
 	}
-	_, err := RunWorkflow(r.Context(), email, r.URL.Query().Get("do"), workflow.ID(r.URL.Query().Get("id")),
+	query := r.URL.Query()
+	if query.Has("op") {
+		return c.steer(r.Context(), query.Get("id"), query.Get("op"))
+	}
+	_, err := RunWorkflow(r.Context(), email, query.Get("do"), workflow.ID(query.Get("id")),
 		workflow.Metadata(map[string]string{"by": r.URL.Path}))
 	return err
+}
+
+// steer does with a workflow that it tracks what a word says.
+func (c *clerk) steer(ctx context.Context, id, word string) error {
+	w, err := GetWorkflow(ctx, email, id)
+	if err != nil {
+		return err
+	}
+	i, err := w.Instance(ctx)
+	if err != nil {
+		return err
+	}
+	switch word {
+	case "approve":
+		return i.Approve(ctx, 7, workflow.Reason("fine"))
+	case "reject":
+		return i.Reject(ctx, "too dear")
+	case "event":
+		return i.SendEvent(ctx, "go", 1)
+	case "pause":
+		return i.Pause(ctx)
+	case "resume":
+		return i.Resume(ctx)
+	case "terminate":
+		return i.Terminate(ctx)
+	case "restart":
+		return i.Restart(ctx)
+	case "delete":
+		return i.Delete(ctx)
+	}
+	return fmt.Errorf("unknown word %q", word)
 }
 
 // Start starts a workflow, whose id and params it is given.
@@ -83,6 +118,9 @@ func (c *clerk) OnWorkflowError(ctx context.Context, w Tracked, err error) error
 	if errors.Is(err, workflow.ErrExists) {
 		return c.hears(ctx, w.ID+" exists")
 	}
+	if errors.Is(err, workflow.ErrRejected) {
+		return c.hears(ctx, w.ID+" rejected")
+	}
 	return c.hears(ctx, fmt.Sprintf("%s %s", w.ID, w.State))
 }
 
@@ -124,6 +162,12 @@ func errandWorkflow(ctx context.Context, e workflow.Event[string]) (int, error) 
 			if err := workflow.ReportEvent(ctx, "seat", fmt.Sprint(i)); err != nil {
 				return 0, err
 			}
+		case "ask":
+			answer, err := workflow.WaitForApproval[int](ctx, "ask")
+			if err != nil {
+				return 0, err
+			}
+			return answer.Metadata, nil
 		case "step":
 			if err := workflow.Exec(ctx, "step", func(context.Context) error { return nil }); err != nil {
 				return 0, err

@@ -21,6 +21,8 @@ func trackingGoldens() []golden {
 	refused := protocol.RefusedNotice(target, tracked, failure(), at(4))
 	return []golden{
 		{"create.tracked", tracked},
+		{"approval.full", protocol.Approval{Approved: true, Reason: "fine", Metadata: json.RawMessage(`{"seat":"12A"}`)}},
+		{"approval.minimal", protocol.Approval{}},
 		{"append.reported", protocol.Append{
 			V: protocol.Version, ID: "ap-1", Incarnation: 4, Holder: protocol.Wake{Stream: "WORKFLOWS_mail", Sequence: 4},
 			Runner: "runner-a", Time: at(3), Entries: []protocol.Entry{

@@ -114,10 +114,11 @@ func (e *InstanceError) Error() string {
 func (e *InstanceError) Unwrap() error { return e.Failure }
 
 // Is makes errors.Is(err, context.DeadlineExceeded) true for a timeout, and errors.Is(err, ErrStepLimit) or
-// errors.Is(err, ErrStateLimit) for an instance that came to one of its limits.
+// errors.Is(err, ErrStateLimit) for an instance that came to one of its limits, errors.Is(err, ErrRejected) for one that was
+// refused its approval.
 func (e *InstanceError) Is(target error) bool {
 	return isTimeout(e.Failure, target) || target == ErrStepLimit && e.Name == protocol.FailureStepLimit ||
-		target == ErrStateLimit && e.Name == protocol.FailureStateLimit
+		target == ErrStateLimit && e.Name == protocol.FailureStateLimit || target == ErrRejected && e.Name == protocol.FailureRejected
 }
 
 func isTimeout(f *Failure, target error) bool {

@@ -18,11 +18,12 @@ type SendOption interface{ applySend(*protocol.Event) error }
 // EventID names an event: of several that have the same id, an instance takes the first. At most MaxEventID bytes. Use
 // what names the fact that the event tells of, as the id of a payment, or in the body of a step its idempotency key.
 // Without it every call sends an event of its own.
-func EventID(id string) SendOption { return eventID(id) }
+func EventID(id string) EventIDOption { return EventIDOption(id) }
 
-type eventID string
+// EventIDOption is made by [EventID].
+type EventIDOption string
 
-func (e eventID) applySend(event *protocol.Event) error {
+func (e EventIDOption) applySend(event *protocol.Event) error {
 	event.Input = string(e)
 	return protocol.CheckEventID(event.Input)
 }

@@ -3,13 +3,13 @@ package protocol
 import "time"
 
 const (
-	// MaxTracked is how many workflows that have not ended an agent can track, MaxTrackedEnded how many that have its record
-	// remembers besides: those go first that ended first.
-	MaxTracked      = 500
+	// MaxTracked is how many workflows that have not ended an agent can track.
+	MaxTracked = 500
+	// MaxTrackedEnded is how many of those that have ended a record remembers: the others go that ended first.
 	MaxTrackedEnded = 100
-	// MaxMetadata is the most bytes that the metadata of a tracked workflow may have as JSON, MaxMetadataKey that one key
-	// of it may have.
-	MaxMetadata    = 1 << 10
+	// MaxMetadata is the most bytes that the metadata of a tracked workflow may have as JSON.
+	MaxMetadata = 1 << 10
+	// MaxMetadataKey is the most bytes that one key of it may have.
 	MaxMetadataKey = 100
 )
 

@@ -99,7 +99,7 @@ func Info(ctx context.Context) InstanceInfo {
 type InstanceInfo struct {
 	Project, Workflow, ID string
 	// Agent is who has started it with agent.RunWorkflow; zero if nobody.
-	Agent AgentInfo
+	Agent AgentInfo `json:",omitzero"`
 }
 
 // AgentInfo names an agent.

@@ -89,6 +89,8 @@ type Report struct {
 	Carried, Dropped int
 	// More is set if there is more to do at once.
 	More bool
+	// Unacked is set if a message holds up the cleaning for long.
+	Unacked *UnackedError
 }
 
 // Round weighs what has become old enough, and cleans the beginning of the stream as far as that is worth it. The error
@@ -104,6 +106,9 @@ func (c *Cleaner) Round(ctx context.Context) (Report, error) {
 	h, err := c.horizon(ctx, state)
 	if err != nil {
 		return r, err
+	}
+	if u := h.Unacked; u != nil && u.Stored.Before(state.Now.Add(-2*c.Settings.Age)) {
+		r.Unacked = u
 	}
 	if r.More, err = c.survey(ctx, state, h); err != nil {
 		return r, err
@@ -131,9 +136,12 @@ func (c *Cleaner) horizon(ctx context.Context, state journal.State) (Horizon, er
 			{protocol.ConsumerWakes(shard), protocol.InputSubjects(c.Project, shard)},
 			{protocol.ConsumerControls(shard), protocol.ControlSubjects(c.Project, shard)},
 		} {
-			floor, err := c.floor(ctx, c.stream(), wakes.consumer, wakes.subjects, state.Last)
+			floor, first, err := c.floor(ctx, c.stream(), wakes.consumer, wakes.subjects, state.Last)
 			if err != nil {
 				return h, err
+			}
+			if first != nil && floor < h.Settled {
+				h.Unacked = &UnackedError{Consumer: wakes.consumer, Subject: first.Subject, Sequence: first.Sequence, Stored: first.Time}
 			}
 			h.Settled = min(h.Settled, floor)
 		}
@@ -144,23 +152,40 @@ func (c *Cleaner) horizon(ctx context.Context, state journal.State) (Horizon, er
 	if err != nil {
 		return h, err
 	}
-	h.SettledTimers, err = c.floor(ctx, timers, protocol.ConsumerDue, protocol.DueSubjects(c.Project), state.Last)
+	h.SettledTimers, _, err = c.floor(ctx, timers, protocol.ConsumerDue, protocol.DueSubjects(c.Project), state.Last)
 	return h, err
 }
 
 // floor is the sequence up to which everything is acked that a consumer is for. Its ack floor is that of the newest
-// message for it, which may be old: what comes after it and is not for it does not count.
-func (c *Cleaner) floor(ctx context.Context, stream, consumer, subjects string, last uint64) (uint64, error) {
-	floor, err := c.Floors.AckFloor(ctx, stream, consumer)
+// message for it, which may be old: what comes after it and is not for it does not count. First is the one that is not acked.
+func (c *Cleaner) floor(ctx context.Context, stream, consumer, subjects string, last uint64) (floor uint64, first *journal.Message, err error) {
+	floor, err = c.Floors.AckFloor(ctx, stream, consumer)
 	if err != nil {
-		return 0, fmt.Errorf("ack floor of consumer %s of %s: %w", consumer, stream, err)
+		return 0, nil, fmt.Errorf("ack floor of consumer %s of %s: %w", consumer, stream, err)
 	}
-	next, err := c.Store.NextFromLeader(ctx, stream, subjects, floor+1)
+	first, err = c.Store.NextFromLeader(ctx, stream, subjects, floor+1)
 	switch {
 	case errors.Is(err, journal.ErrNotFound):
-		return last, nil
+		return last, nil, nil
 	case err != nil:
-		return 0, err
+		return 0, nil, err
 	}
-	return min(last, next.Sequence-1), nil
+	return min(last, first.Sequence-1), first, nil
+}
+
+// UnackedError says that nothing can be cleaned away from a message on, because nobody has acknowledged it for long: what it
+// asks for may still be to be done.
+type UnackedError struct {
+	Consumer, Subject string
+	Sequence          uint64
+	Stored            time.Time
+}
+
+func (e *UnackedError) Error() string {
+	what := "message " + e.Subject
+	if i, class, err := protocol.ParseInstanceSubject(e.Subject); err == nil {
+		what = fmt.Sprintf("the %s of instance %s", class, i)
+	}
+	return fmt.Sprintf("%s, stored at %s under sequence %d, is not acknowledged (consumer %s): a body runs, or no runner can serve it",
+		what, e.Stored.UTC().Format(time.RFC3339), e.Sequence, e.Consumer)
 }

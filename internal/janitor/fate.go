@@ -15,6 +15,8 @@ type Horizon struct {
 	Last uint64
 	// Settled is the sequence up to which all wakes of the stream are acked, SettledTimers that of the timers' stream.
 	Settled, SettledTimers uint64
+	// Unacked is the message after Settled that is not acked; nil if there is none.
+	Unacked *UnackedError
 	// Expired is the moment before which an instance must have expired to be gone for good.
 	Expired time.Time
 }

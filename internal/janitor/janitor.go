@@ -55,9 +55,14 @@ type project struct {
 	cleaner *Cleaner
 	// sweepAt is when it is next looked for values that nobody needs.
 	sweepAt time.Time
-	// told is the newest warning, toldAt when it was given.
-	told   string
-	toldAt time.Time
+	// failed is of what could not be done, held of a message that holds up the cleaning.
+	failed, held warning
+}
+
+// warning is the newest of a kind, and when it was given.
+type warning struct {
+	text string
+	at   time.Time
 }
 
 // New makes a Janitor.
@@ -102,7 +107,7 @@ func (j *Janitor) look(ctx context.Context, row protocol.Project) {
 		j.projects[row.Name] = p
 	}
 	for more := true; more && ctx.Err() == nil; {
-		mine, err := j.mine(ctx, row.Name)
+		mine, err := j.mine(ctx, row.Name, p.held.text)
 		if err == nil && !mine {
 			p.cleaner = nil // what it has weighed becomes old
 			return
@@ -117,7 +122,10 @@ func (j *Janitor) look(ctx context.Context, row protocol.Project) {
 			r, err = p.cleaner.Round(ctx)
 		}
 		if err != nil {
-			p.tell(ctx, j.Log, row.Name, err)
+			p.failed.tell(ctx, j.Log, row.Name, err)
+		}
+		if (err == nil || r.Unacked != nil) && p.holds(ctx, j.Log, row.Name, r.Unacked) {
+			_, err = j.mine(ctx, row.Name, p.held.text)
 		}
 		more = r.More && err == nil && j.Store.Sleep(ctx, breath) == nil
 	}
@@ -125,23 +133,36 @@ func (j *Janitor) look(ctx context.Context, row protocol.Project) {
 		return
 	}
 	if _, err := p.cleaner.Sweep(ctx); err != nil {
-		p.tell(ctx, j.Log, row.Name, err)
+		p.failed.tell(ctx, j.Log, row.Name, err)
 		return
 	}
 	p.sweepAt = time.Now().Add(sweepEvery)
 }
 
 // tell warns of what holds up the cleaning of a project, and not all the time. A project whose streams are not there yet
-// is none of the janitor's business.
-func (p *project) tell(ctx context.Context, log *slog.Logger, name string, err error) {
+// is none of the janitor's business. It returns whether something else holds it up than before.
+func (w *warning) tell(ctx context.Context, log *slog.Logger, name string, err error) bool {
 	if errors.Is(err, journal.ErrNoStream) || errors.Is(err, nats.ErrConnectionClosed) || ctx.Err() != nil {
-		return
+		return false
 	}
-	if p.told == err.Error() && time.Since(p.toldAt) < tellAgain {
-		return
+	if w.text == err.Error() && time.Since(w.at) < tellAgain {
+		return false
 	}
-	p.told, p.toldAt = err.Error(), time.Now()
+	changed := w.text != err.Error()
+	w.text, w.at = err.Error(), time.Now()
 	log.WarnContext(ctx, "cannot clean the log of a project now", logkey.Project, name, logkey.Error, err)
+	return changed
+}
+
+// holds notes which message holds up the cleaning of a project for long, nil: none, and warns of it. It returns whether it is
+// another than before.
+func (p *project) holds(ctx context.Context, log *slog.Logger, name string, u *UnackedError) bool {
+	if u != nil {
+		return p.held.tell(ctx, log, name, u)
+	}
+	changed := p.held.text != ""
+	p.held = warning{}
+	return changed
 }
 
 // Consumers are the Floors of a server.

@@ -20,8 +20,8 @@ const (
 )
 
 // mine reports whether this janitor is the one that cleans up after a project, and says so for the time of some looks.
-// It is no lock: it keeps several from doing the same.
-func (j *Janitor) mine(ctx context.Context, project string) (bool, error) {
+// It is no lock: it keeps several from doing the same. Held is what holds up the cleaning, for whoever reads the row.
+func (j *Janitor) mine(ctx context.Context, project, held string) (bool, error) {
 	stream, subject := protocol.KVStream(protocol.BucketJanitors), protocol.KVSubject(protocol.BucketJanitors, project)
 	now := time.Now().UTC()
 	m, err := j.Store.Last(ctx, stream, subject)
@@ -40,7 +40,7 @@ func (j *Janitor) mine(ctx context.Context, project string) (bool, error) {
 		return false, err
 	}
 	body, err := json.Marshal(protocol.Janitor{
-		V: protocol.Version, ID: uuid.NewString(), Owner: j.ID, Until: now.Add(leaseLooks * j.Every),
+		V: protocol.Version, ID: uuid.NewString(), Owner: j.ID, Until: now.Add(leaseLooks * j.Every), Held: held,
 	})
 	if err != nil {
 		return false, err

@@ -10,4 +10,6 @@ type Janitor struct {
 	ID    string    `json:"id"`
 	Owner string    `json:"owner"`
 	Until time.Time `json:"until"`
+	// Held says which message holds up the cleaning for long, in words; empty if none does.
+	Held string `json:"held,omitempty"`
 }

@@ -241,6 +241,9 @@ func (r *runner) act(h *held, s sight, older engine.Older) {
 	situation := s.situation()
 	action := w.rules.decide(situation, h.Wake, older, r.now())
 	w.crew.saw["decided: "+action.String()]++
+	if h.Kind == engine.WakeDue && situation.Phase == engine.Parked && h.Park < situation.Park {
+		w.crew.saw["timer of an older park"]++
+	}
 	w.tell("decides about %v: %v (%v, holder %v, tail %d, incarnation %d, mark %d)",
 		h.Wake.Wake, action, situation.Phase, situation.Holder, situation.Tail, situation.Incarnation, situation.Mark)
 	switch action {
@@ -393,6 +396,7 @@ func (r *runner) arm(i protocol.Instance, incarnation, park uint64, until *time.
 // disarm takes back the timer of a park. It is not waited for.
 func (r *runner) disarm(i protocol.Instance, park uint64) {
 	if r.w.fault(3) {
+		r.w.crew.saw["timer left armed"]++
 		return
 	}
 	r.w.server.handle(&nats.Msg{Subject: i.TimerSubject(park), Header: nats.Header{protocol.HeaderTTL: {"1s"}}}, r.w.now)

@@ -62,7 +62,8 @@ var occurrences = []string{
 	"read on", "received", "recorded", "refused", "refused by the same wake", "refused late", "released", "restarted",
 	"restarted after the end", "restarted from a step", "resumed", "revived", "several controls at once", "slept",
 	"snapshot fetched", "snapshot of what is finished", "snapshot of what is parked", "snapshot of what is paused", "snapshot of what is running",
-	"step-failed", "stored late", "terminated", "timed-out", "took an older event", "went on over a snapshot", "yielded",
+	"step-failed", "stored late", "terminated", "timed-out", "timer left armed",
+	"timer of an older park", "took an older event", "went on over a snapshot", "yielded",
 }
 
 // rarities are what a few of many games have.

@@ -50,12 +50,18 @@ func (f *projectFlags) open(cmd *cobra.Command) (*project.Project, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := streams.LookUp(ctx, p.JS, config.Name); err != nil {
+	row, err := streams.LookUp(ctx, p.JS, config.Name)
+	if err != nil {
 		p.Close()
 		if errors.Is(err, streams.ErrUnknownProject) {
 			err = process.WithHint(err, "check the name and the server; a project is registered when one of its programs first runs")
 		}
 		return nil, err
+	}
+	if f.name != "" { // what stands in no file
+		for name, class := range row.Workflows {
+			p.Config.Workflows = append(p.Config.Workflows, project.Workflow{Name: name, Binding: name, ClassName: class.Class})
+		}
 	}
 	return p, nil
 }

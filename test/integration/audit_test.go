@@ -109,7 +109,7 @@ func (tr *trail) count(kind protocol.EntryKind) int {
 	return n
 }
 
-// lost is how many runs the log says were lost.
+// lost is how many runs the log says were lost, once it was begun.
 func (tr *trail) lost() int {
 	n := 0
 	for _, e := range tr.entries() {
@@ -117,7 +117,18 @@ func (tr *trail) lost() int {
 			n++
 		}
 	}
+	if tr.astray() {
+		n--
+	}
 	return n
+}
+
+// astray reports whether the log begins with a lost run. None need have been: a runner that stood still for some seconds, as
+// on a busy machine, turns away from what it had asked for. A wake that reaches it then comes again, and looks like one whose
+// runner died before it wrote anything.
+func (tr *trail) astray() bool {
+	entries := tr.entries()
+	return len(entries) > 0 && entries[0].Kind == protocol.EntryClaimed && entries[0].Lost
 }
 
 // output is what the workflow returned.

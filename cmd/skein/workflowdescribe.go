@@ -22,7 +22,7 @@ func (w *workflows) describe() *cobra.Command {
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return w.runOne(cmd, args, func(ctx context.Context, i *instance) error {
-				s, err := i.Status(ctx)
+				s, err := whole(ctx, i)
 				if err != nil {
 					return err
 				}
@@ -33,6 +33,22 @@ func (w *workflows) describe() *cobra.Command {
 			})
 		},
 	}
+}
+
+// whole is the status of an instance with all of its steps.
+func whole(ctx context.Context, i *instance) (workflow.Status, error) {
+	s, err := i.Status(ctx)
+	if err != nil || s.Omitted == 0 {
+		return s, err
+	}
+	s.Steps, s.Omitted = nil, 0
+	for step, err := range i.Steps(ctx) {
+		if err != nil {
+			return s, err
+		}
+		s.Steps = append(s.Steps, step)
+	}
+	return s, nil
 }
 
 func describeText(out io.Writer, s workflow.Status) error {
@@ -71,9 +87,6 @@ func describeText(out io.Writer, s workflow.Status) error {
 
 // stepsText is a table of the steps, in the order in which they began.
 func stepsText(out io.Writer, s workflow.Status) error {
-	if s.Omitted > 0 {
-		fmt.Fprintf(out, "\n(the %d oldest steps are left out)\n", s.Omitted)
-	}
 	if len(s.Steps) == 0 {
 		return nil
 	}

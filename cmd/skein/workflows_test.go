@@ -5,14 +5,20 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/process"
+	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/protocol"
 	"github.com/skein-run/skein/pkg/workflow"
 )
 
@@ -151,6 +157,56 @@ func TestWorkflows(t *testing.T) {
 		t.Errorf("list of one is\n%s", list)
 	}
 	s.run("the customer said no", 0, "list", "ship", "--project", "shop", "--nats-url", s.url)
+}
+
+// TestDescribeTellsAllSteps: also of another project's instance, if they are more than a message can hold.
+func TestDescribeTellsAllSteps(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	created, err := s.ship.Create(t.Context(), 1, workflow.ID("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.await("a", workflow.Waiting)
+	status, err := created.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, err := nats.Connect(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	result := json.RawMessage(`"` + strings.Repeat("x", 100<<10) + `"`)
+	const more = 12
+	for n := range more { // written as a runner would
+		body, _ := json.Marshal(protocol.Append{
+			V: 1, ID: fmt.Sprint(n), Incarnation: status.Incarnation, Runner: "r", Time: time.Now(),
+			Holder: protocol.Wake{Stream: protocol.WorkflowsStream("shop"), Sequence: status.Incarnation},
+			Entries: []protocol.Entry{
+				{Kind: protocol.EntryStepCompleted, Step: &protocol.Key{Op: protocol.OpDo, Name: "more", Count: n + 1}, Attempt: 1, Result: result},
+			},
+		})
+		subject := protocol.Instance{Project: "shop", Workflow: "ship", ID: "a"}.LogSubject()
+		if _, err := nc.RequestWithContext(t.Context(), subject, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.path = filepath.Join(t.TempDir(), "skein.jsonc")
+	config := fmt.Sprintf(`{ "name": "desk", "nats_url": %q, "workflows": [{ "name": "ship", "class_name": "Ship", "script_name": "shop" }] }`, s.url)
+	if err := os.WriteFile(s.path, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := streams.RegisterWorkflows(t.Context(), natstest.JetStream(t, nc), "desk", 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	var described workflow.Status
+	if err := json.Unmarshal([]byte(s.run("", 0, "describe", "ship", "a", "--output", "json")), &described); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(described.Steps); n != 2+more || described.Steps[0].Name != "pack" || described.Omitted != 0 {
+		t.Errorf("%d steps are shown, %d are left out", n, described.Omitted)
+	}
 }
 
 func TestWorkflowsInBulk(t *testing.T) {

@@ -334,7 +334,7 @@ func TestFollowInPages(t *testing.T) {
 			t.Errorf("notice %d has cursor %v after %v", n, got[n].Cursor, got[n-1].Cursor)
 		}
 	}
-	if n := len(one.following.idle); n > maxIdle {
+	if n := len(one.following.idle.kept); n > maxIdle {
 		t.Errorf("%d followers are kept", n)
 	}
 }
@@ -347,14 +347,14 @@ func TestFollowersAreKeptForAWhile(t *testing.T) {
 	for n := range 2 * maxIdle {
 		f.put(name(n), &follower{})
 	}
-	if len(f.idle) != maxIdle || f.take(name(2*maxIdle-1)) == nil || f.take(name(0)) != nil {
-		t.Errorf("%d are kept", len(f.idle))
+	if len(f.idle.kept) != maxIdle || f.take(name(2*maxIdle-1)) == nil || f.take(name(0)) != nil {
+		t.Errorf("%d are kept", len(f.idle.kept))
 	}
-	for key, kept := range f.idle {
-		kept.since = kept.since.Add(-2 * keepIdle)
-		f.idle[key] = kept
+	for key, kept := range f.idle.kept {
+		kept.at = kept.at.Add(-2 * keepIdle)
+		f.idle.kept[key] = kept
 	}
-	if f.put(name(0), &follower{}); len(f.idle) != 1 {
-		t.Errorf("%d are kept after a while", len(f.idle))
+	if f.put(name(0), &follower{}); len(f.idle.kept) != 1 {
+		t.Errorf("%d are kept after a while", len(f.idle.kept))
 	}
 }

@@ -46,31 +46,34 @@ func narrow(status *protocol.Status, step protocol.Key) {
 		status.Steps = nil
 		return
 	}
-	status.Steps = status.Steps[i : i+1]
+	status.Steps = []protocol.StepStatus{fitStep(status.Steps[i])}
 }
 
 // maxAnswer keeps an answer below the NATS server's default max_payload of 1 MiB.
 const maxAnswer = 900 << 10
 
-// fit encodes an answer. Of one that is too large it leaves out the oldest steps.
+// maxRuns is how many runs an answer tells of if it cannot tell all.
+const maxRuns = 1000
+
+// fit encodes an answer. Of one that is too large it leaves out the oldest runs, then the oldest steps.
 func fit(answer protocol.Answer) ([]byte, error) {
 	body, err := json.Marshal(answer)
 	if err != nil || len(body) <= maxAnswer || answer.Status == nil {
 		return body, err
 	}
 	status := *answer.Status
+	answer.Status = &status
+	if n := len(status.Runs) - maxRuns; n > 0 {
+		status.Runs, status.OmittedRuns = status.Runs[n:], n
+		return fit(answer)
+	}
 	room := maxAnswer - len(body)
 	for i := range status.Steps {
-		step, err := json.Marshal(status.Steps[i])
-		if err != nil {
-			return nil, err
-		}
-		room += len(step) + len(",")
+		room += weight(status.Steps[i])
 		if room >= len(`"omitted":10000000,`) || i == len(status.Steps)-1 {
 			status.Steps, status.Omitted = status.Steps[i+1:], i+1
 			break
 		}
 	}
-	answer.Status = &status
 	return json.Marshal(answer)
 }

@@ -127,6 +127,9 @@ func (r *Runner) reply(ctx context.Context, question []byte) protocol.Answer {
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
+	if ask.Steps != nil {
+		return r.steps(ctx, ask)
+	}
 	return r.status(ctx, ask)
 }
 

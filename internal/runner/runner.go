@@ -90,6 +90,8 @@ type Runner struct {
 	appends  atomic.Uint64
 	// following are those that were told something of an instance a moment ago.
 	following following
+	// listings are statuses of which a part was told a moment ago.
+	listings idle[listing, *protocol.Status]
 
 	mu     sync.Mutex
 	room   *sync.Cond

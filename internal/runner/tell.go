@@ -99,13 +99,13 @@ func fill(page *protocol.Notices, f *follower, kinds []protocol.NoticeKind) {
 	}
 }
 
-// weight is about how many bytes a notice has in an answer.
-func weight(n protocol.Notice) int {
-	body, err := json.Marshal(n)
+// weight is how many bytes a part of an answer has there. What cannot be encoded weighs as much as can be.
+func weight(part any) int {
+	body, err := json.Marshal(part)
 	if err != nil {
-		return maxNotices
+		return maxAnswer
 	}
-	return len(body)
+	return len(body) + len(",")
 }
 
 // followed names somebody who was told what happened to an instance up to a cursor.
@@ -117,54 +117,21 @@ type followed struct {
 
 // following keeps followers for a while: whoever asks on need not wait until a long log is read again. The zero value works.
 type following struct {
+	idle idle[followed, *follower]
+
 	mu      sync.Mutex
-	idle    map[followed]idleFollower
 	waiting int
 }
 
-type idleFollower struct {
-	*follower
-	since time.Time
-}
-
-const (
-	// maxIdle is how many followers are kept, keepIdle for how long.
-	maxIdle  = 64
-	keepIdle = time.Minute
-)
+// maxIdle is how many followers are kept.
+const maxIdle = 64
 
 func (f *following) take(by followed) *follower {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	kept, ok := f.idle[by]
-	if !ok {
-		return nil
-	}
-	delete(f.idle, by)
-	return kept.follower
+	one, _ := f.idle.take(by)
+	return one
 }
 
-func (f *following) put(by followed, one *follower) {
-	now := time.Now()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.idle == nil {
-		f.idle = map[followed]idleFollower{}
-	}
-	oldest, since := followed{}, now
-	for key, kept := range f.idle {
-		switch {
-		case now.Sub(kept.since) > keepIdle:
-			delete(f.idle, key)
-		case kept.since.Before(since):
-			oldest, since = key, kept.since
-		}
-	}
-	if len(f.idle) >= maxIdle {
-		delete(f.idle, oldest)
-	}
-	f.idle[by] = idleFollower{one, now}
-}
+func (f *following) put(by followed, one *follower) { f.idle.put(by, one, maxIdle) }
 
 // enter reports whether another answer may wait. Each enter is followed by leave.
 func (f *following) enter() bool {

@@ -67,6 +67,10 @@ func steeringGoldens() []golden {
 		{"answer.cut", protocol.Answer{V: 1, Status: &protocol.Status{
 			Workflow: "w", ID: "i", State: protocol.StateRunning, Created: at(1), Omitted: 12, Cursor: 7,
 		}}},
+		{"answer.part", protocol.Answer{V: 1, Runner: "runner-b", Status: &protocol.Status{
+			Workflow: "w", ID: "i", State: protocol.StateRunning, Created: at(1), Omitted: 12, OmittedRuns: 3, Further: 40, Log: 31,
+		}}},
+		{"ask.steps", protocol.Ask{V: 1, Workflow: "booking", ID: "u-7", Steps: &protocol.StepPage{From: 12, Log: 31}}},
 		{"ask.step", protocol.Ask{V: 1, Workflow: "booking", ID: "u-7", Step: &protocol.Key{Op: protocol.OpDo, Name: "send e-mail", Count: 1}}},
 		{"answer.paused", state(protocol.StatePaused)},
 		{"answer.waiting-for-pause", state(protocol.StateWaitingForPause)},

@@ -95,6 +95,17 @@ type Ask struct {
 	Step *Key `json:"step,omitempty"`
 	// Follow asks for what happened to the instance, and not for its status.
 	Follow *Following `json:"follow,omitempty"`
+	// Steps asks for a part of the steps, which may be more than an answer holds.
+	Steps *StepPage `json:"steps,omitempty"`
+}
+
+// StepPage asks for steps in their order, as many as an answer holds. The status tells how many are Omitted before them,
+// and how many are Further.
+type StepPage struct {
+	// From is the number of the first, from 0.
+	From int `json:"from"`
+	// Log is that of the status that began with step 0: a runner that remembers it goes on there.
+	Log uint64 `json:"log,omitempty"`
 }
 
 // Answer is the reply to Ask: a status or notices, or a failure named FailureNotFound.
@@ -103,6 +114,8 @@ type Answer struct {
 	Status  *Status  `json:"status,omitempty"`
 	Error   *Failure `json:"error,omitempty"`
 	Notices *Notices `json:"notices,omitempty"`
+	// Runner is who told a part of the steps, and goes on most easily.
+	Runner string `json:"runner,omitempty"`
 }
 
 // FailureNotFound names the failure of an Answer about an instance that does not exist.
@@ -139,6 +152,9 @@ type Status struct {
 	Expires    *time.Time  `json:"expires,omitempty"`
 	// Omitted is how many of the oldest steps are left out, because the answer would have been too large for a message.
 	Omitted int `json:"omitted,omitempty"`
+	// OmittedRuns is that of the oldest runs, Further that of steps that follow those that were asked for.
+	OmittedRuns int `json:"omitted_runs,omitempty"`
+	Further     int `json:"further,omitempty"`
 	// Cursor is where a list goes on after this instance.
 	Cursor uint64 `json:"cursor,omitempty"`
 }
@@ -171,7 +187,7 @@ type StepStatus struct {
 // Redacted is shown in place of what is sensitive.
 const Redacted = `"[REDACTED]"`
 
-// AttemptStatus is one attempt of a step.
+// AttemptStatus is one attempt of a step. Of those of one step that no message can hold, the oldest are left out.
 type AttemptStatus struct {
 	Attempt  int        `json:"attempt"`
 	Runner   string     `json:"runner"`

@@ -52,6 +52,8 @@ var (
 	ErrNotOwner = errors.New("not an instance of this project")
 	// ErrNoRunner is returned for a question that only a runner of the project can answer, if none is there.
 	ErrNoRunner = errors.New("no runner of the project answers")
+	// ErrRestarted ends a list of steps that a restart has made void.
+	ErrRestarted = errors.New("the instance was restarted meanwhile")
 	// ErrNoTarget is wrapped by [NoTargetError].
 	ErrNoTarget = errors.New("no such workflow is registered")
 	// ErrOption is wrapped by [OptionError].

@@ -41,7 +41,8 @@ const askTimeout = 2 * time.Second
 
 // Status tells what is known of the instance now. It asks any runner of the owning project. If none is there, it reads
 // the log itself; of another project's instance then only how it began and how its log ends: there are no Steps and Runs
-// in what it tells. An instance that the current turn starts is queued.
+// in what it tells. Of so many steps of another project's instance that no message can hold them, the oldest are left
+// out: see [Instance.Steps]; and so are the oldest runs. An instance that the current turn starts is queued.
 //
 // The error is a [*NotFoundError] if the instance is gone.
 func (i *Instance[R]) Status(ctx context.Context) (Status, error) {
@@ -65,7 +66,7 @@ func (i *Instance[R]) status(ctx context.Context, step *protocol.Key) (status St
 	silent := unanswered(err) && ctx.Err() == nil
 	own := i.at.Project == i.project.Config.Name
 	switch {
-	case own && (silent || err == nil && !whole):
+	case own && (silent || err == nil && (!whole || status.OmittedRuns > 0)):
 		whole = true
 		status, err = i.reader.Status(ctx, i.at.Workflow, i.at.ID)
 	case silent:

@@ -151,11 +151,7 @@ func (i *Instance[R]) followForeign(ctx context.Context, f protocol.Following, y
 }
 
 func (i *Instance[R]) askNotices(ctx context.Context, runner string, f protocol.Following) (protocol.Notices, error) {
-	subject := protocol.AskSubject(i.at.Project)
-	if runner != "" {
-		subject = protocol.AskRunnerSubject(i.at.Project, runner)
-	}
-	answer, err := i.question(ctx, subject, protocol.Ask{Follow: &f}, askWait+askTimeout)
+	answer, err := i.question(ctx, i.askSubject(runner), protocol.Ask{Follow: &f}, askWait+askTimeout)
 	switch {
 	case err != nil:
 		return protocol.Notices{}, err
@@ -163,6 +159,14 @@ func (i *Instance[R]) askNotices(ctx context.Context, runner string, f protocol.
 		return protocol.Notices{}, errors.New("a runner of an older version answered: it cannot tell what happens to an instance")
 	}
 	return *answer.Notices, nil
+}
+
+// askSubject is where a runner listens to questions, or with "" any of them.
+func (i *Instance[R]) askSubject(runner string) string {
+	if runner == "" {
+		return protocol.AskSubject(i.at.Project)
+	}
+	return protocol.AskRunnerSubject(i.at.Project, runner)
 }
 
 // unanswered reports whether a question came to no answer.

@@ -129,58 +129,46 @@ func (y *yard) seen(i *workflow.Instance[string]) workflow.Status {
 // TestCarry: what is needed goes on after its beginning was cleaned away, whatever it was doing, and looks the same.
 func TestCarry(t *testing.T) {
 	t.Parallel()
-	for _, servers := range []int{1, 3} {
-		t.Run(fmt.Sprint(servers, " servers"), func(t *testing.T) {
-			t.Parallel()
-			var y *yard
-			moved := func() {}
-			if servers == 1 {
-				y = setup(t)
-			} else {
-				cluster := natstest.StartCluster(t, 3)
-				y = open(t, cluster.Connect(t), 3)
-				moved = func() { cluster.MoveLeader(t, protocol.WorkflowsStream("p")) }
-			}
-			y.serve()
-			l := y.live()
-			all := []*workflow.Instance[string]{l.waits, l.paused, l.sleeps, l.works, l.queued, l.calls, l.child, l.done, l.failing}
-			var before []workflow.Status
-			for _, i := range all {
-				before = append(before, y.seen(i))
-			}
-			moved()
-			check := func(carried int) { // who sleeps may have woken
-				t.Helper()
-				for n, i := range all {
-					if after := y.seen(i); i != l.sleeps && normal(before[n]) != normal(after) {
-						t.Errorf("%s was\n%+v\nand is\n%+v", i.ID(), before[n], after)
-					}
-				}
-				if carried < len(all) {
-					t.Errorf("of %d instances %d were carried", len(all), carried)
-				}
-				if _, err := workflow.Bind[string, string]("quick").In(y.project).Create(t.Context(), "x", workflow.ID("done")); !errors.Is(err, workflow.ErrExists) {
-					t.Errorf("the id of a finished instance is given away: %v", err)
-				}
-			}
-			check(y.clean(y.cleaner(), y.floor()).Carried)
-			moved()
-			y.goOn(l)
+	onServers(t, func(t *testing.T, y *yard, moved func()) {
+		y.serve()
+		l := y.live()
+		all := []*workflow.Instance[string]{l.waits, l.paused, l.sleeps, l.works, l.queued, l.calls, l.child, l.done, l.failing}
+		var before []workflow.Status
+		for _, i := range all {
+			before = append(before, y.seen(i))
+		}
+		moved()
+		check := func(carried int) { // who sleeps may have woken
+			t.Helper()
 			for n, i := range all {
-				before[n] = y.seen(i)
-			}
-			y.settled()
-			check(y.clean(y.cleaner(), y.stored()).Carried)
-			for _, i := range all { // nothing of it is in memory
-				s := y.seen(i)
-				var want string
-				if err := json.Unmarshal(s.Output, &want); err != nil {
-					t.Error(err)
+				if after := y.seen(i); i != l.sleeps && normal(before[n]) != normal(after) {
+					t.Errorf("%s was\n%+v\nand is\n%+v", i.ID(), before[n], after)
 				}
-				y.result(i, want)
 			}
-		})
-	}
+			if carried < len(all) {
+				t.Errorf("of %d instances %d were carried", len(all), carried)
+			}
+			if _, err := workflow.Bind[string, string]("quick").In(y.project).Create(t.Context(), "x", workflow.ID("done")); !errors.Is(err, workflow.ErrExists) {
+				t.Errorf("the id of a finished instance is given away: %v", err)
+			}
+		}
+		check(y.clean(y.cleaner(), y.floor()).Carried)
+		moved()
+		y.goOn(l)
+		for n, i := range all {
+			before[n] = y.seen(i)
+		}
+		y.settled()
+		check(y.clean(y.cleaner(), y.stored()).Carried)
+		for _, i := range all { // nothing of it is in memory
+			s := y.seen(i)
+			var want string
+			if err := json.Unmarshal(s.Output, &want); err != nil {
+				t.Error(err)
+			}
+			y.result(i, want)
+		}
+	})
 }
 
 // normal is what people see of an instance: cleaning must not change it.

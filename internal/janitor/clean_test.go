@@ -220,68 +220,72 @@ func TestHorizon(t *testing.T) {
 // TestSeveralJanitors: they may work at the same time on the same stream.
 func TestSeveralJanitors(t *testing.T) {
 	t.Parallel()
-	y := setup(t)
-	y.serve()
-	var kept []*workflow.Instance[string]
-	for n := range 30 {
-		create(y, "quick", fmt.Sprint("q-", n), "q", gone())
-		kept = append(kept, create(y, "waits", fmt.Sprint("w-", n), fmt.Sprint(n)))
-	}
-	for n, i := range kept {
-		y.awaitEnd("quick", fmt.Sprint("q-", n))
-		y.reaches(i, workflow.Waiting)
-	}
-	y.settled()
-	upTo := y.stored()
-	var all sync.WaitGroup
-	for range 3 {
-		all.Go(func() { y.clean(y.cleaner(), upTo) })
-	}
-	all.Wait()
-	for n, i := range kept {
-		y.send(i, "first")
-		y.send(i, "second")
-		y.result(i, fmt.Sprint(n, " first second"))
-	}
-	if left := y.subjects(protocol.WorkflowsStream("p"), "wf.p.0.*.quick.>"); len(left) > 0 {
-		t.Errorf("of what has expired %q are left", left)
-	}
+	onServers(t, func(t *testing.T, y *yard, moved func()) {
+		y.serve()
+		var kept []*workflow.Instance[string]
+		for n := range 30 {
+			create(y, "quick", fmt.Sprint("q-", n), "q", gone())
+			kept = append(kept, create(y, "waits", fmt.Sprint("w-", n), fmt.Sprint(n)))
+		}
+		for n, i := range kept {
+			y.awaitEnd("quick", fmt.Sprint("q-", n))
+			y.reaches(i, workflow.Waiting)
+		}
+		y.settled()
+		upTo := y.stored()
+		var all sync.WaitGroup
+		for range 3 {
+			all.Go(func() { y.clean(y.cleaner(), upTo) })
+		}
+		moved()
+		all.Wait()
+		for n, i := range kept {
+			y.send(i, "first")
+			y.send(i, "second")
+			y.result(i, fmt.Sprint(n, " first second"))
+		}
+		if left := y.subjects(protocol.WorkflowsStream("p"), "wf.p.0.*.quick.>"); len(left) > 0 {
+			t.Errorf("of what has expired %q are left", left)
+		}
+	})
 }
 
 // TestCarriedWhileItGoes: a janitor that does not know yet that an instance has expired carries its create, right before
 // another purges the rest. The create must not be left for ever: the id is free.
 func TestCarriedWhileItGoes(t *testing.T) {
 	t.Parallel()
-	y := setup(t)
-	y.serve()
-	create(y, "quick", "a", "a", gone())
-	y.awaitEnd("quick", "a")
-	y.settled()
-	at, stream := protocol.Instance{Project: "p", Workflow: "quick", ID: "a"}, protocol.WorkflowsStream("p")
-	upTo, drops, carried := y.stored(), 0, uint64(0)
-	y.clean(y.cleaner(func(c *janitor.Cleaner) {
-		c.Decide = func(f janitor.Facts, h janitor.Horizon) janitor.Fate {
-			fate := janitor.Decide(f, h)
-			if fate == janitor.Drop {
-				drops++
-			}
-			if fate == janitor.Drop && drops == 2 { // it was weighed before
-				var err error
-				if carried, err = y.store.Append(t.Context(), stream, at.CreateSubject(), f.Create, fmt.Appendf(nil,
-					`{"v":1,"input":"a","workflow":"quick","id":"a","carried":%d}`, f.Incarnation)); err != nil {
-					t.Error(err)
+	onServers(t, func(t *testing.T, y *yard, moved func()) {
+		y.serve()
+		create(y, "quick", "a", "a", gone())
+		y.awaitEnd("quick", "a")
+		y.settled()
+		at, stream := protocol.Instance{Project: "p", Workflow: "quick", ID: "a"}, protocol.WorkflowsStream("p")
+		upTo, drops, carried := y.stored(), 0, uint64(0)
+		y.clean(y.cleaner(func(c *janitor.Cleaner) {
+			c.Decide = func(f janitor.Facts, h janitor.Horizon) janitor.Fate {
+				fate := janitor.Decide(f, h)
+				if fate == janitor.Drop {
+					drops++
 				}
+				if fate == janitor.Drop && drops == 2 { // it was weighed before
+					var err error
+					if carried, err = y.store.Append(t.Context(), stream, at.CreateSubject(), f.Create, fmt.Appendf(nil,
+						`{"v":1,"input":"a","workflow":"quick","id":"a","carried":%d}`, f.Incarnation)); err != nil {
+						t.Error(err)
+					}
+					moved() // between what it has seen and the purge
+				}
+				return fate
 			}
-			return fate
+		}), upTo)
+		y.settled()
+		if carried == 0 {
+			t.Fatal("nothing was dropped")
 		}
-	}), upTo)
-	y.settled()
-	if carried == 0 {
-		t.Fatal("nothing was dropped")
-	}
-	y.clean(y.cleaner(), carried)
-	y.empty(stream)
-	y.result(create(y, "quick", "a", "new"), "new!")
+		y.clean(y.cleaner(), carried)
+		y.empty(stream)
+		y.result(create(y, "quick", "a", "new"), "new!")
+	})
 }
 
 // TestWorthIsWeighed: what is kept is not copied again and again, and goes when half of it has expired.

@@ -80,36 +80,47 @@ func TestKilledJanitor(t *testing.T) {
 	} {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
-			y := setup(t)
-			y.serve()
-			var kept []*workflow.Instance[string]
-			for n := range 3 {
-				kept = append(kept, create(y, "waits", fmt.Sprint("w-", n), fmt.Sprint(n)))
-				y.send(kept[n], "second")
-				create(y, "large", fmt.Sprint("gone-", n), big("params"), gone())
-			}
-			done := create(y, "large", "done", big("params"))
-			y.result(done, big("params")+big("result"))
-			for n, i := range kept {
-				y.reaches(i, workflow.Waiting)
-				y.awaitEnd("large", fmt.Sprint("gone-", n))
-			}
-			y.settled()
-			upTo := y.stored()
-			y.killAt(point)
-			y.settled()
-			y.clean(y.cleaner(), upTo)
-			y.result(done, big("params")+big("result"))
-			for n, i := range kept {
-				y.send(i, "first")
-				y.result(i, fmt.Sprint(n, " first second"))
-			}
-			if left := y.subjects(protocol.ObjectsStream("p"), protocol.ObjectChunkSubjects("p")); len(left) != 2 {
-				t.Errorf("the object store holds %q, want the params and the output of the one that is kept", left)
-			}
-			if left := y.subjects(protocol.WorkflowsStream("p"), "wf.p.0.*.large.gone-0"); len(left) > 0 {
-				t.Errorf("%q are left", left)
-			}
+			setup(t).outlivesAJanitor(point, func() {})
 		})
+	}
+	t.Run("three servers", func(t *testing.T) {
+		t.Parallel()
+		y, moved := onCluster(t)
+		y.outlivesAJanitor(testsignal.JanitorCarried, moved)
+	})
+}
+
+// outlivesAJanitor kills a janitor at a point, and moves the leader of the stream before the next one comes.
+func (y *yard) outlivesAJanitor(point string, moved func()) {
+	y.t.Helper()
+	y.serve()
+	var kept []*workflow.Instance[string]
+	for n := range 3 {
+		kept = append(kept, create(y, "waits", fmt.Sprint("w-", n), fmt.Sprint(n)))
+		y.send(kept[n], "second")
+		create(y, "large", fmt.Sprint("gone-", n), big("params"), gone())
+	}
+	done := create(y, "large", "done", big("params"))
+	y.result(done, big("params")+big("result"))
+	for n, i := range kept {
+		y.reaches(i, workflow.Waiting)
+		y.awaitEnd("large", fmt.Sprint("gone-", n))
+	}
+	y.settled()
+	upTo := y.stored()
+	y.killAt(point)
+	moved()
+	y.settled()
+	y.clean(y.cleaner(), upTo)
+	y.result(done, big("params")+big("result"))
+	for n, i := range kept {
+		y.send(i, "first")
+		y.result(i, fmt.Sprint(n, " first second"))
+	}
+	if left := y.subjects(protocol.ObjectsStream("p"), protocol.ObjectChunkSubjects("p")); len(left) != 2 {
+		y.t.Errorf("the object store holds %q, want the params and the output of the one that is kept", left)
+	}
+	if left := y.subjects(protocol.WorkflowsStream("p"), "wf.p.0.*.large.gone-0"); len(left) > 0 {
+		y.t.Errorf("%q are left", left)
 	}
 }

@@ -80,6 +80,25 @@ func open(t *testing.T, nc *nats.Conn, replicas int) *yard {
 	return y
 }
 
+// onServers runs a test on one server and on a cluster of three. There, moved makes another of them the leader of the stream.
+func onServers(t *testing.T, run func(t *testing.T, y *yard, moved func())) {
+	t.Run("one server", func(t *testing.T) {
+		t.Parallel()
+		run(t, setup(t), func() {})
+	})
+	t.Run("three servers", func(t *testing.T) {
+		t.Parallel()
+		y, moved := onCluster(t)
+		run(t, y, moved)
+	})
+}
+
+func onCluster(t *testing.T) (y *yard, moved func()) {
+	t.Helper()
+	cluster := natstest.StartCluster(t, 3)
+	return open(t, cluster.Connect(t), 3), func() { cluster.MoveLeader(t, protocol.WorkflowsStream("p")) }
+}
+
 // serve runs a runner until the test ends, or the returned function is called. All waits park.
 func (y *yard) serve() (stop func()) {
 	y.t.Helper()

@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 	case roleRunner:
 		project.Main(workflow.Runner(workflow.Define("Onboarding", errandWorkflow)))
 	}
+	natstest.Parallel(6)
 	os.Exit(m.Run())
 }
 

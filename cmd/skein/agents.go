@@ -30,6 +30,7 @@ func newAgents() *cobra.Command {
 
 func (a *agents) destroy() *cobra.Command {
 	var timeout time.Duration
+	var terminate bool
 	cmd := &cobra.Command{
 		Use: "destroy CLASS NAME", Short: "Destroy an agent with all that it has", Args: cobra.ExactArgs(2),
 		Long: "The agent's state, schedules, queue and dead letters are taken away, after the turn that it may be in. A host of\n" +
@@ -46,7 +47,11 @@ func (a *agents) destroy() *cobra.Command {
 				return err
 			}
 			defer p.Close()
-			if err := agent.Destroy(ctx, agent.Bind[any](args[0]).In(p).Agent(args[1]), agent.Timeout(timeout)); err != nil {
+			options := []agent.DestroyOption{agent.Timeout(timeout)}
+			if terminate {
+				options = append(options, agent.TerminateWorkflows())
+			}
+			if err := agent.Destroy(ctx, agent.Bind[any](args[0]).In(p).Agent(args[1]), options...); err != nil {
 				return err
 			}
 			if a.output == "json" {
@@ -56,6 +61,7 @@ func (a *agents) destroy() *cobra.Command {
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&terminate, "terminate-workflows", false, "terminate the workflows that the agent has started and tracks")
 	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait for the end")
 	return cmd
 }

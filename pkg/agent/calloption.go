@@ -20,6 +20,8 @@ type callOptions struct {
 	timeout time.Duration
 	fresh   bool
 	id      string
+	// terminate lets Destroy terminate what the agent tracks.
+	terminate bool
 }
 
 // TimeoutOption is what Timeout returns.

@@ -22,16 +22,34 @@ var ErrDestroyed = errors.New("the agent is destroyed with this turn, which is s
 // the mail that this life of it has applied or sent to itself. What its turns have asked of others (instances, what they
 // told other agents) still goes out, and workflows go on. Who asks for the agent meanwhile waits, and then meets a new one,
 // which also gets the mail of others that was not applied.
-func (b *Base[S]) Destroy(ctx context.Context) error {
+func (b *Base[S]) Destroy(ctx context.Context, options ...EndOption) error {
 	d, err := draftOf(ctx, &b.core)
 	if err != nil {
 		return err
 	}
 	return d.change(func() error {
 		d.condemned = true
+		for _, option := range options {
+			option.applyEnd(d)
+		}
 		return nil
 	})
 }
+
+// EndOption is an option of the method Destroy.
+type EndOption interface {
+	DestroyOption
+	applyEnd(*draft)
+}
+
+// TerminateWorkflows terminates the workflows that the agent tracks and that have not ended. Else they go on, and nobody
+// is told of them.
+func TerminateWorkflows() EndOption { return terminateWorkflows{} }
+
+type terminateWorkflows struct{}
+
+func (terminateWorkflows) applyEnd(d *draft)                 { d.terminates = true }
+func (terminateWorkflows) applyDestroy(o *callOptions) error { o.terminate = true; return nil }
 
 // DestroyOption is an option of Destroy.
 type DestroyOption interface{ applyDestroy(*callOptions) error }
@@ -56,7 +74,7 @@ func Destroy[A any](ctx context.Context, ref Ref[A], options ...DestroyOption) e
 		return fmt.Errorf("destroy agent %q: only its own project may", target)
 	}
 	c := &caller{project: p, target: target, timeout: o.timeout, nobodyFor: nobodyFor}
-	c.call = protocol.AgentCall{From: target.Project, Chain: chainOf(ctx)}
+	c.call = protocol.AgentCall{From: target.Project, Chain: chainOf(ctx), Terminate: o.terminate}
 	if err := c.checkChain(); err != nil {
 		return err
 	}
@@ -126,7 +144,7 @@ func (a *actor) serveDestroy(ctx context.Context, j *job) error {
 	default:
 		_, err := a.turn(ctx, nil, func(_ context.Context, d *draft) error {
 			return d.change(func() error {
-				d.condemned = true
+				d.condemned, d.terminates = true, j.call.Terminate
 				return nil
 			})
 		})
@@ -159,6 +177,9 @@ func (d *draft) condemn(r protocol.Record, commit string, now time.Time) protoco
 	}
 	if d.actor != nil {
 		r.Calls = remembered(r.Calls, d.actor.confirmed.all(), now, d.call)
+	}
+	if d.terminates {
+		d.terminateAll(now)
 	}
 	r.Outbox = slices.DeleteFunc(slices.Concat(d.pending, d.out), func(o protocol.Outgoing) bool { return isOwn(o.Kind) })
 	r.Turn, r.Commit, r.Updated = d.number(), commit, now

@@ -45,6 +45,8 @@ type draft struct {
 	queue *protocol.Queue // nil: as stored
 	// condemned is set if the turn destroys the agent.
 	condemned bool
+	// terminates is set if that terminates the workflows that it tracks.
+	terminates bool
 	// workflows are those that are tracked; nil: as stored.
 	workflows []protocol.Tracked
 	// settles is the sequence of the mail that the turn is for; 0 for none.

@@ -103,7 +103,7 @@ func (a *actor) carryOne(ctx context.Context, o protocol.Outgoing) (done bool, e
 	case protocol.OutgoingEvent:
 		err = a.host.instances().Send(ctx, instance(o.Instance), *o.Event)
 	case protocol.OutgoingControl:
-		err = a.host.instances().Steer(ctx, instance(o.Instance), *o.Control)
+		err = a.host.steer(ctx, o)
 	case protocol.OutgoingSchedule:
 		err = a.host.publish(ctx, a.scheduleRow(o.Schedule.ID), o.Schedule)
 	case protocol.OutgoingCancelSchedule:
@@ -159,6 +159,22 @@ func (h *host) create(ctx context.Context, o protocol.Outgoing) error {
 		return &workflow.ExistsError{Workflow: i.Workflow, ID: i.ID}
 	}
 	return err
+}
+
+// steer stores a control. If it is meant for what a certain create has made, another instance of the id is left alone.
+func (h *host) steer(ctx context.Context, o protocol.Outgoing) error {
+	i, control := instance(o.Instance), *o.Control
+	if o.Of != "" {
+		p, err := h.instances().Look(ctx, i)
+		if errors.Is(err, client.ErrNotFound) || err == nil && (p.Create.Input != o.Of || p.Done != nil) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		control.Incarnation = p.Incarnation
+	}
+	return h.instances().Steer(ctx, i, control)
 }
 
 // publish stores a message that is harmless twice.

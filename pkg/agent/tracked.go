@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/skein-run/skein/internal/turn"
 	"github.com/skein-run/skein/pkg/protocol"
 	"github.com/skein-run/skein/pkg/workflow"
@@ -64,6 +66,19 @@ func (d *draft) tracked() []protocol.Tracked {
 		return d.workflows
 	}
 	return append([]protocol.Tracked{}, d.stored.Workflows...)
+}
+
+// terminateAll asks for the end of all workflows that the agent tracks and that have not ended. The draft is locked.
+func (d *draft) terminateAll(now time.Time) {
+	for _, w := range d.tracked() {
+		if w.State.Finished() {
+			continue
+		}
+		to := w.OutgoingTarget
+		d.put(protocol.Outgoing{Kind: protocol.OutgoingControl, Instance: &to, Of: w.Input, Control: &protocol.Control{
+			V: protocol.Version, Input: uuid.NewString(), Action: protocol.ActionTerminate, Sent: now, Source: d.Source(),
+		}})
+	}
 }
 
 // live counts the workflows that have not ended.

@@ -35,6 +35,12 @@ func (c *clerk) OnRequest(w http.ResponseWriter, r *http.Request) error {
 		return c.request(c, w, r)
 	}
 	query := r.URL.Query()
+	if query.Has("destroy") {
+		if query.Has("all") {
+			return c.Destroy(r.Context(), TerminateWorkflows())
+		}
+		return c.Destroy(r.Context())
+	}
 	if query.Has("op") {
 		return c.steer(r.Context(), query.Get("id"), query.Get("op"))
 	}

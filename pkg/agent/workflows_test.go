@@ -222,3 +222,60 @@ func TestTrackingHasLimits(t *testing.T) {
 		t.Error("it was started all the same")
 	}
 }
+
+// TestDestroyAndWorkflows: they go on and nobody is told, or they are terminated with the agent; what others have started, also
+// under an id that was tracked, is left alone.
+func TestDestroyAndWorkflows(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.emailProject(t)
+	r.narrow(t)
+	r.emailRunner(t)
+	h := r.host(t, clerks(nil), withEmail)
+	p := r.program(t, deskConfig())
+	state := func(id string) workflow.State {
+		i, err := email.In(p).Get(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, err := i.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status.State
+	}
+	h.post(t, "/agents/desk/jo?id=a&do=wait")
+	h.post(t, "/agents/desk/jo?destroy")
+	natstest.Eventually(t, soon, "the agent is gone", func() bool { _, exists := r.record(t, "jo"); return !exists })
+	h.post(t, "/agents/desk/jo?id=b&do=wait") // of the next life
+	r.sendTo(t, "a", "go")
+	natstest.Eventually(t, soon, "the workflow of the life before ends", func() bool { return state("a") == workflow.Complete })
+	r.inboxEmpty(t)
+	r.tells(t, "jo")
+	if err := Destroy(t.Context(), clerkClass.In(p).Agent("jo"), TerminateWorkflows(), Timeout(soon)); err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, soon, "its workflow is terminated", func() bool { return state("b") == workflow.Terminated })
+	if _, err := email.In(p).Create(t.Context(), "wait", workflow.ID("c")); err != nil { // an id that mo has tracked before
+		t.Fatal(err)
+	}
+	r.put(t, protocol.AgentsBucket(testProject), protocol.AgentKey("Desk", "mo"), protocol.Record{
+		V: protocol.Version, Class: "Desk", Name: "mo", Commit: "c", Workflows: []protocol.Tracked{{
+			OutgoingTarget: protocol.OutgoingTarget{Project: "email-workflows", Workflow: "EMAIL", ID: "c"}, Input: "theirs", State: workflow.Running,
+		}},
+	})
+	if err := Destroy(t.Context(), clerkClass.In(p).Agent("mo"), TerminateWorkflows(), Timeout(soon)); err != nil {
+		t.Fatal(err)
+	}
+	var control protocol.Control
+	if r.stored(t, emailInstance("c").ControlSubject(), &control) != 0 {
+		t.Errorf("what somebody else has started is sent %+v", control)
+	}
+	r.inboxEmpty(t)
+	if _, exists := r.record(t, "jo"); exists {
+		t.Error("what was told of the workflows has made a new agent")
+	}
+	h.post(t, "/agents/desk/jo?id=d&do=wait")
+	h.post(t, "/agents/desk/jo?destroy&all")
+	natstest.Eventually(t, soon, "its workflow is terminated", func() bool { return state("d") == workflow.Terminated })
+}

@@ -110,9 +110,11 @@ type Outgoing struct {
 	Instance *OutgoingTarget `json:"instance,omitempty"`
 	Create   *Create         `json:"create,omitempty"`
 	// Existing comes with Create: what to do if its id is taken.
-	Existing Existing  `json:"existing,omitempty"`
-	Event    *Event    `json:"event,omitempty"`
-	Control  *Control  `json:"control,omitempty"`
+	Existing Existing `json:"existing,omitempty"`
+	Event    *Event   `json:"event,omitempty"`
+	Control  *Control `json:"control,omitempty"`
+	// Of comes with Control if the incarnation is not known: the input of the create of the instance that is meant.
+	Of       string    `json:"of,omitempty"`
 	Schedule *Schedule `json:"schedule,omitempty"`
 	// Cancel is the id of the schedule to cancel.
 	Cancel string      `json:"cancel,omitempty"`

@@ -42,6 +42,8 @@ type AgentCall struct {
 	Chain []CallLink `json:"chain,omitempty"`
 	// Destroy is the life of the agent that is to end. Then there is no method.
 	Destroy uint64 `json:"destroy,omitempty"`
+	// Terminate lets Destroy terminate the workflows that the agent tracks.
+	Terminate bool `json:"terminate,omitempty"`
 }
 
 // CallLink is one caller in a chain of calls.

@@ -2,6 +2,7 @@ package protocol_test
 
 import (
 	"encoding/json"
+	"time"
 
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -37,6 +38,14 @@ func trackingGoldens() []golden {
 		}}}},
 		{"mail.notice", protocol.NoticeMail(*tracked.Tracker, ended, at(10))},
 		{"mail.notice-refused", protocol.NoticeMail(*tracked.Tracker, refused, at(4))},
+		{"request.destroy-all", protocol.Request{V: protocol.Version, ID: "r-1", Call: &protocol.AgentCall{
+			From: "flight-desk", Within: protocol.Duration(30 * time.Second), Destroy: 3, Terminate: true,
+		}}},
+		{"record.terminating", protocol.Record{
+			V: protocol.Version, Class: "Desk", Name: "a", Commit: "co-1", Updated: at(7), Condemned: true,
+			Outbox: []protocol.Outgoing{{ID: protocol.OutgoingID(3, 2, 1), Kind: protocol.OutgoingControl, Instance: &target, Of: "in-1",
+				Control: &protocol.Control{V: 1, Input: "in-3", Action: protocol.ActionTerminate, Sent: at(5), Source: tracked.Source}}},
+		}},
 		{"record.workflows", protocol.Record{
 			V: protocol.Version, Class: "Desk", Name: "jo@example.com", Life: 3, Commit: "co-1", Updated: at(7),
 			Workflows: []protocol.Tracked{

@@ -54,6 +54,7 @@ type actor struct {
 	retry   backoff
 	refused []error // to be told to the agent
 	tidied  uint64  // the sequence of the record that tidyParked has seen
+	deaf    bool    // it was logged that it has no OnWorkflowEvent
 	stopped bool    // so many letters are parked that no new ones are tried
 	// finished is set if the agent was destroyed and nothing of it is left.
 	finished bool

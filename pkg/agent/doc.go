@@ -10,6 +10,9 @@
 // is carried out. If it returns an error or panics, nothing of it has happened. Calls into Skein need the context that
 // the handler got; elsewhere they return ErrNoTurn.
 //
+// RunWorkflow starts a workflow and tracks it: what becomes of it comes back as turns of the agent (OnWorkflowProgress,
+// OnWorkflowEvent, OnWorkflowComplete, OnWorkflowError).
+//
 // The package must never write an agent's record without comparing it, start a turn or release an answer while the
 // host has no valid lease, or carry out anything that is not stored.
 package agent

@@ -155,8 +155,12 @@ func (a *actor) hear(ctx context.Context, d *draft, n *protocol.WorkflowNotice) 
 
 func (a *actor) hearEvent(ctx context.Context, w Tracked, n *protocol.WorkflowNotice) error {
 	handler, ok := a.agent.(WorkflowEventHandler)
-	if !ok {
-		a.log.WarnContext(ctx, "agent has no OnWorkflowEvent for an event of a workflow",
+	switch {
+	case !ok && a.deaf:
+		return nil
+	case !ok:
+		a.deaf = true
+		a.log.WarnContext(ctx, "agent has no OnWorkflowEvent, events of its workflows are dropped",
 			slog.String(logkey.Workflow, w.Workflow), slog.String(logkey.Instance, w.ID), slog.String(logkey.Event, n.Type))
 		return nil
 	}

@@ -24,6 +24,7 @@ type clerk struct {
 	Base[deskState]
 	request func(*clerk, http.ResponseWriter, *http.Request) error
 	heard   func(ctx context.Context, c *clerk, text string) error
+	first   func(ctx context.Context, result Value) error // before it notes that a workflow is complete
 }
 
 func (c *clerk) OnRequest(w http.ResponseWriter, r *http.Request) error {
@@ -113,6 +114,11 @@ func (c *clerk) Note(ctx context.Context, text string) (int, error) {
 }
 
 func (c *clerk) OnWorkflowComplete(ctx context.Context, w Tracked, result Value) error {
+	if c.first != nil {
+		if err := c.first(ctx, result); err != nil {
+			return err
+		}
+	}
 	n, err := Decode[int](ctx, result)
 	if err != nil {
 		return err
@@ -196,6 +202,11 @@ func errandWorkflow(ctx context.Context, e workflow.Event[string]) (int, error) 
 // emailRunner runs the workflows of the e-mail project until the test ends, or stop is called. All waits park.
 func (r *rig) emailRunner(t *testing.T) (stop func()) {
 	t.Helper()
+	return r.emailRunnerOf(t, workflow.Define("Onboarding", errandWorkflow))
+}
+
+func (r *rig) emailRunnerOf(t *testing.T, definition workflow.Definition) (stop func()) {
+	t.Helper()
 	config := project.Config{Name: "email-workflows", Workflows: []project.Workflow{{Name: "EMAIL", ClassName: "Onboarding"}}}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	p, err := project.Open(t.Context(), config, project.Conn(r.connect(t)), project.Logger(log))
@@ -205,7 +216,7 @@ func (r *rig) emailRunner(t *testing.T) (stop func()) {
 	settings := execution.Settings{ShortWait: time.Nanosecond}
 	ctx, cancel := context.WithCancel(execution.ContextWith(context.Background(), settings))
 	ended := make(chan error, 1)
-	go func() { ended <- project.Run(ctx, p, workflow.Runner(workflow.Define("Onboarding", errandWorkflow))) }()
+	go func() { ended <- project.Run(ctx, p, workflow.Runner(definition)) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {

@@ -56,6 +56,13 @@ func TestRunWorkflowIsPartOfTheTurn(t *testing.T) {
 			if status, err := i.Status(ctx); err != nil || status.State != workflow.Queued {
 				t.Errorf("status in the turn: %+v, %v", status, err)
 			}
+			w, err := GetWorkflow(ctx, email, "a")
+			if err != nil || w.State != workflow.Queued {
+				t.Errorf("tracked in the turn: %+v, %v", w, err)
+			}
+			if same, err := w.Instance(ctx); err != nil || same.Approve(ctx, 1) != nil {
+				t.Errorf("handle in the turn: %v", err)
+			}
 			if _, err := RunWorkflow(ctx, email, "wait", workflow.ID("a")); !errors.Is(err, workflow.ErrExists) {
 				t.Errorf("twice in a turn: %v", err)
 			}
@@ -204,7 +211,7 @@ func TestAgentWithoutHandlers(t *testing.T) {
 		}
 		d.failed = func(_ context.Context, _ *desk, err error) error { failures <- err; return nil }
 	}, Uses(email)), withEmail)
-	h.post(t, "/agents/desk/jo?id=a&do=progress+event")
+	h.post(t, "/agents/desk/jo?id=a&do=progress+event+event")
 	h.post(t, "/agents/desk/jo?id=b&do=fail")
 	natstest.Eventually(t, soon, "both ends are noted", func() bool {
 		a, _ := r.tracked(t, "jo", "a")
@@ -216,8 +223,8 @@ func TestAgentWithoutHandlers(t *testing.T) {
 	if !ok || ended.ID != "b" || !strings.Contains(ended.Message, "no luck") || len(failures) != 0 {
 		t.Errorf("OnError got %v, and %d more", ended, len(failures))
 	}
-	if !h.log.has("has no OnWorkflowEvent") {
-		t.Error("an event that nobody wants is not logged")
+	if n := h.log.count("has no OnWorkflowEvent"); n != 1 {
+		t.Errorf("that events are dropped is logged %d times, want once", n)
 	}
 }
 
@@ -263,5 +270,53 @@ func TestFailingCallbackIsGivenUp(t *testing.T) {
 	r.inboxEmpty(t)
 	if rows := r.rows(t, protocol.DeadBucket(testProject)); len(rows) != 0 {
 		t.Errorf("dead letters are left: %v", rows)
+	}
+}
+
+// TestCallbackGoesOutside: what a workflow tells is applied once also if its callback lets other turns in, and Save is not for it.
+func TestCallbackGoesOutside(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.emailProject(t)
+	r.emailRunner(t)
+	outside, goOn := make(chan struct{}), make(chan struct{})
+	h := r.host(t, clerks(func(c *clerk) {
+		c.first = func(ctx context.Context, _ Value) error {
+			if err := Save(ctx); !errors.Is(err, ErrInboxTurn) {
+				t.Errorf("Save: %v", err)
+			}
+			return Outside(ctx, func(context.Context) error { close(outside); <-goOn; return nil })
+		}
+	}), withEmail)
+	h.post(t, "/agents/desk/jo?id=a&do=progress")
+	<-outside
+	h.post(t, "/agents/desk/jo?id=b&do=progress+wait")
+	r.tells(t, "jo", "a progress 0", "b progress 0")
+	close(goOn)
+	r.tells(t, "jo", "a progress 0", "b progress 0", "a complete 8")
+	r.inboxEmpty(t)
+	if w, _ := r.tracked(t, "jo", "a"); w.State != workflow.Complete {
+		t.Errorf("tracked is %+v", w)
+	}
+}
+
+// TestLargeResult: one that no message holds is read from where the workflow has put it.
+func TestLargeResult(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.emailProject(t)
+	large := strings.Repeat("x", 2*protocol.InlinePayload)
+	r.emailRunnerOf(t, workflow.Define("Onboarding", func(context.Context, workflow.Event[string]) (string, error) { return large, nil }))
+	got := make(chan string, 1)
+	h := r.host(t, clerks(func(c *clerk) {
+		c.first = func(ctx context.Context, result Value) error {
+			text, err := Decode[string](ctx, result)
+			got <- text
+			return errors.Join(err, &Error{Message: "seen"})
+		}
+	}, Retry{MaxAttempts: 1}), withEmail)
+	h.post(t, "/agents/desk/jo?id=a&do=")
+	if text := <-got; text != large {
+		t.Errorf("got %d bytes, want %d", len(text), len(large))
 	}
 }

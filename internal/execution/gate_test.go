@@ -109,9 +109,35 @@ func forgets(p part) part {
 		if err != nil {
 			return err
 		}
-		s.Group(ctx).Go(p)
-		time.Sleep(5 * time.Millisecond)
+		begun, over := make(chan *Scope, 1), make(chan struct{})
+		s.Group(ctx).Go(func(ctx context.Context) error {
+			defer close(over)
+			branch, err := From(ctx)
+			if err != nil {
+				return err
+			}
+			begun <- branch
+			return p(ctx)
+		})
+		(<-begun).awaitWait(over)
 		return do(ctx, "forgotten", nothing)
+	}
+}
+
+// awaitWait waits until a call of the branch waits, or the branch is over.
+func (s *Scope) awaitWait(over <-chan struct{}) {
+	for {
+		s.x.mu.Lock()
+		waits := s.lane.inside > 0
+		s.x.mu.Unlock()
+		if waits {
+			return
+		}
+		select {
+		case <-over:
+			return
+		case <-time.After(time.Millisecond):
+		}
 	}
 }
 

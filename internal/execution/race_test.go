@@ -325,9 +325,11 @@ func TestLosingBody(t *testing.T) {
 	var c contest
 	var bodies atomic.Int64
 	var got atomic.Value
+	atWork := make(chan struct{})
 	works := func(ctx context.Context) error {
 		err := do(ctx, "works", func(ctx context.Context) (json.RawMessage, error) {
 			if bodies.Add(1) == 1 {
+				close(atWork)
 				<-ctx.Done()
 				got.Store(context.Cause(ctx))
 			}
@@ -338,10 +340,8 @@ func TestLosingBody(t *testing.T) {
 		}
 		return do(ctx, "never", nothing)
 	}
-	begun := func(ctx context.Context) error { // both branches are at work
-		for bodies.Load() == 0 {
-			time.Sleep(time.Millisecond)
-		}
+	begun := func(context.Context) error { // both branches are at work
+		<-atWork
 		return nil
 	}
 	again := func(ctx context.Context) error { // the name is used again

@@ -118,6 +118,14 @@ func (d *draft) logger() *slog.Logger {
 	return d.log
 }
 
+// now is the present moment, as the agent sees it.
+func (d *draft) now() time.Time {
+	if d.actor == nil {
+		return time.Now()
+	}
+	return d.actor.host.stage.Now()
+}
+
 // number is what the turn is counted as if it is stored.
 func (d *draft) number() uint64 { return d.stored.Turn + 1 }
 

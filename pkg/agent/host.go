@@ -10,6 +10,7 @@ import (
 
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/internal/stage"
 	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -24,6 +25,8 @@ type host struct {
 	log     *slog.Logger
 	classes []*class
 	times   timing
+	// stage is set in tests that have the time in their hands.
+	stage *stage.Stage
 
 	lease    *lease
 	peers    *peers

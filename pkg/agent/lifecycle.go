@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/internal/stage"
 	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -21,6 +22,7 @@ import (
 // run is the life of a host: lease, then everything that brings work, until ctx is done or one of them fails; then all
 // of it in reverse. What is under way lives in a context of its own, so that it can be finished.
 func (h *host) run(ctx context.Context, service string, listener net.Listener) error {
+	h.stage = stage.From(ctx)
 	work, cancelWork := context.WithCancelCause(context.WithValue(project.With(context.WithoutCancel(ctx), h.project), hostKey{}, h))
 	defer h.crew.wait()
 	defer cancelWork(ErrShutdown)

@@ -174,7 +174,7 @@ func (a *actor) firing(l *letter) *Moment {
 	if !own {
 		return nil
 	}
-	m := &Moment{Schedule: id, Actual: time.Now().UTC(), Attempt: l.attempts, Planned: l.mail.Sent}
+	m := &Moment{Schedule: id, Actual: a.host.stage.Now().UTC(), Attempt: l.attempts, Planned: l.mail.Sent}
 	if l.mail.Planned != nil {
 		m.Planned = *l.mail.Planned
 	}

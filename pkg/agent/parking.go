@@ -22,7 +22,7 @@ func without(parked []protocol.Parked, sequences ...uint64) []protocol.Parked {
 
 // park stores that an attempt has failed and when the next one may be, so that neither is forgotten with this host.
 func (a *actor) park(ctx context.Context, l *letter, wait time.Duration) error {
-	notBefore := time.Now().Add(wait).UTC()
+	notBefore := time.Now().Add(a.host.stage.Wait(wait)).UTC()
 	parked := append(without(a.at.record.Parked, l.sequence),
 		protocol.Parked{Sequence: l.sequence, Attempts: l.attempts, NotBefore: notBefore})
 	err := a.storeParked(ctx, parked)

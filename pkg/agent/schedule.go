@@ -94,7 +94,7 @@ func Schedule[P any](ctx context.Context, when When, callback func(context.Conte
 	}
 	row := protocol.Schedule{
 		V: protocol.Version, Class: d.agent.Class, Name: d.agent.Name, Life: d.stored.Life,
-		Kind: when.kind, Callback: name, Payload: raw, Retry: o.retry.stored(), Created: time.Now().UTC(),
+		Kind: when.kind, Callback: name, Payload: raw, Retry: o.retry.stored(), Created: d.now().UTC(),
 	}
 	if err := when.resolve(&row); err != nil {
 		return Task{}, err

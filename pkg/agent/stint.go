@@ -46,7 +46,9 @@ func newStint(what string) *stint {
 func (a *actor) work(ctx context.Context, s *stint, fn func(context.Context) error) error {
 	a.current = s
 	a.busy.Store(s)
+	a.host.stage.Begin()
 	go func() { // its end, or that nobody waits for it any more, is seen by follow and by run
+		defer a.host.stage.End()
 		err := error(&endError{errGoexit})
 		defer func() { s.ended <- err }()
 		err = fn(ctx)

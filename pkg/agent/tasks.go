@@ -38,7 +38,7 @@ func ListSchedules(ctx context.Context, filter ScheduleFilter) ([]Task, error) {
 		return nil, fmt.Errorf("list schedules of agent %q: %w", d.agent.Name, err)
 	}
 	var tasks []Task
-	now := time.Now()
+	now := d.now()
 	for _, row := range rows {
 		if t := taskOf(row, now); filter.takes(t) {
 			tasks = append(tasks, t)
@@ -91,7 +91,7 @@ func (d *draft) task(ctx context.Context, id string, kind protocol.ScheduleKind,
 	if len(rows) == 0 {
 		return Task{ID: id, Kind: kind, Callback: callback}, nil
 	}
-	return taskOf(rows[0], time.Now()), nil
+	return taskOf(rows[0], d.now()), nil
 }
 
 // scheduleRows returns the rows of the schedules that the draft knows, or that of one id. Which ones there are, the record

@@ -164,7 +164,7 @@ var layers = [][]string{
 	{"internal/cronline", "internal/journal", "internal/client", "internal/objects", "internal/engine", "internal/streams", "internal/process",
 		"internal/execution", "internal/slots", "internal/runner", "internal/janitor"},
 	{"pkg/project"},
-	{"internal/turn"},
+	{"internal/turn", "internal/stage"},
 	{"pkg/workflow"},
 	{"pkg/agent"},
 }

@@ -16,9 +16,11 @@ import (
 func (e *Env) settle() {
 	e.t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		before := e.taken()
-		if e.idle() && e.taken() == before {
-			return
+		before, _ := e.moved()
+		if e.idle() {
+			if after, rests := e.moved(); rests && after == before {
+				return
+			}
 		}
 		if time.Now().After(deadline) {
 			e.t.Fatalf("workflowtest: something goes on for more than %v of real time: a step's body that blocks?", patience)
@@ -66,6 +68,11 @@ func (e *Env) next() (next moment, ok bool) {
 			next, ok = m, true
 		}
 	}
+	for _, s := range e.sources {
+		if at, there := s.Next(); there && (!ok || at.Before(next.at)) {
+			next, ok = moment{at: at, source: s}, true
+		}
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for i, p := range e.planned {
@@ -76,10 +83,11 @@ func (e *Env) next() (next moment, ok bool) {
 	return next, ok
 }
 
-// moment is one at which something happens: a park that ends, or the planned thing of a number from 1.
+// moment is one at which something happens: a park that ends, a source that moves, or the planned thing of a number from 1.
 type moment struct {
 	at       time.Time
 	planned  int
+	source   Source
 	instance protocol.Instance
 	engine.Situation
 }
@@ -94,6 +102,10 @@ func (e *Env) jump(m moment) {
 		e.planned = slices.Delete(e.planned, m.planned-1, m.planned)
 		e.mu.Unlock()
 		p.do()
+		return
+	}
+	if m.source != nil {
+		m.source.Move()
 		return
 	}
 	body, err := json.Marshal(protocol.Timer{
@@ -158,5 +170,12 @@ func (e *Env) streamInfo(subjects string) jetstream.StreamState {
 	return info.State
 }
 
-// taken is how many messages the stream has taken.
-func (e *Env) taken() uint64 { return e.streamInfo("").LastSeq }
+// moved counts all that has ever moved, and reports whether the sources rest.
+func (e *Env) moved() (moved uint64, rest bool) {
+	moved, rest = e.streamInfo("").LastSeq, true
+	for _, s := range e.sources {
+		n, rests := s.Rests()
+		moved, rest = moved+n, rest && rests
+	}
+	return moved, rest
+}

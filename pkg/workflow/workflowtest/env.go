@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/skein-run/skein/internal/execution"
+	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
 	"github.com/skein-run/skein/pkg/workflow"
@@ -22,7 +23,8 @@ type Env struct {
 	// Project is open: bindings of the test use it (workflow.Bind(…).In(env.Project)).
 	Project *project.Project
 
-	t testing.TB
+	t      testing.TB
+	server *server.Server
 
 	mu      sync.Mutex // guards what follows
 	now     time.Time
@@ -30,6 +32,7 @@ type Env struct {
 	waits   map[string]*Wait
 	crashes []*crash
 	planned []planned
+	sources []Source
 	seen    map[protocol.Key]bool // what was called, whatever the count
 }
 
@@ -92,7 +95,11 @@ func start(t testing.TB, config project.Config, definitions []workflow.Definitio
 	}
 	t.Cleanup(p.Close)
 	e.Project = p
-	e.serve(definitions)
+	if len(definitions) > 0 {
+		e.serve(definitions)
+	} else if err := e.prepare(); err != nil {
+		t.Fatalf("workflowtest: %v", err)
+	}
 	t.Cleanup(e.checkUsed)
 	return e
 }
@@ -114,12 +121,28 @@ func (e *Env) connect() *nats.Conn {
 	if !s.ReadyForConnections(patience) {
 		e.t.Fatal("workflowtest: the server takes no connections")
 	}
-	nc, err := nats.Connect("", nats.InProcessServer(s), nats.ReconnectBufSize(-1), nats.MaxReconnects(-1))
+	e.server = s
+	return e.Connect()
+}
+
+// Connect makes another connection to the server. It ends with the test.
+func (e *Env) Connect() *nats.Conn {
+	e.t.Helper()
+	nc, err := nats.Connect("", nats.InProcessServer(e.server), nats.ReconnectBufSize(-1), nats.MaxReconnects(-1))
 	if err != nil {
 		e.t.Fatalf("workflowtest: connect: %v", err)
 	}
 	e.t.Cleanup(nc.Close)
 	return nc
+}
+
+// prepare makes what a runner would have made.
+func (e *Env) prepare() error {
+	ctx, p := e.t.Context(), e.Project
+	if err := streams.EnsureProjects(ctx, p.JS, streams.Options{}); err != nil {
+		return err
+	}
+	return streams.EnsureWorkflows(ctx, p.JS, p.Config.Name, 1, streams.Options{})
 }
 
 // serve runs a runner until the test ends.
@@ -169,6 +192,29 @@ func (e *Env) After(d time.Duration, do func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.planned = append(e.planned, planned{e.now.Add(d), do})
+}
+
+// Source is what moves in an Env beside the instances of workflows: agents, see package agenttest.
+type Source interface {
+	// Rests reports whether nothing of it moves. The number grows with everything that ever did.
+	Rests() (moved uint64, rests bool)
+	// Next is the next moment at which something of it moves by itself; ok is false if nothing will.
+	Next() (at time.Time, ok bool)
+	// Move lets that begin. The clock stands at its moment.
+	Move()
+}
+
+// Join makes a source keep to the clock, and the clock to the source.
+func (e *Env) Join(s Source) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.sources = append(e.sources, s)
+}
+
+// Settle waits until nothing moves. The clock stands still.
+func (e *Env) Settle() {
+	e.t.Helper()
+	e.settle()
 }
 
 // Advance lets the clock go on by d, with everything that comes due meanwhile.

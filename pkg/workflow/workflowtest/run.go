@@ -28,6 +28,17 @@ func Start[R any](e *Env, class string, params any, options ...workflow.CreateOp
 	return &Run[R]{Instance: instance, env: e, class: class}
 }
 
+// Find is an instance that somebody else has started: an agent, or another instance.
+func Find[R any](e *Env, class, id string) *Run[R] {
+	e.t.Helper()
+	e.settle()
+	instance, err := workflow.Bind[any, R](class).In(e.Project).Get(e.t.Context(), id)
+	if err != nil {
+		e.t.Fatalf("workflowtest: find %q of %q: %v", id, class, err)
+	}
+	return &Run[R]{Instance: instance, env: e, class: class}
+}
+
 // Result lets the clock go on until the instance has ended and returns its result, or its error as a
 // [*workflow.InstanceError]. It fails the test if the instance waits for what will not come.
 func (r *Run[R]) Result() (R, error) {

@@ -66,6 +66,25 @@ func (c *clerk) Done(ctx context.Context, o order) (int, error) {
 	return len(c.State()), err
 }
 
+// Planned plans an order, to be carried out once, soon.
+func (c *clerk) Planned(ctx context.Context, o order) (string, error) {
+	task, err := agent.Schedule(ctx, agent.After(50*time.Millisecond), c.Do, o)
+	return task.ID, err
+}
+
+// Begun starts a workflow that calls back.
+func (c *clerk) Begun(ctx context.Context, o order) (string, error) {
+	self, err := agent.Info(ctx)
+	if err != nil {
+		return "", err
+	}
+	i, err := answersBinding.Create(ctx, callBack{Agent: self.Name, Note: o.Note})
+	if err != nil {
+		return "", err
+	}
+	return i.ID(), nil
+}
+
 // OnRequest carries out the order in the body of a POST, plans that of a PUT, and answers with the number of notes.
 func (c *clerk) OnRequest(w http.ResponseWriter, r *http.Request) error {
 	if err := awaitGate(r.URL.Query().Get("gate")); err != nil {
@@ -83,7 +102,7 @@ func (c *clerk) OnRequest(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	case http.MethodPut:
-		if _, err := agent.Schedule(r.Context(), agent.After(time.Millisecond), c.Do, o); err != nil {
+		if _, err := c.Planned(r.Context(), o); err != nil {
 			return err
 		}
 	}
@@ -143,7 +162,7 @@ func (w *world) hostAt(url, stopAt string) *agentHost {
 	w.t.Helper()
 	w.runners++
 	config := filepath.Join(w.files, fmt.Sprintf("host-%d.jsonc", w.runners))
-	if err := os.WriteFile(config, fmt.Appendf(nil, "{ \"name\": %q }\n", w.name), 0o600); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, `{ "name": %q, "workflows": [{ "name": "answers", "class_name": "Answers" }] }`, w.name), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
 	var env []string

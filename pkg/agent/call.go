@@ -173,7 +173,7 @@ func lateText(within time.Duration, busy string) string {
 // request is the call as it travels, for whoever answers until the deadline.
 func (c *caller) request(deadline time.Time) protocol.Request {
 	call := c.call
-	call.Within = protocol.Duration(max(time.Until(deadline), time.Millisecond))
+	call.Within, call.Until = protocol.Duration(max(time.Until(deadline), time.Millisecond)), deadline.UTC()
 	return protocol.Request{
 		V: protocol.Version, ID: c.id, Call: &call, Activate: &protocol.Activate{Class: c.target.Class, Name: c.target.Name},
 	}

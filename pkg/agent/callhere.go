@@ -19,6 +19,7 @@ type callErrand struct {
 	call     protocol.AgentCall
 	deadline time.Time
 	hear     func(protocol.Reply)
+	astray   bool // a copy of it may still be under way
 }
 
 func (e *callErrand) request() (protocol.Request, error) {
@@ -30,6 +31,8 @@ func (e *callErrand) request() (protocol.Request, error) {
 func (e *callErrand) heard(reply protocol.Reply) { e.hear(reply) }
 
 func (e *callErrand) repeatable() bool { return true }
+
+func (e *callErrand) lost() { e.astray = true }
 
 func (e *callErrand) do(ctx context.Context, a *actor) (protocol.Reply, error) {
 	reply := a.joinCall(ctx, e.id, &e.call, e.deadline, e.hear)
@@ -63,9 +66,11 @@ func (a *actor) joinCall(ctx context.Context, id string, call *protocol.AgentCal
 
 // callHere brings a call of an agent of this host to one of the same project.
 func (h *host) callHere(ctx context.Context, c *caller, deadline time.Time) (protocol.Reply, error) {
-	e := &callErrand{id: c.id, call: c.call, deadline: deadline, hear: c.hear}
+	call := c.call
+	call.Until = deadline.UTC()
+	e := &callErrand{id: c.id, call: call, deadline: deadline, hear: c.hear}
 	reply, err := h.deliver(ctx, c.target, e, time.Until(deadline))
-	if err == nil && reply.Kept && !c.call.Keep {
+	if err == nil && reply.Kept && !c.call.Keep && !e.astray {
 		h.confirm(ctx, c.target, c.confirmation())
 	}
 	return reply, err
@@ -113,6 +118,7 @@ func (h *host) bring(ctx context.Context, id protocol.Agent, request protocol.Re
 	defer cancel()
 	e := &callErrand{id: request.ID, call: *request.Call, deadline: deadline, hear: hear}
 	reply, err := h.deliver(ctx, id, e, within)
+	reply.Kept = reply.Kept && !e.astray
 	if errors.Is(err, ErrShutdown) {
 		return protocol.Reply{Moved: true}
 	}
@@ -228,6 +234,10 @@ func (a *actor) serveCall(ctx context.Context, j *job) error {
 	mark := newCallMark(j)
 	if applied, ok := a.at.record.Calls[mark.key]; ok {
 		j.finish(outcome{reply: appliedReply(applied)})
+		return nil
+	}
+	if isLate(j.call, time.Now()) {
+		j.finish(outcome{reply: protocol.Reply{Error: &protocol.Failure{Name: protocol.FailureTimeout, Message: "the call came after its caller had given up"}}})
 		return nil
 	}
 	var result json.RawMessage

@@ -17,7 +17,7 @@ const (
 	maxMarkedResult  = 4 << 10
 	maxMarkedResults = 64 << 10
 	// keepFor is how long a call or mail is remembered that its sender may repeat long after its end, lingerFor how long after
-	// the end of the caller's patience any other call is. The clocks of hosts may differ by the latter. copyFor is how long
+	// the end of the caller's patience any other call is. The clocks of hosts may differ by half of the latter. copyFor is how long
 	// other mail is: what its sender stored twice, as it did not know whether it was, can wait behind much else.
 	keepFor   = 7 * 24 * time.Hour
 	lingerFor = time.Minute
@@ -44,6 +44,11 @@ func newCallMark(j *job) *callMark {
 		keep = max(keep, keepFor)
 	}
 	return &callMark{key: protocol.CallMark(j.id), until: markUntil(keep)}
+}
+
+// isLate reports whether a call comes so late that the record may have forgotten it: a host that was frozen had it.
+func isLate(call *protocol.AgentCall, now time.Time) bool {
+	return !call.Until.IsZero() && now.After(call.Until.Add(lingerFor/2))
 }
 
 func (m *callMark) end(result json.RawMessage) { m.ended, m.result = true, result }

@@ -24,14 +24,16 @@ func (c *caller) callThere(ctx context.Context, deadline time.Time) (protocol.Re
 	subject := protocol.CallSubject(c.target.Project, c.project.Config.Name, c.target.Class)
 	q := asker{nc: c.project.NC, times: defaultTiming(), log: c.project.Log}
 	var nobody time.Time
+	astray := false // a copy of the call may still be under way
 	for wait := firstPause; ; wait = min(2*wait, longPause) {
 		reply, err := q.ask(ctx, subject, c.request(deadline), c.hear)
 		if err == nil {
-			if reply.Kept && !c.call.Keep {
+			if reply.Kept && !c.call.Keep && !astray {
 				q.tell(ctx, subject, c.confirmation())
 			}
 			return reply, nil
 		}
+		astray = astray || mayTurnUp(err)
 		switch {
 		case !errors.Is(err, errNobody):
 			nobody = time.Time{}

@@ -28,6 +28,8 @@ type errand interface {
 	heard(reply protocol.Reply)
 	// repeatable reports whether it may be brought again although it may have been carried out.
 	repeatable() bool
+	// lost is told that another host may have it and says nothing: it may turn up there at any time.
+	lost()
 }
 
 // once is what errands have in common that are not brought again.
@@ -35,6 +37,7 @@ type once struct{}
 
 func (once) heard(protocol.Reply) {}
 func (once) repeatable() bool     { return false }
+func (once) lost()                {}
 
 // deliver brings an errand to the agent: straight, if this host owns it, else over NATS. If nobody owns the agent,
 // this host takes it.
@@ -72,7 +75,7 @@ func (h *host) tryDeliver(ctx context.Context, id protocol.Agent, e errand, unti
 		request, err := e.request()
 		if err == nil {
 			var reply protocol.Reply
-			if reply, err = h.asker().ask(ctx, id.RequestSubject(), request, e.heard); err == nil {
+			if reply, err = h.askFor(ctx, e, id.RequestSubject(), request); err == nil {
 				return reply, nil
 			}
 		}
@@ -101,7 +104,21 @@ func (h *host) tryDeliver(ctx context.Context, id protocol.Agent, e errand, unti
 		return reply, err
 	}
 	request.Activate = &protocol.Activate{Class: id.Class, Name: id.Name}
-	return h.asker().ask(ctx, protocol.HostSubject(h.name, owned.owner), request, e.heard)
+	return h.askFor(ctx, e, protocol.HostSubject(h.name, owned.owner), request)
+}
+
+// askFor brings an errand to another host.
+func (h *host) askFor(ctx context.Context, e errand, subject string, request protocol.Request) (protocol.Reply, error) {
+	reply, err := h.asker().ask(ctx, subject, request, e.heard)
+	if mayTurnUp(err) {
+		e.lost()
+	}
+	return reply, err
+}
+
+// mayTurnUp reports whether somebody may have what was sent, and begin with it later: a host that was frozen, say.
+func mayTurnUp(err error) bool {
+	return err != nil && !errors.Is(err, errNobody) && !errors.Is(err, errMoved)
 }
 
 // doHere runs an errand with an agent of this host, if that is ready in time.

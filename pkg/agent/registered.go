@@ -81,5 +81,5 @@ func (h *host) askOwner(ctx context.Context, id protocol.Agent, e errand) (proto
 		return reply, err
 	}
 	request.Activate = activate
-	return h.asker().ask(ctx, protocol.HostSubject(h.name, reply.Owner), request, e.heard)
+	return h.askFor(ctx, e, protocol.HostSubject(h.name, reply.Owner), request)
 }

@@ -34,6 +34,8 @@ type AgentCall struct {
 	Payload json.RawMessage `json:"payload,omitempty"`
 	// Within is how long the caller waits from now on.
 	Within Duration `json:"within"`
+	// Until is that moment on the clock of the caller, so that a copy that was held up is known for one.
+	Until time.Time `json:"until,omitzero"`
 	// Fresh makes the turn write although it changes nothing, so that its answer is not that of a former owner.
 	Fresh bool `json:"fresh,omitempty"`
 	// Keep says that the caller may repeat the call long after it was answered.

@@ -35,6 +35,9 @@ func agentCallGoldens() []golden {
 		{"request.destroy", protocol.Request{V: protocol.Version, ID: "4d2f", Activate: to, Call: &protocol.AgentCall{
 			From: "flight-desk", Within: protocol.Duration(30 * time.Second), Destroy: 3,
 		}}},
+		{"request.call-until", protocol.Request{V: protocol.Version, ID: "4d2f", Activate: to, Call: &protocol.AgentCall{
+			From: "flight-desk", Method: "Add", Within: protocol.Duration(30 * time.Second), Until: at(40),
+		}}},
 		{"request.confirm", protocol.Request{V: 1, Confirm: "4d2f", Activate: to}},
 		{"reply.call", protocol.Reply{V: protocol.Version, Result: json.RawMessage(`7`), Kept: true}},
 		{"reply.busy", protocol.Reply{V: 1, Accepted: true, Busy: "GET /agents/cart/jo"}},

@@ -19,7 +19,7 @@ import (
 	"github.com/skein-run/skein/pkg/workflow"
 )
 
-const historyAgents = 200
+const historyAgents, callers = 200, 8
 
 // promises are the notes that somebody was told would be there.
 type promises struct {
@@ -45,10 +45,10 @@ func TestAgentHistory(t *testing.T) {
 	h := w.follow()
 	hosts := []*agentHost{w.host(""), w.host(""), w.host("")}
 	p := &promises{notes: map[string][]string{}}
-	ctx, stop := context.WithTimeout(t.Context(), max(5*time.Second, *soak))
+	ctx, stop := context.WithTimeout(t.Context(), max(8*time.Second, *soak))
 	defer stop()
 	var load sync.WaitGroup
-	for n := range 8 {
+	for n := range callers {
 		load.Go(func() { w.ask(ctx, p, n) })
 	}
 	kills, freezes := w.breakHosts(ctx, hosts)
@@ -127,7 +127,11 @@ func (w *world) answers() {
 // ask asks agents for one thing after the other and notes what they promise.
 func (w *world) ask(ctx context.Context, p *promises, caller int) {
 	for n := 0; ctx.Err() == nil; n++ {
-		name, other := fmt.Sprint("c", rand.IntN(historyAgents)), fmt.Sprint("c", rand.IntN(historyAgents))
+		i := rand.IntN(historyAgents)
+		if n < historyAgents/callers {
+			i = caller*historyAgents/callers + n // so that all take part
+		}
+		name, other := fmt.Sprint("c", i), fmt.Sprint("c", (i+1)%historyAgents)
 		note := fmt.Sprintf("%d.%d", caller, n)
 		ref := clerkClass.In(w.project).Agent(name)
 		var err error
@@ -142,9 +146,6 @@ func (w *world) ask(ctx context.Context, p *promises, caller int) {
 			_, err = agent.Call(w.t.Context(), ref, (*clerk).Begun, order{Note: note}, agent.Timeout(patience))
 			p.add(name, note+".told", note+".called")
 		default: // the note says who tells whom, so that order can be checked
-			if other == name {
-				continue
-			}
 			note = fmt.Sprintf("%s@%s>%s", note, name, other)
 			_, err = agent.Call(w.t.Context(), ref, (*clerk).Done, order{Note: note, Tell: other}, agent.Timeout(patience))
 			p.add(name, note)

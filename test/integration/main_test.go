@@ -21,7 +21,7 @@ const (
 	roleServer = "nats"
 )
 
-var soak = flag.Duration("soak", 3*time.Second, "how long TestSoak and TestMixedStorm keep breaking things")
+var soak = flag.Duration("soak", 3*time.Second, "how long TestSoak, TestMixedStorm and TestAgentHistory keep breaking things")
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleEnv) {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/pkg/agent"
@@ -68,6 +69,44 @@ func TestDestroyAgent(t *testing.T) {
 	} {
 		if said, code := destroy(args...); code == 0 || !strings.Contains(said, want) {
 			t.Errorf("destroy %q: %d %s, want %s", args, code, said, want)
+		}
+	}
+}
+
+// TestInboxOfAnAgent shows what waits for an agent that has mail, some of it parked, and for one that has none.
+func TestInboxOfAnAgent(t *testing.T) {
+	t.Parallel()
+	url, js := deadProject(t)
+	jo := protocol.Agent{Project: "shop", Class: "Cart", Name: "jo@home"}
+	next := time.Date(2026, 11, 22, 14, 20, 0, 0, time.UTC)
+	record := protocol.Record{V: protocol.Version, Class: jo.Class, Name: jo.Name, Parked: []protocol.Parked{{Sequence: 1, Attempts: 1, NotBefore: next}}}
+	bucket := protocol.AgentsBucket("shop")
+	for subject, value := range map[string]any{
+		protocol.KVSubject(bucket, protocol.AgentKey(jo.Class, jo.Name)): record, jo.InboxSubject("shop"): protocol.Mail{}, jo.InboxSubject("till"): protocol.Mail{},
+	} {
+		body, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := js.Publish(t.Context(), subject, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, row := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"Cart", "jo@home"}, 0, "AGENT         WAITING  PARKED  NEXT ATTEMPT          STOPPED\nCart/jo@home  2        1       2026-11-22T14:20:00Z  false\n"},
+		{[]string{"Cart", "al"}, 0, "AGENT    WAITING  PARKED  NEXT ATTEMPT  STOPPED\nCart/al  0        0       -             false\n"},
+		{[]string{"Cart", "jo@home", "--output", "json"}, 0, `{"waiting":2,"parked":1,"next":"2026-11-22T14:20:00Z","stopped":false}` + "\n"},
+		{[]string{"Cart", "jo", "--output", "xml"}, 1, "text or json"},
+		{[]string{"Cart"}, 1, "accepts 2 arg"},
+		{[]string{"C.rt", "jo"}, 1, `"C.rt"`},
+	} {
+		text, code := said(t, append([]string{"agents", "inbox", "--project", "shop", "--nats-url", url}, row.args...)...)
+		if code != row.code || code == 0 && text != row.want || !strings.Contains(text, row.want) {
+			t.Errorf("%q: exit code %d, want %d and %q in:\n%s", row.args, code, row.code, row.want, text)
 		}
 	}
 }

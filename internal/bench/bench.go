@@ -1,5 +1,6 @@
-// Package bench measures what a user of workflows feels: the time from create to result, and how many instances
-// complete per second, with server, runner and client as processes of their own.
+// Package bench measures what users feel: the time from create to result of a workflow, how many instances complete per
+// second, how long calls of agents take and how long they are silent when their host dies; with server, runners, hosts and
+// client as processes of their own.
 //
 // It must never report a figure of a run in which an instance failed or was lost.
 package bench
@@ -176,11 +177,11 @@ func (r Report) print(w io.Writer, output string) error {
 
 // Command is `skein bench`.
 func Command() *cobra.Command {
-	cmd := &cobra.Command{Use: "bench", Short: "Measure latency and throughput of workflows on this machine"}
+	cmd := &cobra.Command{Use: "bench", Short: "Measure what users of workflows and agents feel, on this machine"}
 	cmd.AddCommand(
 		measure(load{name: "latency", steps: 10, inFlight: 1}, "Time from create to result, one instance at a time"),
 		measure(load{name: "throughput", steps: 5, inFlight: 64}, "Completed instances per second"),
-		longCommand(), serverCommand(), runnerCommand(),
+		longCommand(), agentsCommand(), serverCommand(), runnerCommand(), hostCommand(),
 	)
 	return cmd
 }

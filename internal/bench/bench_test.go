@@ -84,6 +84,27 @@ func TestMeasureLong(t *testing.T) {
 	}
 }
 
+func TestMeasureAgents(t *testing.T) {
+	args := []string{"agents", "--calls", "10", "--active", "5", "--sleeping", "10", "--mail", "10", "--rounds", "0", "--settle", "10ms", "--procs", "2"}
+	out, err := execute(t, append(args, "--output", "json")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r AgentReport
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	for _, f := range r.Figures {
+		if f.Samples == 0 || f.Value <= 0 && f.Unit != "B" {
+			t.Errorf("figure %+v", f)
+		}
+	}
+	var text bytes.Buffer
+	if err := r.print(&text, "text"); err != nil || len(r.Figures) != 14 || !strings.Contains(text.String(), "call through another host, state of 1 KiB, p50") {
+		t.Errorf("%d figures, as text: %q, %v", len(r.Figures), text.String(), err)
+	}
+}
+
 func TestPoints(t *testing.T) {
 	t.Parallel()
 	for to, want := range map[int][]int{20: {10, 20}, 100: {10, 100}, 10_000: {10, 100, 1000, 10_000}} {
@@ -132,6 +153,14 @@ func TestBadFlags(t *testing.T) {
 	} {
 		if _, err := execute(t, "long", flag); err == nil || err.Error() != want {
 			t.Errorf("long: error is %v, want %s", err, want)
+		}
+	}
+	for flag, want := range map[string]string{
+		"--calls=0": "--calls: 0: allowed is 1 to 1000000", "--rounds=-1": "--rounds: -1: allowed is 0 to 1000",
+		"--settle=2m": "--settle: 2m0s: allowed is 0 to 1m", "--output=xml": `--output: "xml": allowed is text or json`,
+	} {
+		if _, err := execute(t, "agents", flag); err == nil || err.Error() != want {
+			t.Errorf("agents: error is %v, want %s", err, want)
 		}
 	}
 }

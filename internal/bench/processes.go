@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,10 +32,23 @@ type processes struct {
 	config string
 	url    string
 	runner *exec.Cmd
+	// server is nil if it is not one of ours.
+	server *exec.Cmd
 }
 
 // withProcesses runs measure with a server and a runner of their own beside it.
-func withProcesses[R any](cmd *cobra.Command, url string, procs int, measure func(ctx context.Context, p *processes) (R, error)) (r R, err error) {
+func withProcesses[R any](cmd *cobra.Command, url string, procs int, measure func(ctx context.Context, p *processes) (R, error)) (R, error) {
+	return withServer(cmd, url, procs, func(ctx context.Context, p *processes) (r R, err error) {
+		if err := p.startRunner(ctx); err != nil {
+			return r, err
+		}
+		defer func() { end(p.runner) }()
+		return measure(ctx, p)
+	})
+}
+
+// withServer runs measure with a server of its own beside it.
+func withServer[R any](cmd *cobra.Command, url string, procs int, measure func(ctx context.Context, p *processes) (R, error)) (r R, err error) {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	dir, err := os.MkdirTemp("", "skein-bench-")
@@ -49,15 +63,11 @@ func withProcesses[R any](cmd *cobra.Command, url string, procs int, measure fun
 			return r, err
 		}
 		defer end(server)
-		p.url = ready
+		p.url, p.server = ready, server
 	}
 	if err := os.WriteFile(p.config, []byte(configFile), 0o600); err != nil {
 		return r, err
 	}
-	if err := p.startRunner(ctx); err != nil {
-		return r, err
-	}
-	defer func() { end(p.runner) }()
 	fmt.Fprintln(cmd.ErrOrStderr(), "measuring ...")
 	return measure(ctx, p)
 }
@@ -132,6 +142,7 @@ func serverCommand() *cobra.Command {
 			return errors.New("the NATS server does not start")
 		}
 		fmt.Fprintln(cmd.OutOrStdout(), "ready", s.ClientURL())
+		freeOnSignal(cmd.Context())
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		<-ctx.Done()
@@ -150,8 +161,39 @@ func runnerCommand() *cobra.Command {
 	return cmd
 }
 
+// hostCommand is an agent host like any other; it only says on stdout when it takes work.
+func hostCommand() *cobra.Command {
+	cmd := project.Command("host", announced{agentHost()})
+	cmd.Hidden = true
+	return cmd
+}
+
+// freeOnSignal gives memory back that is not needed, when it is about to be measured.
+func freeOnSignal(ctx context.Context) {
+	measured := make(chan os.Signal, 1)
+	signal.Notify(measured, syscall.SIGUSR1)
+	go func() { // ends with the process
+		for {
+			select {
+			case <-measured:
+				debug.FreeOSMemory()
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+}
+
 // announced prints a line when a service is ready.
 type announced struct{ project.Service }
+
+// Settings are those of the service.
+func (a announced) Settings() []string {
+	if s, ok := a.Service.(interface{ Settings() []string }); ok {
+		return s.Settings()
+	}
+	return nil
+}
 
 // Serve runs the service.
 func (a announced) Serve(ctx context.Context, p *project.Project) error {
@@ -165,7 +207,8 @@ func (a announced) Serve(ctx context.Context, p *project.Project) error {
 				return
 			}
 		}
-		fmt.Println("ready runner")
+		freeOnSignal(ctx)
+		fmt.Println("ready", a.Name())
 	}()
 	return a.Service.Serve(ctx, p)
 }

@@ -1,0 +1,193 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/skein-run/skein/pkg/agent"
+)
+
+// meter is the measured agent.
+type meter struct{ agent.Base[meterState] }
+
+type meterState struct {
+	N   int    `json:"n"`
+	Pad string `json:"pad,omitempty"`
+}
+
+// Classes of the measured agents. Nappers leave memory soon.
+const (
+	meterClass  = "Meter"
+	napperClass = "Napper"
+	napAfter    = 100 * time.Millisecond
+)
+
+var (
+	meters  = agent.Bind[*meter](meterClass)
+	nappers = agent.Bind[*meter](napperClass)
+)
+
+func agentHost() *agent.HostService {
+	factory := func() *meter { return &meter{} }
+	look := agent.Reads((*meter).Look)
+	return agent.Host(agent.Define(meterClass, factory, look, agent.IdleAfter(time.Hour)), agent.Define(napperClass, factory, look, agent.IdleAfter(napAfter)))
+}
+
+// Set stores another state of a size and returns how many there were.
+func (m *meter) Set(ctx context.Context, size int) (int, error) {
+	n := m.State().N + 1
+	return n, m.SetState(ctx, meterState{N: n, Pad: strings.Repeat("x", size)})
+}
+
+// Count is mail. It may take some milliseconds.
+func (m *meter) Count(ctx context.Context, millis int) error {
+	select {
+	case <-time.After(time.Duration(millis) * time.Millisecond):
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return m.Update(ctx, func(s *meterState) error { s.N++; return nil })
+}
+
+// Look tells how many there were.
+func (m *meter) Look(context.Context, struct{}) (int, error) { return m.State().N, nil }
+
+// probe says whom to call how often, to have it store a state of a size.
+type probe struct {
+	To    string
+	Times int
+	Size  int
+}
+
+// Probe calls another agent and returns how long each call took.
+func (m *meter) Probe(ctx context.Context, p probe) ([]time.Duration, error) {
+	took := make([]time.Duration, 0, p.Times)
+	for range p.Times {
+		began := time.Now()
+		if _, err := agent.Call(ctx, meters.Agent(p.To), (*meter).Set, p.Size); err != nil {
+			return nil, err
+		}
+		took = append(took, time.Since(began))
+	}
+	return took, nil
+}
+
+// AgentReport is what users of agents feel.
+type AgentReport struct {
+	Benchmark string   `json:"benchmark"`
+	Setup     string   `json:"setup"`
+	Go        string   `json:"go"`
+	CPUs      int      `json:"cpus"`
+	Procs     int      `json:"gomaxprocs"`
+	Figures   []Figure `json:"figures"`
+}
+
+// Figure is one measured value.
+type Figure struct {
+	Name    string  `json:"name"`
+	Value   float64 `json:"value"`
+	Unit    string  `json:"unit"`
+	Samples int     `json:"samples"`
+}
+
+func (r *AgentReport) add(name string, value float64, unit string, samples int) {
+	r.Figures = append(r.Figures, Figure{name, math.Round(value*1000) / 1000, unit, samples})
+}
+
+// times adds quantiles of durations.
+func (r *AgentReport) times(name string, took []time.Duration, quantiles ...float64) {
+	slices.Sort(took)
+	for _, q := range quantiles {
+		r.add(fmt.Sprintf("%s, p%g", name, 100*q), quantile(took, q), "ms", len(took))
+	}
+}
+
+func (r AgentReport) print(w io.Writer, output string) error {
+	if output == "json" {
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(r)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "benchmark\t%s\n", r.Benchmark)
+	fmt.Fprintf(t, "setup\t%s\n", r.Setup)
+	fmt.Fprintf(t, "machine\t%d CPUs, GOMAXPROCS %d for each process, %s\n", r.CPUs, r.Procs, r.Go)
+	for _, f := range r.Figures {
+		fmt.Fprintf(t, "%s\t%.2f %s\t(%d)\n", f.Name, f.Value, f.Unit, f.Samples)
+	}
+	return t.Flush()
+}
+
+// agentLoad says how much is measured.
+type agentLoad struct {
+	calls, active, sleeping, mail, rounds, procs int
+	settle                                       time.Duration
+}
+
+func (l agentLoad) validate(output string) error {
+	for _, f := range []struct {
+		flag            string
+		value, min, max int
+	}{
+		{"calls", l.calls, 1, 1_000_000}, {"active", l.active, 1, 1_000_000}, {"sleeping", l.sleeping, 1, 10_000_000},
+		{"mail", l.mail, 1, 10_000}, {"rounds", l.rounds, 0, 1000}, {"procs", l.procs, 1, 1024},
+	} {
+		if f.value < f.min || f.value > f.max {
+			return fmt.Errorf("--%s: %d: allowed is %d to %d", f.flag, f.value, f.min, f.max)
+		}
+	}
+	if l.settle < 0 || l.settle > time.Minute {
+		return fmt.Errorf("--settle: %v: allowed is 0 to 1m", l.settle)
+	}
+	if output != "text" && output != "json" {
+		return fmt.Errorf("--output: %q: allowed is text or json", output)
+	}
+	return nil
+}
+
+func agentsCommand() *cobra.Command {
+	l := agentLoad{procs: max(1, runtime.NumCPU()/3)}
+	var output string
+	cmd := &cobra.Command{
+		Use: "agents", Short: "Calls, mail, memory and take-overs of agents", Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := l.validate(output); err != nil {
+				return err
+			}
+			runtime.GOMAXPROCS(l.procs)
+			report, err := withServer(cmd, "", l.procs, l.run)
+			if err != nil {
+				return err
+			}
+			return report.print(cmd.OutOrStdout(), output)
+		},
+	}
+	for _, f := range []struct {
+		name  string
+		into  *int
+		value int
+		usage string
+	}{
+		{"calls", &l.calls, 2000, "calls of each kind"},
+		{"active", &l.active, 10_000, "agents that are in memory at a time"},
+		{"sleeping", &l.sleeping, 100_000, "agents that are stored only"},
+		{"mail", &l.mail, 5000, "messages to one agent"},
+		{"rounds", &l.rounds, 10, "hosts that are killed; a fifth as many are frozen, and killed with mail in their hands"},
+		{"procs", &l.procs, l.procs, "GOMAXPROCS of server, hosts and client each"},
+	} {
+		cmd.Flags().IntVar(f.into, f.name, f.value, f.usage)
+	}
+	cmd.Flags().DurationVar(&l.settle, "settle", 5*time.Second, "how long a process rests before its memory is measured")
+	cmd.Flags().StringVar(&output, "output", "text", "text or json")
+	return cmd
+}

@@ -225,3 +225,38 @@ func TestTrackingSurvivesItsHost(t *testing.T) {
 		})
 	}
 }
+
+// TestRefusedStartSurvivesItsHosts: somebody takes the id after the commit, and every host dies on the way to telling the
+// agent. It is told once.
+func TestRefusedStartSurvivesItsHosts(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.emailProject(t)
+	r.narrow(t)
+	r.hurry(t)
+	first := r.launch(t, roleClerks, clerksConfig, r.server.URL(), testsignal.AgentAfterCommit)
+	p := r.program(t, deskConfig())
+	started := make(chan error, 1)
+	go func() {
+		_, err := Call(t.Context(), clerkClass.In(p).Agent("jo"), (*clerk).Start, "a: wait", Timeout(soon))
+		started <- err
+	}()
+	first.await(t, "testsignal: "+testsignal.AgentAfterCommit)
+	if _, err := email.In(p).Create(t.Context(), "wait", workflow.ID("a")); err != nil {
+		t.Fatal(err)
+	}
+	first.kill()
+	second := r.launch(t, roleClerks, clerksConfig, r.server.URL(), testsignal.AgentProjected)
+	second.await(t, "testsignal: "+testsignal.AgentProjected) // the mail is sent, and the outbox not emptied
+	second.kill()
+	r.launch(t, roleClerks, clerksConfig, r.server.URL(), "")
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	r.tells(t, "jo", "a exists")
+	r.inboxEmpty(t)
+	r.tells(t, "jo", "a exists")
+	if record, _ := r.record(t, "jo"); record.Turn != 2 {
+		t.Errorf("%d turns, want the start and what came of it", record.Turn)
+	}
+}

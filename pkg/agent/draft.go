@@ -49,6 +49,7 @@ type draft struct {
 	terminates bool
 	// workflows are those that are tracked; nil: as stored.
 	workflows []protocol.Tracked
+	untracks  bool // one of them was taken out
 	// settles is the sequence of the mail that the turn is for; 0 for none.
 	settles uint64
 }

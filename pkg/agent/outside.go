@@ -142,7 +142,7 @@ func (d *draft) setAway(away bool) {
 func (d *draft) isEmpty() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.state == nil && d.seen == nil && d.queue == nil && len(d.out) == 0
+	return d.state == nil && d.seen == nil && d.queue == nil && !d.untracks && len(d.out) == 0
 }
 
 // rebase makes the draft one over the record as it is now.
@@ -150,5 +150,5 @@ func (d *draft) rebase() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.actor.lay(d)
-	d.state, d.seen, d.queue, d.workflows, d.out = nil, nil, nil, nil, nil
+	d.state, d.seen, d.queue, d.workflows, d.untracks, d.out = nil, nil, nil, nil, false, nil
 }

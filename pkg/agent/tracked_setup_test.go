@@ -56,6 +56,9 @@ func (c *clerk) steer(ctx context.Context, id, word string) error {
 	if err != nil {
 		return err
 	}
+	if word == "untrack" {
+		return w.Untrack(ctx)
+	}
 	i, err := w.Instance(ctx)
 	if err != nil {
 		return err

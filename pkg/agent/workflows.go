@@ -224,6 +224,26 @@ func (t Tracked) Instance(ctx context.Context) (*workflow.Instance[json.RawMessa
 	return workflow.Find(ctx, d.actor.host.project, w.Instance(), w.Input)
 }
 
+// Untrack ends the tracking of the workflow when the turn is stored: it goes on, and the agent is told nothing more of it. The
+// error is a *NotTrackedError if the agent does not track it.
+func (t Tracked) Untrack(ctx context.Context) error {
+	d, err := anyDraft(ctx)
+	if err != nil {
+		return err
+	}
+	return d.change(func() error {
+		all := d.tracked()
+		i := slices.IndexFunc(all, func(w protocol.Tracked) bool {
+			return w.Project == t.Project && w.Workflow == t.Workflow && w.ID == t.ID
+		})
+		if i < 0 {
+			return &NotTrackedError{Agent: d.agent.Name, Workflow: t.Workflow, ID: t.ID}
+		}
+		d.workflows, d.untracks = slices.Delete(all, i, i+1), true
+		return nil
+	})
+}
+
 // steered drafts what a control means for the tracking of its instance. The draft is locked.
 func (d *draft) steered(target protocol.Instance, action protocol.Action) {
 	to := *outgoingTarget(target)

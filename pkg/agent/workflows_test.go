@@ -279,3 +279,28 @@ func TestDestroyAndWorkflows(t *testing.T) {
 	h.post(t, "/agents/desk/jo?destroy&all")
 	natstest.Eventually(t, soon, "its workflow is terminated", func() bool { return state("d") == workflow.Terminated })
 }
+
+// TestUntrack: the workflow goes on, and nothing more is told of it.
+func TestUntrack(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.emailProject(t)
+	r.emailRunner(t)
+	h := r.host(t, clerks(nil), withEmail)
+	h.post(t, "/agents/desk/jo?id=a&do=progress+wait+progress")
+	r.tells(t, "jo", "a progress 0")
+	h.post(t, "/agents/desk/jo?id=a&op=untrack")
+	if status, body := h.call(t, http.MethodPost, "/agents/desk/jo?id=a&op=untrack", ""); status != 500 || !strings.Contains(body, "NotTrackedError") {
+		t.Errorf("untracked twice: %d %s", status, body)
+	}
+	r.sendTo(t, "a", "go")
+	i, err := email.In(r.program(t, deskConfig())).Get(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := i.Result(t.Context()); n != 22 || err != nil {
+		t.Errorf("result %d, %v", n, err)
+	}
+	r.inboxEmpty(t)
+	r.tells(t, "jo", "a progress 0")
+}

@@ -213,8 +213,24 @@ func (x *Execution) withheld(b *engine.Branch) bool {
 	return false
 }
 
-// moves reports whether the code of a lane computes, or soon will.
-func (l *lane) moves() bool { return !l.slow && (l.inside == 0 || l.inside > l.waiting+l.resting) }
+// moves reports whether the code of a lane computes, or soon will: what was told to stop is about to.
+func (l *lane) moves() bool {
+	rests := l.waiting
+	if !l.told() {
+		rests += l.resting
+	}
+	return !l.slow && (l.inside == 0 || l.inside > rests)
+}
+
+// told reports whether a race, or a group, is over that the lane is in.
+func (l *lane) told() bool {
+	for ; l.group != nil; l = l.group.s.lane {
+		if l.group.settled {
+			return true
+		}
+	}
+	return false
+}
 
 // armPatience bounds how long others wait for lanes that compute: they may be blocked outside of the engine. x.mu is held.
 func (x *Execution) armPatience() {

@@ -307,6 +307,44 @@ func TestWithheld(t *testing.T) {
 	}
 }
 
+// TestWithheldFromWhoWasBeaten: a function that only waits for a body that was told to stop is about to return, and no event is
+// given to another meanwhile.
+func TestWithheldFromWhoWasBeaten(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	var c contest
+	begun, told, goOn := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	hangs := func(ctx context.Context) error {
+		return do(ctx, "hangs", func(ctx context.Context) (json.RawMessage, error) {
+			close(begun)
+			<-ctx.Done()
+			close(told)
+			<-goOn
+			return nil, nil
+		})
+	}
+	code := all(c.of("race", race_("inner", hangs, holdUp(begun)), event("go")), eventOf("next", "go"))
+	x := r.start(Settings{Idle: time.Hour, Grace: time.Hour}, code)
+	<-told
+	natstest.Eventually(t, natstest.Patience, "the other waits", func() bool {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		_, waits := x.m.Waiting()
+		return waits
+	})
+	r.send("go")
+	x.Refresh()
+	if r.has(protocol.EntryReceived, "go") {
+		t.Error("the event is given to a function that was beaten")
+	}
+	close(goOn)
+	r.event(x, Finished)
+	c.seen(t, 1, 0)
+	if !r.has(protocol.EntryReceived, "next") {
+		t.Errorf("the log has %+v", r.entries())
+	}
+}
+
 // TestBlockedBranch: a branch that is blocked outside of the engine holds the others up for a moment only.
 func TestBlockedBranch(t *testing.T) {
 	t.Parallel()

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/skein-run/skein/internal/engine"
@@ -127,6 +128,7 @@ func (c *checker) appended(i protocol.Instance, sequence uint64, a *protocol.App
 	} else if err := l.truth.Apply(sequence, a); err != nil {
 		c.fail("entry %d: %v", sequence, err)
 	}
+	c.raced(l, sequence, a)
 	l.situations[sequence] = l.truth.Situation
 	for _, e := range a.Entries {
 		switch e.Kind {
@@ -150,6 +152,29 @@ func (c *checker) appended(i protocol.Instance, sequence uint64, a *protocol.App
 		l.endAt = 0
 	}
 	c.stable(l)
+}
+
+// raced looks at the races that an append decides: no event or time that comes later than what made a branch the first is given
+// to another.
+func (c *checker) raced(l *life, sequence uint64, a *protocol.Append) {
+	for _, e := range a.Entries {
+		if e.Winner == nil || e.Step.Op != protocol.OpRace {
+			continue
+		}
+		within := l.truth.Steps[*e.Step].Within
+		won, last := fmt.Sprint(within, *e.Winner+1, "/"), 0
+		for k, s := range l.truth.Steps {
+			if strings.HasPrefix(s.Branch, won) || k.Op == protocol.OpValue && strings.HasPrefix(k.Name, won) {
+				last = max(last, s.Nth)
+			}
+		}
+		for k, s := range l.truth.Steps {
+			waits := k.Op == protocol.OpEvent || k.Op == protocol.OpSleep
+			if waits && strings.HasPrefix(s.Branch, within) && !strings.HasPrefix(s.Branch, won) && s.Nth > last {
+				c.fail("entry %d: %v of a branch that has lost ended after %v was won", sequence, k, *e.Step)
+			}
+		}
+	}
 }
 
 // see notes what an append is an example of.
@@ -267,7 +292,7 @@ func (c *checker) ended(l *life, sequence uint64, e *protocol.Entry) {
 		c.fail("entry %d: %v", sequence, err)
 	}
 	for k, s := range l.truth.Steps {
-		if k.Op != protocol.OpValue {
+		if k.Op != protocol.OpValue && (s.Done || !s.Lost) {
 			want = append(want, fmt.Sprintf("%v: %s", k, answer(s)))
 		}
 	}

@@ -37,7 +37,11 @@ func (w *world) makePlan() {
 	for n := range instances {
 		i := protocol.Instance{Project: project, Workflow: fmt.Sprint("w", n), ID: "i"}
 		w.instances = append(w.instances, i)
-		w.scripts[i.Workflow] = w.script("", 1)
+		depth := 1
+		if w.contests {
+			depth += w.IntN(2)
+		}
+		w.scripts[i.Workflow] = w.script("", "s", depth)
 		w.plan = append(w.plan, act{instance: i, create: true})
 	}
 	events := w.IntN(5)

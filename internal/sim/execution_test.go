@@ -23,9 +23,10 @@ type execution struct {
 	durable  uint64
 	lines    []*line
 	root     *line
-	loaded   bool   // inputs were read
-	poked    bool   // inputs may have come
-	control  uint64 // it is to make room for a control
+	sides    []*side // that go on
+	loaded   bool    // inputs were read
+	poked    bool    // inputs may have come
+	control  uint64  // it is to make room for a control
 	parked   bool
 	dropped  bool
 	park     protocol.Entry
@@ -36,8 +37,10 @@ type execution struct {
 type line struct {
 	branch  *engine.Branch
 	todo    []op
-	parent  *line
-	group   []*line // its branches, while they run
+	of      *side // that it is a branch of
+	index   int
+	fails   bool  // it returns an error in the end
+	side    *side // its branches, while they run
 	step    *engine.Step
 	op      op
 	body    bool
@@ -60,6 +63,7 @@ const (
 // execute runs the code and follows what becomes of it: append, project, ack.
 func (r *runner) execute(h *held, history *engine.History) {
 	x := &execution{r: r, h: h, wake: h.Wake.Wake, history: history, m: engine.NewMachine(history), expected: history.Tail}
+	x.m.Withhold = x.withheld
 	x.root = &line{branch: x.m.Root(), todo: r.w.scripts[h.instance.Workflow]}
 	x.lines = []*line{x.root}
 	if older := r.active[h.instance]; older != nil {
@@ -108,6 +112,7 @@ func (x *execution) run() over {
 		if x.r.stopping || x.control > 0 {
 			return x.release()
 		}
+		x.settle()
 		var able []*line
 		for _, l := range x.lines {
 			if x.able(l) {
@@ -139,38 +144,40 @@ func (x *execution) bodies() int {
 // able reports whether a line can go on by itself.
 func (x *execution) able(l *line) bool {
 	switch s := l.step; {
-	case l.body, s != nil && !s.Done && (s.Op != protocol.OpDo || s.Until != nil):
+	case l.body:
 		return false
-	case s != nil:
+	case l.side != nil:
+		return l.side.whole()
+	case s != nil && x.m.GivenUp(s.Key):
 		return true
-	case len(l.group) > 0:
-		return !slices.ContainsFunc(l.group, func(o *line) bool { return slices.Contains(x.lines, o) })
+	case s != nil && !s.Done && (s.Op != protocol.OpDo || s.Until != nil):
+		return false
+	case s != nil, l.told():
+		return true
 	case len(l.todo) == 0:
 		return x.m.OpenEnd(l.branch)
 	}
-	return l.todo[0].branches != nil || x.m.Open(l.branch, l.todo[0].op, l.todo[0].name)
+	return l.todo[0].op == "" && l.todo[0].branches != nil || x.m.Open(l.branch, l.todo[0].op, l.todo[0].name)
 }
 
 // advance lets a line do one thing.
 func (x *execution) advance(l *line) over {
 	switch s := l.step; {
+	case l.side != nil:
+		x.join(l)
+	case s != nil && x.m.GivenUp(s.Key):
+		l.lose()
 	case s != nil && s.Done:
 		l.answers = append(l.answers, fmt.Sprintf("%v: %s", s.Key, answer(s)))
 		l.step, x.answered = nil, append(x.answered, s)
 	case s != nil:
 		return x.begin(l)
-	case len(l.group) > 0:
-		for _, child := range l.group {
-			x.m.Join(child.branch)
-			l.answers = append(l.answers, child.answers...)
-		}
-		l.group = nil
 	case len(l.todo) > 0:
 		x.call(l)
 	case l == x.root:
 		return x.finish()
 	default:
-		x.lines = slices.DeleteFunc(x.lines, func(o *line) bool { return o == l })
+		x.returns(l)
 	}
 	return goesOn
 }
@@ -180,6 +187,9 @@ func answer(s *engine.Step) string {
 	text := string(s.Result)
 	if s.Error != nil {
 		text = "error " + s.Error.Name
+	}
+	if s.Winner != nil {
+		text += fmt.Sprint(" of branch ", *s.Winner)
 	}
 	if s.Received != nil {
 		text += fmt.Sprint(" of ", s.Received.Input)
@@ -196,12 +206,8 @@ func (x *execution) call(l *line) {
 		until = new(x.r.now().Add(o.wait))
 	}
 	switch o.op {
-	case "":
-		number := x.m.Group(l.branch)
-		for _, todo := range o.branches {
-			l.group = append(l.group, &line{branch: x.m.Fork(l.branch, number), todo: todo, parent: l})
-		}
-		x.lines = append(x.lines, l.group...)
+	case "", protocol.OpRace:
+		err = x.fork(l, o)
 	case protocol.OpDo:
 		l.step, err = x.m.Do(l.branch, o.name, config)
 	case protocol.OpSleep:
@@ -214,7 +220,10 @@ func (x *execution) call(l *line) {
 	case protocol.OpValue:
 		_, err = x.m.Value(l.branch, o.name, func() json.RawMessage { return encode(x.r.w.IntN(1000)) })
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, engine.ErrLost):
+		l.lose()
+	case err != nil:
 		panic(err)
 	}
 }
@@ -241,12 +250,20 @@ func (x *execution) begin(l *line) over {
 func (x *execution) endBody(l *line) {
 	l.body = false
 	s := l.step
+	switch {
+	case x.m.GivenUp(s.Key):
+		return
+	case l.told() && x.r.w.chance(2): // it returned because it was told to stop
+		x.m.Abandon(s.Key)
+		l.lose()
+		return
+	}
 	if s.Failed >= l.op.failures {
 		x.m.Complete(s, x.r.w.checker.result(), x.r.now())
 		return
 	}
 	failure := &protocol.Failure{Name: "Boom", Message: fmt.Sprint(s.Failed)}
-	if s.MayRetry(failure) {
+	if s.MayRetry(failure) && !l.told() {
 		x.m.FailAttempt(s, failure, x.r.now(), engine.Delay(*s.Config, s.Failed+1, 0.5))
 		return
 	}
@@ -295,7 +312,7 @@ func (x *execution) idle() over {
 
 // gated reports whether a line waits for others to call what is recorded.
 func (x *execution) gated(l *line) bool {
-	return l.step == nil && len(l.group) == 0 && !x.able(l)
+	return l.step == nil && l.side == nil && !x.able(l)
 }
 
 // hold is what a runner does if the code contradicts the log. This code never does.

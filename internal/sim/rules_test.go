@@ -38,6 +38,9 @@ type rules struct {
 	RepetitionsVoid   bool
 	CountLostRuns     bool
 	HardStart         bool
+	KeepWinner        bool
+	KeepFailed        bool
+	Withhold          bool
 
 	decide func(s engine.Situation, w engine.Wake, older engine.Older, now time.Time) engine.Action
 }
@@ -50,7 +53,7 @@ func sound() rules {
 		ReadBeforeTimeout: true, TimerPerPark: true, NudgeToRevive: true, ReleaseBeforeNak: true, ObeyAll: true,
 		MarkControls: true, Tombstone: true, BoundPurge: true, EraseCarried: true, FinishErase: true, CarryEvents: true,
 		CarryCreate: true, VerifyCarried: true, AckFloor: true, AgedHorizon: true, GoOnExactly: true, KeepPerEpoch: true,
-		RepetitionsVoid: true, CountLostRuns: true, HardStart: true,
+		RepetitionsVoid: true, CountLostRuns: true, HardStart: true, KeepWinner: true, KeepFailed: true, Withhold: true,
 		decide: engine.Decide,
 	}
 }

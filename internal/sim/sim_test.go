@@ -56,14 +56,14 @@ func missed(t *testing.T, saw map[string]int, wanted []string) {
 
 // occurrences are what games must be rich in to prove anything.
 var occurrences = []string{
-	"attempt-failed", "carried events twice", "claimed by a timer", "cleaned", "completed", "create carried", "created again",
+	"a group failed, seen again", "a race decided, seen again", "attempt-failed", "carried events twice", "claimed by a timer", "cleaned", "completed", "create carried", "created again",
 	"decided: ack", "decided: arm", "decided: claim", "decided: keep", "decided: look-older", "decided: obey", "decided: poke",
-	"decided: project", "decided: start", "deleted", "lost run", "out of touch", "parked with several waits", "paused",
+	"decided: project", "decided: start", "deleted", "group failed", "lost run", "out of touch", "parked with several waits", "paused", "race decided",
 	"read on", "received", "recorded", "refused", "refused by the same wake", "refused late", "released", "restarted",
 	"restarted after the end", "restarted from a step", "resumed", "revived", "several controls at once", "slept",
 	"snapshot fetched", "snapshot of what is finished", "snapshot of what is parked", "snapshot of what is paused", "snapshot of what is running",
 	"step-failed", "stored late", "terminated", "timed-out", "timer left armed",
-	"timer of an older park", "took an older event", "went on over a snapshot", "yielded",
+	"timer of an older park", "took an older event", "went on over a snapshot", "withheld", "yielded",
 }
 
 // rarities are what a few of many games have.

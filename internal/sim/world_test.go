@@ -51,6 +51,7 @@ type world struct {
 	long       bool    // what informs is stored before much time passes
 	faults     int     // how many there may still be
 	faulty     bool    // there was one
+	contests   bool    // the code has races, and groups that fail
 	doomed     *runner // it is killed before it does anything else
 	steps      int
 	trace      []string
@@ -77,6 +78,7 @@ const (
 func newWorld(seed uint64, r rules, c *crew) *world {
 	w := &world{
 		crew: c, objects: map[string]object{}, plot: plot(seed) % plots, Rand: rand.New(rand.NewPCG(seed, seed)), rules: r, now: began, scripts: map[string][]op{}}
+	w.contests = seed/uint64(plots)%5 == 3
 	w.server = &server{streams: map[string]*stream{}, lag: w.lag, blind: !r.CompareAndAppend}
 	w.checker = newChecker(w)
 	for _, name := range []string{workflows, timers} {

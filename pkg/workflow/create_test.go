@@ -36,6 +36,35 @@ func TestCreateIsRecordedAsAskedFor(t *testing.T) {
 	}
 }
 
+// TestValuesAreTaken: what is done to params and payloads after a call does not change what was stored by it.
+func TestValuesAreTaken(t *testing.T) {
+	t.Parallel()
+	d := setupDesk(t)
+	list := []int{1, 2}
+	bound := Bind[[]int, int]("w").In(d.own)
+	instance, err := bound.Create(t.Context(), list, ID("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bound.CreateBatch(t.Context(), []BatchItem[[]int]{Item(list, ID("b"))}); err != nil {
+		t.Fatal(err)
+	}
+	if err := instance.SendEvent(t.Context(), "e", list); err != nil {
+		t.Fatal(err)
+	}
+	list[0] = 7
+	var event protocol.Event
+	if _, ok := d.last(d.instance("w", "a").EventSubject(), &event); !ok || string(event.Payload) != "[1,2]" {
+		t.Errorf("the event is %+v", event)
+	}
+	for _, id := range []string{"a", "b"} {
+		var create protocol.Create
+		if _, ok := d.last(d.instance("w", id).CreateSubject(), &create); !ok || string(create.Params) != "[1,2]" {
+			t.Errorf("the create of %s is %+v", id, create)
+		}
+	}
+}
+
 func TestExistingInstance(t *testing.T) {
 	t.Parallel()
 	d := setupDesk(t)

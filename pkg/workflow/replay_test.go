@@ -51,6 +51,35 @@ func TestLongSleepParks(t *testing.T) {
 	}
 }
 
+// TestSleepUntilIsFixedOnce: the moment is that of the first run, whatever later ones say. One that has passed then ends the sleep
+// at once, for good.
+func TestSleepUntilIsFixedOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var runs atomic.Int64
+	until := time.Now().UTC().Add(nap)
+	b.run(parks(), func(ctx context.Context, _ Event[int]) (any, error) {
+		passed, ends := time.Now().Add(-time.Hour), until
+		if runs.Add(1) > 1 {
+			passed, ends = time.Now().Add(time.Hour), time.Now().Add(time.Hour)
+		}
+		return nil, errors.Join(SleepUntil(ctx, "passed", passed), SleepUntil(ctx, "ends", ends))
+	})
+	var parked []protocol.Wait
+	for _, e := range b.entries("w", "a") {
+		parked = append(parked, e.Waits...)
+		if e.Kind == protocol.EntrySlept && e.Step.Name == "passed" && len(parked) > 0 {
+			t.Error("a sleep until a moment that has passed did not end at once")
+		}
+	}
+	if len(parked) != 1 || parked[0].Name != "ends" || !parked[0].Until.Equal(until) || runs.Load() < 2 {
+		t.Errorf("%d runs waited for %+v, want one wait until %v", runs.Load(), parked, until)
+	}
+	if s := b.complete("w", "a"); s.Finished.Before(until) {
+		t.Errorf("it woke up at %v, before %v", s.Finished, until)
+	}
+}
+
 func TestWaitTimesOutInEveryRun(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -97,6 +98,8 @@ func (c *code) run(now time.Time) next {
 			stop, n = c.step(root, i, name)
 		case 'E', 'T':
 			stop, n = c.event(root, i, name, op == 'T', now)
+		case 'R':
+			stop, n = c.race(root, i, name, now)
 		case 'Z':
 			s, err := c.m.Sleep(root, name, moment(i))
 			c.m.Due(now)
@@ -120,9 +123,49 @@ func (c *code) run(now time.Time) next {
 func (c *code) ended(op int) bool {
 	done := c.key.done&(1<<op) != 0
 	for k, s := range c.h.Steps {
-		done = done || s.Done && opOf(k) == op
+		done = done || s.Done && opOf(k) == op && c.world.ends(k)
 	}
 	return done
+}
+
+// race is of an event and a moment. While one of the two has come, the other is not given anything.
+func (c *code) race(b *engine.Branch, op int, name string, now time.Time) (stop bool, n next) {
+	s, err := c.m.Race(b, name)
+	if err != nil {
+		panic(err)
+	}
+	first, second := c.m.Contend(s, b), c.m.Contend(s, b)
+	var event, moments *engine.Step
+	if c.world.rules.Withhold {
+		c.m.Withhold = func(by *engine.Branch) bool {
+			return by == first && moments != nil && moments.Done || by == second && event != nil && event.Done
+		}
+	}
+	event, err = c.m.WaitForEvent(first, name+"e", eventType(eventMessage), nil)
+	if err != nil && !errors.Is(err, engine.ErrLost) {
+		panic(err)
+	}
+	moments, err = c.m.Sleep(second, name+"z", moment(op))
+	if err != nil && !errors.Is(err, engine.ErrLost) {
+		panic(err)
+	}
+	c.m.Deliver(events(&c.key.log, c.h.Incarnation, c.key.read))
+	if c.key.read > 0 {
+		c.m.Due(now)
+	}
+	c.m.Join(first)
+	c.m.Join(second)
+	switch {
+	case s.Done:
+		c.m.Settle(s)
+	case event.Done:
+		c.m.Decide(s, engine.Verdict{Winner: 0})
+	case moments.Done:
+		c.m.Decide(s, engine.Verdict{Winner: 1})
+	default:
+		return true, next{kind: waitForEvent, op: uint8(op)}
+	}
+	return false, n
 }
 
 // take numbers the append of what there is, 0 if there is nothing.

@@ -38,6 +38,7 @@ type rules struct {
 	CompareSnapshot bool // a snapshot is stored over what it stands for only
 	GoOnExactly     bool // who executes goes on over a snapshot of what it knows only
 	ExpiredIsFinal  bool // nothing revives what may be cleaned away
+	Withhold        bool // who may be beaten in a race is given nothing meanwhile
 
 	// decide is the decision table.
 	decide func(v *view, w engine.Wake, older engine.Older, now time.Time) engine.Action
@@ -51,7 +52,7 @@ func sound() rules {
 		ClaimNamesWake: true, AskBeforeClaim: true, NudgeToRevive: true, SayNothingBegan: true,
 		MarkControls: true, NameControls: true, ObeyAll: true, BoundPurge: true, Tombstone: true, PurgeCarried: true,
 		AckFloor: true, AgedHorizon: true, CarryEvents: true, CarryCreate: true, VerifyCarried: true,
-		CompareSnapshot: true, GoOnExactly: true, ExpiredIsFinal: true,
+		CompareSnapshot: true, GoOnExactly: true, ExpiredIsFinal: true, Withhold: true,
 		decide: func(v *view, w engine.Wake, older engine.Older, now time.Time) engine.Action {
 			return engine.Decide(v.situation, w, older, now)
 		},

@@ -31,6 +31,9 @@ func TestModel(t *testing.T) {
 		{"crash and redelivery", "SEZS", budget{events: 1, crashes: 1, zombies: 1}},
 		{"crash and redelivery, stale reads", "SES", budget{events: 1, crashes: 1, zombies: 1, stale: 2}},
 		{"two timers", "SZZ", budget{crashes: 2, twice: 1}},
+		{"a race", "RS", budget{events: 1, crashes: 1, zombies: 1}},
+		{"a race, and an event for who comes next", "SRE", budget{events: 2, crashes: 1}},
+		{"a race, stale reads, unknown outcomes", "RS", budget{events: 1, stale: 1, ambiguous: 1}},
 		{"unknown outcomes", "SES", budget{events: 1, crashes: 1, ambiguous: 2}},
 		{"lost consumer state", "SES", budget{events: 1, crashes: 1, resets: 2}},
 		{"going on after a park", "SES", budget{events: 1, revivals: 1, crashes: 1}},
@@ -189,6 +192,8 @@ func TestEachRuleIsNeeded(t *testing.T) {
 		{"row 8: not before it is due", "ZS", budget{early: 1}, instead(engine.Keep, engine.Ack, anywhere), lostTimer},
 		{"row 8: not for a later park", "ZZS", budget{crashes: 1, zombies: 1, twice: 1}, table(laterParkToo), lostWake},
 		{"row 9: older events do not claim", "SES", usual, instead(engine.Ack, engine.Claim, oldEventForPark), lostWake},
+
+		{"who was beaten is given nothing", "RS", budget{events: 1}, func(r *rules) { r.Withhold = false }, "was beaten"},
 
 		{"row 1: controls are obeyed", "E", budget{terminates: 1}, instead(engine.Obey, engine.Ack, anywhere), "not obeyed"},
 		{"row 2: others stay away from the end", "S", budget{terminates: 1}, instead(engine.Ack, engine.Claim, isFinished), "after the end"},

@@ -11,7 +11,7 @@ import (
 
 // world is one setting of the model, and what it remembers of what the engine said.
 type world struct {
-	program string // of ops: S step, E wait for an event, T the same with an end, Z sleep
+	program string // of ops: S step, E wait for an event, T the same with an end, Z sleep, R race of E and Z
 	rules   rules
 	limits  budget
 	// most is how many states a search goes on from, 0 for all.
@@ -195,7 +195,7 @@ func (w *world) read(k *prefix, upTo uint8, whole bool) *view {
 		v.situation = engine.Situate(stream, uint64(k.born()), h.Tail, newest)
 	}
 	for _, step := range h.Steps {
-		if step.Done {
+		if step.Done && w.ends(step.Key) {
 			v.done |= 1 << opOf(step.Key)
 		}
 	}
@@ -229,6 +229,26 @@ func isEnd(entries []protocol.Entry) bool {
 
 func opOf(k protocol.Key) int { return int(k.Name[0] - '0') }
 
+// ends reports whether the outcome of a step is that of its op: what a race has called is not.
+func (w *world) ends(k protocol.Key) bool {
+	return k.Op == protocol.OpRace || w.program[opOf(k)] != 'R'
+}
+
+// beaten tells whether a branch was given something after another had won the race.
+func beaten(h *engine.History) bool {
+	for k, race := range h.Steps {
+		if k.Op != protocol.OpRace || !race.Done {
+			continue
+		}
+		waits := []protocol.Key{{Op: protocol.OpEvent, Name: k.Name + "e", Count: 1}, {Op: protocol.OpSleep, Name: k.Name + "z", Count: 1}}
+		won, lost := h.Steps[waits[*race.Winner]], h.Steps[waits[1-*race.Winner]]
+		if won == nil || !won.Done || lost != nil && lost.Done {
+			return true
+		}
+	}
+	return false
+}
+
 // wrong tells what the newest message of the stream, an entry of the log, must not say.
 func (w *world) wrong(s *state) string {
 	switch what, create := s.prefix(s.n, 0), s.newest(s.n, createMessage); {
@@ -253,6 +273,9 @@ func (w *world) contradicts(k *prefix, at uint8) string {
 	}
 	if e := a.Entries[0]; h.Phase == engine.Paused && e.Input == 0 {
 		return "an entry while paused"
+	}
+	if strings.Contains(w.program, "R") && beaten(w.fold(k, k.born(), at, true)) {
+		return "who was beaten was given something"
 	}
 	finished := h.Phase == engine.Finished
 	for _, e := range a.Entries {

@@ -81,6 +81,47 @@ func TestGroupErrorEndsTheOthers(t *testing.T) {
 	}
 }
 
+// TestGroupFailsForGood: whatever comes after a group has failed is for what the code waits for then, and every run sees the same.
+func TestGroupFailsForGood(t *testing.T) {
+	t.Parallel()
+	b, seen := setup(t), &transcript{}
+	definition := Define("w", func(ctx context.Context, _ Event[int]) (int, error) {
+		see := seen.begin()
+		g := NewGroup(ctx)
+		g.Go(func(ctx context.Context) error {
+			_, err := WaitForEvent[int](ctx, "given up", "go")
+			return err
+		})
+		g.Go(func(ctx context.Context) error {
+			if _, err := WaitForEvent[int](ctx, "fail", "fail"); err != nil {
+				return err
+			}
+			return errFlaky
+		})
+		see("%v", g.Wait())
+		got, err := WaitForEvent[int](ctx, "next", "go")
+		see("%d %v", got.Payload, err)
+		return got.Payload, err
+	})
+	stop := b.serve(parks(), definition)
+	b.create("w", "a", 1)
+	b.awaitState("a", Waiting)
+	b.send("w", "a", "fail", 1)
+	b.reaches("w", "a", "waits for the next", func(s Status) bool {
+		return s.State == Waiting && slices.ContainsFunc(s.Steps, func(s protocol.StepStatus) bool { return s.Name == "next" })
+	})
+	stop()
+	b.serve(parks(), definition)
+	b.send("w", "a", "go", 7)
+	s := b.complete("w", "a")
+	if i := slices.IndexFunc(s.Steps, func(s protocol.StepStatus) bool { return s.Name == "given up" }); string(s.Output) != "7" || s.Steps[i].State != "canceled" {
+		t.Errorf("output %s, the steps are %s", s.Output, asText(s.Steps))
+	}
+	if last := seen.agree(t, 3); !slices.Equal(last, []string{errFlaky.Error(), "7 <nil>"}) {
+		t.Errorf("seen: %q", last)
+	}
+}
+
 func TestGroupLimit(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

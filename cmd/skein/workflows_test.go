@@ -27,8 +27,18 @@ const shopConfig = `{ "name": "shop", "nats_url": "URL", "workflows": [
 	{ "name": "pay", "class_name": "Pay", "script_name": "bank" },
 ] }`
 
+// guarded is the order that needs a secret.
+const guarded = 99
+
 // ship packs, waits for a word of the customer, and fails if that is "no".
 func ship(ctx context.Context, event workflow.Event[int]) (int, error) {
+	if event.Payload == guarded {
+		if _, err := workflow.Do(ctx, "unlock", func(ctx context.Context) (string, error) {
+			return "hunter2", workflow.Heartbeat(ctx, "hunter2, soon")
+		}, workflow.Sensitive()); err != nil {
+			return 0, err
+		}
+	}
 	n, err := workflow.Do(ctx, "pack", func(context.Context) (int, error) { return event.Payload + 7, nil })
 	if err != nil {
 		return 0, err
@@ -104,6 +114,24 @@ func (s *shop) await(id string, state workflow.State) {
 		status, err := i.Status(s.t.Context())
 		return err == nil && status.State == state
 	})
+}
+
+// TestSensitiveIsNotShown: no command that looks at an instance shows the result of a sensitive step.
+func TestSensitiveIsNotShown(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	s.run("", 0, "create", "ship", "--id", "a", "--params", fmt.Sprint(guarded))
+	s.await("a", workflow.Waiting)
+	s.run("", 0, "send-event", "ship", "a", "answer", "--payload", `"yes"`)
+	s.await("a", workflow.Complete)
+	for _, args := range [][]string{{"describe", "ship", "a"}, {"watch", "ship", "a"}, {"list", "ship"}} {
+		for _, form := range []string{"text", "json"} {
+			out := s.run("", 0, append(args, "--output", form)...)
+			if strings.Contains(out, "hunter") || args[0] != "list" && !strings.Contains(out, "REDACTED") {
+				t.Errorf("%q shows\n%s", args, out)
+			}
+		}
+	}
 }
 
 func TestWorkflows(t *testing.T) {

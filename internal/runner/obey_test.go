@@ -210,7 +210,7 @@ func TestWhoeverIsSilentIsOverruled(t *testing.T) {
 func TestWhoeverPromisesTooMuchIsOverruled(t *testing.T) {
 	t.Parallel()
 	r := setup(t)
-	runner := r.runner()
+	runner := r.listening()
 	promises, err := r.nc.Subscribe(protocol.PokeSubject("p"), func(m *nats.Msg) { _ = m.Respond(nil) })
 	if err != nil {
 		t.Fatal(err)

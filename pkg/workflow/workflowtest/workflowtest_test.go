@@ -132,9 +132,10 @@ func TestCrashAfterStep(t *testing.T) {
 			lost++
 		}
 	}
-	// The outcome of the first step is stored together with the park that follows: that death lost nothing.
-	if lost != 1 {
-		t.Errorf("%d runs were lost, want 1: %+v", lost, run.Status().Runs)
+	// The outcome of the first step is stored together with the park that follows, and then that death lost nothing, unless a
+	// busy machine takes longer to come to the park than an outcome waits for company.
+	if lost < 1 || lost > 2 {
+		t.Errorf("%d runs were lost, want 1 or 2: %+v", lost, run.Status().Runs)
 	}
 }
 

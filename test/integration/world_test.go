@@ -85,6 +85,7 @@ func newWorld(t *testing.T, r *rig, name string) *world {
 	}
 	t.Cleanup(w.project.Close)
 	w.js, w.store = w.project.JS, w.project.Journal()
+	t.Cleanup(w.clearAway)
 	// What a first runner does; here, so that instances can be created before there is one.
 	options := streams.Options{Replicas: r.replicas}
 	if err := errors.Join(
@@ -95,6 +96,21 @@ func newWorld(t *testing.T, r *rig, name string) *world {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// clearAway takes the streams of the project away when its processes have ended: the replicas of each keep a cluster busy,
+// also while others use it.
+func (w *world) clearAway() {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for _, stream := range []string{
+		protocol.WorkflowsStream(w.name), protocol.TimersStream(w.name),
+		protocol.KVStream(protocol.SlotsBucket(w.name)), protocol.ObjectsStream(w.name),
+	} {
+		if err := w.js.DeleteStream(ctx, stream); err != nil {
+			w.t.Logf("delete stream %s: %v", stream, err) // no claim of a test; the server may be gone
+		}
+	}
 }
 
 // setup says how a runner process is started. The zero value works.

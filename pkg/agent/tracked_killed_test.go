@@ -146,6 +146,7 @@ func TestControlsAreToldAfterTheirRunnerDied(t *testing.T) {
 			h := r.host(t, clerks(nil), withEmail)
 			victim := r.launch(t, roleRunner, runnerConfig, r.server.URL(), testsignal.RunnerUninformed)
 			h.post(t, "/agents/desk/jo?id=a&do=wait")
+			r.started(t, "a")
 			i, err := email.In(r.program(t, deskConfig())).Get(t.Context(), "a")
 			if err != nil {
 				t.Fatal(err)
@@ -170,9 +171,17 @@ func TestControlsAreToldAfterTheirRunnerDied(t *testing.T) {
 	}
 }
 
+// started waits until an instance of the e-mail project exists: an agent answers before what its turn has asked for is
+// carried out, and what is sent before the create is for another instance.
+func (r *rig) started(t *testing.T, id string) {
+	t.Helper()
+	natstest.Eventually(t, soon, "instance "+id+" exists", func() bool { return r.createOf(t, id) != nil })
+}
+
 // sendTo sends an event to an instance of the e-mail project.
 func (r *rig) sendTo(t *testing.T, id, eventType string) {
 	t.Helper()
+	r.started(t, id)
 	body, err := json.Marshal(protocol.Event{V: protocol.Version, Input: id + eventType, Type: eventType, Payload: json.RawMessage("1"), Sent: time.Now()})
 	if err != nil {
 		t.Fatal(err)
@@ -210,7 +219,7 @@ func TestTrackingSurvivesItsHost(t *testing.T) {
 			if err := <-started; err != nil {
 				t.Fatal(err)
 			}
-			natstest.Eventually(t, soon, "the instance exists", func() bool { return r.createOf(t, "a") != nil })
+			r.started(t, "a")
 			second.kill()
 			victim = r.launch(t, roleClerks, clerksConfig, r.server.URL(), point)
 			r.sendTo(t, "a", "go")

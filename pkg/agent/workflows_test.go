@@ -277,6 +277,7 @@ func TestDestroyAndWorkflows(t *testing.T) {
 	}
 	h.post(t, "/agents/desk/jo?id=d&do=wait")
 	h.post(t, "/agents/desk/jo?destroy&all")
+	r.started(t, "d")
 	natstest.Eventually(t, soon, "its workflow is terminated", func() bool { return state("d") == workflow.Terminated })
 }
 

@@ -54,7 +54,7 @@ func newGates(h *History) *gates {
 		s := h.Steps[k]
 		s.missing = false
 		switch {
-		case !gated(k.Op) || s.Accepted || s.Lost && !s.Done:
+		case !gated(k.Op) || s.Accepted || (s.Lost || s.GaveUp != nil) && !s.Done:
 			continue
 		case s.Done:
 			for path := range within(s.Branch) {

@@ -42,6 +42,8 @@ type Step struct {
 	Within string `json:"within,omitempty"`
 	// Lost is set if a race was decided, or a group failed, before the step of one of its branches had an outcome.
 	Lost bool `json:"lost,omitempty"`
+	// GaveUp says why the code has given up the step before it had an outcome; nil if it has not.
+	GaveUp *protocol.Failure `json:"gave_up,omitempty"`
 	// Branch is the line of calls that the step belongs to.
 	Branch string `json:"branch,omitempty"`
 	// First is the sequence of the message that first named the step, Ended of that with its outcome; 0 if there is none.
@@ -167,7 +169,7 @@ func Readable(a *protocol.Append) error {
 	for _, e := range a.Entries {
 		switch e.Kind {
 		case protocol.EntryClaimed, protocol.EntryReleased, protocol.EntryStarted, protocol.EntryAttemptFailed,
-			protocol.EntryStepCompleted, protocol.EntryStepFailed, protocol.EntryGroupFailed, protocol.EntryWaiting, protocol.EntrySlept,
+			protocol.EntryStepCompleted, protocol.EntryStepFailed, protocol.EntryGroupFailed, protocol.EntryGivenUp, protocol.EntryWaiting, protocol.EntrySlept,
 			protocol.EntryReceived, protocol.EntryTimedOut, protocol.EntryRecorded, protocol.EntryReported, protocol.EntryParked,
 			protocol.EntryCompleted, protocol.EntryFailed, protocol.EntryTerminated, protocol.EntryDeleted,
 			protocol.EntryPaused, protocol.EntryHeld, protocol.EntryResumed, protocol.EntryRestarted,
@@ -306,6 +308,8 @@ func (h *History) applyStep(a *protocol.Append, e *protocol.Entry, s *Step) erro
 		}
 	case protocol.EntryGroupFailed:
 		h.groupFailed(s, e)
+	case protocol.EntryGivenUp:
+		s.abandon(e.Error)
 	case protocol.EntryHeartbeat:
 		s.Heartbeat, s.HeardAt = e.Result, at
 	case protocol.EntryWaiting:

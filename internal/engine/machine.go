@@ -195,6 +195,9 @@ func (m *Machine) call(b *Branch, op protocol.Op, name string) (*Step, error) {
 		return s, ErrLost
 	}
 	s.Lost = s.Lost && closed != nil
+	if s.GaveUp != nil && !s.Done {
+		return s, ErrGaveUp
+	}
 	use.inFlight = !s.Done
 	return s, nil
 }
@@ -397,6 +400,25 @@ func (m *Machine) wait(s *Step, eventType string, until *time.Time) {
 	}
 	m.pending = append(m.pending, s)
 	m.match()
+}
+
+// ErrGaveUp is returned by a call that an earlier run has given up.
+var ErrGaveUp = errors.New("an earlier run has given up the call")
+
+// GiveUp records that the code has given up a call, because its context ended: no later run makes it.
+func (m *Machine) GiveUp(k protocol.Key, why *protocol.Failure) {
+	s := m.h.Steps[k]
+	s.abandon(why)
+	m.put(protocol.Entry{Kind: protocol.EntryGivenUp, Step: &s.Key, Error: why})
+	m.Abandon(k)
+}
+
+// abandon notes that the code has given up a step.
+func (s *Step) abandon(why *protocol.Failure) {
+	s.GaveUp = why
+	if n := len(s.Attempts); n > 0 {
+		s.Attempts[n-1].Open = false
+	}
 }
 
 // Abandon forgets a call that its caller gave up: nothing is recorded of its end.

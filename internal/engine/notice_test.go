@@ -107,6 +107,7 @@ func scenes() []scene {
 		{"a race", begun, []protocol.Entry{of(protocol.EntryStarted, protocol.OpRace)}, ""},
 		{"its winner", begun, []protocol.Entry{of(protocol.EntryStepCompleted, protocol.OpRace)}, "race-decided"},
 		{"its winner, who failed", begun, []protocol.Entry{of(protocol.EntryStepFailed, protocol.OpRace)}, "race-decided"},
+		{"a wait that was given up", append(begun, of(protocol.EntryWaiting, protocol.OpEvent)), []protocol.Entry{of(protocol.EntryGivenUp, protocol.OpEvent)}, ""},
 		{"a group that failed", begun, []protocol.Entry{of(protocol.EntryGroupFailed, protocol.OpGroup)}, ""},
 		{"a snapshot of what was told", begun, []protocol.Entry{snapshotEntry()}, ""},
 		{"a snapshot of what was not", nil, []protocol.Entry{snapshotEntry()}, "cleaned"},

@@ -109,7 +109,7 @@ func (s *Step) status() protocol.StepStatus {
 	if s.Config != nil && s.Config.Sensitive {
 		s.redact(&st)
 	}
-	if s.Lost && !s.Done {
+	if (s.Lost || s.GaveUp != nil) && !s.Done {
 		st.Until = nil
 	}
 	if s.Op == protocol.OpRace { // it has none that says how it is tried
@@ -145,7 +145,7 @@ func (s *Step) state() string {
 		return "failed"
 	case s.Done:
 		return "completed"
-	case s.Lost:
+	case s.Lost, s.GaveUp != nil:
 		return "canceled"
 	case s.Op != protocol.OpDo && s.Op != protocol.OpRollback:
 		return "waiting"

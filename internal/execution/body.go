@@ -52,8 +52,9 @@ func (s *Scope) Do(ctx context.Context, name string, config protocol.StepConfig,
 	}
 	if err != nil {
 		s.endIfLimit(err)
+		err = s.refused(ctx, step, err)
 		s.leave()
-		return nil, lostCause(ctx, err)
+		return nil, err
 	}
 	for !step.Done {
 		if err := s.attempt(ctx, step, code); err != nil {
@@ -137,7 +138,7 @@ func (s *Scope) attempt(ctx context.Context, step *engine.Step, code Code) error
 		if x.phase == releasing {
 			s.exit()
 		}
-		x.m.Abandon(step.Key)
+		s.abandon(ctx, step.Key)
 		return context.Cause(ctx)
 	case o.again:
 		x.m.FailAttempt(step, o.failure, s.x.Now().UTC(), o.delay)

@@ -374,3 +374,68 @@ func TestRestartInAFailedGroup(t *testing.T) {
 		t.Errorf("the group has failed still: %v", h.Order)
 	}
 }
+
+// TestContextsOfTheCode: a wait, or a step, that the code has given up by ending its context stays given up, with the same error,
+// although the context ends later in a replay, or not at all.
+func TestContextsOfTheCode(t *testing.T) {
+	t.Parallel()
+	hangs := func(ctx context.Context) error {
+		return do(ctx, "step", func(ctx context.Context) (json.RawMessage, error) { <-ctx.Done(); return nil, ctx.Err() })
+	}
+	for _, tt := range []struct {
+		name        string
+		first, then part
+	}{{"a wait", eventOf("given up", "go"), eventOf("given up", "go")}, {"a sleep", nap("short"), nap("short")}, {"a body", hangs, step("step")}} {
+		for _, late := range []bool{false, true} {
+			t.Run(fmt.Sprint(tt.name, ", deadline: ", late), func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t)
+				var mu sync.Mutex
+				var errs []error
+				run := func(ends bool, p part) func(context.Context) (json.RawMessage, error) {
+					return all(func(ctx context.Context) error {
+						own, cancel := context.WithCancel(ctx)
+						if late && ends {
+							own, cancel = context.WithTimeout(ctx, 50*time.Millisecond)
+						} else if ends {
+							time.AfterFunc(50*time.Millisecond, cancel)
+						}
+						defer cancel()
+						err := p(own)
+						mu.Lock()
+						defer mu.Unlock()
+						errs = append(errs, err)
+						return nil
+					}, eventOf("next", "go"), nap("end"))
+				}
+				x := r.start(Settings{ShortWait: memory, Idle: time.Hour}, run(true, tt.first))
+				waits := r.event(x, Parked).Park.Waits
+				if len(waits) == 1 && waits[0].Name == "given up" { // it parks for an event, and goes on when the context ends
+					r.event(x, Revived)
+					waits = r.event(x, Parked).Park.Waits
+				}
+				if len(waits) != 1 || waits[0].Name != "next" {
+					t.Fatalf("it waits for %+v", waits)
+				}
+				x.Drop(ErrSuperseded)
+				r.send("go")
+				for _, ends := range []bool{false, true} {
+					x = r.again(Settings{ShortWait: memory}, run(ends, tt.then))
+					if waits := r.event(x, Parked).Park.Waits; len(waits) != 1 || waits[0].Name != "end" {
+						t.Errorf("it waits for %+v", waits)
+					}
+					x.Drop(ErrSuperseded)
+				}
+				want := context.Canceled
+				if late {
+					want = context.DeadlineExceeded
+				}
+				for _, err := range errs {
+					if !errors.Is(err, want) {
+						t.Errorf("the errors are %v, want %v in each run", errs, want)
+					}
+				}
+			})
+		}
+	}
+}

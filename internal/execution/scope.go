@@ -91,8 +91,9 @@ func (s *Scope) Sleep(ctx context.Context, name string, until func(now time.Time
 	s.gate(ctx, protocol.OpSleep, name)
 	step, err := s.x.m.Sleep(s.branch, name, until(s.x.Now()).UTC())
 	if err != nil {
+		err = s.refused(ctx, step, err)
 		s.leave()
-		return lostCause(ctx, err)
+		return err
 	}
 	if !step.Done {
 		s.x.due()
@@ -115,8 +116,9 @@ func (s *Scope) WaitForEvent(ctx context.Context, name, eventType string, timeou
 	step, err := s.x.m.WaitForEvent(s.branch, name, eventType, until)
 	if err != nil {
 		s.endIfLimit(err)
+		err = s.refused(ctx, step, err)
 		s.leave()
-		return nil, nil, lostCause(ctx, err)
+		return nil, nil, err
 	}
 	if !step.Done && !s.x.loaded {
 		if err := s.x.refresh(); err != nil && s.x.phase == over {
@@ -161,6 +163,7 @@ func (s *Scope) block(ctx context.Context, key protocol.Key) error {
 		x.m.Abandon(key)
 		return context.Cause(ctx)
 	}
+	ended := ctx.Err() != nil // before it waited: then nothing is recorded
 	w := &waiter{lane: s.lane, done: make(chan struct{})}
 	x.waiters[key] = w
 	s.lane.waiting++
@@ -193,7 +196,11 @@ func (s *Scope) block(ctx context.Context, key protocol.Key) error {
 	if !x.wakeUp() {
 		s.exit()
 	}
-	x.m.Abandon(key)
+	if ended {
+		x.m.Abandon(key)
+	} else {
+		s.abandon(ctx, key)
+	}
 	return context.Cause(ctx)
 }
 

@@ -31,6 +31,12 @@ func raceGoldens() []golden {
 				{Kind: protocol.EntryGroupFailed, Step: &protocol.Key{Op: protocol.OpGroup, Name: "1.", Count: 1}, Winner: new(0), Error: &protocol.Failure{Name: "Error", Message: "sold out"}},
 			},
 		}},
+		{"append.given-up", protocol.Append{
+			V: protocol.Version, ID: "ap-7", Incarnation: 31, Holder: protocol.Wake{Stream: "WORKFLOWS_trips", Sequence: 31}, Runner: "runner-a",
+			Time: at(4), Entries: []protocol.Entry{
+				{Kind: protocol.EntryGivenUp, Step: &answer, Error: &protocol.Failure{Name: "TimeoutError", Message: "context deadline exceeded"}},
+			},
+		}},
 		{"answer.race-notice", protocol.Answer{V: protocol.Version, Notices: &protocol.Notices{Runner: "runner-a", Incarnation: 31, Notices: []protocol.Notice{
 			{Cursor: protocol.Cursor{Sequence: 36}, Kind: protocol.NoticeRaceDecided, Time: at(4), Runner: "runner-a", Step: &race,
 				Value: json.RawMessage(`"yes"`), Winner: new(0), GivenUp: []protocol.Key{nap}},

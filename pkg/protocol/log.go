@@ -47,6 +47,9 @@ const (
 	// EntryGroupFailed ends a group of branches of which one, Winner, has failed with Error. What its branches had called
 	// that has no outcome is given up, but for bodies that run: those may still have one.
 	EntryGroupFailed EntryKind = "group-failed"
+	// EntryGivenUp ends a wait, or a step, because the code has ended its context: Error says why. It has no outcome, and never
+	// gets one.
+	EntryGivenUp EntryKind = "given-up"
 	// EntryWaiting fixes when a sleep or a wait for an event ends (Until; none: never). Of a call it says that its Callee
 	// was created: it never will be again.
 	EntryWaiting EntryKind = "waiting"

@@ -91,7 +91,7 @@ func (s *Scope) attempt(ctx context.Context, step *engine.Step, code Code) error
 			return err
 		}
 	}
-	if s.out() || x.phase != running && !x.wakeUp() {
+	if s.out() || x.phase != running && !x.wakeUp() || x.ctx.Err() != nil {
 		s.exit()
 	}
 	if ctx.Err() != nil {
@@ -135,7 +135,7 @@ func (s *Scope) attempt(ctx context.Context, step *engine.Step, code Code) error
 		x.m.Complete(step, o.result, s.x.Now().UTC())
 		return nil
 	case ctx.Err() != nil:
-		if x.phase == releasing {
+		if x.phase == releasing || x.ctx.Err() != nil {
 			s.exit()
 		}
 		s.abandon(ctx, step.Key)

@@ -283,6 +283,7 @@ func (x *Execution) main(ctx context.Context, s *Scope, code func(context.Contex
 			s.lane.inside++
 			s.lane.waiting++ // for nothing: it calls no more
 			x.quiet()
+		case s.exited: // by a call: it has not returned
 		case !s.out() && x.wakeUp():
 			if end, ok := x.stowOutput(o); ok {
 				x.conclude(end)

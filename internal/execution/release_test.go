@@ -99,3 +99,42 @@ func TestParkedIsNotRevivedAtShutdown(t *testing.T) {
 		t.Errorf("dropped for %v", e.Err)
 	}
 }
+
+// TestToldToStopBeforeRelease: code does not hear that its runner shuts down, although the contexts end a moment before the
+// execution is given back.
+func TestToldToStopBeforeRelease(t *testing.T) {
+	t.Parallel()
+	body := make(chan struct{})
+	for name, p := range map[string]part{
+		"a wait": nap("short"),
+		"a body": func(ctx context.Context) error {
+			return do(ctx, "step", func(ctx context.Context) (json.RawMessage, error) { close(body); <-ctx.Done(); return nil, ctx.Err() })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			x := r.start(Settings{ShortWait: memory}, all(p))
+			if name == "a body" {
+				<-body
+			} else {
+				r.still(x, 0)
+			}
+			x.mu.Lock()
+			x.cancel(ErrReleased)
+			x.mu.Unlock()
+			natstest.Eventually(t, natstest.Patience, "the code has ended", func() bool {
+				x.mu.Lock()
+				defer x.mu.Unlock()
+				for _, l := range x.lanes {
+					return l.inside == 0 && x.bodies == 0 || x.phase != running
+				}
+				return true
+			})
+			x.Release(t.Context(), time.Second)
+			if e := r.event(x, Dropped); !errors.Is(e.Err, ErrReleased) || r.has(protocol.EntryFailed, "") || r.has(protocol.EntryGivenUp, "") {
+				t.Errorf("dropped for %v; the log has %+v", e.Err, r.entries())
+			}
+		})
+	}
+}

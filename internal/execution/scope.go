@@ -193,7 +193,7 @@ func (s *Scope) block(ctx context.Context, key protocol.Key) error {
 	delete(x.waiters, key)
 	s.lane.waiting--
 	x.activity++
-	if !x.wakeUp() {
+	if !x.wakeUp() || x.ctx.Err() != nil { // told to stop: the code must not hear of it
 		s.exit()
 	}
 	if ended {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"time"
@@ -18,16 +19,49 @@ func (e *answerError) Error() string {
 	return fmt.Sprintf("the answer is over %d bytes long, more are not allowed", e.limit)
 }
 
-// answer is the http.ResponseWriter of a turn: nothing leaves before the turn is stored.
+// answer is the http.ResponseWriter of a turn: nothing leaves before the turn is stored. A flush stores what the turn has
+// asked for so far, and from then on the answer leaves in parts.
 type answer struct {
 	limit  int
 	status int
 	header http.Header
-	body   []byte
-	err    error
+	body   []byte // that has not left
+	err    error  // fails the turn
+	gone   error  // nobody reads any more; that does not
+
+	save  func() error     // stores what the turn has asked for
+	send  func(part) error // waits if the client is slow
+	begun bool             // the head has left
 }
 
 func newAnswer(limit int) *answer { return &answer{limit: limit, header: http.Header{}} }
+
+// FlushError sends what was written, once everything that the turn has asked for is stored. It waits if the client is slow.
+// An error because that cannot be stored fails the turn; one because nobody reads any more, ErrClientGone, does not.
+func (a *answer) FlushError() error {
+	if err := errors.Join(a.err, a.gone); err != nil {
+		return err
+	}
+	if err := a.save(); err != nil {
+		a.err = fmt.Errorf("flush: %w", err)
+		return a.err
+	}
+	p := part{data: a.body}
+	if !a.begun {
+		p.head = a.response()
+		p.head.Header, p.head.Body = maps.Clone(p.head.Header), nil
+	}
+	a.body, a.begun = nil, true
+	a.gone = a.send(p)
+	return a.gone
+}
+
+// Flush is FlushError for who asks for an http.Flusher.
+func (a *answer) Flush() {
+	if a.FlushError() != nil {
+		return // the next Write says so
+	}
+}
 
 // Header returns the header that WriteHeader sends.
 func (a *answer) Header() http.Header { return a.header }
@@ -45,6 +79,9 @@ func (a *answer) WriteHeader(status int) {
 // Write adds to the body.
 func (a *answer) Write(p []byte) (int, error) {
 	a.WriteHeader(http.StatusOK)
+	if err := errors.Join(a.err, a.gone); err != nil {
+		return 0, err
+	}
 	if len(a.body)+len(p) > a.limit {
 		a.err = &answerError{limit: a.limit}
 		return 0, a.err

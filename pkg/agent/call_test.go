@@ -312,7 +312,7 @@ func (r *rig) send(t *testing.T, request protocol.Request) protocol.Reply {
 	var reply protocol.Reply
 	natstest.Eventually(t, soon, "the call is answered", func() bool {
 		var err error
-		reply, err = q.ask(t.Context(), protocol.CallSubject(testProject, testProject, "Desk"), request, func(protocol.Reply) {})
+		reply, err = q.ask(t.Context(), protocol.CallSubject(testProject, testProject, "Desk"), request, func(protocol.Reply) error { return nil })
 		return err == nil
 	})
 	return reply

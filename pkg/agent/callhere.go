@@ -28,7 +28,10 @@ func (e *callErrand) request() (protocol.Request, error) {
 	return protocol.Request{V: protocol.Version, ID: e.id, Call: &call}, nil
 }
 
-func (e *callErrand) heard(reply protocol.Reply) { e.hear(reply) }
+func (e *callErrand) heard(reply protocol.Reply) error {
+	e.hear(reply)
+	return nil
+}
 
 func (e *callErrand) repeatable() bool { return true }
 

@@ -26,7 +26,7 @@ func (c *caller) callThere(ctx context.Context, deadline time.Time) (protocol.Re
 	var nobody time.Time
 	astray := false // a copy of the call may still be under way
 	for wait := firstPause; ; wait = min(2*wait, longPause) {
-		reply, err := q.ask(ctx, subject, c.request(deadline), c.hear)
+		reply, err := q.ask(ctx, subject, c.request(deadline), func(r protocol.Reply) error { c.hear(r); return nil })
 		if err == nil {
 			if reply.Kept && !c.call.Keep && !astray {
 				q.tell(ctx, subject, c.confirmation())

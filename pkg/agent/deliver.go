@@ -24,8 +24,8 @@ type errand interface {
 	request() (protocol.Request, error)
 	// do runs it with an agent of this host. The error is errMoved if it was not started.
 	do(ctx context.Context, a *actor) (protocol.Reply, error)
-	// heard is told that another host is at it.
-	heard(reply protocol.Reply)
+	// heard is told that another host is at it, or gets a part of its answer. An error ends the wait.
+	heard(reply protocol.Reply) error
 	// repeatable reports whether it may be brought again although it may have been carried out.
 	repeatable() bool
 	// lost is told that another host may have it and says nothing: it may turn up there at any time.
@@ -35,9 +35,9 @@ type errand interface {
 // once is what errands have in common that are not brought again.
 type once struct{}
 
-func (once) heard(protocol.Reply) {}
-func (once) repeatable() bool     { return false }
-func (once) lost()                {}
+func (once) heard(protocol.Reply) error { return nil }
+func (once) repeatable() bool           { return false }
+func (once) lost()                      {}
 
 // deliver brings an errand to the agent: straight, if this host owns it, else over NATS. If nobody owns the agent,
 // this host takes it.
@@ -160,10 +160,13 @@ type httpErrand struct {
 	http     *http.Request
 	body     []byte
 	identity json.RawMessage
+	client   *reader
+	parts    *relayed // if they come from another host
 }
 
-func newHTTPErrand(r *http.Request, body []byte, identity json.RawMessage) *httpErrand {
-	return &httpErrand{id: uuid.NewString(), http: r, body: body, identity: identity}
+func (h *host) newHTTPErrand(r *http.Request, body []byte, identity json.RawMessage, c *reader) *httpErrand {
+	id := uuid.NewString()
+	return &httpErrand{id: id, http: r, body: body, identity: identity, client: c, parts: &relayed{host: h, id: id, client: c}}
 }
 
 func (e *httpErrand) request() (protocol.Request, error) {
@@ -175,7 +178,14 @@ func (e *httpErrand) request() (protocol.Request, error) {
 }
 
 func (e *httpErrand) do(ctx context.Context, a *actor) (protocol.Reply, error) {
-	return a.do(ctx, &job{request: e.http, body: e.body, identity: e.identity, limit: maxBody, done: make(chan outcome, 1)})
+	return a.request(ctx, &job{request: e.http, body: e.body, identity: e.identity}, e.client.take)
+}
+
+func (e *httpErrand) heard(reply protocol.Reply) error {
+	if reply.Stream == nil {
+		return nil
+	}
+	return e.parts.take(reply)
 }
 
 // ready returns when the agent takes turns, or why it is gone.

@@ -19,6 +19,9 @@ type Starter interface {
 // Requester is implemented by agents that answer HTTP. The request's context is that of the turn, its URL that of the
 // original request. The answer leaves when the turn is stored; an error drops both, and is answered with its status if
 // it is an *Error, else with 500.
+//
+// w is an http.Flusher: a flush stores what the turn has asked for so far, and from then on the answer is streamed. An error
+// then breaks it off. Long streams belong into Outside, so that other turns run meanwhile.
 type Requester interface {
 	OnRequest(w http.ResponseWriter, r *http.Request) error
 }

@@ -34,7 +34,10 @@ type host struct {
 	inbox    inbox
 	couriers *couriers
 	calls    *calls
-	edge     edge
+	// streaming and flows are the answers that leave in parts: to clients, and to other hosts.
+	streaming streaming
+	flows     flows
+	edge      edge
 	// registered is what is known of the registry.
 	registered registered
 

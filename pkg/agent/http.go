@@ -41,7 +41,12 @@ func newServer(handler http.Handler, log *slog.Logger) *http.Server {
 
 // ServeHTTP answers /agents/<class>/<name>/…; the agent sees the whole path.
 func (h *host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	response, err := h.route(w, r)
+	c := &reader{w: w, method: r.Method, stall: h.times.stallFor}
+	response, err := h.route(c, r)
+	if c.hasBegun() {
+		h.endStream(c, r, response, err)
+		return
+	}
 	if err != nil {
 		if r.Context().Err() != nil {
 			return // the caller has gone away
@@ -58,6 +63,21 @@ func (h *host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if _, err := w.Write(response.Body); err != nil && bodyAllowed(r.Method, response.Status) {
 		h.log.DebugContext(r.Context(), "write answer", slog.Any(logkey.Error, err))
 	}
+}
+
+// endStream ends an answer that has begun: with the rest of it, or by breaking the connection off, so that nobody takes what
+// came for the whole.
+func (h *host) endStream(c *reader, r *http.Request, rest *protocol.HTTPResponse, err error) {
+	if err == nil && rest != nil && len(rest.Body) > 0 {
+		err = c.take(part{data: rest.Body})
+	}
+	if err == nil {
+		return
+	}
+	if r.Context().Err() == nil {
+		h.log.WarnContext(r.Context(), "a streamed answer is broken off", slog.String(logkey.Path, r.URL.Path), slog.Any(logkey.Error, err))
+	}
+	panic(http.ErrAbortHandler) // what net/http wants for this
 }
 
 func bodyAllowed(method string, status int) bool {
@@ -82,9 +102,16 @@ func (h *host) refused(r *http.Request, err error) *protocol.HTTPResponse {
 // unknownClass is a NoClassError about a path.
 type unknownClass struct{ *NoClassError }
 
-func (h *host) route(w http.ResponseWriter, r *http.Request) (*protocol.HTTPResponse, error) {
-	ctx, cancel := context.WithTimeoutCause(r.Context(), h.edge.timeout, errLate)
-	defer cancel()
+func (h *host) route(c *reader, r *http.Request) (*protocol.HTTPResponse, error) {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	timer := time.AfterFunc(h.edge.timeout, func() { cancel(errLate) })
+	defer timer.Stop()
+	c.begin = func() {
+		timer.Stop() // the rest may take its time
+		h.streaming.add(c, cancel)
+	}
+	defer h.streaming.remove(c)
 	id, err := h.target(ctx, r.URL)
 	if err != nil {
 		return nil, err
@@ -93,17 +120,24 @@ func (h *host) route(w http.ResponseWriter, r *http.Request) (*protocol.HTTPResp
 	if err != nil {
 		return nil, err
 	}
-	body, err := h.edge.readBody(w, r)
+	body, err := h.edge.readBody(c.w, r)
 	if err != nil {
 		return nil, err
 	}
-	reply, err := h.deliver(ctx, id, newHTTPErrand(r, body, identity), h.times.findWithin)
+	e := h.newHTTPErrand(r, body, identity, c)
+	reply, err := h.deliver(ctx, id, e, h.times.findWithin)
+	if err == nil && (reply.Stream != nil || e.parts.hasBegun()) {
+		err = e.parts.complete(reply.Stream)
+	}
+	e.parts.end(err == nil)
 	if err == nil {
 		err = result(reply)
 	}
 	switch {
 	case err == nil:
 		return reply.HTTP, nil
+	case c.hasBegun():
+		return nil, err
 	case errors.Is(context.Cause(ctx), errLate):
 		return nil, h.late(id)
 	case errors.Is(err, errFate):

@@ -55,6 +55,8 @@ func (h *host) run(ctx context.Context, service string, listener net.Listener) e
 	case err = <-failed:
 	}
 	grace := time.Duration(h.project.Config.Settings.ShutdownGrace)
+	h.streaming.end(ErrShutdown) // they may go on for ever; who reads them comes back elsewhere
+	h.flows.end(ErrShutdown)
 	stopBells()
 	h.stopServer(ctx, server, grace/2)
 	intake.Wait()

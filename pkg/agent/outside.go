@@ -58,6 +58,24 @@ func Outside(ctx context.Context, fn func(ctx context.Context) error) error {
 	return d.leave(d.outside(ctx), fn)
 }
 
+// letOut returns when what the turn has asked for is stored, so that what it says may leave. While the turn is outside, it
+// was stored before: then this host must only be sure of its lease (O6).
+func (d *draft) letOut(ctx context.Context) error {
+	d.mu.Lock()
+	away := d.away
+	d.mu.Unlock()
+	if !away {
+		return Save(ctx)
+	}
+	select {
+	case <-d.actor.gone:
+		return fmt.Errorf("%w: %w", ErrLostOwnership, d.actor.verdict)
+	default:
+	}
+	_, err := d.actor.host.lease.wait(ctx)
+	return err
+}
+
 // outside is the context of a turn without the turn.
 func (d *draft) outside(ctx context.Context) context.Context {
 	return context.WithValue(turn.With(ctx, nil), outsideKey{}, d.agent.String())

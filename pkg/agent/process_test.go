@@ -3,12 +3,15 @@ package agent
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/testsignal"
@@ -29,7 +32,7 @@ const (
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleEnv) {
 	case roleDesks:
-		project.Main(Host(Define("Desk", func() *desk { return &desk{request: count, ask: pass} })))
+		project.Main(Host(Define("Desk", func() *desk { return &desk{request: beat, ask: pass} })))
 	case roleClerks:
 		project.Main(Host(clerks(nil)...))
 	case roleRunner:
@@ -37,6 +40,25 @@ func TestMain(m *testing.M) {
 	}
 	natstest.Parallel(6)
 	os.Exit(m.Run())
+}
+
+// beat is count, but for requests of a stream: they are answered by events without an end.
+func beat(d *desk, w http.ResponseWriter, r *http.Request) error {
+	if !r.URL.Query().Has("stream") {
+		return count(d, w, r)
+	}
+	return Outside(r.Context(), func(ctx context.Context) error {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for i := 1; ; i++ {
+			fmt.Fprintf(w, "data: %d\n", i)
+			if err := http.NewResponseController(w).Flush(); err != nil {
+				return err
+			}
+			if err := pause(ctx, 20*time.Millisecond); err != nil {
+				return err
+			}
+		}
+	})
 }
 
 // pass changes the state and tells another agent; "furnish" gives the agent something of everything.

@@ -33,12 +33,12 @@ type asker struct {
 func (h *host) asker() asker { return asker{nc: h.nc, times: h.times, log: h.log} }
 
 func (h *host) ask(ctx context.Context, subject string, request protocol.Request) (protocol.Reply, error) {
-	return h.asker().ask(ctx, subject, request, func(protocol.Reply) {})
+	return h.asker().ask(ctx, subject, request, func(protocol.Reply) error { return nil })
 }
 
 // ask sends a request to another host and waits for its answer: as long as the host says that it is at it, which heard is
-// told. A bell is answered when it is accepted.
-func (q asker) ask(ctx context.Context, subject string, request protocol.Request, heard func(protocol.Reply)) (protocol.Reply, error) {
+// told, as it is given the parts of an answer that comes in parts. A bell is answered when it is accepted.
+func (q asker) ask(ctx context.Context, subject string, request protocol.Request, heard func(protocol.Reply) error) (protocol.Reply, error) {
 	body, err := json.Marshal(request)
 	if err != nil {
 		return protocol.Reply{}, fmt.Errorf("encode request to %s: %w", subject, err)
@@ -56,7 +56,7 @@ func (q asker) ask(ctx context.Context, subject string, request protocol.Request
 	if err := q.nc.PublishRequest(subject, inbox, body); err != nil {
 		return protocol.Reply{}, fmt.Errorf("ask %s: %w: %w", subject, errSilent, err)
 	}
-	patience, silence := q.times.acceptWithin, errSilent
+	patience, silence, parts := q.times.acceptWithin, errSilent, false
 	for {
 		reply, err := nextReply(ctx, answers, patience)
 		switch {
@@ -64,13 +64,22 @@ func (q asker) ask(ctx context.Context, subject string, request protocol.Request
 			return reply, silence
 		case err != nil:
 			return reply, err
+		case reply.Moved && parts:
+			return reply, fmt.Errorf("%w: the agent has moved", errBroken)
 		case reply.Moved:
 			return reply, moved(reply.Owner)
 		case reply.Accepted && request.Call != nil:
 			patience, silence = q.times.acceptEvery+q.times.acceptWithin, errFate // it can be repeated: no need to be sure
-			heard(reply)
+			if err := heard(reply); err != nil {
+				return reply, err
+			}
 		case reply.Accepted && request.HTTP != nil:
 			patience, silence = q.times.acceptLost, errFate
+		case reply.Stream != nil && !reply.Stream.End && reply.Stream.Broken == "":
+			patience, silence, parts = q.times.acceptLost, errFate, true
+			if err := heard(reply); err != nil {
+				return reply, err
+			}
 		default:
 			return reply, nil
 		}
@@ -150,7 +159,12 @@ func (h *host) flush(ctx context.Context) {
 // onHostRequest serves what others send to this host, because they know that it owns the agent.
 func (h *host) onHostRequest(ctx context.Context, m *nats.Msg) {
 	var request protocol.Request
-	if err := json.Unmarshal(m.Data, &request); err != nil || request.Activate == nil {
+	err := json.Unmarshal(m.Data, &request)
+	if err == nil && request.Word != nil {
+		h.flows.hear(request.ID, *request.Word)
+		return
+	}
+	if err != nil || request.Activate == nil {
 		h.respond(ctx, m, refuse("malformed request"))
 		return
 	}
@@ -238,7 +252,9 @@ func movedReply(err error) protocol.Reply {
 // onHTTP runs a relayed request and says that it is at it until the answer is there.
 func (h *host) onHTTP(ctx context.Context, m *nats.Msg, a *actor, request protocol.Request) {
 	h.respond(ctx, m, protocol.Reply{Accepted: true})
-	call := h.calls.start(request.ID, func() protocol.Reply { return h.callAgent(ctx, a, request) })
+	f := h.flows.open(h, request.ID, m.Reply)
+	defer h.flows.close(request.ID)
+	call := h.calls.start(request.ID, func() protocol.Reply { return h.callAgent(ctx, a, request, f) })
 	ticker := time.NewTicker(h.times.acceptEvery)
 	defer ticker.Stop()
 	for {
@@ -254,18 +270,31 @@ func (h *host) onHTTP(ctx context.Context, m *nats.Msg, a *actor, request protoc
 	}
 }
 
-func (h *host) callAgent(ctx context.Context, a *actor, request protocol.Request) protocol.Reply {
-	relayed := request.HTTP
-	r, err := relayedRequest(relayed)
+// callAgent runs a relayed request. What is streamed of its answer, or is too large for one message, goes into the flow.
+func (h *host) callAgent(ctx context.Context, a *actor, request protocol.Request, f *flow) protocol.Reply {
+	r, err := relayedRequest(request.HTTP)
 	if err != nil {
 		return refuse(err.Error())
 	}
-	reply, err := a.do(ctx, &job{request: r, body: relayed.Body, identity: request.Identity, limit: maxRelayed, done: make(chan outcome, 1)})
+	ctx, cancel := f.start(ctx)
+	defer cancel(nil)
+	defer f.end()
+	take := func(p part) error { return f.take(ctx, p) }
+	reply, err := a.request(ctx, &job{request: r, body: request.HTTP.Body, identity: request.Identity}, take)
 	switch {
+	case f.hasBegun():
+		if err == nil && len(reply.HTTP.Body) > 0 {
+			err = take(part{data: reply.HTTP.Body})
+		}
+		return f.last(err)
 	case errors.Is(err, errMoved):
 		return movedReply(err)
 	case err != nil:
 		return protocol.Reply{HTTP: failed(err)}
+	case len(reply.HTTP.Body) > maxRelayed:
+		head := *reply.HTTP
+		head.Body = nil
+		return f.last(take(part{head: &head, data: reply.HTTP.Body}))
 	}
 	return reply
 }

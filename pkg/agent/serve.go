@@ -23,9 +23,8 @@ type job struct {
 	body    []byte
 	// identity is that of who sent the request.
 	identity json.RawMessage
-	// limit is the most bytes that the answer's body may have.
-	limit int
-	done  chan outcome // takes one, without waiting
+	out      *stream      // takes the answer to a request if it is streamed
+	done     chan outcome // takes one, without waiting
 }
 
 // finish answers, if nobody has: whoever waited for a turn that did not return was answered without it.
@@ -72,20 +71,10 @@ func (a *actor) dropped() *Error {
 	return errDropped
 }
 
-// do hands a job to the agent and waits for the answer. The error is errMoved if the turn was not started.
+// do hands a call to the agent and waits for the answer. The error is errMoved if the turn was not started.
 func (a *actor) do(ctx context.Context, j *job) (protocol.Reply, error) {
-	if j.request != nil {
-		if err := a.queueUp(); err != nil {
-			return protocol.Reply{}, err
-		}
-		defer a.requests.Add(-1)
-	}
-	select {
-	case a.jobs <- j:
-	case <-a.gone:
-		return protocol.Reply{}, a.verdict
-	case <-ctx.Done():
-		return protocol.Reply{}, context.Cause(ctx)
+	if err := a.hand(ctx, j); err != nil {
+		return protocol.Reply{}, err
 	}
 	select {
 	case o := <-j.done:
@@ -93,6 +82,31 @@ func (a *actor) do(ctx context.Context, j *job) (protocol.Reply, error) {
 	case <-ctx.Done():
 		return protocol.Reply{}, context.Cause(ctx)
 	}
+}
+
+// hand waits until the agent takes a job.
+func (a *actor) hand(ctx context.Context, j *job) error {
+	select {
+	case a.jobs <- j:
+		return nil
+	case <-a.gone:
+		return a.verdict
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// request is do for a request. What is streamed of its answer is given to take; the reply has the rest.
+func (a *actor) request(ctx context.Context, j *job, take func(part) error) (protocol.Reply, error) {
+	if err := a.queueUp(); err != nil {
+		return protocol.Reply{}, err
+	}
+	defer a.requests.Add(-1)
+	j.out, j.done = newStream(), make(chan outcome, 1)
+	if err := a.hand(ctx, j); err != nil {
+		return protocol.Reply{}, err
+	}
+	return j.out.pipe(ctx, j.done, take)
 }
 
 // queueUp counts a request that waits for its turn or its end.
@@ -118,8 +132,10 @@ func (a *actor) serveHTTP(ctx context.Context, j *job) error {
 		j.finish(outcome{err: errMoved}) // not started: another host may
 		return err
 	}
-	w := newAnswer(j.limit)
-	stored, err := a.turn(ctx, nil, func(ctx context.Context, _ *draft) error {
+	var w *answer
+	stored, err := a.turn(ctx, nil, func(ctx context.Context, d *draft) error {
+		w = newAnswer(maxBody)
+		w.save, w.send = func() error { return d.letOut(ctx) }, func(p part) error { return j.out.put(ctx, p) }
 		handler, ok := a.agent.(Requester)
 		if !ok {
 			return &Error{Status: http.StatusNotFound, Name: "NotFound", Message: "agents of this class take no requests"}
@@ -127,7 +143,9 @@ func (a *actor) serveHTTP(ctx context.Context, j *job) error {
 		if j.identity != nil {
 			ctx = context.WithValue(ctx, identityKey{}, j.identity)
 		}
-		r := j.request.WithContext(ctx)
+		read, cancel := j.out.follow(ctx)
+		defer cancel(nil)
+		r := j.request.WithContext(read)
 		r.Body = io.NopCloser(bytes.NewReader(j.body))
 		if err := handler.OnRequest(w, r); err != nil {
 			return err
@@ -138,10 +156,8 @@ func (a *actor) serveHTTP(ctx context.Context, j *job) error {
 		j.finish(outcome{err: a.dropped()})
 		return err
 	}
-	response := w.response()
 	if err != nil {
 		a.logFailed(ctx, j, err)
-		response = failed(err)
 	}
 	if !stored { // a stored turn is its own proof that the agent was ours
 		if err := a.fit(ctx); err != nil {
@@ -149,8 +165,23 @@ func (a *actor) serveHTTP(ctx context.Context, j *job) error {
 			return err
 		}
 	}
-	j.finish(outcome{reply: protocol.Reply{HTTP: response}})
+	j.finish(w.outcome(err))
 	return a.afterTurn(ctx)
+}
+
+// outcome is the answer of a turn that has ended with err. Of a streamed one it is the rest, or that there is none.
+func (a *answer) outcome(err error) outcome {
+	switch {
+	case a == nil: // the turn did not begin
+		return outcome{reply: protocol.Reply{HTTP: failed(err)}}
+	case err != nil && a.begun:
+		return outcome{err: fmt.Errorf("%w: %w", errBroken, err)}
+	case err != nil:
+		return outcome{reply: protocol.Reply{HTTP: failed(err)}}
+	case a.begun:
+		return outcome{reply: protocol.Reply{HTTP: &protocol.HTTPResponse{Body: a.body}}}
+	}
+	return outcome{reply: protocol.Reply{HTTP: a.response()}}
 }
 
 // logFailed tells what a caller is only told with status 500.

@@ -25,6 +25,9 @@ type timing struct {
 	// rememberFor is how long an owner knows the answer to a request that may come again.
 	rememberFor time.Duration
 
+	// stallFor is how long a client may take nothing of a streamed answer.
+	stallFor time.Duration
+
 	slowTurn time.Duration
 	// stuckAfter is how long after its limit a turn may take to return. Then the agent goes on without it.
 	stuckAfter time.Duration
@@ -45,7 +48,7 @@ func defaultTiming() timing {
 	return timing{
 		leaseEvery: 1500 * time.Millisecond, leaseFor: 5 * time.Second, leaseMisses: 5, absentGap: 150 * time.Millisecond,
 		acceptWithin: 500 * time.Millisecond, acceptEvery: 2 * time.Second, acceptLost: 6 * time.Second,
-		findWithin: 30 * time.Second, nobodyFor: nobodyFor, bellWithin: 10 * time.Second, rememberFor: 30 * time.Second,
+		findWithin: 30 * time.Second, nobodyFor: nobodyFor, bellWithin: 10 * time.Second, rememberFor: 30 * time.Second, stallFor: 30 * time.Second,
 		slowTurn: 10 * time.Second, stuckAfter: 5 * time.Second, carryOut: 5 * time.Second, retryFirst: time.Second, retryMost: 30 * time.Second,
 		release: 3 * time.Second, maxParked: maxParked,
 	}

@@ -275,6 +275,8 @@ type Request struct {
 	Confirm string `json:"confirm,omitempty"`
 	// Identity comes with HTTP: what the host that took the request has found out about who sent it.
 	Identity json.RawMessage `json:"identity,omitempty"`
+	// Word is about the parts of the answer to the HTTP request of this ID.
+	Word *StreamWord `json:"word,omitempty"`
 	// Activate asks the receiving host to take the agent. On a host's own subject it says which agent HTTP or Bell
 	// is for, on the subject of calls the same of Call or Confirm.
 	Activate *Activate `json:"activate,omitempty"`
@@ -313,6 +315,8 @@ type Reply struct {
 	Owner string        `json:"owner,omitempty"`
 	HTTP  *HTTPResponse `json:"http,omitempty"`
 	Error *Failure      `json:"error,omitempty"`
+	// Stream makes this a part of an answer that leaves while its turn goes on. Status and header stand in HTTP of the first.
+	Stream *StreamPart `json:"stream,omitempty"`
 	// Result is that of a call. Kept says that the record remembers the call until it is confirmed.
 	Result json.RawMessage `json:"result,omitempty"`
 	Kept   bool            `json:"kept,omitempty"`
@@ -325,4 +329,24 @@ type HTTPResponse struct {
 	Status int                 `json:"status"`
 	Header map[string][]string `json:"header,omitempty"`
 	Body   []byte              `json:"body,omitempty"`
+}
+
+// StreamPart is a part of a streamed answer, or says how it ended.
+type StreamPart struct {
+	// Number counts the parts from 1, the end among them: who misses one has lost the answer.
+	Number int    `json:"number"`
+	Data   []byte `json:"data,omitempty"`
+	// Host is, in the first part, the host that takes words.
+	Host string `json:"host,omitempty"`
+	// End says that this was all. Broken says why there is no more, though it was not.
+	End    bool   `json:"end,omitempty"`
+	Broken string `json:"broken,omitempty"`
+}
+
+// StreamWord is what the host that takes a streamed answer says, after each part and now and then.
+type StreamWord struct {
+	// Taken is the number of the last part that was passed on.
+	Taken int `json:"taken"`
+	// Gone says that nobody takes more.
+	Gone bool `json:"gone,omitempty"`
 }

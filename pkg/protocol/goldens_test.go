@@ -209,6 +209,12 @@ func relayGoldens() []golden {
 		{"reply.moved", protocol.Reply{V: 1, Moved: true}},
 		{"reply.owner", protocol.Reply{V: 1, Owner: "host-a"}},
 		{"reply.http", protocol.Reply{V: 1, HTTP: &protocol.HTTPResponse{Status: 200, Header: header, Body: []byte("hi")}}},
+		{"reply.part-first", protocol.Reply{V: 1, HTTP: &protocol.HTTPResponse{Status: 200, Header: header},
+			Stream: &protocol.StreamPart{Number: 1, Data: []byte("hi"), Host: "host-a"}}},
+		{"reply.part-end", protocol.Reply{V: 1, Stream: &protocol.StreamPart{Number: 3, End: true}}},
+		{"reply.part-broken", protocol.Reply{V: 1, Stream: &protocol.StreamPart{Number: 3, Broken: "no luck"}}},
+		{"request.word", protocol.Request{V: 1, ID: "4d2f", Word: &protocol.StreamWord{Taken: 2}}},
+		{"request.word-gone", protocol.Request{V: 1, ID: "4d2f", Word: &protocol.StreamWord{Taken: 2, Gone: true}}},
 		{"reply.error", protocol.Reply{V: 1, Error: failure()}},
 	}
 }

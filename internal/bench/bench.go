@@ -62,14 +62,41 @@ func config(url string) project.Config {
 	return c
 }
 
-// Report is the outcome of a measurement.
-type Report struct {
+// Setting says where something was measured.
+type Setting struct {
 	Benchmark string `json:"benchmark"`
 	Setup     string `json:"setup"`
 	Go        string `json:"go"`
 	CPUs      int    `json:"cpus"`
 	// Procs is the GOMAXPROCS of each of the three processes.
-	Procs     int     `json:"gomaxprocs"`
+	Procs int `json:"gomaxprocs"`
+}
+
+func setting(benchmark string, procs int) Setting {
+	return Setting{
+		Benchmark: benchmark, Setup: "server, runner and client as three processes, TCP on loopback, one NATS server, file store, default sync",
+		Go: runtime.Version(), CPUs: runtime.NumCPU(), Procs: procs,
+	}
+}
+
+// table begins a table with the setting.
+func (s Setting) table(w io.Writer) *tabwriter.Writer {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "benchmark\t%s\n", s.Benchmark)
+	fmt.Fprintf(t, "setup\t%s\n", s.Setup)
+	fmt.Fprintf(t, "machine\t%d CPUs, GOMAXPROCS %d for each process, %s\n", s.CPUs, s.Procs, s.Go)
+	return t
+}
+
+func writeJSON(w io.Writer, report any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(report)
+}
+
+// Report is the outcome of a measurement.
+type Report struct {
+	Setting
 	Steps     int     `json:"steps"`
 	InFlight  int     `json:"in_flight"`
 	Completed int     `json:"completed"`
@@ -142,8 +169,7 @@ func one(ctx context.Context, binding workflow.Bound[Params, int], steps int) er
 func (l load) report(took time.Duration, each []time.Duration) Report {
 	slices.Sort(each)
 	return Report{
-		Benchmark: l.name, Setup: "server, runner and client as three processes, TCP on loopback, one NATS server, file store, default sync",
-		Go: runtime.Version(), CPUs: runtime.NumCPU(), Procs: l.procs, Steps: l.steps, InFlight: l.inFlight, Completed: len(each),
+		Setting: setting(l.name, l.procs), Steps: l.steps, InFlight: l.inFlight, Completed: len(each),
 		Seconds: took.Seconds(), PerSecond: float64(len(each)) / took.Seconds(),
 		P50: quantile(each, 0.5), P90: quantile(each, 0.9), P99: quantile(each, 0.99), Max: quantile(each, 1),
 	}
@@ -160,14 +186,9 @@ func quantile(sorted []time.Duration, q float64) float64 {
 
 func (r Report) print(w io.Writer, output string) error {
 	if output == "json" {
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(r)
+		return writeJSON(w, r)
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "benchmark\t%s\n", r.Benchmark)
-	fmt.Fprintf(t, "setup\t%s\n", r.Setup)
-	fmt.Fprintf(t, "machine\t%d CPUs, GOMAXPROCS %d for each process, %s\n", r.CPUs, r.Procs, r.Go)
+	t := r.table(w)
 	fmt.Fprintf(t, "load\t%d steps, %d in flight\n", r.Steps, r.InFlight)
 	fmt.Fprintf(t, "completed\t%d in %.1f s\n", r.Completed, r.Seconds)
 	fmt.Fprintf(t, "throughput\t%.0f completed/s\n", r.PerSecond)

@@ -9,7 +9,6 @@ import (
 	"math"
 	"runtime"
 	"slices"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -79,11 +78,7 @@ func ended(_ int, err error) error { return err }
 
 // LongReport is what instances cost that live long.
 type LongReport struct {
-	Benchmark string `json:"benchmark"`
-	Setup     string `json:"setup"`
-	Go        string `json:"go"`
-	CPUs      int    `json:"cpus"`
-	Procs     int    `json:"gomaxprocs"`
+	Setting
 	// Steps are steps one after the other: from one to the next. Parks are waits for an event: from the event to the body of
 	// the step after it, by the runner that has executed the instance before.
 	Steps []Cost `json:"steps"`
@@ -131,10 +126,7 @@ type lives struct {
 }
 
 func (l longLoad) run(ctx context.Context, p *processes) (LongReport, error) {
-	r := LongReport{
-		Benchmark: "long", Setup: "server, runner and client as three processes, TCP on loopback, one NATS server, file store, default sync",
-		Go: runtime.Version(), CPUs: runtime.NumCPU(), Procs: l.procs,
-	}
+	r := LongReport{Setting: setting("long", l.procs)}
 	opened, err := project.Open(ctx, config(p.url))
 	if err != nil {
 		return r, err
@@ -266,14 +258,9 @@ func (m lives) parked(ctx context.Context, id string, after uint64, wait string)
 
 func (r LongReport) print(w io.Writer, output string) error {
 	if output == "json" {
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(r)
+		return writeJSON(w, r)
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "benchmark\t%s\n", r.Benchmark)
-	fmt.Fprintf(t, "setup\t%s\n", r.Setup)
-	fmt.Fprintf(t, "machine\t%d CPUs, GOMAXPROCS %d for each process, %s\n", r.CPUs, r.Procs, r.Go)
+	t := r.table(w)
 	for _, list := range []struct {
 		what  string
 		costs []Cost

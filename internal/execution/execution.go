@@ -244,7 +244,7 @@ func newExecution(ctx context.Context, c Config) *Execution {
 		c.MaxValue = objects.DefaultLimit
 	}
 	x := &Execution{
-		Config: c, events: make(chan Event, 4), m: engine.NewMachine(c.History), gone: make(chan struct{}),
+		Config: c, events: make(chan Event, 16), m: engine.NewMachine(c.History), gone: make(chan struct{}),
 		expected: c.History.Tail, told: c.History.Begun, leaving: c.Once, lanes: map[*engine.Branch]*lane{}, waiters: map[protocol.Key]*waiter{},
 	}
 	x.m.Limit(c.Limits)

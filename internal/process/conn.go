@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"time"
 
@@ -58,7 +57,6 @@ func connOptions(ctx context.Context, name string, s Settings, log *slog.Logger)
 	opts := []nats.Option{
 		nats.Name(name),
 		nats.Timeout(dialTimeout),
-		nats.SetCustomDialer(&gathering{net.Dialer{Timeout: dialTimeout}}),
 		nats.ReconnectBufSize(-1),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(reconnectWait),

@@ -28,63 +28,6 @@ func failing(n int) func(context.Context) (int, error) {
 	}
 }
 
-func TestRetriesWaitAsTheyShould(t *testing.T) {
-	t.Parallel()
-	const base = 30 * time.Millisecond
-	for _, row := range []struct {
-		name    string
-		backoff Backoff
-		options []StepOption
-		waits   []time.Duration
-	}{
-		{"constant", Constant, nil, []time.Duration{base, base, base}},
-		{"linear", Linear, nil, []time.Duration{base, 2 * base, 3 * base}},
-		{"exponential", Exponential, nil, []time.Duration{base, 2 * base, 4 * base}},
-		{"exponential with a cap", Exponential, []StepOption{MaxDelay(2 * base)}, []time.Duration{base, 2 * base, 2 * base}},
-	} {
-		for _, settings := range []struct {
-			name string
-			execution.Settings
-		}{{"in memory", execution.Settings{}}, {"parked", parks()}} {
-			t.Run(row.name+" "+settings.name, func(t *testing.T) {
-				t.Parallel()
-				b := setup(t)
-				options := append([]StepOption{Retries(3, base, row.backoff)}, row.options...)
-				body := failing(3)
-				output := b.run(settings.Settings, func(ctx context.Context, _ Event[int]) (any, error) {
-					return Do(ctx, "flaky", body, options...)
-				})
-				if output != "4" {
-					t.Errorf("the body that succeeded was attempt %s, want 4", output)
-				}
-				checkWaits(t, b.complete("w", "a").Steps[0], row.waits)
-			})
-		}
-	}
-}
-
-func checkWaits(t *testing.T, step protocol.StepStatus, waits []time.Duration) {
-	t.Helper()
-	if len(step.Attempts) != len(waits)+1 {
-		t.Fatalf("%d attempts are recorded, want %d", len(step.Attempts), len(waits)+1)
-	}
-	for i, a := range step.Attempts {
-		if a.Attempt != i+1 || a.Runner == "" || a.Started == nil || a.Finished == nil {
-			t.Errorf("attempt %d is recorded as %+v", i+1, a)
-		}
-		if last := i == len(waits); last != (a.Error == nil) {
-			t.Errorf("attempt %d has error %v", i+1, a.Error)
-		}
-		if i == 0 {
-			continue
-		}
-		// The delay counts from the failure, which is recorded a moment later.
-		if waited := a.Started.Sub(*step.Attempts[i-1].Started); waited < waits[i-1] {
-			t.Errorf("attempt %d began %v after the one before, want at least %v", i+1, waited, waits[i-1])
-		}
-	}
-}
-
 func TestRetriesUsedUp(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -15,44 +15,6 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// TestDelayFunc: what the function returns is waited, and it is not asked again after a park.
-func TestDelayFunc(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	const base = 30 * time.Millisecond
-	type question struct {
-		attempt int
-		err     error
-	}
-	asked := make(chan question, 10)
-	body := failing(3)
-	b.run(parks(), func(ctx context.Context, _ Event[int]) (any, error) {
-		return Do(ctx, "flaky", body, Retries(3, time.Hour, Exponential), DelayFunc(func(attempt int, err error) time.Duration {
-			asked <- question{attempt, err}
-			return base * time.Duration(4-attempt)
-		}))
-	})
-	close(asked)
-	next := 1
-	for q := range asked {
-		if q.attempt != next || !errors.Is(q.err, errFlaky) {
-			t.Errorf("asked about attempt %d with %v, want attempt %d with the body's error", q.attempt, q.err, next)
-		}
-		next++
-	}
-	if next != 4 {
-		t.Errorf("asked %d times, want once for each of 3 failures", next-1)
-	}
-	s := b.complete("w", "a")
-	checkWaits(t, s.Steps[0], []time.Duration{3 * base, 2 * base, base})
-	if c := s.Steps[0].Config; c == nil || !c.Dynamic {
-		t.Errorf("config %+v is shown, want one with a dynamic delay", c)
-	}
-	if len(s.Runs) < 2 {
-		t.Error("it never parked")
-	}
-}
-
 // TestFunctionsThatDecideNothing: the step ends at once, with an error that says what went wrong.
 func TestFunctionsThatDecideNothing(t *testing.T) {
 	t.Parallel()

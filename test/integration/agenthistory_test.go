@@ -53,6 +53,11 @@ func TestAgentHistory(t *testing.T) {
 	}
 	kills, freezes := w.breakHosts(ctx, hosts)
 	load.Wait()
+	h.upTo(w)
+	h.report(t)
+	if t.Failed() { // then what was promised may never come
+		return
+	}
 	w.checkPromises(p)
 	h.upTo(w)
 	h.report(t)
@@ -105,7 +110,7 @@ func (w *world) answers() {
 			return "", err
 		}
 		_, err := agent.Call(ctx, to, (*clerk).Done, order{Note: e.Payload.Note + ".called"}, agent.Timeout(patience))
-		return "", err
+		return e.Payload.Note + ".ended", err
 	}
 	p, err := project.Open(w.t.Context(), project.Config{Name: w.name, Workflows: []project.Workflow{{Name: "answers", ClassName: "Answers"}}},
 		project.Conn(w.connect(w.t)))
@@ -144,7 +149,7 @@ func (w *world) ask(ctx context.Context, p *promises, caller int) {
 			p.add(name, note)
 		case 2:
 			_, err = agent.Call(w.t.Context(), ref, (*clerk).Begun, order{Note: note}, agent.Timeout(patience))
-			p.add(name, note+".told", note+".called")
+			p.add(name, note+".told", note+".called", note+".ended")
 		default: // the note says who tells whom, so that order can be checked
 			note = fmt.Sprintf("%s@%s>%s", note, name, other)
 			_, err = agent.Call(w.t.Context(), ref, (*clerk).Done, order{Note: note, Tell: other}, agent.Timeout(patience))

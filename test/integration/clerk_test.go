@@ -72,17 +72,26 @@ func (c *clerk) Planned(ctx context.Context, o order) (string, error) {
 	return task.ID, err
 }
 
-// Begun starts a workflow that calls back.
+// Begun starts a workflow that calls back, and tracks it.
 func (c *clerk) Begun(ctx context.Context, o order) (string, error) {
 	self, err := agent.Info(ctx)
 	if err != nil {
 		return "", err
 	}
-	i, err := answersBinding.Create(ctx, callBack{Agent: self.Name, Note: o.Note})
+	i, err := agent.RunWorkflow(ctx, answersBinding, callBack{Agent: self.Name, Note: o.Note})
 	if err != nil {
 		return "", err
 	}
 	return i.ID(), nil
+}
+
+// OnWorkflowComplete notes what the workflow returned.
+func (c *clerk) OnWorkflowComplete(ctx context.Context, _ agent.Tracked, result agent.Value) error {
+	note, err := agent.Decode[string](ctx, result)
+	if err != nil {
+		return err
+	}
+	return c.Note(ctx, note)
 }
 
 // OnRequest carries out the order in the body of a POST, plans that of a PUT, and answers with the number of notes.

@@ -42,8 +42,12 @@ const ProjectName = "test"
 // patience bounds how long anything may take that takes no time on the test's clock.
 const patience = 2 * time.Minute
 
+// ahead is by how much the clock of a test is ahead of that of its server, which must not let a wait end by itself: what it
+// fires before the moment on the clock of the test is kept until then, and the clock stands still meanwhile.
+const ahead = 24 * time.Hour
+
 // New starts a server, and a runner with the definitions, each under the name of its class. All of it ends with the
-// test. The clock begins at the present moment.
+// test. The clock begins a day after the present moment.
 //
 // When the test ends, it fails if something was asked for that did not happen: a mock of a step that never ran, a wait
 // that was to time out, a crash.
@@ -86,7 +90,7 @@ func alone(config project.Config, definitions []workflow.Definition) project.Con
 func start(t testing.TB, config project.Config, definitions []workflow.Definition) *Env {
 	t.Helper()
 	e := &Env{
-		t: t, now: time.Now().UTC(), steps: map[protocol.Key]*Step{}, waits: map[string]*Wait{}, seen: map[protocol.Key]bool{},
+		t: t, now: time.Now().UTC().Add(ahead), steps: map[protocol.Key]*Step{}, waits: map[string]*Wait{}, seen: map[protocol.Key]bool{},
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
 	p, err := project.Open(t.Context(), config, project.Conn(e.connect()), project.Logger(log))

@@ -139,6 +139,22 @@ func TestCrashAfterStep(t *testing.T) {
 	}
 }
 
+// TestShortSleep: the time of the server goes on while the clock stands still, and must not end it.
+func TestShortSleep(t *testing.T) {
+	t.Parallel()
+	env := workflowtest.New(t, workflow.Define("Short", func(ctx context.Context, _ workflow.Event[int]) (int, error) {
+		return 1, workflow.Sleep(ctx, "short", time.Millisecond)
+	}))
+	run := workflowtest.Start[int](env, "Short", 0)
+	if s := run.Status(); s.State != workflow.Waiting {
+		t.Errorf("state %s", s.State)
+	}
+	<-time.After(1500 * time.Millisecond) // by then the server would have fired
+	if n, err := run.Result(); n != 1 || err != nil {
+		t.Errorf("result %d, %v", n, err)
+	}
+}
+
 func TestAdvance(t *testing.T) {
 	t.Parallel()
 	env, o := setup(t)

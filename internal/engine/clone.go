@@ -13,6 +13,7 @@ func (h *History) Clone() *History {
 	c := *h
 	steps, attempts := make([]Step, len(h.Order)), make([]Attempt, 0, len(h.Order))
 	c.Steps = make(map[protocol.Key]*Step, len(h.Order))
+	c.open, c.undone = nil, nil
 	for i, k := range h.Order {
 		s := &steps[i]
 		*s = *h.Steps[k]
@@ -24,7 +25,6 @@ func (h *History) Clone() *History {
 			c.undone = append(c.undone, s)
 		}
 	}
-	c.open, c.undone = nil, nil
 	for _, s := range h.open {
 		if h.Steps[s.Key] == s { // else a restart has forgotten it
 			c.open = append(c.open, c.Steps[s.Key])

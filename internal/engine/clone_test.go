@@ -83,3 +83,25 @@ func changes(h *engine.History, r *rand.Rand) {
 	_ = h.Apply(1<<41, &protocol.Append{V: 1, Incarnation: h.Incarnation, Entries: []protocol.Entry{{Kind: protocol.EntryRestarted}}})
 	_ = m.Park()
 }
+
+// TestCloneOfAGroup: a group that fails after the clone was made gives up there, too, what it had begun before.
+func TestCloneOfAGroup(t *testing.T) {
+	t.Parallel()
+	nap := protocol.Key{Op: protocol.OpSleep, Name: "nap", Count: 1}
+	h := engine.NewHistory("S", 1, protocol.Create{})
+	apply := func(h *engine.History, sequence uint64, e protocol.Entry) {
+		t.Helper()
+		if err := h.Apply(sequence, &protocol.Append{V: 1, Incarnation: 1, Entries: []protocol.Entry{e}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apply(h, 2, protocol.Entry{Kind: protocol.EntryWaiting, Step: &nap, Until: new(noon), Branch: "1.2/"})
+	clone := h.Clone()
+	apply(clone, 3, protocol.Entry{
+		Kind: protocol.EntryGroupFailed, Step: &protocol.Key{Op: protocol.OpGroup, Name: "1.", Count: 1}, Winner: new(0),
+		Error: &protocol.Failure{Name: "Error", Message: "sold out"},
+	})
+	if !clone.Steps[nap].Lost || h.Steps[nap].Lost {
+		t.Errorf("given up in the clone: %v, want true; in what it was made of: %v", clone.Steps[nap].Lost, h.Steps[nap].Lost)
+	}
+}

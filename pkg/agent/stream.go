@@ -33,7 +33,8 @@ type stream struct {
 	gone  chan struct{} // closed when nobody takes parts any more
 
 	mu     sync.Mutex // guards what follows
-	cause  error      // why
+	begun  bool       // a part was put
+	cause  error      // why nobody takes them
 	cancel context.CancelCauseFunc
 }
 
@@ -44,15 +45,12 @@ func newStream() *stream {
 // ErrClientGone is the cause with which the context of a streamed answer ends if nobody reads it any more.
 var ErrClientGone = errors.New("nobody reads the answer any more")
 
-// follow makes a context end when nobody takes the parts any more.
+// follow makes a context end when nobody takes the parts any more. Before the first part, whoever leaves ends no turn.
 func (s *stream) follow(ctx context.Context) (context.Context, context.CancelCauseFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cancel = cancel
-	if s.cause != nil {
-		cancel(s.cause)
-	}
 	return ctx, cancel
 }
 
@@ -65,13 +63,26 @@ func (s *stream) leave(cause error) {
 	}
 	s.cause = cause
 	close(s.gone)
-	if s.cancel != nil {
+	if s.begun {
 		s.cancel(cause)
 	}
 }
 
+// begin notes that the answer is streamed. The error says why nobody takes it.
+func (s *stream) begin() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.begun = true; s.cause != nil {
+		s.cancel(s.cause)
+	}
+	return s.cause
+}
+
 // put hands a part over, if that is still wanted, and waits until there is room.
 func (s *stream) put(ctx context.Context, p part) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
 	select {
 	case s.parts <- p:
 		return nil

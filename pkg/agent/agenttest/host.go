@@ -22,6 +22,7 @@ type host struct {
 	ended   chan error
 	project *project.Project
 	dead    bool
+	stopped bool
 	kit     *Kit
 }
 
@@ -39,6 +40,7 @@ func (k *Kit) startHost() {
 	ctx, cancel := k.staged()
 	h.cancel = cancel
 	go func() { h.ended <- project.Run(ctx, h.project, h.service) }()
+	k.t.Cleanup(h.stop) // before the connection is closed
 	k.await("the host is ready", func() (bool, error) {
 		select {
 		case err := <-h.ended:
@@ -51,8 +53,12 @@ func (k *Kit) startHost() {
 	k.host = h
 }
 
-// stop ends the host, in order unless it is dead.
+// stop ends the host, in order unless it is dead. Once is enough.
 func (h *host) stop() {
+	if h.stopped {
+		return
+	}
+	h.stopped = true
 	h.cancel()
 	if err := <-h.ended; err != nil && !h.dead {
 		h.kit.t.Errorf("agenttest: the host ended with %v", err)
@@ -69,7 +75,6 @@ func (k *Kit) KillHost() {
 	dead.dead = true
 	dead.nc.Close()
 	k.startHost()
-	k.t.Cleanup(dead.stop)
 	k.takeOver()
 }
 

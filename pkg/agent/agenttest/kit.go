@@ -55,7 +55,6 @@ func In(t testing.TB, env *workflowtest.Env, classes ...agent.Class) *Kit {
 		NC: env.Project.NC, JS: env.Project.JS, Log: slog.New(slog.DiscardHandler), Now: env.Now,
 	}, env.Project.Journal(), env.Project.Config.Name)
 	k.startHost()
-	t.Cleanup(func() { k.host.stop() })
 	k.hastenBells()
 	env.Join(k)
 	return k

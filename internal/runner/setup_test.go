@@ -262,6 +262,15 @@ func (r *rig) begun(i protocol.Instance, state protocol.State) protocol.Instance
 	return i
 }
 
+// gone waits until nothing of an instance is left that holds its id.
+func (r *rig) gone(i protocol.Instance) {
+	r.t.Helper()
+	natstest.Eventually(r.t, patience, "the create of "+i.String()+" is gone", func() bool {
+		_, err := r.store.Last(r.t.Context(), protocol.WorkflowsStream("p"), i.CreateSubject())
+		return errors.Is(err, journal.ErrNotFound)
+	})
+}
+
 // pauseWakes holds back all inputs until the returned function is called.
 func (r *rig) pauseWakes() (goOn func()) { return r.pause(protocol.ConsumerWakes(0)) }
 

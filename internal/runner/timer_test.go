@@ -30,7 +30,7 @@ func TestTimerOfAnOlderPark(t *testing.T) {
 		{"it has ended", "waits", func(i protocol.Instance) { r.send(i, "go") }, protocol.StateComplete},
 		{"another has its id", "waits", func(i protocol.Instance) {
 			r.control(i, protocol.Control{Action: protocol.ActionDelete})
-			r.until(i, "is gone", func(s protocol.Status) bool { return s.State == "" })
+			r.gone(i)
 			r.begun(i, protocol.StateWaiting)
 		}, protocol.StateWaiting},
 	} {
@@ -57,7 +57,7 @@ func TestTimerOfAnOlderPark(t *testing.T) {
 				t.Errorf("%s: the log ends at %d after the timer of %d, before it at %d", s.State, r.tail(i).sequence, park, before)
 			}
 			r.control(i, protocol.Control{Action: protocol.ActionDelete})
-			r.until(i, "is gone", func(s protocol.Status) bool { return s.State == "" })
+			r.gone(i)
 		})
 	}
 }

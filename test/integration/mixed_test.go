@@ -326,6 +326,11 @@ func (w *world) breakUntil(ended <-chan error, runners []*process, created time.
 					tr.show(w.t)
 				}
 			}
+			for _, name := range []string{protocol.ConsumerControls(0), protocol.ConsumerWakes(0)} {
+				c := w.consumer(name)
+				w.t.Logf("%s: delivered up to %d, acked up to %d, %d not acked, %d again, %d to come, %d wait, led by %+v", name,
+					c.Delivered.Stream, c.AckFloor.Stream, c.NumAckPending, c.NumRedelivered, c.NumPending, c.NumWaiting, c.Cluster)
+			}
 			w.t.Fatal("not all instances end")
 		case <-time.After(rand.N(2 * every)):
 		}

@@ -147,7 +147,7 @@ func (w *carrying) further(ctx context.Context, s *sight) (more bool, err error)
 		return false, nil
 	case Remove:
 		w.over = append(w.over, s.owner())
-		return false, w.Store.Purge(ctx, w.stream(), s.instance.CreateSubject(), s.Create+1)
+		return false, w.Store.DeleteEach(ctx, w.stream(), s.instance.CreateSubject(), s.Create+1)
 	case Stuck:
 		return false, &HeldUpError{Instance: s.instance, Reason: s.stuck()}
 	case Ask:

@@ -19,6 +19,29 @@ func (s *Store) Purge(ctx context.Context, stream, subject string, before uint64
 	return s.purge(ctx, stream, subject, map[string]any{"filter": subject, "seq": before})
 }
 
+// DeleteEach removes the messages of subject (wildcards allowed) whose sequence is below before, as Purge does, but one by
+// one: for subjects that a durable consumer listens to. A purge of a part of what a consumer listens to can move its ack
+// floor past messages that were delivered and that nobody has acked, and those never come again (nats-server 2.15.2, if the
+// floor was before the first message of the stream).
+func (s *Store) DeleteEach(ctx context.Context, stream, subject string, before uint64) error {
+	if before == 0 {
+		return fmt.Errorf("delete each of %s: needs a bound", subject)
+	}
+	for next := uint64(1); ; {
+		m, err := s.NextFromLeader(ctx, stream, subject, next)
+		if errors.Is(err, ErrNotFound) || err == nil && m.Sequence >= before {
+			return nil
+		}
+		if err == nil {
+			err = s.Delete(ctx, stream, m.Sequence)
+		}
+		if err != nil {
+			return fmt.Errorf("delete each of %s: %w", subject, err)
+		}
+		next = m.Sequence + 1
+	}
+}
+
 // PurgeAll removes all messages of a stream whose sequence is below before: the server drops whole blocks and does not
 // look for subjects.
 func (s *Store) PurgeAll(ctx context.Context, stream string, before uint64) error {

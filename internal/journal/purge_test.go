@@ -51,6 +51,60 @@ func TestPurgeKeepsWhatCameAfterItsBound(t *testing.T) {
 	}
 }
 
+// TestDeleteEach: what a consumer has delivered and nobody has acked comes again, whatever is removed beside it and acked
+// after it.
+func TestDeleteEach(t *testing.T) {
+	t.Parallel()
+	nc := natstest.Start(t).Connect(t)
+	js := natstest.JetStream(t, nc)
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>", "other"}}); err != nil {
+		t.Fatal(err)
+	}
+	store, err := journal.Open(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	consumer, err := js.CreateConsumer(t.Context(), "S", jetstream.ConsumerConfig{
+		Durable: "c", FilterSubject: "s.>", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 500 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	take := func() jetstream.Msg {
+		t.Helper()
+		m, err := consumer.Next(jetstream.FetchMaxWait(natstest.Patience))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	for _, subject := range []string{"other", "s.held", "s.gone", "s.acked", "s.gone"} {
+		if _, err := store.Publish(t.Context(), subject, nil, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if take().Subject() != "s.held" || take().Subject() != "s.gone" {
+		t.Fatal("the consumer delivers out of order")
+	}
+	for range 2 { // the second time nothing is there to remove
+		if err := store.DeleteEach(t.Context(), "S", "s.gone", 5); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := take().DoubleAck(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if m := take(); m.Subject() != "s.gone" { // the one behind the bound
+		t.Errorf("the consumer delivers %s, want the message that was kept", m.Subject())
+	}
+	if m := take(); m.Subject() != "s.held" {
+		t.Errorf("the consumer delivers %s, want what was not acked", m.Subject())
+	}
+	if err := store.DeleteEach(t.Context(), "S", "s.>", 0); err == nil {
+		t.Error("messages were deleted without a bound")
+	}
+}
+
 // TestDelete takes one message out of a work queue whose consumer has delivered it: it is not delivered again.
 func TestDelete(t *testing.T) {
 	t.Parallel()

@@ -146,7 +146,7 @@ func (s *Scheduler) deleteRow(ctx context.Context, k key, revision uint64) error
 	return err
 }
 
-// purgeMarker removes the delete marker at sequence. A row that was put since then is not touched.
-func (s *Scheduler) purgeMarker(ctx context.Context, k key, sequence uint64) error {
-	return s.store.Purge(ctx, k.rowStream(), k.rowSubject(), sequence+1)
+// removeMarker removes the delete marker at sequence. A row that was put since then is not touched.
+func (s *Scheduler) removeMarker(ctx context.Context, k key, sequence uint64) error {
+	return s.store.Delete(ctx, k.rowStream(), sequence)
 }

@@ -54,7 +54,7 @@ func (s *Scheduler) handleRow(ctx context.Context, project string, m jetstream.M
 	if err != nil {
 		return err
 	}
-	return s.purgeMarker(ctx, k, meta.Sequence.Stream)
+	return s.removeMarker(ctx, k, meta.Sequence.Stream)
 }
 
 // handleDue is called for every firing. It returns nil if the message can be acked.

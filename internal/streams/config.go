@@ -27,11 +27,10 @@ func baseStream(name, subjects string) jetstream.StreamConfig {
 }
 
 // workflowsConfig allows neither rollups, schedules, TTLs nor batches: with any of them, whoever may publish an input
-// could wipe or forge a log.
+// could wipe or forge a log. Messages can be deleted one by one: what consumers listen to is never purged in part.
 func workflowsConfig(project string) jetstream.StreamConfig {
 	c := baseStream(protocol.WorkflowsStream(project), protocol.WorkflowSubjects(project))
 	c.Retention = jetstream.LimitsPolicy
-	c.DenyDelete = true
 	source, destination := protocol.DoneRepublish(project)
 	c.RePublish = &jetstream.RePublish{Source: source, Destination: destination}
 	return c
@@ -71,6 +70,13 @@ func bucketConfig(bucket string) jetstream.StreamConfig {
 	c.AllowRollup = true
 	c.Discard = jetstream.DiscardNew
 	c.Duplicates = 2 * time.Minute
+	return c
+}
+
+// schedulesConfig is a bucket whose markers of deletes are taken away one by one: a consumer listens to it.
+func schedulesConfig(project string) jetstream.StreamConfig {
+	c := bucketConfig(protocol.SchedulesBucket(project))
+	c.DenyDelete = false
 	return c
 }
 

@@ -79,7 +79,7 @@ func EnsureAgents(ctx context.Context, js jetstream.JetStream, project string, o
 	e := ensurer{js: js, opts: opts}
 	for _, config := range []jetstream.StreamConfig{
 		bucketConfig(protocol.AgentsBucket(project)),
-		bucketConfig(protocol.SchedulesBucket(project)),
+		schedulesConfig(project),
 		bucketConfig(protocol.HostsBucket(project)),
 		bucketConfig(protocol.DeadBucket(project)),
 		inboxConfig(project), objectsConfig(project),

@@ -65,8 +65,10 @@ func TestEverythingIsMadeAsDesigned(t *testing.T) {
 	}
 	projects := bucket("PROJECTS")
 	projects.direct = false
+	schedules := bucket("SCHEDULES_shop", "scheduler")
+	schedules.denyDelete = false
 	want := map[string]streamFacts{
-		"WORKFLOWS_shop": {subject: "wf.shop.>", retention: limits, perSubject: -1, direct: true, denyDelete: true,
+		"WORKFLOWS_shop": {subject: "wf.shop.>", retention: limits, perSubject: -1, direct: true,
 			consumers: "controls controls-1 wakes wakes-1", duplicates: ms100},
 		"TIMERS_shop": {subject: "timer.shop.>", retention: work, perSubject: -1, direct: true, rollup: true, ttl: true,
 			schedules: true, consumers: "due", duplicates: ms100},
@@ -77,7 +79,7 @@ func TestEverythingIsMadeAsDesigned(t *testing.T) {
 		"CLOCK": {subject: "clock.>", retention: work, perSubject: -1, direct: true, rollup: true, ttl: true,
 			schedules: true, consumers: "clock", duplicates: ms100},
 		"KV_AGENTS_shop":    bucket("AGENTS_shop"),
-		"KV_SCHEDULES_shop": bucket("SCHEDULES_shop", "scheduler"),
+		"KV_SCHEDULES_shop": schedules,
 		"KV_HOSTS_shop":     bucket("HOSTS_shop"),
 		"KV_DEAD_shop":      bucket("DEAD_shop"),
 		"KV_SLOTS_shop":     bucket("SLOTS_shop"),
@@ -259,12 +261,12 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 			c.AllowRollup = true
 			c.AllowMsgTTL = true
 		}, "allow_msg_schedules", "true"},
-		{"delete allowed", func(c *jetstream.StreamConfig) { c.DenyDelete = false }, "deny_delete", "false"},
+		{"delete denied", func(c *jetstream.StreamConfig) { c.DenyDelete = true }, "deny_delete", "true"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			js := setup(t)
-			c := jetstream.StreamConfig{Name: "WORKFLOWS_shop", Subjects: []string{"wf.shop.>"}, AllowDirect: true, DenyDelete: true}
+			c := jetstream.StreamConfig{Name: "WORKFLOWS_shop", Subjects: []string{"wf.shop.>"}, AllowDirect: true}
 			row.change(&c)
 			if _, err := js.CreateStream(t.Context(), c); err != nil {
 				t.Fatal(err)

@@ -13,38 +13,17 @@ import (
 	"github.com/skein-run/skein/pkg/project"
 )
 
-// agents is the command with what its sub-commands share.
-type agents struct {
-	project projectFlags
-	output  string
-}
+type agents struct{ projectCommand }
 
 func newAgents() *cobra.Command {
-	a := &agents{output: "text"}
+	a := &agents{}
 	cmd := &cobra.Command{
 		Use: "agents", Short: "See what waits for agents, and destroy them", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	a.project.define(cmd)
-	cmd.PersistentFlags().StringVar(&a.output, "output", a.output, "text or json")
+	a.define(cmd)
 	cmd.AddCommand(a.inbox(), a.destroy())
 	return cmd
-}
-
-// run opens the project for one sub-command.
-func (a *agents) run(cmd *cobra.Command, do func(context.Context, *project.Project) error) error {
-	if err := checkOutput(a.output); err != nil {
-		return err
-	}
-	ctx, stop := untilSignal(cmd.Context())
-	defer stop()
-	cmd.SetContext(ctx)
-	p, err := a.project.open(cmd)
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	return do(ctx, p)
 }
 
 func (a *agents) inbox() *cobra.Command {

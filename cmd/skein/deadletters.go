@@ -14,16 +14,13 @@ import (
 
 	"github.com/skein-run/skein/internal/process"
 	"github.com/skein-run/skein/pkg/agent"
+	"github.com/skein-run/skein/pkg/project"
 )
 
-// deadLetters is the command with what its sub-commands share.
-type deadLetters struct {
-	project projectFlags
-	output  string
-}
+type deadLetters struct{ projectCommand }
 
 func newDeadLetters() *cobra.Command {
-	d := &deadLetters{output: "text"}
+	d := &deadLetters{}
 	cmd := &cobra.Command{
 		Use:   "dead-letters",
 		Short: "See and redrive the callbacks that agents gave up on",
@@ -32,8 +29,7 @@ func newDeadLetters() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	d.project.define(cmd)
-	cmd.PersistentFlags().StringVar(&d.output, "output", d.output, "text or json")
+	d.define(cmd)
 	cmd.AddCommand(d.list(), d.show(),
 		d.each("redrive", "redriven", "Let agents try dead letters again",
 			"The agent tries the callback again, in a turn as at the first time. The letter leaves the list when that has\n"+
@@ -43,20 +39,9 @@ func newDeadLetters() *cobra.Command {
 	return cmd
 }
 
-// run opens the project for one sub-command.
-func (d *deadLetters) run(cmd *cobra.Command, do func(context.Context, agent.DeadLetters) error) error {
-	if err := checkOutput(d.output); err != nil {
-		return err
-	}
-	ctx, stop := untilSignal(cmd.Context())
-	defer stop()
-	cmd.SetContext(ctx)
-	p, err := d.project.open(cmd)
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	err = do(ctx, agent.DeadLettersOf(p))
+// letters does something with the dead letters of the project.
+func (d *deadLetters) letters(cmd *cobra.Command, do func(context.Context, agent.DeadLetters) error) error {
+	err := d.run(cmd, func(ctx context.Context, p *project.Project) error { return do(ctx, agent.DeadLettersOf(p)) })
 	if errors.Is(err, agent.ErrNoDeadLetter) {
 		return process.WithHint(err, "see skein dead-letters list")
 	}
@@ -71,7 +56,7 @@ func (d *deadLetters) list() *cobra.Command {
 			if filter.Agent != "" && filter.Class == "" {
 				return fmt.Errorf("--agent: %q: needs --class, too", filter.Agent)
 			}
-			return d.run(cmd, func(ctx context.Context, letters agent.DeadLetters) error {
+			return d.letters(cmd, func(ctx context.Context, letters agent.DeadLetters) error {
 				if d.output == "json" {
 					return d.listJSON(ctx, cmd.OutOrStdout(), letters, filter)
 				}
@@ -147,7 +132,7 @@ func (d *deadLetters) show() *cobra.Command {
 	return &cobra.Command{
 		Use: "show ID", Short: "Show a dead letter with its payload and error", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return d.run(cmd, func(ctx context.Context, letters agent.DeadLetters) error {
+			return d.letters(cmd, func(ctx context.Context, letters agent.DeadLetters) error {
 				letter, err := letters.Get(ctx, args[0])
 				if err != nil {
 					return err
@@ -192,7 +177,7 @@ func (d *deadLetters) each(verb, done, short, long string, do func(agent.DeadLet
 	return &cobra.Command{
 		Use: verb + " ID...", Short: short, Long: long, Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, ids []string) error {
-			return d.run(cmd, func(ctx context.Context, letters agent.DeadLetters) error {
+			return d.letters(cmd, func(ctx context.Context, letters agent.DeadLetters) error {
 				var errs []error
 				encoder := json.NewEncoder(cmd.OutOrStdout())
 				for _, id := range ids {

@@ -22,6 +22,33 @@ type projectFlags struct {
 	config, name, natsURL, natsCreds string
 }
 
+// projectCommand is a command whose sub-commands are about a project, and say in one of two forms what they find.
+type projectCommand struct {
+	project projectFlags
+	output  string
+}
+
+func (c *projectCommand) define(cmd *cobra.Command) {
+	c.project.define(cmd)
+	cmd.PersistentFlags().StringVar(&c.output, "output", "text", "text or json")
+}
+
+// run opens the project for one sub-command.
+func (c *projectCommand) run(cmd *cobra.Command, do func(context.Context, *project.Project) error) error {
+	if err := checkOutput(c.output); err != nil {
+		return err
+	}
+	ctx, stop := untilSignal(cmd.Context())
+	defer stop()
+	cmd.SetContext(ctx)
+	p, err := c.project.open(cmd)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	return do(ctx, p)
+}
+
 func (f *projectFlags) define(cmd *cobra.Command) {
 	flags := cmd.PersistentFlags()
 	flags.StringVar(&f.config, "config", project.File(), "file that describes the project (env "+project.EnvConfig+")")

@@ -21,7 +21,7 @@ func (w *workflows) describe() *cobra.Command {
 		Short: "Show an instance with its steps so far",
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return w.runOne(cmd, args, func(ctx context.Context, i *instance) error {
+			return w.one(cmd, args, func(ctx context.Context, i *instance) error {
 				s, err := whole(ctx, i)
 				if err != nil {
 					return err
@@ -170,7 +170,7 @@ func (w *workflows) watch() *cobra.Command {
 			if err := cursor.UnmarshalText([]byte(after)); err != nil {
 				return fmt.Errorf("--after: %q: %w", after, err)
 			}
-			return w.runOne(cmd, args, func(ctx context.Context, i *instance) error {
+			return w.one(cmd, args, func(ctx context.Context, i *instance) error {
 				encoder := json.NewEncoder(cmd.OutOrStdout())
 				for notice, err := range i.Subscribe(ctx, workflow.After(cursor)) {
 					if err == nil && w.output == "json" {

@@ -16,7 +16,7 @@ func (w *workflows) export() *cobra.Command {
 			"without them. workflowtest.Replay holds code against such a file.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return w.runOne(cmd, args, func(ctx context.Context, i *instance) error {
+			return w.one(cmd, args, func(ctx context.Context, i *instance) error {
 				history, err := i.Export(ctx)
 				if err != nil {
 					return err

@@ -82,7 +82,7 @@ func (w *workflows) list() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return w.run(cmd, args[0], func(ctx context.Context, b bound) error {
+			return w.of(cmd, args[0], func(ctx context.Context, b bound) error {
 				out := newStatusList(cmd.OutOrStdout(), w.output)
 				return out.write(b.List(ctx, options...), limit)
 			})

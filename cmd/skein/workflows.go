@@ -21,14 +21,10 @@ type (
 	instance = workflow.Instance[json.RawMessage]
 )
 
-// workflows is the command with what its sub-commands share.
-type workflows struct {
-	project projectFlags
-	output  string
-}
+type workflows struct{ projectCommand }
 
 func newWorkflows() *cobra.Command {
-	w := &workflows{output: "text"}
+	w := &workflows{}
 	cmd := &cobra.Command{
 		Use:   "workflows",
 		Short: "Start, see and steer instances of workflows",
@@ -37,30 +33,21 @@ func newWorkflows() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	w.project.define(cmd)
-	cmd.PersistentFlags().StringVar(&w.output, "output", w.output, "text or json")
+	w.define(cmd)
 	cmd.AddCommand(w.list(), w.describe(), w.watch(), w.create(), w.sendEvent(), w.export())
 	cmd.AddCommand(w.steering()...)
 	return cmd
 }
 
-// run opens the project for one sub-command and finds the workflow that its first argument names.
-func (w *workflows) run(cmd *cobra.Command, name string, do func(context.Context, bound) error) error {
-	if err := checkOutput(w.output); err != nil {
-		return err
-	}
-	ctx, stop := untilSignal(cmd.Context())
-	defer stop()
-	cmd.SetContext(ctx)
-	p, err := w.project.open(cmd)
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	binding, err := bindingOf(&p.Config, name)
-	if err == nil {
-		err = do(ctx, workflow.Bind[json.RawMessage, json.RawMessage](binding).In(p))
-	}
+// of does something with the workflow that the first argument of a sub-command names.
+func (w *workflows) of(cmd *cobra.Command, name string, do func(context.Context, bound) error) error {
+	err := w.run(cmd, func(ctx context.Context, p *project.Project) error {
+		binding, err := bindingOf(&p.Config, name)
+		if err != nil {
+			return err
+		}
+		return do(ctx, workflow.Bind[json.RawMessage, json.RawMessage](binding).In(p))
+	})
 	_, foreign := errors.AsType[*workflow.NotOwnerError](err)
 	switch {
 	case foreign:
@@ -73,9 +60,9 @@ func (w *workflows) run(cmd *cobra.Command, name string, do func(context.Context
 	return err
 }
 
-// runOne is run for one instance.
-func (w *workflows) runOne(cmd *cobra.Command, args []string, do func(context.Context, *instance) error) error {
-	return w.run(cmd, args[0], func(ctx context.Context, b bound) error {
+// one does something with the instance that the first two arguments name.
+func (w *workflows) one(cmd *cobra.Command, args []string, do func(context.Context, *instance) error) error {
+	return w.of(cmd, args[0], func(ctx context.Context, b bound) error {
 		i, err := b.Get(ctx, args[1])
 		if err != nil {
 			return err

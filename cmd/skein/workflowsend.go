@@ -22,7 +22,7 @@ func (w *workflows) create() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return w.run(cmd, args[0], func(ctx context.Context, b bound) error {
+			return w.of(cmd, args[0], func(ctx context.Context, b bound) error {
 				var options []workflow.CreateOption
 				if cmd.Flags().Changed("id") {
 					options = append(options, workflow.ID(id))
@@ -51,7 +51,7 @@ func (w *workflows) sendEvent() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return w.runOne(cmd, args, func(ctx context.Context, i *instance) error {
+			return w.one(cmd, args, func(ctx context.Context, i *instance) error {
 				var options []workflow.SendOption
 				if cmd.Flags().Changed("event-id") {
 					options = append(options, workflow.EventID(eventID))

@@ -24,7 +24,7 @@ func (w *workflows) each(verb, short string, do func(*instance, context.Context)
 	return &cobra.Command{
 		Use: verb + " WORKFLOW ID...", Short: short, Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return w.run(cmd, args[0], func(ctx context.Context, b bound) error {
+			return w.of(cmd, args[0], func(ctx context.Context, b bound) error {
 				return w.tell(cmd.OutOrStdout(), verb, named(ctx, b, args[1:], do))
 			})
 		},
@@ -124,7 +124,7 @@ func (w *workflows) eachOrAll(verb, short, every string, do func(*instance, cont
 		if err != nil {
 			return err
 		}
-		return w.run(cmd, args[0], func(ctx context.Context, b bound) error {
+		return w.of(cmd, args[0], func(ctx context.Context, b bound) error {
 			return w.tell(cmd.OutOrStdout(), verb, all(ctx, b, options))
 		})
 	}

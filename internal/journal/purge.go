@@ -11,7 +11,7 @@ import (
 
 // Purge removes the messages of subject (wildcards allowed) whose sequence is below before. It goes on through
 // disconnects until ctx ends; removing what is gone is a success. There is no purge without a bound: it would take what
-// another writer stores at this moment.
+// another writer stores at this moment. What a durable consumer listens to is for DeleteEach.
 func (s *Store) Purge(ctx context.Context, stream, subject string, before uint64) error {
 	if before == 0 {
 		return fmt.Errorf("purge %s: needs a bound", subject)

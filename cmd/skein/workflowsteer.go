@@ -103,6 +103,17 @@ func (w *workflows) restart() *cobra.Command {
 	return cmd
 }
 
+// there leaves out what has gone since it was listed: nobody has asked for it by its name.
+func there(all iter.Seq2[workflow.Steered, error]) iter.Seq2[workflow.Steered, error] {
+	return func(yield func(workflow.Steered, error) bool) {
+		for s, err := range all {
+			if !errors.Is(s.Err, workflow.ErrNotFound) && !yield(s, err) {
+				return
+			}
+		}
+	}
+}
+
 // eachOrAll is a command for instances that are named, or, with --all, for those that are chosen.
 func (w *workflows) eachOrAll(verb, short, every string, do func(*instance, context.Context) error,
 	all func(context.Context, bound, []workflow.ListOption) iter.Seq2[workflow.Steered, error],
@@ -125,7 +136,7 @@ func (w *workflows) eachOrAll(verb, short, every string, do func(*instance, cont
 			return err
 		}
 		return w.of(cmd, args[0], func(ctx context.Context, b bound) error {
-			return w.tell(cmd.OutOrStdout(), verb, all(ctx, b, options))
+			return w.tell(cmd.OutOrStdout(), verb, there(all(ctx, b, options)))
 		})
 	}
 	chosen.define(cmd)

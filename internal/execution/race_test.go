@@ -100,6 +100,8 @@ func relay(a, b part) (first, second part) {
 
 // send adds an event to what the stream holds.
 func (r *rig) send(eventType string) engine.Input {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	n := uint64(len(r.inputs) + 1)
 	in := engine.Input{Sequence: r.created + 1000*n, ID: fmt.Sprint("event ", n), Type: eventType, Payload: json.RawMessage("1")}
 	r.inputs = append(r.inputs, in)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -27,7 +29,9 @@ type rig struct {
 	nudges   atomic.Uint64
 	// ended are the children that were told to end, strays those of them that nobody may know of.
 	ended, strays chan engine.Call
-	inputs        []engine.Input
+
+	mu     sync.Mutex // a test sends while an execution reads
+	inputs []engine.Input
 }
 
 func newRig(t *testing.T) *rig {
@@ -57,6 +61,13 @@ func (r *rig) start(settings Settings, code func(ctx context.Context) (json.RawM
 	return r.over(settings, engine.NewHistory(r.stream, r.created, protocol.Create{}), code)
 }
 
+// sent is every event of the instance.
+func (r *rig) sent() []engine.Input {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.inputs)
+}
+
 func (r *rig) nextID() string { return strconv.FormatUint(r.appends.Add(1), 10) }
 
 // over runs code over a history.
@@ -65,7 +76,7 @@ func (r *rig) over(settings Settings, h *engine.History, code func(ctx context.C
 	x := Start(r.t.Context(), Config{
 		Settings: settings, Store: r.store, Instance: r.instance, Runner: "r", Log: slog.New(slog.NewTextHandler(r.t.Output(), nil)),
 		History: h, Wake: h.Holder, NextID: r.nextID,
-		Inputs: func(context.Context, uint64) ([]engine.Input, error) { return r.inputs, nil },
+		Inputs: func(context.Context, uint64) ([]engine.Input, error) { return r.sent(), nil },
 		Nudge: func(ctx context.Context, _ uint64) (protocol.Wake, error) {
 			r.nudges.Add(1)
 			sequence, err := r.store.Publish(ctx, r.instance.NudgeSubject(), nil, []byte("{}"))

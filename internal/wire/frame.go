@@ -1,0 +1,145 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"unicode/utf8"
+)
+
+// Types of frames.
+const (
+	typeIdentity   = "cf_agent_identity"
+	typeState      = "cf_agent_state"
+	typeStateError = "cf_agent_state_error"
+	typeCall       = "rpc"
+)
+
+// What a client is told of a state that it has sent.
+const (
+	StateRejected = "State update rejected"
+	StateReadonly = "Connection is readonly"
+)
+
+// MaxCallID is how many bytes the id of a call may have: it comes back with every answer.
+const MaxCallID = 256
+
+// Kind says what a frame of a client is.
+type Kind int
+
+// Kinds of frames of clients.
+const (
+	// KindMessage is whatever is no other kind.
+	KindMessage Kind = iota
+	KindState
+	KindCall
+)
+
+// Frame is a text frame of a client.
+type Frame struct {
+	Kind Kind
+	// State is set by KindState.
+	State json.RawMessage
+	// Call is set by KindCall.
+	Call Call
+}
+
+// Call asks for a method.
+type Call struct {
+	// ID is chosen by the client: the answers bear it.
+	ID     string            `json:"id"`
+	Method string            `json:"method"`
+	Args   []json.RawMessage `json:"args,omitempty"`
+}
+
+// FrameError says what is wrong with a frame that says of itself that it is a state or a call.
+type FrameError struct {
+	Kind Kind
+	// CallID is that of the call, if it has one that can be answered.
+	CallID string
+	Reason string
+}
+
+func (e *FrameError) Error() string {
+	if e.Kind == KindState {
+		return "frame of a state: " + e.Reason
+	}
+	return "frame of a call: " + e.Reason
+}
+
+// Decode reads a text frame of a client. What does not say of itself that it is a state or a call is a message; what does,
+// and is none, is a *FrameError. Names of fields are taken exactly as they are.
+func Decode(text []byte) (Frame, error) {
+	var fields map[string]json.RawMessage
+	if !isObject(text) || json.Unmarshal(text, &fields) != nil {
+		return Frame{}, nil
+	}
+	kind, err := decodeText(fields["type"])
+	if err != nil {
+		return Frame{}, nil
+	}
+	switch kind {
+	case typeState:
+		return decodeState(fields)
+	case typeCall:
+		return decodeCall(fields)
+	}
+	return Frame{}, nil
+}
+
+func isObject(text []byte) bool {
+	rest := bytes.TrimLeft(text, " \t\r\n")
+	return len(rest) > 0 && rest[0] == '{' && utf8.Valid(text)
+}
+
+func decodeText(raw json.RawMessage) (text string, err error) {
+	if len(raw) == 0 || raw[0] != '"' {
+		return "", fmt.Errorf("%.40q is no text", raw)
+	}
+	return text, json.Unmarshal(raw, &text)
+}
+
+func decodeState(fields map[string]json.RawMessage) (Frame, error) {
+	state, ok := fields["state"]
+	if !ok {
+		return Frame{}, &FrameError{Kind: KindState, Reason: "the field state is missing"}
+	}
+	return Frame{Kind: KindState, State: state}, nil
+}
+
+func decodeCall(fields map[string]json.RawMessage) (Frame, error) {
+	f := Frame{Kind: KindCall}
+	var err error
+	refuse := func(field, allowed string) (Frame, error) {
+		reason := "the field " + field + " is missing"
+		if value, ok := fields[field]; ok {
+			reason = fmt.Sprintf("the field %s is %s", field, excerpt(value))
+		}
+		return Frame{}, &FrameError{Kind: KindCall, CallID: f.Call.ID, Reason: reason + "; allowed is " + allowed}
+	}
+	if f.Call.ID, err = decodeText(fields["id"]); err != nil || f.Call.ID == "" || len(f.Call.ID) > MaxCallID {
+		f.Call.ID = ""
+		return refuse("id", fmt.Sprintf("a text of 1 to %d bytes", MaxCallID))
+	}
+	if f.Call.Method, err = decodeText(fields["method"]); err != nil {
+		return refuse("method", "a text")
+	}
+	args := bytes.TrimLeft(fields["args"], " \t\r\n")
+	if len(args) == 0 || args[0] != '[' || json.Unmarshal(args, &f.Call.Args) != nil {
+		return refuse("args", "an array")
+	}
+	return f, nil
+}
+
+// excerpt shows the beginning of a value, for people.
+func excerpt(value json.RawMessage) string {
+	const most = 60
+	if len(value) <= most {
+		return string(value)
+	}
+	cut := value[:most]
+	for len(cut) > 0 && !utf8.Valid(cut) {
+		cut = cut[:len(cut)-1]
+	}
+	return string(cut) + "…"
+}

@@ -331,7 +331,7 @@ func (a *actor) release(ctx context.Context) error {
 	a.states.tidy(ctx)
 	r := a.states.tidied(a.at.record)
 	r.Owner, r.Outbox = "", nil
-	r.Calls = remembered(r.Calls, a.confirmed.all(), time.Now(), nil)
+	rememberCalls(&r, a.confirmed.all(), time.Now(), nil)
 	r.Commit, r.Updated = uuid.NewString(), time.Now().UTC()
 	_, err := a.host.records.write(ctx, a.id, a.at.sequence, r)
 	if isConflict(err) {

@@ -522,22 +522,27 @@ func TestCallFromAHostThatStops(t *testing.T) {
 func TestMarksOfCallsAreBounded(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
+	after := func(calls map[string]protocol.AppliedCall, confirmed map[string]bool, now time.Time, turn *callMark) map[string]protocol.AppliedCall {
+		r := protocol.Record{Calls: calls}
+		rememberCalls(&r, confirmed, now, turn)
+		return r.Calls
+	}
 	calls := map[string]protocol.AppliedCall{}
 	for i := range maxMarks {
 		calls[fmt.Sprint(i)] = protocol.AppliedCall{Until: now.Add(time.Duration(i) * time.Second)}
 	}
-	next := remembered(calls, nil, now, &callMark{key: "new", until: now.Add(time.Hour), ended: true})
+	next := after(calls, nil, now, &callMark{key: "new", until: now.Add(time.Hour), ended: true})
 	if _, oldest := next["0"]; oldest || len(next) != maxMarks {
 		t.Errorf("%d marks, the oldest among them: %v", len(next), oldest)
 	}
-	if next = remembered(calls, map[string]bool{"7": true}, now.Add(5*time.Second), nil); len(next) != maxMarks-6 {
+	if next = after(calls, map[string]bool{"7": true}, now.Add(5*time.Second), nil); len(next) != maxMarks-6 {
 		t.Errorf("%d marks, want those without the five that are out of date and the one that is confirmed", len(next))
 	}
 	large := map[string]protocol.AppliedCall{}
 	for i := range 20 {
 		large[fmt.Sprint(i)] = protocol.AppliedCall{Until: now.Add(time.Duration(i+1) * time.Second), Result: make([]byte, maxMarkedResult)}
 	}
-	next = remembered(large, nil, now, nil)
+	next = after(large, nil, now, nil)
 	if !next["0"].Lost || next["19"].Lost || len(next) != 20 {
 		t.Errorf("results that are too much: the oldest is kept: %v, the newest: %v", !next["0"].Lost, !next["19"].Lost)
 	}

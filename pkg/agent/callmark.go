@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// maxMarks bounds the calls that a record remembers. With more, those go that may be forgotten first.
+	// maxMarks bounds the calls and keys that a record remembers. With more, those go that may be forgotten first.
 	maxMarks = 1000
 	// maxMarkedResult bounds the result of one of them, maxMarkedResults all of them.
 	maxMarkedResult  = 4 << 10
@@ -24,15 +24,21 @@ const (
 	copyFor   = time.Hour
 )
 
-// markUntil is when a mark may be forgotten: in whole seconds, as a record has many.
-func markUntil(keep time.Duration) time.Time {
+// callUntil is when a call may be forgotten: in whole seconds, as a record has many.
+func callUntil(keep time.Duration) time.Time {
 	return time.Now().Add(keep + time.Second).UTC().Truncate(time.Second)
 }
 
-// callMark is what the record will remember of a call.
+// keyUntil is when a key of mail may be forgotten: in whole minutes, so that many share a moment.
+func keyUntil(keep time.Duration) time.Time {
+	return time.Now().Add(keep + time.Minute).UTC().Truncate(time.Minute)
+}
+
+// callMark is what the record will remember of a call, or of mail with a key.
 type callMark struct {
 	key    string
 	until  time.Time
+	isMail bool
 	ended  bool
 	stored bool // with an early commit
 	result json.RawMessage
@@ -43,7 +49,7 @@ func newCallMark(j *job) *callMark {
 	if j.call.Keep {
 		keep = max(keep, keepFor)
 	}
-	return &callMark{key: protocol.CallMark(j.id), until: markUntil(keep)}
+	return &callMark{key: protocol.CallMark(j.id), until: callUntil(keep)}
 }
 
 // isLate reports whether a call comes so late that the record may have forgotten it: a host that was frozen had it.
@@ -74,42 +80,87 @@ func appliedReply(a protocol.AppliedCall) protocol.Reply {
 	return protocol.Reply{Result: a.Result, Kept: true}
 }
 
-// remembered is what a record remembers of calls from now on: without what is confirmed or out of date, and with those of
-// the turn.
-func remembered(calls map[string]protocol.AppliedCall, confirmed map[string]bool, now time.Time, turn *callMark) map[string]protocol.AppliedCall {
-	next := maps.Clone(calls)
-	maps.DeleteFunc(next, func(key string, a protocol.AppliedCall) bool { return confirmed[key] || a.Until.Before(now) })
-	if turn != nil {
-		if next == nil {
-			next = map[string]protocol.AppliedCall{}
-		}
-		next[turn.key] = turn.applied()
+// isRemembered reports whether a record knows a key of mail.
+func isRemembered(r protocol.Record, mark string) bool {
+	if slices.ContainsFunc(r.Keys, func(k protocol.AppliedKeys) bool { return k.Has(mark) }) {
+		return true
 	}
-	results := 0
-	for _, a := range next {
+	_, known := r.Calls[mark] // of a program that knew no Keys
+	return known
+}
+
+// rememberCalls makes a record remember the calls and keys that it remembers from now on: without what is confirmed or out of
+// date, and with that of the turn.
+func rememberCalls(r *protocol.Record, confirmed map[string]bool, now time.Time, turn *callMark) {
+	calls, keys := maps.Clone(r.Calls), slices.Clone(r.Keys)
+	maps.DeleteFunc(calls, func(key string, a protocol.AppliedCall) bool { return confirmed[key] || a.Until.Before(now) })
+	keys = slices.DeleteFunc(keys, func(k protocol.AppliedKeys) bool { return k.Until.Before(now) })
+	switch {
+	case turn == nil:
+	case turn.isMail:
+		keys = withKey(keys, turn)
+	default:
+		if calls == nil {
+			calls = map[string]protocol.AppliedCall{}
+		}
+		calls[turn.key] = turn.applied()
+	}
+	r.Calls, r.Keys = calls, keys
+	forgetFirst(r)
+}
+
+// withKey adds a key to the others that may be forgotten at the same time.
+func withKey(keys []protocol.AppliedKeys, m *callMark) []protocol.AppliedKeys {
+	i, found := slices.BinarySearchFunc(keys, m.until, func(k protocol.AppliedKeys, until time.Time) int { return k.Until.Compare(until) })
+	if !found {
+		return slices.Insert(keys, i, protocol.AppliedKeys{Until: m.until, Marks: m.key})
+	}
+	keys[i].Marks += m.key
+	return keys
+}
+
+// forgetFirst keeps calls and keys within their limits: those go first that may be forgotten first.
+func forgetFirst(r *protocol.Record) {
+	excess, results := len(r.Calls)-maxMarks, 0
+	for _, k := range r.Keys {
+		excess += k.Len()
+	}
+	for _, a := range r.Calls {
 		results += len(a.Result)
 	}
-	if len(next) <= maxMarks && results <= maxMarkedResults {
-		return next
+	if excess <= 0 && results <= maxMarkedResults {
+		return
 	}
-	oldest := slices.SortedFunc(maps.Keys(next), func(a, b string) int { return next[a].Until.Compare(next[b].Until) })
-	for _, key := range oldest {
-		a := next[key]
-		if len(next) > maxMarks {
-			results -= len(a.Result)
-			delete(next, key)
+	oldest := slices.SortedFunc(maps.Keys(r.Calls), func(a, b string) int { return r.Calls[a].Until.Compare(r.Calls[b].Until) })
+	for ; excess > 0; excess-- {
+		if len(oldest) == 0 || len(r.Keys) > 0 && r.Keys[0].Until.Before(r.Calls[oldest[0]].Until) {
+			r.Keys = withoutFirst(r.Keys)
 			continue
 		}
+		results -= len(r.Calls[oldest[0]].Result)
+		delete(r.Calls, oldest[0])
+		oldest = oldest[1:]
+	}
+	for _, key := range oldest {
+		a := r.Calls[key]
 		if results <= maxMarkedResults {
-			break
+			return
 		}
 		if len(a.Result) > 0 {
 			results -= len(a.Result)
 			a.Result, a.Lost = nil, true
-			next[key] = a
+			r.Calls[key] = a
 		}
 	}
-	return next
+}
+
+// withoutFirst forgets one key.
+func withoutFirst(keys []protocol.AppliedKeys) []protocol.AppliedKeys {
+	if keys[0].Len() <= 1 {
+		return keys[1:]
+	}
+	keys[0].Marks = keys[0].Marks[protocol.CallMarkLen:]
+	return keys
 }
 
 // confirmations are the calls whose callers have the answers.

@@ -176,7 +176,7 @@ func (d *draft) condemn(r protocol.Record, commit string, now time.Time) protoco
 		r.Seen = d.seen
 	}
 	if d.actor != nil {
-		r.Calls = remembered(r.Calls, d.actor.confirmed.all(), now, d.call)
+		rememberCalls(&r, d.actor.confirmed.all(), now, d.call)
 	}
 	if d.terminates {
 		d.terminateAll(now)

@@ -126,7 +126,7 @@ func TestDestroyLeavesNothingBehind(t *testing.T) {
 	r.awaitRecord(t, "heir", "has heard", func(p protocol.Record) bool { return string(p.State) == `{"Count":0,"Log":["inherits"]}` })
 	r.inboxEmpty(t)
 	h.expect(t, "/agents/desk/jo@example.com", 200, "0")
-	if now, _ := r.record(t, "jo@example.com"); now.Life <= before.Life || now.Seen != nil || now.Calls != nil {
+	if now, _ := r.record(t, "jo@example.com"); now.Life <= before.Life || now.Seen != nil || now.Calls != nil || now.Keys != nil {
 		t.Errorf("the next life is %+v, want one of its own after %d", now, before.Life)
 	}
 }

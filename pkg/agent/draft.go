@@ -207,7 +207,7 @@ func (d *draft) next(commit string, now time.Time) (protocol.Record, bool) {
 		r.Parked, changed = parked, true
 	}
 	if d.actor != nil && changed {
-		r.Calls = remembered(r.Calls, d.actor.confirmed.all(), now, d.call)
+		rememberCalls(&r, d.actor.confirmed.all(), now, d.call)
 	}
 	r.Outbox = slices.Concat(d.pending, d.out)
 	r.Turn, r.Commit, r.Updated = d.number(), commit, now

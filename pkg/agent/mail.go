@@ -129,7 +129,7 @@ func (a *actor) isVoid(l *letter) string {
 	case l.mail.Number <= applied:
 		return "applied before"
 	case l.mail.Key != "":
-		if _, known := a.at.record.Calls[l.keyMark()]; known {
+		if isRemembered(a.at.record, l.keyMark()) {
 			return "applied before, under its key"
 		}
 	case queued && slices.Contains(a.at.record.Queue.Cancelled, l.mail.Number):
@@ -190,7 +190,7 @@ func (l *letter) callMark() *callMark {
 	if l.mail.Keep {
 		keep = keepFor
 	}
-	return &callMark{key: l.keyMark(), until: markUntil(keep), ended: true}
+	return &callMark{key: l.keyMark(), until: keyUntil(keep), isMail: true, ended: true}
 }
 
 // markApplied drafts that a letter is applied: a schedule that fires once is over, one that the callback has cancelled

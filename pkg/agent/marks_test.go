@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -9,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -97,7 +100,7 @@ func TestMarksHaveALimit(t *testing.T) {
 	}
 }
 
-// TestKeysAreKnownForAWeek: those that a sender has chosen. Of them and others at most 1,000, the others going first.
+// TestKeysAreKnownForAWeek: those that a sender has chosen. Others for an hour.
 func TestKeysAreKnownForAWeek(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -116,36 +119,77 @@ func TestKeysAreKnownForAWeek(t *testing.T) {
 		t.Fatal(err)
 	}
 	record := r.awaitRecord(t, "jo", "has heard", func(p protocol.Record) bool { return string(p.State) == `{"Count":1,"Log":["chosen","any"]}` })
-	if len(record.Calls) != 3 {
-		t.Fatalf("marks %+v", record.Calls)
+	if len(record.Calls) != 1 || len(record.Keys) != 2 {
+		t.Fatalf("calls %+v, keys %+v; want one call, one key for an hour and one for a week", record.Calls, record.Keys)
 	}
-	week, hour := 0, 0
 	for _, c := range record.Calls {
-		switch left := time.Until(c.Until); {
-		case left > 7*24*time.Hour-time.Minute && left <= 7*24*time.Hour+time.Second:
-			week++
-		case left > time.Hour-time.Minute && left <= time.Hour+time.Second:
-			hour++
-		}
+		wantLeft(t, c.Until, keepFor)
 	}
-	if week != 2 || hour != 1 {
-		t.Errorf("marks %+v: want two for a week and one for an hour", record.Calls)
+	wantLeft(t, record.Keys[0].Until, copyFor)
+	wantLeft(t, record.Keys[1].Until, keepFor)
+}
+
+// wantLeft reports an error if it is not as long until a moment, or up to a minute more.
+func wantLeft(t *testing.T, until time.Time, want time.Duration) {
+	t.Helper()
+	if left := time.Until(until); left < want-natstest.Patience || left > want+time.Minute {
+		t.Errorf("%v are left, want %v", left, want)
 	}
+}
+
+// TestKeysAreBounded: a record remembers 1,000 calls and keys, those that are needed longest. One more takes some 16 bytes.
+func TestKeysAreBounded(t *testing.T) {
+	t.Parallel()
+	var r protocol.Record
 	now := time.Now()
-	calls := map[string]protocol.AppliedCall{}
+	soon, late := keyUntil(copyFor), keyUntil(keepFor)
+	tell := func(key string, until time.Time) {
+		rememberCalls(&r, nil, now, &callMark{key: protocol.CallMark(key), until: until, isMail: true})
+	}
+	knows := func(key string) bool { return isRemembered(r, protocol.CallMark(key)) }
 	for i := range maxMarks {
-		calls[fmt.Sprint("other", i)] = protocol.AppliedCall{Until: now.Add(copyFor)}
-		calls[fmt.Sprint("chosen", i)] = protocol.AppliedCall{Until: now.Add(keepFor)}
+		tell(fmt.Sprint("any", i), soon)
 	}
-	kept := remembered(calls, nil, now, nil)
-	for key := range kept {
-		if strings.HasPrefix(key, "other") {
-			t.Fatal("a key that somebody has chosen was forgotten, and one that nobody will use again was not")
-		}
+	if size := len(encoded(t, r)); size > 17*maxMarks {
+		t.Errorf("%d keys take %d bytes", maxMarks, size)
 	}
-	if len(kept) != maxMarks {
-		t.Errorf("%d keys are known, want %d", len(kept), maxMarks)
+	before := encoded(t, r)
+	rememberCalls(&protocol.Record{Keys: r.Keys}, nil, now, &callMark{key: protocol.CallMark("draft"), until: soon, isMail: true})
+	if !bytes.Equal(encoded(t, r), before) {
+		t.Error("a turn that is not stored changes what the record remembers")
 	}
+	tell("chosen", late)
+	rememberCalls(&r, nil, now, &callMark{key: "call", until: soon.Add(time.Second), ended: true})
+	if knows("any0") || knows("any1") || !knows("any2") || !knows(fmt.Sprint("any", maxMarks-1)) || !knows("chosen") || len(r.Calls) != 1 {
+		t.Errorf("with 1,002, not the two that came first are forgotten: %+v", r)
+	}
+	for i := range maxMarks - 2 {
+		tell(fmt.Sprint("more", i), late)
+	}
+	if knows("any999") || len(r.Calls) != 1 || !knows("chosen") || len(r.Keys) != 1 {
+		t.Errorf("those that nobody will use again stay: %+v", r)
+	}
+	tell("last", late)
+	if len(r.Calls) != 0 || !knows("chosen") {
+		t.Errorf("a call that may be forgotten before all keys stays: %+v", r)
+	}
+	rememberCalls(&r, nil, late.Add(time.Second), nil)
+	if len(r.Keys) != 0 {
+		t.Errorf("keys out of date: %+v", r)
+	}
+	r.Calls = map[string]protocol.AppliedCall{protocol.CallMark("old"): {Until: late}}
+	if !knows("old") {
+		t.Error("a key among the calls, as earlier programs have stored it, is not known")
+	}
+}
+
+func encoded(t *testing.T, r protocol.Record) []byte {
+	t.Helper()
+	body, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
 }
 
 // TestLongNames: an agent of 1,024 bytes that are all escaped has everything that others have.

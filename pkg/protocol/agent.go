@@ -45,6 +45,8 @@ type Record struct {
 	AgedSince *time.Time        `json:"aged_since,omitempty"`
 	// Calls are the calls that were applied and may be repeated, by CallMark.
 	Calls map[string]AppliedCall `json:"calls,omitempty"`
+	// Keys are those of mail that was applied and may come again, the first to be forgotten first.
+	Keys []AppliedKeys `json:"keys,omitempty"`
 	// Outbox is what turns asked for and what may not yet be projected. Ids derive from life, turn and position.
 	Outbox []Outgoing `json:"outbox,omitempty"`
 	// Parked is the mail that failed and waits for another attempt.

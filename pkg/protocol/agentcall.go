@@ -72,6 +72,30 @@ type AppliedCall struct {
 	Lost bool `json:"lost,omitempty"`
 }
 
+// AppliedKeys are marks of mail with a key that was applied. A record has many: so those that may be forgotten at the same
+// moment stand together, in the order in which they came.
+type AppliedKeys struct {
+	Until time.Time `json:"until"`
+	// Marks is one CallMark after the other, without anything in between.
+	Marks string `json:"marks"`
+}
+
+// CallMarkLen is how long every CallMark is.
+const CallMarkLen = 16
+
+// Has reports whether a CallMark is among the marks.
+func (k AppliedKeys) Has(mark string) bool {
+	for i := 0; i+CallMarkLen <= len(k.Marks); i += CallMarkLen {
+		if k.Marks[i:i+CallMarkLen] == mark {
+			return true
+		}
+	}
+	return false
+}
+
+// Len is how many marks there are.
+func (k AppliedKeys) Len() int { return len(k.Marks) / CallMarkLen }
+
 // CallMark is the key, in a record, of a call or other mail with an id: short, whatever the id is.
 func CallMark(id string) string {
 	sum := sha256.Sum256([]byte(id))

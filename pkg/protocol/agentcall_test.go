@@ -24,6 +24,13 @@ func agentCallGoldens() []golden {
 			Outbox: []protocol.Outgoing{{ID: protocol.OutgoingID(3, 2, 1), Kind: protocol.OutgoingMail,
 				Tell: &protocol.OutgoingTell{Project: "shop", Class: "Cart", Name: "jo@example.com", Mail: mail}}},
 		}},
+		{"record.keys", protocol.Record{V: protocol.Version, Class: "Desk", Name: "a", Life: 3, Commit: "co-1", Updated: at(7),
+			Calls: map[string]protocol.AppliedCall{protocol.CallMark("4d2f"): {Until: at(50), Result: json.RawMessage(`7`)}},
+			Keys: []protocol.AppliedKeys{
+				{Until: at(40), Marks: protocol.CallMark("shop order-7") + protocol.CallMark("shop order-8")},
+				{Until: at(41), Marks: protocol.CallMark("shop order-9")},
+			},
+		}},
 		{"mail.key", protocol.Mail{V: 1, Source: protocol.KeySource("order-7"), Key: "order-7", Callback: "Add", Sent: at(6)}},
 		{"request.call", protocol.Request{V: protocol.Version, ID: "4d2f", Activate: to, Call: &protocol.AgentCall{
 			From: "flight-desk", Method: "Add", Payload: json.RawMessage(`{"n":1}`), Within: protocol.Duration(30 * time.Second),
@@ -60,7 +67,7 @@ func TestNamesOfCalls(t *testing.T) {
 			t.Errorf("%q is taken for the subject of a call", subject)
 		}
 	}
-	if mark := protocol.CallMark(strings.Repeat("x", 1000)); len(mark) != 16 {
+	if mark := protocol.CallMark(strings.Repeat("x", 1000)); len(mark) != protocol.CallMarkLen {
 		t.Errorf("mark %q", mark)
 	}
 	if a, b := protocol.KeySource("a"), protocol.KeySource("b"); a == b || len(a) != len("tell/00") {
@@ -101,5 +108,20 @@ func TestChainOfCalls(t *testing.T) {
 	c := protocol.AgentCall{Chain: []protocol.CallLink{{Agent: "p/A/1"}, {Agent: "p/B/1", Outside: true}}}
 	if !c.Waits("p/A/1") || c.Waits("p/B/1") || c.Waits("p/C/1") {
 		t.Errorf("who waits in %+v", c.Chain)
+	}
+}
+
+// TestAppliedKeys: a mark is found where one begins, and nowhere else.
+func TestAppliedKeys(t *testing.T) {
+	t.Parallel()
+	a, b := protocol.CallMark("a"), protocol.CallMark("b")
+	k := protocol.AppliedKeys{Marks: a + b}
+	if !k.Has(a) || !k.Has(b) || k.Len() != 2 {
+		t.Errorf("%d marks, known: %v, %v", k.Len(), k.Has(a), k.Has(b))
+	}
+	for _, other := range []string{"", protocol.CallMark("c"), (a + b)[1 : 1+protocol.CallMarkLen], (a + b)[:8]} {
+		if k.Has(other) {
+			t.Errorf("%q is known", other)
+		}
 	}
 }

@@ -149,7 +149,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	marking.Go(func() error { r.mark(work); return nil })
 	front, fetching := errgroup.WithContext(stopping)
 	for _, s := range sources {
-		front.Go(func() error { r.fetch(fetching, s.Consumer, s.room); return nil })
+		front.Go(func() error { return r.fetch(fetching, s) })
 	}
 	for range deciders {
 		front.Go(func() error { r.decide(fetching, work); return nil })

@@ -494,20 +494,27 @@ func (r *rig) take(consumer string, n int) []*held {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	batch, err := c.Fetch(n, jetstream.FetchMaxWait(patience))
+	p, err := newPull(r.nc, c, n)
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	defer p.leave(func(*nats.Msg) {})
+	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
+	defer cancel()
 	var all []*held
-	for msg := range batch.Messages() {
-		h, err := read(msg)
-		if err != nil {
+	for ctx.Err() == nil && len(all) < n {
+		if err := p.take(ctx, n-len(all), func(m *nats.Msg) {
+			h, err := read(m)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			all = append(all, h)
+		}); err != nil {
 			r.t.Fatal(err)
 		}
-		all = append(all, h)
 	}
 	if len(all) != n {
-		r.t.Fatalf("%d messages were delivered, want %d: %v", len(all), n, batch.Error())
+		r.t.Fatalf("%d messages were delivered, want %d", len(all), n)
 	}
 	return all
 }

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go"
 
 	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/journal"
@@ -33,8 +33,8 @@ type held struct {
 	room room
 
 	mu  sync.Mutex
-	msg jetstream.Msg // the newest delivery: its reply subject acks; nil if there was none here
-	end bool          // acked or given back: no more marks
+	msg *nats.Msg // the newest delivery: its reply subject acks; nil if there was none here
+	end bool      // acked or given back: no more marks
 }
 
 func (h *held) inProgress() {
@@ -45,7 +45,7 @@ func (h *held) inProgress() {
 	}
 }
 
-func (h *held) redelivered(msg jetstream.Msg) {
+func (h *held) redelivered(msg *nats.Msg) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.msg = msg
@@ -55,7 +55,7 @@ func (h *held) redelivered(msg jetstream.Msg) {
 }
 
 // settle ends the holding by ack or nak. A lost ack costs a redelivery.
-func (h *held) settle(how func(jetstream.Msg) error) {
+func (h *held) settle(how func(*nats.Msg) error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.end && h.msg != nil {
@@ -65,15 +65,15 @@ func (h *held) settle(how func(jetstream.Msg) error) {
 }
 
 // ack drops the wake: what it asked for is durable.
-func (r *Runner) ack(h *held) { r.settle(h, jetstream.Msg.Ack) }
+func (r *Runner) ack(h *held) { r.settle(h, func(m *nats.Msg) error { return m.Ack() }) }
 
 // later gives the wake back for a while.
 func (r *Runner) later(h *held, delay time.Duration) {
-	r.settle(h, func(m jetstream.Msg) error { return m.NakWithDelay(delay) })
+	r.settle(h, func(m *nats.Msg) error { return m.NakWithDelay(delay) })
 }
 
 // giveBack returns the wake at once; only at shutdown, when this runner will not take it again.
-func (r *Runner) giveBack(h *held) { r.settle(h, jetstream.Msg.Nak) }
+func (r *Runner) giveBack(h *held) { r.settle(h, func(m *nats.Msg) error { return m.Nak() }) }
 
 // untouchedWithin bounds the time in which a wake is noted as untouched.
 const untouchedWithin = 3 * time.Second
@@ -101,55 +101,48 @@ func (r *Runner) untouched(ctx context.Context, h *held) {
 }
 
 // drop forgets the wake without a word: somebody else works under it, or the server will deliver it again.
-func (r *Runner) drop(h *held) { r.settle(h, func(jetstream.Msg) error { return nil }) }
+func (r *Runner) drop(h *held) { r.settle(h, func(*nats.Msg) error { return nil }) }
 
-func (r *Runner) settle(h *held, how func(jetstream.Msg) error) {
+func (r *Runner) settle(h *held, how func(*nats.Msg) error) {
 	h.settle(how)
 	r.letGo(h)
 }
 
 // fetch takes wakes while there is room for them. What is fetched is read at once: a wake that ages in a buffer is
 // delivered to somebody else as well.
-func (r *Runner) fetch(ctx context.Context, consumer jetstream.Consumer, into room) {
+func (r *Runner) fetch(ctx context.Context, from source) error {
+	receive := func(msg *nats.Msg) { r.receive(ctx, msg) }
+	p, err := newPull(r.nc, from.Consumer, r.capacity(from.room))
+	if err != nil {
+		return err
+	}
+	defer p.leave(receive)
 	for failures := 0; ctx.Err() == nil; {
-		n := r.waitForRoom(ctx, into)
+		n := r.waitForRoom(ctx, from.room)
 		if n == 0 {
-			return
+			break
 		}
-		err := r.fetchBatch(ctx, consumer, n)
+		err := p.take(ctx, n, receive)
 		if err == nil {
 			failures = 0
 			continue
 		}
 		if failures++; failures == 3 {
-			r.Log.WarnContext(ctx, "cannot fetch wakes, trying again", logkey.Stream, consumer.CachedInfo().Stream, logkey.Error, err)
+			r.Log.WarnContext(ctx, "cannot fetch wakes, trying again", logkey.Stream, from.CachedInfo().Stream, logkey.Error, err)
 		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(min(time.Duration(failures)*20*time.Millisecond, time.Second)):
 		}
 	}
-}
-
-func (r *Runner) fetchBatch(ctx context.Context, consumer jetstream.Consumer, n int) error {
-	batch, err := consumer.Fetch(n, jetstream.FetchContext(ctx), jetstream.FetchHeartbeat(2*time.Second))
-	if err != nil {
-		return err
-	}
-	for msg := range batch.Messages() {
-		r.receive(ctx, msg)
-	}
-	if err := batch.Error(); err != nil && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
 	return nil
 }
 
 // receive takes a delivery in hand. A wake that is in hand already only gets its new reply subject.
-func (r *Runner) receive(ctx context.Context, msg jetstream.Msg) {
+func (r *Runner) receive(ctx context.Context, msg *nats.Msg) {
 	h, err := read(msg)
 	if err != nil {
-		r.Log.ErrorContext(ctx, "a wake that cannot be read is left alone", logkey.Subject, msg.Subject(), logkey.Error, err)
+		r.Log.ErrorContext(ctx, "a wake that cannot be read is left alone", logkey.Subject, msg.Subject, logkey.Error, err)
 		_ = msg.NakWithDelay(time.Minute)
 		return
 	}
@@ -167,40 +160,40 @@ func (r *Runner) receive(ctx context.Context, msg jetstream.Msg) {
 	r.mu.Unlock()
 	select {
 	case r.incoming <- h:
-	case <-r.stopping.Done():
+	case <-ctx.Done():
 		r.untouched(ctx, h)
 		r.giveBack(h)
 	}
 }
 
 // read makes a wake of a delivery.
-func read(msg jetstream.Msg) (*held, error) {
+func read(msg *nats.Msg) (*held, error) {
 	meta, err := msg.Metadata()
 	if err != nil {
 		return nil, err
 	}
 	h := &held{msg: msg, again: meta.NumDelivered > 1, deliveries: meta.NumDelivered, stored: meta.Timestamp}
 	h.Wake.Wake = protocol.Wake{Stream: meta.Stream, Sequence: meta.Sequence.Stream}
-	if instance, park, err := protocol.ParseDueSubject(msg.Subject()); err == nil {
+	if instance, park, err := protocol.ParseDueSubject(msg.Subject); err == nil {
 		var t protocol.Timer
-		if err := json.Unmarshal(msg.Data(), &t); err != nil {
+		if err := json.Unmarshal(msg.Data, &t); err != nil {
 			return nil, fmt.Errorf("timer: %w", err)
 		}
 		h.instance, h.Kind, h.Park, h.Incarnation, h.Due = instance, engine.WakeDue, park, t.Incarnation, t.Due
 		return h, nil
 	}
-	instance, class, err := protocol.ParseInstanceSubject(msg.Subject())
+	instance, class, err := protocol.ParseInstanceSubject(msg.Subject)
 	if err != nil {
 		return nil, err
 	}
 	h.instance, h.Kind = instance, engine.WakeCreate
 	switch class {
 	case protocol.ClassCreate:
-		if carried(msg.Data()) {
+		if carried(msg.Data) {
 			h.Kind = engine.WakeCarried
 		}
 	case protocol.ClassControl:
-		c, err := readControl(h.Sequence, h.stored, msg.Data())
+		c, err := readControl(h.Sequence, h.stored, msg.Data)
 		if errors.Is(err, engine.ErrNewer) {
 			return nil, fmt.Errorf("control: %w", err)
 		}
@@ -208,7 +201,7 @@ func read(msg jetstream.Msg) (*held, error) {
 	case protocol.ClassNudge:
 		h.Kind = engine.WakeNudge
 	case protocol.ClassEvent:
-		in, err := readEvent(h.Sequence, msg.Data())
+		in, err := readEvent(h.Sequence, msg.Data)
 		if errors.Is(err, engine.ErrNewer) {
 			return nil, fmt.Errorf("event: %w", err)
 		}

@@ -27,6 +27,7 @@ func protocolTests() []protocolTest {
 		{"zombie", zombie},
 		{"zombie of a living instance", zombieOfALivingInstance},
 		{"long body", longBody},
+		{"stood still", stoodStill},
 		{"delivered twice", deliveredTwice},
 		{"raced", raced},
 		{"subscribed", subscribed},

@@ -231,3 +231,27 @@ func longBody(w *world) {
 		w.t.Errorf("%d lost runs", tr.lost())
 	}
 }
+
+// stoodStill: SIGSTOP of a runner that waits for wakes, for long enough to miss what the server says meanwhile. What was
+// delivered to it is there when it goes on: nothing comes a second time, and no run looks lost.
+func stoodStill(w *world) {
+	w.redeliverAfter(lostAfter)
+	s := ops(do("one"))
+	runner := w.runner(setup{})
+	eventually(w.t, patience, "the runner waits for wakes", func() bool { return w.wakes().NumWaiting == 1 })
+	runner.freeze(w.t)
+	const instances = 20
+	for i := range instances {
+		w.create(fmt.Sprint(i), s)
+	}
+	eventually(w.t, patience, "all are delivered", func() bool { return w.unacked() == instances })
+	pause(w.t.Context(), 4*time.Second) // as long as the server may be silent
+	runner.thaw(w.t)
+	if lost := w.finishAll(instances, s); lost != 0 {
+		w.t.Errorf("%d lost runs", lost)
+	}
+	w.quiesce()
+	if n := w.deliveries(); n != instances {
+		w.t.Errorf("wakes were delivered %d times, want each of %d once", n, instances)
+	}
+}

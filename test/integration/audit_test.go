@@ -123,9 +123,8 @@ func (tr *trail) lost() int {
 	return n
 }
 
-// astray reports whether the log begins with a lost run. None need have been: a runner that stood still for some seconds, as
-// on a busy machine, turns away from what it had asked for. A wake that reaches it then comes again, and looks like one whose
-// runner died before it wrote anything.
+// astray reports whether the log begins with a lost run. None need have been: the wake of a runner that stood still for
+// longer than ack_wait, as on a busy machine, comes again, and looks like one whose runner died before it wrote anything.
 func (tr *trail) astray() bool {
 	entries := tr.entries()
 	return len(entries) > 0 && entries[0].Kind == protocol.EntryClaimed && entries[0].Lost

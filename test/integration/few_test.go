@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"slices"
+	"testing"
 
 	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -55,14 +56,7 @@ func queuedInOrder(w *world) {
 // statusOfAnothers: a project asks for an instance of another one. Any runner of that answers; if none is left, the
 // ends of what is stored tell state and output.
 func statusOfAnothers(w *world) {
-	p, err := project.Open(w.t.Context(), project.Config{Name: w.name + "-asks", Workflows: []project.Workflow{
-		{Name: mainWorkflow, ClassName: "Script", ScriptName: w.name},
-	}}, project.Conn(w.connect(w.t)))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(p.Close)
-	bound := workflow.Bind[script, []string](mainWorkflow).In(p)
+	bound := w.fromAnother()
 	s := ops(do("before"), wait("answer", "answer"))
 	first, second := w.runner(setup{}), w.runner(setup{})
 	i, err := bound.Create(w.t.Context(), s, workflow.ID("a"))
@@ -71,10 +65,7 @@ func statusOfAnothers(w *world) {
 	}
 	is := func(what string, cond func(workflow.Status) bool) {
 		w.t.Helper()
-		eventually(w.t, patience, what, func() bool {
-			status, err := i.Status(w.t.Context())
-			return err == nil && cond(status)
-		})
+		tells(w.t, i, what, cond)
 	}
 	waits := func(s workflow.Status) bool { return s.State == workflow.Waiting && len(s.Steps) == 2 }
 	is("one of two runners tells", waits)
@@ -95,4 +86,28 @@ func statusOfAnothers(w *world) {
 	is("the tail tells the output", func(s workflow.Status) bool {
 		return s.State == workflow.Complete && len(s.Output) > 0 && s.Steps == nil
 	})
+}
+
+// fromAnother are the instances of the world as a project sees them that does not own them.
+func (w *world) fromAnother() workflow.Bound[script, []string] {
+	w.t.Helper()
+	p, err := project.Open(w.t.Context(), project.Config{Name: w.name + "-asks", Workflows: []project.Workflow{
+		{Name: mainWorkflow, ClassName: "Script", ScriptName: w.name},
+	}}, project.Conn(w.connect(w.t)))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(p.Close)
+	return workflow.Bind[script, []string](mainWorkflow).In(p)
+}
+
+// tells waits until the status of an instance, as its owner or another project sees it, is as cond wants it.
+func tells(t *testing.T, i *handle, what string, cond func(workflow.Status) bool) (s workflow.Status) {
+	t.Helper()
+	eventually(t, patience, what, func() (ok bool) {
+		var err error
+		s, err = i.Status(t.Context())
+		return err == nil && cond(s)
+	})
+	return s
 }

@@ -45,6 +45,7 @@ func protocolTests() []protocolTest {
 		{"unknown workflow", unknownWorkflow},
 		{"queued in order", queuedInOrder},
 		{"status of another's", statusOfAnothers},
+		{"diverged", diverged},
 	}
 	return slices.Concat(all, deaths(), controlTests(), callDeaths(), races())
 }

@@ -40,6 +40,9 @@ type op struct {
 	// Big makes the result too large for a message.
 	Big bool `json:"big,omitempty"`
 
+	// LeftOut is the version of the code that has not got this call, if there is one.
+	LeftOut string `json:"left_out,omitempty"`
+
 	// Fail, if set, is the error that the code returns.
 	Fail string `json:"fail,omitempty"`
 
@@ -94,7 +97,11 @@ func run(ctx context.Context, e workflow.Event[script]) ([]string, error) {
 
 func runOps(ctx context.Context, all []op) ([]string, error) {
 	results := []string{}
+	p, _ := project.From(ctx)
 	for _, o := range all {
+		if o.LeftOut != "" && o.LeftOut == p.Config.Settings.Version {
+			continue
+		}
 		r, err := o.run(ctx)
 		if err != nil {
 			return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"time"
 
@@ -57,6 +58,7 @@ func connOptions(ctx context.Context, name string, s Settings, log *slog.Logger)
 	opts := []nats.Option{
 		nats.Name(name),
 		nats.Timeout(dialTimeout),
+		nats.SetCustomDialer(&gathering{net.Dialer{Timeout: dialTimeout}}),
 		nats.ReconnectBufSize(-1),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(reconnectWait),

@@ -130,7 +130,8 @@ func (r *Runner) carryOut(ctx context.Context, h *held, s sight, history *engine
 	return s, nil
 }
 
-// asked asks whoever executes the instance to make room for a control, and reports whether there is somebody who will.
+// asked asks whoever executes the instance to make room for a control, and reports whether there is somebody who will. A
+// runner that stops does not wait for an answer, and leaves it to others to find out that there is none.
 func (r *Runner) asked(ctx context.Context, h *held) bool {
 	body, err := json.Marshal(h.steer())
 	if err != nil {
@@ -138,8 +139,9 @@ func (r *Runner) asked(ctx context.Context, h *held) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.hearing)
 	defer cancel()
+	defer context.AfterFunc(r.stopping, cancel)()
 	_, err = r.nc.RequestWithContext(ctx, protocol.PokeSubject(r.Project), body)
-	return err == nil
+	return err == nil || r.stopping.Err() != nil
 }
 
 // tell lets whoever still executes the instance know that a control was obeyed without it: a hint, its next append

@@ -205,6 +205,28 @@ func TestWhoeverIsSilentIsOverruled(t *testing.T) {
 	}
 }
 
+// TestWhoeverStopsOverrulesNobody: a runner that is about to stop does not wait for an answer, and does not take that for
+// silence.
+func TestWhoeverStopsOverrulesNobody(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	i, silent := r.create(at("works", "a")), r.runner()
+	r.start(silent, i)
+	r.gate("a").await(t)
+	if _, err := r.nc.SubscribeSync(protocol.PokeSubject("p")); err != nil {
+		t.Fatal(err)
+	}
+	r.control(i, terminate)
+	stops := r.listening()
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	stops.stopping = ctx
+	r.deliver(stops, r.take(protocol.ConsumerControls(0), 1)[0])
+	if s := r.status(i); s.State != queued { // it has not stored anything yet
+		t.Errorf("the instance is %q, want %q", s.State, queued)
+	}
+}
+
 // TestWhoeverPromisesTooMuchIsOverruled: one that answers and does not do it is not asked for ever, unless bodies may
 // finish.
 func TestWhoeverPromisesTooMuchIsOverruled(t *testing.T) {

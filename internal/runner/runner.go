@@ -121,7 +121,8 @@ func New(c Config) *Runner {
 	c.Settings = c.Settings.WithDefaults()
 	r := &Runner{
 		Config: c, ID: "runner-" + uuid.NewString()[:8], nc: c.Store.Conn(), hearing: answerSoon, queueRoom: queueRoom,
-		slots: make(chan struct{}, c.Slots), incoming: make(chan *held, 4*c.Slots),
+		stopping: context.Background(),
+		slots:    make(chan struct{}, c.Slots), incoming: make(chan *held, 4*c.Slots),
 		inHand: map[protocol.Wake]*held{}, active: map[protocol.Instance]*execution.Execution{}, warned: map[string]bool{},
 	}
 	r.room = sync.NewCond(&r.mu)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/skein-run/skein/internal/ctxtime"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -72,7 +73,7 @@ func (c Client) Create(ctx context.Context, at protocol.Instance, create protoco
 			}
 			continue // it went while it was looked at, and what asked for that with it
 		}
-		if err := pause(ctx, wait); err != nil {
+		if err := ctxtime.Sleep(ctx, wait); err != nil {
 			return Found, 0, fmt.Errorf("wait until the instance is deleted that had the id: %w", err)
 		}
 	}
@@ -130,16 +131,5 @@ func Restart(create protocol.Create, incarnation uint64) protocol.Control {
 	return protocol.Control{
 		V: protocol.Version, Input: create.Input + "/restart", Action: protocol.ActionRestart, Sent: time.Now().UTC(),
 		Source: create.Source, Incarnation: incarnation,
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }

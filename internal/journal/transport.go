@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/skein-run/skein/internal/ctxtime"
 )
 
 // Transport is the network below a Store, with the time that passes there. Requests and answers may be lost, late, or
@@ -53,13 +55,4 @@ func (connection) Timeout(d time.Duration) (<-chan time.Time, func() bool) {
 	return t.C, t.Stop
 }
 
-func (connection) Sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
+func (connection) Sleep(ctx context.Context, d time.Duration) error { return ctxtime.Sleep(ctx, d) }

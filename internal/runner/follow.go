@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/skein-run/skein/internal/ctxtime"
 	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -370,17 +371,17 @@ func (w *watch) close() {
 
 // wait returns when it is time to look.
 func (w *watch) wait(ctx context.Context) error {
-	pause := w.poll
+	silence := w.poll
 	if w.look > 0 {
-		pause = min(pause, w.look)
+		silence = min(silence, w.look)
 	}
-	timer := time.NewTimer(pause)
+	timer := time.NewTimer(silence)
 	defer timer.Stop()
 	select {
 	case <-w.heard:
 		w.drain()
 		w.look = firstLook
-		return nap(ctx, firstLook)
+		return ctxtime.Sleep(ctx, firstLook)
 	case <-timer.C:
 		switch {
 		case w.look == 0:
@@ -403,16 +404,5 @@ func (w *watch) drain() {
 		default:
 			return
 		}
-	}
-}
-
-func nap(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }

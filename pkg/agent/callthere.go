@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/skein-run/skein/internal/ctxtime"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -48,7 +49,7 @@ func (c *caller) callThere(ctx context.Context, deadline time.Time) (protocol.Re
 		if again := errors.Is(err, errMoved) || errors.Is(err, errNobody) || errors.Is(err, errSilent) || errors.Is(err, errFate); !again {
 			return reply, err
 		}
-		if err := pause(ctx, wait); err != nil {
+		if err := ctxtime.Sleep(ctx, wait); err != nil {
 			return reply, err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/skein-run/skein/internal/ctxtime"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -63,7 +64,7 @@ func (h *host) deliver(ctx context.Context, id protocol.Agent, e errand, within 
 			return reply, &Error{Status: http.StatusServiceUnavailable, Name: "AgentUnavailable", Err: err, RetryAfter: time.Second,
 				Message: fmt.Sprintf("no host could take agent %q within %s", id.Name, within)}
 		}
-		if err := pause(ctx, wait); err != nil {
+		if err := ctxtime.Sleep(ctx, wait); err != nil {
 			return reply, err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/skein-run/skein/internal/ctxtime"
 	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/pkg/protocol"
 	"github.com/skein-run/skein/pkg/workflow"
@@ -118,7 +119,7 @@ func (c *caller) destroy(ctx context.Context, records *records, life uint64) err
 			}
 			continue
 		}
-		if err := pause(ctx, wait); err != nil {
+		if err := ctxtime.Sleep(ctx, wait); err != nil {
 			return fmt.Errorf("destroy agent %q: it is condemned, but not everything of it is taken away yet: %w", c.target, err)
 		}
 	}

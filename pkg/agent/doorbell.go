@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/skein-run/skein/internal/ctxtime"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -48,7 +49,7 @@ func (h *host) followDoorbell(ctx, work context.Context) error {
 			told = true
 			h.log.DebugContext(ctx, "doorbell was interrupted, trying on", slog.Any(logkey.Error, err))
 		}
-		if pause(ctx, doorbellPause) != nil {
+		if ctxtime.Sleep(ctx, doorbellPause) != nil {
 			return nil
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/skein-run/skein/internal/ctxtime"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -103,7 +104,7 @@ func (h *host) isAbsent(ctx context.Context, owner string, id protocol.Agent) (b
 	request := protocol.Request{V: protocol.Version, Activate: &protocol.Activate{Class: id.Class, Name: id.Name}}
 	for try := range 2 {
 		if try > 0 {
-			if err := pause(ctx, h.times.absentGap); err != nil {
+			if err := ctxtime.Sleep(ctx, h.times.absentGap); err != nil {
 				return false, err
 			}
 		}
@@ -113,16 +114,4 @@ func (h *host) isAbsent(ctx context.Context, owner string, id protocol.Agent) (b
 		}
 	}
 	return true, nil
-}
-
-// pause waits, unless ctx ends before.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

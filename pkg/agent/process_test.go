@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/skein-run/skein/internal/ctxtime"
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/testsignal"
 	"github.com/skein-run/skein/pkg/project"
@@ -54,7 +55,7 @@ func beat(d *desk, w http.ResponseWriter, r *http.Request) error {
 			if err := http.NewResponseController(w).Flush(); err != nil {
 				return err
 			}
-			if err := pause(ctx, 20*time.Millisecond); err != nil {
+			if err := ctxtime.Sleep(ctx, 20*time.Millisecond); err != nil {
 				return err
 			}
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/skein-run/skein/internal/ctxtime"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/turn"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -128,7 +129,7 @@ func (i *Instance[R]) followForeign(ctx context.Context, f protocol.Following, y
 			runner = "" // it is gone: any other
 			continue
 		case unanswered(err) && time.Since(heard) < silenceAtMost:
-			if err := pause(ctx, askAgain); err != nil {
+			if err := ctxtime.Sleep(ctx, askAgain); err != nil {
 				return true, err
 			}
 			continue
@@ -198,15 +199,4 @@ func (i *Instance[R]) question(ctx context.Context, subject string, ask protocol
 		return answer, answer.Error
 	}
 	return answer, nil
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

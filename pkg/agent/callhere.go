@@ -35,7 +35,7 @@ func (e *callErrand) heard(reply protocol.Reply) error {
 
 func (e *callErrand) repeatable() bool { return true }
 
-func (e *callErrand) lost() { e.astray = true }
+func (e *callErrand) asked(err error) { e.astray = e.astray || mayTurnUp(err) }
 
 func (e *callErrand) do(ctx context.Context, a *actor) (protocol.Reply, error) {
 	reply := a.joinCall(ctx, e.id, &e.call, e.deadline, e.hear)

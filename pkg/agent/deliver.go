@@ -29,8 +29,8 @@ type errand interface {
 	heard(reply protocol.Reply) error
 	// repeatable reports whether it may be brought again although it may have been carried out.
 	repeatable() bool
-	// lost is told that another host may have it and says nothing: it may turn up there at any time.
-	lost()
+	// asked is told what came of asking another host.
+	asked(err error)
 }
 
 // once is what errands have in common that are not brought again.
@@ -38,7 +38,7 @@ type once struct{}
 
 func (once) heard(protocol.Reply) error { return nil }
 func (once) repeatable() bool           { return false }
-func (once) lost()                      {}
+func (once) asked(error)                {}
 
 // deliver brings an errand to the agent: straight, if this host owns it, else over NATS. If nobody owns the agent,
 // this host takes it.
@@ -111,9 +111,7 @@ func (h *host) tryDeliver(ctx context.Context, id protocol.Agent, e errand, unti
 // askFor brings an errand to another host.
 func (h *host) askFor(ctx context.Context, e errand, subject string, request protocol.Request) (protocol.Reply, error) {
 	reply, err := h.asker().ask(ctx, subject, request, e.heard)
-	if mayTurnUp(err) {
-		e.lost()
-	}
+	e.asked(err)
 	return reply, err
 }
 
@@ -160,33 +158,49 @@ type httpErrand struct {
 	id       string
 	http     *http.Request
 	body     []byte
+	upload   *upload // in the place of body, if it is long
 	identity json.RawMessage
 	client   *reader
-	parts    *relayed // if they come from another host
+	parts    *relayed // of the answer, if they come from another host
+	forward  *forward // of the body, if they go to another host
 }
 
-func (h *host) newHTTPErrand(r *http.Request, body []byte, identity json.RawMessage, c *reader) *httpErrand {
+func (h *host) newHTTPErrand(r *http.Request, body []byte, u *upload, identity json.RawMessage, c *reader) *httpErrand {
 	id := uuid.NewString()
-	return &httpErrand{id: id, http: r, body: body, identity: identity, client: c, parts: &relayed{host: h, id: id, client: c}}
+	return &httpErrand{
+		id: id, http: r, body: body, upload: u, identity: identity, client: c,
+		parts: &relayed{host: h, id: id, client: c}, forward: &forward{host: h, id: id, upload: u},
+	}
 }
 
 func (e *httpErrand) request() (protocol.Request, error) {
-	if len(e.body) > maxRelayed {
-		return protocol.Request{}, &Error{Status: http.StatusRequestEntityTooLarge, Name: "BodyTooLarge",
-			Message: fmt.Sprintf("the body is %d bytes long, at most %d can be passed on to the agent's host", len(e.body), maxRelayed)}
+	request := protocol.Request{V: protocol.Version, ID: e.id, HTTP: relayable(e.http, e.body), Identity: e.identity}
+	if e.upload != nil {
+		request.HTTP.Length = e.upload.length
 	}
-	return protocol.Request{V: protocol.Version, ID: e.id, HTTP: relayable(e.http, e.body), Identity: e.identity}, nil
+	return request, nil
 }
 
 func (e *httpErrand) do(ctx context.Context, a *actor) (protocol.Reply, error) {
-	return a.request(ctx, &job{request: e.http, body: e.body, identity: e.identity}, e.client.take)
+	return a.request(ctx, &job{request: e.http, body: e.body, upload: e.upload, identity: e.identity}, e.client.take)
 }
 
 func (e *httpErrand) heard(reply protocol.Reply) error {
 	if reply.Stream == nil {
+		e.forward.heard(reply)
 		return nil
 	}
 	return e.parts.take(reply)
+}
+
+func (e *httpErrand) asked(error) { e.forward.halt() }
+
+// end is called when the request has its answer, or err in the place of one.
+func (e *httpErrand) end(err error) {
+	e.parts.end(err == nil)
+	if err != nil {
+		e.forward.giveUp(err)
+	}
 }
 
 // ready returns when the agent takes turns, or why it is gone.

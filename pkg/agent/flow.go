@@ -14,7 +14,8 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// flows are the answers that leave this host in parts, for other hosts, by the ids of their requests.
+// flows are the answers that leave this host in parts, for other hosts, and the bodies that come so, by the ids of their
+// requests.
 type flows struct {
 	mu    sync.Mutex // guards known
 	known map[string]*flow
@@ -33,19 +34,24 @@ type flow struct {
 	changed chan struct{} // closed at the next word
 	silence *time.Timer
 	gone    context.CancelCauseFunc
+	// upload is the body, if it comes in parts; got how many have come. waiting ends if no more do.
+	upload  *upload
+	got     int
+	waiting *time.Timer
 }
 
 // open returns the flow of a request, whose answer goes also to the copy of it that asks now.
-func (f *flows) open(h *host, id, to string) *flow {
+func (f *flows) open(h *host, request protocol.Request, to string) *flow {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.known == nil {
 		f.known = map[string]*flow{}
 	}
-	one := f.known[id]
+	one := f.known[request.ID]
 	if one == nil {
-		one = &flow{host: h, id: id, changed: make(chan struct{})}
-		f.known[id] = one
+		one = &flow{host: h, id: request.ID, changed: make(chan struct{})}
+		f.known[request.ID] = one
+		one.await(request.HTTP.Length)
 	}
 	one.join(to)
 	return one
@@ -66,14 +72,11 @@ func (f *flows) end(cause error) {
 	}
 }
 
-// hear takes a word of the host that takes a flow.
-func (f *flows) hear(id string, word protocol.StreamWord) {
+// find returns the flow of a request; nil if there is none.
+func (f *flows) find(id string) *flow {
 	f.mu.Lock()
-	one := f.known[id]
-	f.mu.Unlock()
-	if one != nil {
-		one.hear(word)
-	}
+	defer f.mu.Unlock()
+	return f.known[id]
 }
 
 // start makes a context that ends when the other host is gone, once parts have been sent.
@@ -122,12 +125,14 @@ func (f *flow) cut(cause error) {
 	}
 }
 
-// end is called when no more parts are sent.
+// end is called when no more parts are sent or wanted.
 func (f *flow) end() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.silence != nil {
-		f.silence.Stop()
+	for _, timer := range []*time.Timer{f.silence, f.waiting} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
 }
 

@@ -20,6 +20,8 @@ type Starter interface {
 // original request. The answer leaves when the turn is stored; an error drops both, and is answered with its status if
 // it is an *Error, else with 500.
 //
+// The body of the request may still be on its way: reading it waits for the client, and what is cut off ends with an error.
+//
 // w is an http.Flusher: a flush stores what the turn has asked for so far, and from then on the answer is streamed. An error
 // then breaks it off. Long streams belong into Outside, so that other turns run meanwhile.
 type Requester interface {

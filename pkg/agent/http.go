@@ -22,7 +22,7 @@ import (
 const (
 	// maxBody bounds the body of an answer at the host that owns the agent.
 	maxBody = 8 << 20
-	// maxRelayed bounds them if they travel between hosts: they must fit into one message.
+	// maxRelayed bounds the bodies that travel between hosts in one message. Longer ones do in parts.
 	maxRelayed = 512 << 10
 
 	readHeaderTimeout = 10 * time.Second
@@ -47,13 +47,14 @@ func (h *host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.endStream(c, r, response, err)
 		return
 	}
+	if err != nil && c.left {
+		panic(http.ErrAbortHandler) // what net/http wants for the end of a connection without an answer
+	}
 	if err != nil {
-		if r.Context().Err() != nil {
-			return // the caller has gone away
-		}
 		response = h.refused(r, err)
 	}
 	maps.Copy(w.Header(), response.Header)
+	c.closeUnread()
 	w.Header().Set("Content-Length", strconv.Itoa(len(response.Body)))
 	if !bodyAllowed(r.Method, response.Status) {
 		w.Header().Del("Content-Length")
@@ -74,10 +75,10 @@ func (h *host) endStream(c *reader, r *http.Request, rest *protocol.HTTPResponse
 	if err == nil {
 		return
 	}
-	if r.Context().Err() == nil {
+	if !c.left {
 		h.log.WarnContext(r.Context(), "a streamed answer is broken off", slog.String(logkey.Path, r.URL.Path), slog.Any(logkey.Error, err))
 	}
-	panic(http.ErrAbortHandler) // what net/http wants for this
+	panic(http.ErrAbortHandler)
 }
 
 func bodyAllowed(method string, status int) bool {
@@ -120,16 +121,19 @@ func (h *host) route(c *reader, r *http.Request) (*protocol.HTTPResponse, error)
 	if err != nil {
 		return nil, err
 	}
-	body, err := h.edge.readBody(c.w, r)
+	body, upload, err := h.readBody(c, r)
 	if err != nil {
+		c.left = r.Context().Err() != nil
 		return nil, err
 	}
-	e := h.newHTTPErrand(r, body, identity, c)
+	e := h.newHTTPErrand(r, body, upload, identity, c)
 	reply, err := h.deliver(ctx, id, e, h.times.findWithin)
 	if err == nil && (reply.Stream != nil || e.parts.hasBegun()) {
 		err = e.parts.complete(reply.Stream)
 	}
-	e.parts.end(err == nil)
+	e.end(err)
+	c.left = r.Context().Err() != nil
+	c.stopBody(err)
 	if err == nil {
 		err = result(reply)
 	}
@@ -192,20 +196,36 @@ func (h *host) target(ctx context.Context, u *url.URL) (protocol.Agent, error) {
 	return id, nil
 }
 
-func (e edge) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, e.maxBody))
-	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, &Error{Status: http.StatusRequestEntityTooLarge, Name: "BodyTooLarge",
-			Message: fmt.Sprintf("the body is over %d bytes long, more are not allowed", tooLarge.Limit)}
+// readBody reads the body of a request. If it is long, only its beginning is read, and the rest when it is wanted.
+func (h *host) readBody(c *reader, r *http.Request) ([]byte, *upload, error) {
+	limited := http.MaxBytesReader(nil, r.Body, h.edge.maxBody)
+	var body []byte
+	err := error(&http.MaxBytesError{Limit: h.edge.maxBody})
+	if r.ContentLength <= h.edge.maxBody {
+		body, err = io.ReadAll(io.LimitReader(limited, maxRelayed))
 	}
 	if err != nil {
-		return nil, &Error{Status: http.StatusBadRequest, Name: "BadRequest", Message: "the body cannot be read", Err: err}
+		closeAfter(c.w)
+		return nil, nil, brokenBody(err)
+	}
+	control := http.NewResponseController(c.w)
+	if len(body) == maxRelayed && r.ContentLength != maxRelayed {
+		if err := control.EnableFullDuplex(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return nil, nil, fmt.Errorf("read a body while its request is answered: %w", err)
+		}
+		c.body = &source{upload: newUpload(r.ContentLength), control: control}
+		for part := range slices.Chunk(body, partBytes) {
+			c.body.upload.add(part)
+		}
+		c.body.pump(limited, h.times.stallFor)
+		return nil, c.body.upload, nil
 	}
 	// The time to read a request must not count against its answer.
-	if err := http.NewResponseController(w).SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return nil, fmt.Errorf("end the time to read a request: %w", err)
+	if err := control.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return nil, nil, fmt.Errorf("end the time to read a request: %w", err)
 	}
-	return body, nil
+	r.ContentLength = int64(len(body)) // as at another host
+	return body, nil, nil
 }
 
 // splitPath takes class and name out of /agents/<class>/<name>/…; name is empty if it is missing.
@@ -276,9 +296,13 @@ func relayedRequest(p *protocol.HTTPRequest) (*http.Request, error) {
 	if header == nil {
 		header = http.Header{}
 	}
+	length := p.Length
+	if length == 0 {
+		length = int64(len(p.Body))
+	}
 	return &http.Request{
 		Method: p.Method, URL: u, Host: p.Host, RemoteAddr: p.Remote, Header: header, RequestURI: p.URL,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: int64(len(p.Body)),
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: length,
 	}, nil
 }
 

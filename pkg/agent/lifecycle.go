@@ -104,18 +104,22 @@ func (h *host) subscribe(work context.Context) (unsubscribe func(), err error) {
 			}
 		}
 	}
-	add := func(subject, queue string, handle func(context.Context, *nats.Msg)) {
+	addInOrder := func(subject, queue string, handle nats.MsgHandler) {
 		if err != nil {
 			return
 		}
 		var sub *nats.Subscription
-		if sub, err = h.nc.QueueSubscribe(subject, queue, func(m *nats.Msg) { h.crew.do(func() { handle(work, m) }) }); err != nil {
+		if sub, err = h.nc.QueueSubscribe(subject, queue, handle); err != nil {
 			err = fmt.Errorf("listen to %s: %w", subject, err)
 			return
 		}
 		subs = append(subs, sub)
 	}
+	add := func(subject, queue string, handle func(context.Context, *nats.Msg)) {
+		addInOrder(subject, queue, func(m *nats.Msg) { h.crew.do(func() { handle(work, m) }) })
+	}
 	add(protocol.HostSubject(h.name, h.id), "", h.onHostRequest)
+	addInOrder(protocol.BodySubject(h.name, h.id), "", h.onBody)
 	for _, c := range h.classes {
 		subject := protocol.ActivateSubject(h.name, c.name)
 		add(subject, subject, h.onActivate)

@@ -75,6 +75,9 @@ func (q asker) ask(ctx context.Context, subject string, request protocol.Request
 			}
 		case reply.Accepted && request.HTTP != nil:
 			patience, silence = q.times.acceptLost, errFate
+			if err := heard(reply); err != nil {
+				return reply, err
+			}
 		case reply.Stream != nil && !reply.Stream.End && reply.Stream.Broken == "":
 			patience, silence, parts = q.times.acceptLost, errFate, true
 			if err := heard(reply); err != nil {
@@ -161,7 +164,9 @@ func (h *host) onHostRequest(ctx context.Context, m *nats.Msg) {
 	var request protocol.Request
 	err := json.Unmarshal(m.Data, &request)
 	if err == nil && request.Word != nil {
-		h.flows.hear(request.ID, *request.Word)
+		if f := h.flows.find(request.ID); f != nil {
+			f.hear(*request.Word)
+		}
 		return
 	}
 	if err != nil || request.Activate == nil {
@@ -175,6 +180,17 @@ func (h *host) onHostRequest(ctx context.Context, m *nats.Msg) {
 		return
 	}
 	h.onRequest(ctx, m, a)
+}
+
+// onBody takes a part of the body of a request, in the order in which they come.
+func (h *host) onBody(m *nats.Msg) {
+	var request protocol.Request
+	if err := json.Unmarshal(m.Data, &request); err != nil || request.Part == nil {
+		return // it is missed
+	}
+	if f := h.flows.find(request.ID); f != nil {
+		f.receive(*request.Part)
+	}
 }
 
 // onActivate serves what others send to any host that has the class.
@@ -251,9 +267,9 @@ func movedReply(err error) protocol.Reply {
 
 // onHTTP runs a relayed request and says that it is at it until the answer is there.
 func (h *host) onHTTP(ctx context.Context, m *nats.Msg, a *actor, request protocol.Request) {
-	h.respond(ctx, m, protocol.Reply{Accepted: true})
-	f := h.flows.open(h, request.ID, m.Reply)
+	f := h.flows.open(h, request, m.Reply)
 	defer h.flows.close(request.ID)
+	h.respond(ctx, m, f.accepted())
 	call := h.calls.start(request.ID, func() protocol.Reply { return h.callAgent(ctx, a, request, f) })
 	ticker := time.NewTicker(h.times.acceptEvery)
 	defer ticker.Stop()
@@ -263,7 +279,7 @@ func (h *host) onHTTP(ctx context.Context, m *nats.Msg, a *actor, request protoc
 			h.respond(ctx, m, call.reply)
 			return
 		case <-ticker.C:
-			h.respond(ctx, m, protocol.Reply{Accepted: true})
+			h.respond(ctx, m, f.accepted())
 		case <-ctx.Done():
 			return
 		}
@@ -280,7 +296,7 @@ func (h *host) callAgent(ctx context.Context, a *actor, request protocol.Request
 	defer cancel(nil)
 	defer f.end()
 	take := func(p part) error { return f.take(ctx, p) }
-	reply, err := a.request(ctx, &job{request: r, body: request.HTTP.Body, identity: request.Identity}, take)
+	reply, err := a.request(ctx, &job{request: r, body: request.HTTP.Body, upload: f.upload, identity: request.Identity}, take)
 	switch {
 	case f.hasBegun():
 		if err == nil && len(reply.HTTP.Body) > 0 {

@@ -1,12 +1,10 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"time"
@@ -21,6 +19,7 @@ type job struct {
 	call    *protocol.AgentCall // else it is a request
 	request *http.Request
 	body    []byte
+	upload  *upload // in the place of body, if it is long
 	// identity is that of who sent the request.
 	identity json.RawMessage
 	out      *stream      // takes the answer to a request if it is streamed
@@ -146,7 +145,9 @@ func (a *actor) serveHTTP(ctx context.Context, j *job) error {
 		read, cancel := j.out.follow(ctx)
 		defer cancel(nil)
 		r := j.request.WithContext(read)
-		r.Body = io.NopCloser(bytes.NewReader(j.body))
+		var done func()
+		r.Body, done = j.openBody(read, cancel)
+		defer done()
 		if err := handler.OnRequest(w, r); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,7 +43,8 @@ func newStream() *stream {
 	return &stream{parts: make(chan part, windowParts), gone: make(chan struct{})}
 }
 
-// ErrClientGone is the cause with which the context of a streamed answer ends if nobody reads it any more.
+// ErrClientGone is the cause with which the context of a streamed answer ends if nobody reads it any more, and that of a request
+// whose body breaks off.
 var ErrClientGone = errors.New("nobody reads the answer any more")
 
 // follow makes a context end when nobody takes the parts any more. Before the first part, whoever leaves ends no turn.
@@ -174,8 +176,24 @@ type reader struct {
 	w      http.ResponseWriter
 	method string
 	stall  time.Duration
-	begin  func() // called before the first part
-	status int    // 0 until the answer has begun
+	begin  func()  // called before the first part
+	status int     // 0 until the answer has begun
+	body   *source // the rest of a long body; nil if it is read
+	left   bool    // the client has closed the connection
+}
+
+// closeUnread closes the connection after the answer, if the client may still be sending: nobody reads the rest.
+func (r *reader) closeUnread() {
+	if r.body != nil && !r.body.upload.isWhole() {
+		closeAfter(r.w)
+	}
+}
+
+// stopBody reads no more of the body.
+func (r *reader) stopBody(err error) {
+	if r.body != nil {
+		r.body.stop(brokenBody(cmp.Or(err, http.ErrBodyReadAfterClose)))
+	}
 }
 
 // take passes a part on. A client that takes none of it for some time is gone.
@@ -188,6 +206,7 @@ func (r *reader) take(p part) error {
 		r.begin()
 		r.status = p.head.Status
 		maps.Copy(r.w.Header(), p.head.Header)
+		r.closeUnread()
 		r.w.WriteHeader(p.head.Status)
 	}
 	if bodyAllowed(r.method, r.status) {

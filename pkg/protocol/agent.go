@@ -279,6 +279,8 @@ type Request struct {
 	Identity json.RawMessage `json:"identity,omitempty"`
 	// Word is about the parts of the answer to the HTTP request of this ID.
 	Word *StreamWord `json:"word,omitempty"`
+	// Part is one of the body of the HTTP request of this ID.
+	Part *BodyPart `json:"part,omitempty"`
 	// Activate asks the receiving host to take the agent. On a host's own subject it says which agent HTTP or Bell
 	// is for, on the subject of calls the same of Call or Confirm.
 	Activate *Activate `json:"activate,omitempty"`
@@ -304,6 +306,8 @@ type HTTPRequest struct {
 	Remote string              `json:"remote,omitempty"`
 	Header map[string][]string `json:"header,omitempty"`
 	Body   []byte              `json:"body,omitempty"`
+	// Length is set if the body comes in parts, once the request is accepted: its length, −1 if that is not known.
+	Length int64 `json:"length,omitempty"`
 }
 
 // Reply is an answer of an owner or host to Request.
@@ -313,8 +317,10 @@ type Reply struct {
 	Accepted bool `json:"accepted,omitempty"`
 	// Moved says that this host does not own the agent (any more).
 	Moved bool `json:"moved,omitempty"`
-	// Owner names the host that owns the agent, in answers to Activate.
+	// Owner names the host that owns the agent, in answers to Activate; with Accepted, the host that takes the parts of the
+	// request's body, of which the agent has taken Taken.
 	Owner string        `json:"owner,omitempty"`
+	Taken int           `json:"taken,omitempty"`
 	HTTP  *HTTPResponse `json:"http,omitempty"`
 	Error *Failure      `json:"error,omitempty"`
 	// Stream makes this a part of an answer that leaves while its turn goes on. Status and header stand in HTTP of the first.

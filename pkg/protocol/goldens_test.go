@@ -216,6 +216,11 @@ func relayGoldens() []golden {
 		{"request.word", protocol.Request{V: 1, ID: "4d2f", Word: &protocol.StreamWord{Taken: 2}}},
 		{"request.word-gone", protocol.Request{V: 1, ID: "4d2f", Word: &protocol.StreamWord{Taken: 2, Gone: true}}},
 		{"reply.error", protocol.Reply{V: 1, Error: failure()}},
+		{"request.http-in-parts", protocol.Request{V: 1, ID: "4d2f", HTTP: &protocol.HTTPRequest{Method: "PUT", URL: "/", Host: "h", Length: -1}}},
+		{"request.part", protocol.Request{V: 1, ID: "4d2f", Part: &protocol.BodyPart{Number: 2, Data: []byte("hello")}}},
+		{"request.part-end", protocol.Request{V: 1, ID: "4d2f", Part: &protocol.BodyPart{Number: 3, End: true}}},
+		{"request.part-broken", protocol.Request{V: 1, ID: "4d2f", Part: &protocol.BodyPart{Number: 3, Broken: failure()}}},
+		{"reply.taken", protocol.Reply{V: 1, Accepted: true, Owner: "host-a", Taken: 2}},
 	}
 }
 

@@ -179,6 +179,7 @@ func TestNamesOfStreamsAndBuckets(t *testing.T) {
 		{protocol.InboxSubjects("p"), "inbox.p.>"},
 		{protocol.ActivateSubject("p", "Desk"), "activate.p.Desk"},
 		{protocol.HostSubject("p", "h1"), "host.p.h1"},
+		{protocol.BodySubject("p", "h1"), "body.p.h1"},
 		{protocol.ClockSubject("p", "Desk", "a", "s"), "clock.at.p.Desk.a.s"},
 		{protocol.ClockDueSubject("p", "Desk", "a", "s"), "clock.due.p.Desk.a.s"},
 		{protocol.ScheduleSource("s"), "schedule/s"},

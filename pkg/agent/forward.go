@@ -1,0 +1,152 @@
+package agent
+
+import (
+	"encoding/json"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// forward sends an upload on to the agent's host, which says what its handler has taken. It also says now and then that there
+// is more to come. What is lost on the way is missed there, and the body breaks off.
+type forward struct {
+	host   *host
+	id     string // of the request
+	upload *upload
+
+	owner   string
+	halted  chan struct{} // nil: nothing is sent
+	sending sync.WaitGroup
+}
+
+// heard takes what a host says that has accepted the request.
+func (f *forward) heard(reply protocol.Reply) {
+	if f.upload == nil || reply.Owner == "" {
+		return
+	}
+	f.upload.take(reply.Taken)
+	if f.halted == nil {
+		f.owner, f.halted = reply.Owner, make(chan struct{})
+		f.sending.Go(func() { f.send(f.upload.begins()+1, f.halted) })
+	}
+}
+
+// halt sends no more to that host.
+func (f *forward) halt() {
+	if f.halted != nil {
+		close(f.halted)
+		f.sending.Wait()
+		f.halted = nil
+	}
+}
+
+// giveUp tells the host that was asked last that no more will come, and why.
+func (f *forward) giveUp(cause error) {
+	if f.upload != nil && f.owner != "" && !f.upload.isWhole() {
+		f.say(&protocol.BodyPart{Broken: bodyFailure(brokenBody(cause))})
+	}
+}
+
+func (f *forward) send(number int, halted <-chan struct{}) {
+	ticker := time.NewTicker(f.host.times.acceptEvery)
+	defer ticker.Stop()
+	for {
+		data, changed, err := f.upload.part(number)
+		switch {
+		case data != nil:
+			f.say(&protocol.BodyPart{Number: number, Data: data})
+			number++
+			continue
+		case err == io.EOF:
+			f.say(&protocol.BodyPart{Number: number, End: true})
+			return
+		case err != nil:
+			f.say(&protocol.BodyPart{Number: number, Broken: bodyFailure(err)})
+			return
+		}
+		select {
+		case <-changed:
+		case <-ticker.C:
+			f.say(&protocol.BodyPart{Number: number - 1})
+		case <-halted:
+			return
+		}
+	}
+}
+
+func (f *forward) say(part *protocol.BodyPart) {
+	body, err := json.Marshal(protocol.Request{V: protocol.Version, ID: f.id, Part: part})
+	if err != nil {
+		panic(err) // a struct of texts and bytes
+	}
+	send(f.host.nc, protocol.BodySubject(f.host.name, f.owner), body)
+}
+
+// receive takes a part of the body of a request whose handler is here.
+func (f *flow) receive(part protocol.BodyPart) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	u := f.upload
+	if u == nil {
+		return
+	}
+	f.waiting.Reset(f.host.times.acceptLost)
+	sends := part.End || len(part.Data) > 0
+	switch {
+	case part.Broken != nil:
+		u.cut(bodyError(part.Broken))
+	case sends && part.Number <= f.got: // of a sender that began again
+	case sends && part.Number > f.got+1, !sends && part.Number > f.got:
+		u.cut(bodyError(&protocol.Failure{Name: protocol.FailureBodyBroken, Message: "the body breaks off: a part of it is lost on its way"}))
+	case part.End:
+		f.got++
+		f.waiting.Stop()
+		u.end(io.EOF)
+	case sends:
+		f.got++
+		u.add(part.Data)
+	}
+}
+
+// await lets the body of a request come in parts.
+func (f *flow) await(length int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.upload != nil || length == 0 {
+		return
+	}
+	u := newUpload(length)
+	u.took = f.accept
+	f.upload = u
+	f.waiting = time.AfterFunc(f.host.times.acceptLost, func() {
+		u.cut(bodyError(&protocol.Failure{Name: protocol.FailureBodyBroken, Message: "the body breaks off: the host that took the request is silent"}))
+	})
+}
+
+// accepted is what says that the request is here, and how much of its body the handler has.
+func (f *flow) accepted() protocol.Reply {
+	f.mu.Lock()
+	u := f.upload
+	f.mu.Unlock()
+	if u == nil {
+		return protocol.Reply{Accepted: true}
+	}
+	return protocol.Reply{Accepted: true, Owner: f.host.id, Taken: u.begins()}
+}
+
+// accept says so to all who want the answer.
+func (f *flow) accept() {
+	reply := f.accepted()
+	reply.V = protocol.Version
+	body, err := json.Marshal(reply)
+	if err != nil {
+		panic(err) // a struct of texts and numbers
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, to := range f.to {
+		send(f.host.nc, to, body)
+	}
+}

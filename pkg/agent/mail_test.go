@@ -412,3 +412,50 @@ func TestMailboxKeepsLanesInOrder(t *testing.T) {
 		t.Errorf("%v was lost, want 9: it was read over", lost)
 	}
 }
+
+// TestBellsAreLookedAtOnce: not again with every letter, however many wait behind those that are read. What is rung again for
+// mail that was applied is acked at once, what is rung for mail that is no more when that is known.
+func TestBellsAreLookedAtOnce(t *testing.T) {
+	t.Parallel()
+	nc := natstest.Start(t).Connect(t)
+	acks, err := nc.SubscribeSync(protocol.AckPrefix + ">")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newMailbox()
+	ring := func(sequence uint64, n int) {
+		m.ring(protocol.Bell{Sequence: sequence, Ack: fmt.Sprint(protocol.AckPrefix, sequence, ".", n)})
+	}
+	wantAck := func(sequence uint64, n int) {
+		t.Helper()
+		got, err := acks.NextMsg(soon)
+		if want := fmt.Sprint(protocol.AckPrefix, sequence, ".", n); err != nil || got.Subject != want {
+			t.Fatalf("ack %+v, %v; want %s", got, err, want)
+		}
+	}
+	for n := range 2 { // every bell twice
+		for sequence := range uint64(1000) {
+			ring(sequence+1, n)
+		}
+	}
+	m.cursor = 3
+	m.take(&letter{sequence: 2, lane: "a"}) // 1 was applied
+	for range 2 {
+		if newest := m.newest(nc); newest != 1000 || len(m.fresh) != 0 || len(m.ahead) != 998 {
+			t.Errorf("newest is %d; %d bells are to be looked at, and %d when everything is read", newest, len(m.fresh), len(m.ahead))
+		}
+	}
+	wantAck(1, 1)
+	m.settle(m.held[2])
+	m.ackSettled(nc)
+	wantAck(2, 1)
+	ring(2, 2)
+	m.newest(nc)
+	wantAck(2, 2)
+	m.cursor = 1001
+	m.take(&letter{sequence: 1000, lane: "a"}) // all others are no more
+	if newest := m.newest(nc); newest != 0 || len(m.ahead) != 0 || len(m.bells) != 1 {
+		t.Errorf("newest is %d; %d bells are ahead, %d are kept, want that of the letter that is held", newest, len(m.ahead), len(m.bells))
+	}
+	wantAck(3, 1)
+}

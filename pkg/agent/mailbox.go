@@ -58,7 +58,9 @@ type mailbox struct {
 
 	// The rest belongs to the actor's goroutine.
 	opened  bool
-	cursor  uint64 // everything before it was read
+	cursor  uint64   // everything before it was read
+	ahead   []uint64 // bells for what is not read yet
+	highest uint64   // of them
 	held    map[uint64]*letter
 	lanes   map[string][]*letter
 	loaded  int // letters that are not shed, and the bytes of their payloads
@@ -92,8 +94,10 @@ func (m *mailbox) ring(b protocol.Bell) bool {
 	if m.closed {
 		return false
 	}
+	if _, known := m.bells[b.Sequence]; !known {
+		m.fresh = append(m.fresh, b.Sequence)
+	}
 	m.bells[b.Sequence] = b.Ack
-	m.fresh = append(m.fresh, b.Sequence)
 	select {
 	case m.rung <- struct{}{}:
 	default:
@@ -102,26 +106,37 @@ func (m *mailbox) ring(b protocol.Bell) bool {
 }
 
 // newest is the highest sequence that was rung and not read; 0 if there is none. Bells of what is read and neither
-// held nor settled are for mail that was applied: they are acked.
+// held nor settled are for mail that was applied: they are acked. However many wait, each bell is looked at once when it
+// is new, and once when everything that was rung is read.
 func (m *mailbox) newest(nc *nats.Conn) uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var newest uint64
-	unread := m.fresh[:0]
 	for _, sequence := range m.fresh {
-		subject, waits := m.bells[sequence]
-		switch {
-		case !waits:
-		case sequence >= m.cursor:
-			newest = max(newest, sequence)
-			unread = append(unread, sequence)
-		case m.held[sequence] == nil && !m.settled[sequence]:
-			send(nc, subject, ack)
-			delete(m.bells, sequence)
+		if sequence < m.cursor {
+			m.ackApplied(nc, sequence)
+			continue
 		}
+		m.ahead = append(m.ahead, sequence)
+		m.highest = max(m.highest, sequence)
 	}
-	m.fresh = unread
-	return newest
+	m.fresh = m.fresh[:0]
+	if m.highest >= m.cursor {
+		return m.highest
+	}
+	for _, sequence := range m.ahead {
+		m.ackApplied(nc, sequence)
+	}
+	m.ahead = m.ahead[:0]
+	return 0
+}
+
+// ackApplied acks the bell of what is read, unless it is still to be applied. The mailbox is locked.
+func (m *mailbox) ackApplied(nc *nats.Conn, sequence uint64) {
+	subject, waits := m.bells[sequence]
+	if waits && m.held[sequence] == nil && !m.settled[sequence] {
+		send(nc, subject, ack)
+		delete(m.bells, sequence)
+	}
 }
 
 func (m *mailbox) isFull() bool {

@@ -76,7 +76,7 @@ func (v *version) complete() {
 
 // write stores the record if the newest one is still at sequence, and returns what is then stored.
 func (r *records) write(ctx context.Context, id protocol.Agent, sequence uint64, record protocol.Record) (version, error) {
-	body, err := json.Marshal(record)
+	body, err := record.Encode()
 	if err != nil {
 		return version{}, fmt.Errorf("encode record of agent %q: %w", id, err)
 	}

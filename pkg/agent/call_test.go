@@ -308,7 +308,8 @@ func TestCallThatIsLateSaysWhy(t *testing.T) {
 // send sends a call as a caller does that repeats it, and returns the answer.
 func (r *rig) send(t *testing.T, request protocol.Request) protocol.Reply {
 	t.Helper()
-	q := asker{nc: r.nc, times: defaultTiming(), log: (&project.Project{}).Log}
+	p := r.program(t, project.Config{Name: testProject})
+	q := asker{nc: p.NC, answers: p.Answers(), times: defaultTiming(), log: p.Log}
 	var reply protocol.Reply
 	natstest.Eventually(t, soon, "the call is answered", func() bool {
 		var err error

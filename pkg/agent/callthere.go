@@ -23,7 +23,7 @@ const nobodyFor = 10 * time.Second
 // answered.
 func (c *caller) callThere(ctx context.Context, deadline time.Time) (protocol.Reply, error) {
 	subject := protocol.CallSubject(c.target.Project, c.project.Config.Name, c.target.Class)
-	q := asker{nc: c.project.NC, times: defaultTiming(), log: c.project.Log}
+	q := asker{nc: c.project.NC, answers: c.project.Answers(), times: defaultTiming(), log: c.project.Log}
 	var nobody time.Time
 	astray := false // a copy of the call may still be under way
 	for wait := firstPause; ; wait = min(2*wait, longPause) {

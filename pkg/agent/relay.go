@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/skein-run/skein/internal/answers"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -25,12 +26,15 @@ var (
 
 // asker sends requests to hosts.
 type asker struct {
-	nc    *nats.Conn
-	times timing
-	log   *slog.Logger
+	nc      *nats.Conn
+	answers *answers.Desk
+	times   timing
+	log     *slog.Logger
 }
 
-func (h *host) asker() asker { return asker{nc: h.nc, times: h.times, log: h.log} }
+func (h *host) asker() asker {
+	return asker{nc: h.nc, answers: h.project.Answers(), times: h.times, log: h.log}
+}
 
 func (h *host) ask(ctx context.Context, subject string, request protocol.Request) (protocol.Reply, error) {
 	return h.asker().ask(ctx, subject, request, func(protocol.Reply) error { return nil })
@@ -43,22 +47,14 @@ func (q asker) ask(ctx context.Context, subject string, request protocol.Request
 	if err != nil {
 		return protocol.Reply{}, fmt.Errorf("encode request to %s: %w", subject, err)
 	}
-	inbox := q.nc.NewInbox()
-	answers, err := q.nc.SubscribeSync(inbox)
-	if err != nil {
-		return protocol.Reply{}, fmt.Errorf("ask %s: %w", subject, err)
-	}
-	defer func() {
-		if err := answers.Unsubscribe(); err != nil {
-			q.log.DebugContext(ctx, "unsubscribe", slog.Any(logkey.Error, err))
-		}
-	}()
-	if err := q.nc.PublishRequest(subject, inbox, body); err != nil {
+	wait := q.answers.Wait()
+	defer wait.Close()
+	if err := q.nc.PublishRequest(subject, wait.Subject, body); err != nil {
 		return protocol.Reply{}, fmt.Errorf("ask %s: %w: %w", subject, errSilent, err)
 	}
 	patience, silence, parts := q.times.acceptWithin, errSilent, false
 	for {
-		reply, err := nextReply(ctx, answers, patience)
+		reply, err := nextReply(ctx, wait, patience)
 		switch {
 		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
 			return reply, silence
@@ -96,16 +92,20 @@ func moved(owner string) error {
 	return &ownedError{owner: owner}
 }
 
-func nextReply(ctx context.Context, answers *nats.Subscription, patience time.Duration) (protocol.Reply, error) {
+func nextReply(ctx context.Context, wait *answers.Wait, patience time.Duration) (protocol.Reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	var reply protocol.Reply
-	m, err := answers.NextMsgWithContext(ctx)
-	if errors.Is(err, nats.ErrNoResponders) || err == nil && len(m.Data) == 0 {
-		return reply, errNobody
-	}
+	m, err := wait.Next(ctx)
 	if err != nil {
-		return reply, err
+		return protocol.Reply{}, err
+	}
+	return readReply(m)
+}
+
+func readReply(m *nats.Msg) (protocol.Reply, error) {
+	var reply protocol.Reply
+	if len(m.Data) == 0 {
+		return reply, errNobody
 	}
 	if err := json.Unmarshal(m.Data, &reply); err != nil {
 		return reply, fmt.Errorf("answer of a host: %w", err)

@@ -258,7 +258,11 @@ func TestStreamOfARequestThatComesTwice(t *testing.T) {
 	for _, answers := range []*nats.Subscription{first, second} {
 		var parts []string
 		for end := false; !end; {
-			reply, err := nextReply(t.Context(), answers, soon)
+			m, err := answers.NextMsg(soon)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reply, err := readReply(m)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/skein-run/skein/internal/answers"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/objects"
@@ -35,6 +36,7 @@ type Project struct {
 	health  *process.Health
 	store   *journal.Store
 	objects *objects.Store
+	answers *answers.Desk
 	known   sync.Map // Target → shards
 	owned   bool     // the connection was made by Open
 }
@@ -103,9 +105,13 @@ func newProject(config Config, nc *nats.Conn, log *slog.Logger, health *process.
 	if err != nil {
 		return nil, fmt.Errorf("open project %q: %w", config.Name, err)
 	}
+	desk, err := answers.Open(nc)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open project %q: %w", config.Name, err), store.Close())
+	}
 	return &Project{
 		Config: config,
-		store:  store, objects: objects.New(store),
+		store:  store, objects: objects.New(store), answers: desk,
 		NC:     nc,
 		JS:     js,
 		Log:    log.With(slog.String(logkey.Project, config.Name)),
@@ -120,9 +126,12 @@ func (p *Project) Journal() *journal.Store { return p.store }
 // and of no use to others.
 func (p *Project) Objects() *objects.Store { return p.objects }
 
+// Answers are those that other processes give over the project's connection: for the services, and of no use to others.
+func (p *Project) Answers() *answers.Desk { return p.answers }
+
 // Close closes the connection, if Open made it.
 func (p *Project) Close() {
-	_ = p.store.Close() // the connection may be gone
+	_, _ = p.store.Close(), p.answers.Close() // the connection may be gone
 	if p.owned {
 		p.NC.Close()
 	}

@@ -163,8 +163,10 @@ func (h *host) attend(ctx context.Context, m *nats.Msg, work func(hear func(prot
 			h.respond(ctx, m, reply)
 			return
 		case reply := <-heard:
-			accepted.Busy = reply.Busy
-			h.respond(ctx, m, accepted)
+			if reply.Busy != accepted.Busy { // else there is nothing new in it
+				accepted.Busy = reply.Busy
+				h.respond(ctx, m, accepted)
+			}
 		case <-ticker.C:
 			h.respond(ctx, m, accepted)
 		case <-ctx.Done():

@@ -77,7 +77,7 @@ func (s *Scope) endIfLimit(err error) {
 }
 
 // attempt waits until the next attempt may begin, runs it and records its outcome. x.mu is held before and after. It
-// returns an error only if ctx ended, or the branch has lost a race: then nothing is recorded.
+// returns an error only if ctx ended, or the branch has lost a race: then it has no outcome.
 func (s *Scope) attempt(ctx context.Context, step *engine.Step, code Code) error {
 	x := s.x
 	if x.recall.on {
@@ -95,7 +95,7 @@ func (s *Scope) attempt(ctx context.Context, step *engine.Step, code Code) error
 		s.exit()
 	}
 	if ctx.Err() != nil {
-		x.m.Abandon(step.Key)
+		s.abandon(ctx, step.Key)
 		return context.Cause(ctx)
 	}
 	if x.m.GivenUp(step.Key) {
@@ -106,7 +106,7 @@ func (s *Scope) attempt(ctx context.Context, step *engine.Step, code Code) error
 	case x.m.GivenUp(step.Key):
 		return lostCause(ctx, ErrLost)
 	case ctx.Err() != nil:
-		x.m.Abandon(step.Key)
+		s.abandon(ctx, step.Key)
 		return context.Cause(ctx)
 	}
 	x.bodies++

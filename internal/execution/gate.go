@@ -30,7 +30,7 @@ func (x *Execution) open(s *Scope, op protocol.Op, name string) bool {
 }
 
 // gate returns when a call may be made, as far as its place among the recorded ones goes. A call whose context has ended
-// may: it records nothing. x.mu is held before and after.
+// may: it gets no outcome. x.mu is held before and after.
 func (s *Scope) gate(ctx context.Context, op protocol.Op, name string) {
 	for !s.x.open(s, op, name) && ctx.Err() == nil {
 		s.stand(ctx, &gated{scope: s, op: op, name: name})

@@ -439,3 +439,52 @@ func TestContextsOfTheCode(t *testing.T) {
 		}
 	}
 }
+
+// TestContextEndsSooner: a wait, or a step, whose context has ended before it is called is given up for good, too,
+// also if an earlier run has begun it.
+func TestContextEndsSooner(t *testing.T) {
+	t.Parallel()
+	for name, p := range map[string]part{
+		"a wait": eventOf("given up", "go"), "a sleep": nap("short"),
+		"a body": func(ctx context.Context) error {
+			return do(ctx, "step", func(ctx context.Context) (json.RawMessage, error) { <-ctx.Done(); return nil, ctx.Err() })
+		},
+	} {
+		for _, begun := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, ", begun before: ", begun), func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t)
+				var err error
+				run := func(ended bool) func(context.Context) (json.RawMessage, error) {
+					return all(func(ctx context.Context) error {
+						own, cancel := context.WithCancel(ctx)
+						defer cancel()
+						if ended {
+							cancel()
+						}
+						err = p(own)
+						return nil
+					}, eventOf("next", "go"), nap("end"))
+				}
+				if begun {
+					x := r.start(Settings{ShortWait: memory}, run(false))
+					natstest.Eventually(t, natstest.Patience, "it has begun", func() bool { return len(r.entries()) > 0 })
+					x.Drop(ErrSuperseded)
+				}
+				x := r.again(Settings{ShortWait: memory}, run(true))
+				if waits := r.event(x, Parked).Park.Waits; len(waits) != 1 || waits[0].Name != "next" {
+					t.Fatalf("it waits for %+v", waits)
+				}
+				x.Drop(ErrSuperseded)
+				r.send("go")
+				x = r.again(Settings{ShortWait: memory}, run(false))
+				if waits := r.event(x, Parked).Park.Waits; len(waits) != 1 || waits[0].Name != "end" {
+					t.Errorf("it waits for %+v", waits)
+				}
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("the error is %v", err)
+				}
+			})
+		}
+	}
+}

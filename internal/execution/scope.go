@@ -163,7 +163,6 @@ func (s *Scope) block(ctx context.Context, key protocol.Key) error {
 		x.m.Abandon(key)
 		return context.Cause(ctx)
 	}
-	ended := ctx.Err() != nil // before it waited: then nothing is recorded
 	w := &waiter{lane: s.lane, done: make(chan struct{})}
 	x.waiters[key] = w
 	s.lane.waiting++
@@ -196,11 +195,7 @@ func (s *Scope) block(ctx context.Context, key protocol.Key) error {
 	if !x.wakeUp() || x.ctx.Err() != nil { // told to stop: the code must not hear of it
 		s.exit()
 	}
-	if ended {
-		x.m.Abandon(key)
-	} else {
-		s.abandon(ctx, key)
-	}
+	s.abandon(ctx, key)
 	return context.Cause(ctx)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/internal/testsignal"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -31,6 +32,7 @@ func (s *Scope) abandon(ctx context.Context, key protocol.Key) {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		why.Name = protocol.FailureTimeout
 	}
+	testsignal.At(testsignal.GivingUp)
 	x.m.GiveUp(key, why)
 }
 

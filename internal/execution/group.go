@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/internal/testsignal"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -198,6 +199,7 @@ func (g *Group) look() {
 	case x.recall.on || x.m.Closed(g.s.branch): // what follows counts for nothing
 		g.settle(g.err)
 	case x.m.Decidable(g.step):
+		testsignal.At(testsignal.GivingUp)
 		x.m.FailGroup(g.step, g.first, protocol.NewFailure(g.err))
 		g.settle(g.err)
 	}

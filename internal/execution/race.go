@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/internal/testsignal"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -141,6 +142,7 @@ func (r *race) look() {
 		v, last, ok := r.verdict()
 		earlier := func(i int) bool { return r.goesOn(i) && r.branches[i].Last() < last }
 		if ok && x.m.Decidable(r.step) && !r.moves(earlier) {
+			testsignal.At(testsignal.GivingUp)
 			x.m.Decide(r.step, v)
 			r.settle(ErrLost)
 		}

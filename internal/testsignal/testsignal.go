@@ -58,6 +58,8 @@ const (
 	// RunnerInformed when it is told and nothing else has come of it.
 	RunnerUninformed = "runner.uninformed"
 	RunnerInformed   = "runner.informed"
+	// GivingUp is reached when what a group, a race or the code itself gives up is about to be recorded.
+	GivingUp = "execution.giving-up"
 	// CallBegun is reached when a call is in the log and its child is not created, CallCreated when that is and the log
 	// does not say so.
 	CallBegun   = "call.begun"

@@ -410,11 +410,15 @@ func result(t testing.TB, tr *trail, e protocol.Entry) (r string, err error) {
 func expected(all []op, used map[protocol.Key]int, results map[protocol.Key]string) []string {
 	var want []string
 	for _, o := range all {
-		if o.Fail != "" {
+		if o.Fail != "" || o.Hold != "" {
 			continue
 		}
-		for _, branch := range o.Group {
-			if o.Race == "" { // else only what the winner returned comes out
+		if o.Fails != "" {
+			want = append(want, o.Fails)
+			continue
+		}
+		for i, branch := range o.Group {
+			if o.Race == "" && (i == 0 || !o.Ends) { // else only what the winner returned comes out
 				want = append(want, expected(branch, used, results)...)
 			}
 		}

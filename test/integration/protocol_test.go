@@ -47,7 +47,7 @@ func protocolTests() []protocolTest {
 		{"status of another's", statusOfAnothers},
 		{"diverged", diverged},
 	}
-	return slices.Concat(all, deaths(), controlTests(), callDeaths(), races())
+	return slices.Concat(all, deaths(), controlTests(), callDeaths(), races(), givingUp())
 }
 
 // TestProtocol runs each protocol test on one server and on a cluster of three, where leaders move meanwhile.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -23,7 +24,7 @@ type script struct {
 	Ops []op `json:"ops"`
 }
 
-// op is one call of workflow code: exactly one of Do, Sleep, Wait, Call, Group and Fail is set.
+// op is one call of workflow code: exactly one of Do, Hold, Sleep, Wait, Call, Group and Fail is set.
 type op struct {
 	Do string `json:"do,omitempty"`
 	// Gate makes the body ask the test before it returns; see world.gate.
@@ -39,6 +40,9 @@ type op struct {
 	UndoGate bool `json:"undo_gate,omitempty"`
 	// Big makes the result too large for a message.
 	Big bool `json:"big,omitempty"`
+
+	// Hold is code between steps that asks the test before it goes on, as a body with a gate does.
+	Hold string `json:"hold,omitempty"`
 
 	// LeftOut is the version of the code that has not got this call, if there is one.
 	LeftOut string `json:"left_out,omitempty"`
@@ -60,6 +64,10 @@ type op struct {
 	Group [][]op `json:"group,omitempty"`
 	// Race lets the branches of Group race; it is the name of the race.
 	Race string `json:"race,omitempty"`
+	// Fails is the error with which Group ends, and which its code then returns as a result.
+	Fails string `json:"fails,omitempty"`
+	// Ends lets the first branch of Group end the contexts of the others when it returns. Theirs are no results.
+	Ends bool `json:"ends,omitempty"`
 }
 
 func do(name string) op  { return op{Do: name} }
@@ -113,6 +121,8 @@ func runOps(ctx context.Context, all []op) ([]string, error) {
 
 func (o op) run(ctx context.Context) ([]string, error) {
 	switch {
+	case o.Hold != "":
+		return nil, passGate(ctx, o.Hold)
 	case o.Do != "":
 		var options []workflow.StepOption
 		if o.LostRuns > 0 {
@@ -144,20 +154,34 @@ func (o op) run(ctx context.Context) ([]string, error) {
 	if o.Race != "" {
 		return o.race(ctx)
 	}
+	return o.group(ctx)
+}
+
+func (o op) group(ctx context.Context) ([]string, error) {
 	results := make([][]string, len(o.Group))
 	g := workflow.NewGroup(ctx)
+	others, end := context.WithCancel(ctx)
+	defer end()
 	for i, branch := range o.Group {
 		g.Go(func(ctx context.Context) (err error) {
+			if o.Ends && i > 0 {
+				own, cancel := context.WithCancel(ctx)
+				defer context.AfterFunc(others, cancel)()
+				_, _ = runOps(own, branch)
+				return nil
+			}
 			results[i], err = runOps(ctx, branch)
+			if o.Ends {
+				end()
+			}
 			return err
 		})
 	}
 	err := g.Wait()
-	var flat []string
-	for _, r := range results {
-		flat = append(flat, r...)
+	if o.Fails != "" && err != nil {
+		return []string{err.Error()}, nil
 	}
-	return flat, err
+	return slices.Concat(results...), err
 }
 
 func (o op) race(ctx context.Context) ([]string, error) {

@@ -174,17 +174,9 @@ func read(msg *nats.Msg) (*held, error) {
 	}
 	h := &held{msg: msg, again: meta.NumDelivered > 1, deliveries: meta.NumDelivered, stored: meta.Timestamp}
 	h.Wake.Wake = protocol.Wake{Stream: meta.Stream, Sequence: meta.Sequence.Stream}
-	if instance, park, err := protocol.ParseDueSubject(msg.Subject); err == nil {
-		var t protocol.Timer
-		if err := json.Unmarshal(msg.Data, &t); err != nil {
-			return nil, fmt.Errorf("timer: %w", err)
-		}
-		h.instance, h.Kind, h.Park, h.Incarnation, h.Due = instance, engine.WakeDue, park, t.Incarnation, t.Due
-		return h, nil
-	}
 	instance, class, err := protocol.ParseInstanceSubject(msg.Subject)
-	if err != nil {
-		return nil, err
+	if err != nil { // seldom: other wakes should not pay for it that timers are told by their subject
+		return h, h.readDue(msg)
 	}
 	h.instance, h.Kind = instance, engine.WakeCreate
 	switch class {
@@ -208,4 +200,18 @@ func read(msg *nats.Msg) (*held, error) {
 		h.Kind, h.EventType, h.void = engine.WakeEvent, in.Type, err // without a type it ends no wait: the table drops it
 	}
 	return h, nil
+}
+
+// readDue makes h the wake of a timer that fired.
+func (h *held) readDue(msg *nats.Msg) error {
+	instance, park, err := protocol.ParseDueSubject(msg.Subject)
+	if err != nil {
+		return err
+	}
+	var t protocol.Timer
+	if err := json.Unmarshal(msg.Data, &t); err != nil {
+		return fmt.Errorf("timer: %w", err)
+	}
+	h.instance, h.Kind, h.Park, h.Incarnation, h.Due = instance, engine.WakeDue, park, t.Incarnation, t.Due
+	return nil
 }

@@ -219,10 +219,16 @@ func (a *Attempt) lateFailure(name, what string, after protocol.Duration, cause 
 func (x *Execution) call(ctx context.Context, a *Attempt, body Body) <-chan outcome {
 	ended := make(chan outcome, 1)
 	go func() {
-		o := failed(&protocol.Failure{Name: protocol.FailurePanic, Message: "the body ended its goroutine"})
-		defer func() { ended <- o }()
+		var o outcome
 		var err error
-		result, failure, returned := protect(func() (result json.RawMessage, _ error) {
+		var returned bool
+		defer func() {
+			if !returned {
+				o = failed(&protocol.Failure{Name: protocol.FailurePanic, Message: "the body ended its goroutine"})
+			}
+			ended <- o
+		}()
+		o.result, o.failure, returned = protect(func() (result json.RawMessage, _ error) {
 			if x.Body != nil {
 				result, err = x.Body(ctx, a, body)
 			} else {
@@ -231,12 +237,10 @@ func (x *Execution) call(ctx context.Context, a *Attempt, body Body) <-chan outc
 			return result, err
 		})
 		switch {
-		case returned && err != nil:
-			o = outcome{failure: failure, err: err}
-		case returned && failure != nil:
-			o = failed(failure)
-		case returned:
-			o = outcome{result: result}
+		case err != nil:
+			o.err = err
+		case o.failure != nil: // a panic
+			o = failed(o.failure)
 		}
 	}()
 	return ended

@@ -130,10 +130,13 @@ func (h *History) decided(s *Step, e *protocol.Entry) {
 // has returned, and the others have come as far as they will.
 func (m *Machine) Settle(race *Step) { race.settled = true }
 
-// GivenUp reports whether a race was decided, or a group failed, while a call of one of its branches had no outcome.
+// Overtaken reports whether a race was decided, or a group failed, while the call of one of its branches had no outcome.
+func (s *Step) Overtaken() bool { return s.Lost && !s.Done }
+
+// GivenUp is Overtaken by the name of the call.
 func (m *Machine) GivenUp(k protocol.Key) bool {
 	s := m.h.Steps[k]
-	return s != nil && s.Lost && !s.Done
+	return s != nil && s.Overtaken()
 }
 
 // closed is the innermost race that was decided without the branch, or in which it has returned, or group that has failed:

@@ -98,12 +98,12 @@ func (s *Scope) attempt(ctx context.Context, step *engine.Step, code Code) error
 		s.abandon(ctx, step.Key)
 		return context.Cause(ctx)
 	}
-	if x.m.GivenUp(step.Key) {
+	if step.Overtaken() {
 		return lostCause(ctx, ErrLost)
 	}
 	a := s.begin(step)
 	switch { // while that was stored
-	case x.m.GivenUp(step.Key):
+	case step.Overtaken():
 		return lostCause(ctx, ErrLost)
 	case ctx.Err() != nil:
 		s.abandon(ctx, step.Key)
@@ -126,7 +126,7 @@ func (s *Scope) attempt(ctx context.Context, step *engine.Step, code Code) error
 	switch {
 	case x.phase == over || x.phase == finishing:
 		s.exit()
-	case x.m.GivenUp(step.Key): // whatever it returned: too late
+	case step.Overtaken(): // whatever it returned: too late
 		return lostCause(ctx, ErrLost)
 	case o.object != nil:
 		x.m.CompleteObject(step, o.object, s.x.Now().UTC())

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -26,11 +25,11 @@ var (
 type Machine struct {
 	h       *History
 	names   map[nameKey]*nameUse
-	pending []*Step // waits without an outcome, in the order of their calls
-	inputs  []Input // events that no wait has taken, in order
-	known   map[string]bool
-	seen    uint64 // sequence of the newest input delivered
-	carried uint64 // up to where the history's carried inputs are among them
+	pending []*Step         // waits without an outcome, in the order of their calls
+	inputs  []Input         // events that no wait has taken, in order
+	known   map[string]bool // ids of inputs
+	seen    uint64          // sequence of the newest input delivered
+	carried uint64          // up to where the history's carried inputs are among them
 
 	recorded int  // steps that the history held when the run began, with or without an outcome
 	called   int  // how many of them were called
@@ -485,6 +484,7 @@ func (m *Machine) match() []protocol.Key {
 		s.receive(&e)
 		m.keep(s)
 		m.h.Consumed[in.Sequence], m.h.ConsumedIDs[in.ID] = true, true
+		delete(m.known, in.ID)
 		m.end(e)
 		ended = append(ended, s.Key)
 		return true
@@ -599,7 +599,14 @@ func (m *Machine) Park() protocol.Entry {
 	return e
 }
 
-// Record adds an entry that belongs to no step: a claim, a release.
+// Claim adds the entry by which the run goes on after a park, under another wake. What a lost run before it asks of a run
+// is over by that.
+func (m *Machine) Claim(wake protocol.Wake) {
+	m.h.hard, m.h.unblamed = false, false
+	m.put(protocol.Entry{Kind: protocol.EntryClaimed, Wake: &wake})
+}
+
+// Record adds an entry that belongs to no step, such as a release.
 func (m *Machine) Record(e protocol.Entry) { m.put(e) }
 
 // Finish adds the terminal entry.
@@ -666,9 +673,9 @@ func (m *Machine) Take() ([]protocol.Entry, uint64) {
 // WouldTake reports whether one of the inputs is older than the park and would end one of its waits. It must be told
 // all inputs that were not delivered, in order: those that were have been offered to every wait.
 func (m *Machine) WouldTake(park uint64, waits []protocol.Wait, inputs []Input) bool {
-	ids := maps.Clone(m.known)
+	ids := map[string]bool{} // beside those that are known
 	takes := func(in Input) bool {
-		if m.void(in, ids) {
+		if m.known[in.ID] || m.void(in, ids) {
 			return false
 		}
 		ids[in.ID] = true

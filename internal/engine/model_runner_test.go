@@ -23,6 +23,7 @@ type rules struct {
 	AskBeforeClaim    bool // ask whether somebody executes under the wake
 	SayNothingBegan   bool // who gives a create back unbegun says so in the log
 	NudgeToRevive     bool // who goes on after a park does so under a new wake
+	ClaimToGoOn       bool // and so does who goes on because a wake finds it in memory
 
 	MarkControls    bool // what obeys controls names the newest of them
 	NameControls    bool // and the id of each
@@ -49,7 +50,7 @@ func sound() rules {
 	return rules{
 		ReadReachesInput: true, ReadReachesPark: true, LookAfterPark: true, OnlyOlderInputs: true, StoreBeforeBody: true,
 		StoreBeforeAck: true, ArmBeforeAck: true, AnnounceBeforeAck: true, TimerPerPark: true, LookAfterRefusal: true,
-		ClaimNamesWake: true, AskBeforeClaim: true, NudgeToRevive: true, SayNothingBegan: true,
+		ClaimNamesWake: true, AskBeforeClaim: true, NudgeToRevive: true, ClaimToGoOn: true, SayNothingBegan: true,
 		MarkControls: true, NameControls: true, ObeyAll: true, BoundPurge: true, Tombstone: true, PurgeCarried: true,
 		AckFloor: true, AgedHorizon: true, CarryEvents: true, CarryCreate: true, VerifyCarried: true,
 		CompareSnapshot: true, GoOnExactly: true, ExpiredIsFinal: true, Withhold: true,
@@ -222,6 +223,7 @@ func (x *step) look(s0 *state, r uint8) {
 // decide asks the table and turns to what it says.
 func (x *step) decide(s *state, a *activation, upTo uint8, known engine.Older) {
 	v := x.world.view(s, upTo)
+	memory := a.kept
 	*a = activation{phase: a.phase, wake: a.wake, again: a.again, mute: a.mute, born: uint8(v.situation.Incarnation)}
 	if upTo >= s.goneAt {
 		a.blind = s.gone
@@ -242,7 +244,7 @@ func (x *step) decide(s *state, a *activation, upTo uint8, known engine.Older) {
 	case engine.Keep:
 		*a = activation{}
 	case engine.LookOlder:
-		a.phase, a.tail = older, uint8(v.situation.Tail)
+		a.phase, a.tail, a.kept = older, uint8(v.situation.Tail), memory
 	case engine.Start:
 		if a.again {
 			x.claim(a, v)
@@ -256,7 +258,18 @@ func (x *step) decide(s *state, a *activation, upTo uint8, known engine.Older) {
 			*a = activation{}
 			return
 		}
+		if v.situation.Phase == engine.Parked && uint64(memory.park) == v.situation.Tail {
+			x.goOn(a, memory)
+		}
 		x.claim(a, v)
+	}
+}
+
+// goOn goes on in memory: with what was read before, even if it is gone since.
+func (x *step) goOn(a *activation, memory kept) {
+	a.live, a.blind = true, memory.blind
+	if !x.world.rules.ClaimToGoOn {
+		a.wake, a.again = memory.wake, true
 	}
 }
 
@@ -370,7 +383,7 @@ func (x *step) project(s0 *state, r uint8) {
 		if !a.mute {
 			*s.deliveryOf(a.wake) = acked
 		}
-		if a.phase = lingering; !a.live || s.left.revivals == 0 {
+		if a.phase = lingering; !a.live || s.left.revivals == 0 && s.left.memories == 0 {
 			*a = activation{}
 		}
 		x.emit(&s, "R%d acks %v", r, uint8(s0.runners[r].wake))

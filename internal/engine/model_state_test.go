@@ -107,6 +107,14 @@ type activation struct {
 	then  uint8  // what follows the append
 	tag   uint8  // of the append
 	what  uint16 // the append
+	kept  kept   // beside the wake
+}
+
+// kept is a parked execution that is in memory when another wake comes.
+type kept struct {
+	park  uint8
+	wake  wakeID
+	blind uint16
 }
 
 // firing is a timer that fired.
@@ -130,6 +138,7 @@ type budget struct {
 	told                     uint8 // starts that are stored while their bodies run
 	releases                 uint8 // shutdowns
 	revivals                 uint8 // parked executions that go on because a goroutine calls in
+	memories                 uint8 // wakes that find a parked execution in memory
 
 	pauses, resumes, terminates, restarts, partly, deletes uint8 // controls; partly restarts from the second op
 	doubles                                                uint8 // controls that are stored twice

@@ -54,6 +54,15 @@ func (x *step) deliverWakes(s0 *state) {
 			x.deliverToOwner(s0, w)
 		}
 		zombie := d == delivered && owner != nil && !owner.mute
+		for r, a := range s0.runners {
+			if a.phase == lingering && d != acked && !zombie && s0.left.memories > 0 {
+				s := *s0
+				s.left.memories--
+				s.runners[r] = activation{phase: looking, wake: w, again: d == delivered, kept: kept{a.tail, a.wake, a.blind}}
+				*s.deliveryOf(w) = delivered
+				x.emit(&s, "R%d gets wake %v, and has the instance in memory", uint8(r), uint8(w))
+			}
+		}
 		if r == uint8(len(s0.runners)) || d == acked || zombie && s0.left.zombies == 0 {
 			return
 		}

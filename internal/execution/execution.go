@@ -103,7 +103,7 @@ type Config struct {
 	Inputs func(ctx context.Context, from uint64) ([]engine.Input, error)
 	// Nudge stores a new wake for the instance, which is parked, and names it.
 	Nudge func(ctx context.Context, park uint64) (protocol.Wake, error)
-	// Once is set if a parked execution must not be revived.
+	// Once is set if a parked execution must not go on by itself, but only under a wake that ends the park.
 	Once bool
 	// KeptUntil is when the instance can be cleaned away if it ends now. Without it, it never can.
 	KeptUntil func(success bool, end time.Time) *time.Time
@@ -245,7 +245,7 @@ func newExecution(ctx context.Context, c Config) *Execution {
 	}
 	x := &Execution{
 		Config: c, events: make(chan Event, 16), m: engine.NewMachine(c.History), gone: make(chan struct{}),
-		expected: c.History.Tail, told: c.History.Begun, leaving: c.Once, lanes: map[*engine.Branch]*lane{}, waiters: map[protocol.Key]*waiter{},
+		expected: c.History.Tail, told: c.History.Begun, lanes: map[*engine.Branch]*lane{}, waiters: map[protocol.Key]*waiter{},
 	}
 	x.m.Limit(c.Limits)
 	x.m.Withhold = x.withheld
@@ -363,7 +363,7 @@ func (x *Execution) wakeUp() bool {
 		case over, releasing, finishing:
 			return false
 		case parked:
-			return !x.leaving && x.revive()
+			return !x.leaving && !x.Once && x.revive()
 		default:
 			x.changed.Wait()
 		}
@@ -395,12 +395,12 @@ func (x *Execution) revive() bool {
 
 // claim takes the instance back after a park. x.mu is held.
 func (x *Execution) claim() bool {
-	wake := x.Config.Wake
-	x.m.Record(protocol.Entry{Kind: protocol.EntryClaimed, Wake: &wake})
+	x.m.Claim(x.Config.Wake)
 	if !x.flush(x.m.Position()) {
 		return false
 	}
 	x.phase = running
+	x.loaded = false // who waits next reads what came while it was parked
 	x.changed.Broadcast()
 	// What came due meanwhile found the execution parked, and its timers are spent.
 	x.armDue()
@@ -420,11 +420,9 @@ func (x *Execution) Holds(wake protocol.Wake) bool {
 func (x *Execution) Reclaim() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for x.phase == reviving {
-		x.changed.Wait()
-	}
+	x.awaitSettled()
 	switch {
-	case x.phase == parked && x.leaving:
+	case x.phase == parked && (x.leaving || x.Once):
 		x.end(Event{Kind: Dropped, Err: ErrReleased}, ErrReleased)
 	case x.phase == parked:
 		x.phase = reviving
@@ -433,24 +431,66 @@ func (x *Execution) Reclaim() bool {
 	return x.phase == running
 }
 
-// LeaveAfter ends a parked execution when it has lingered, or stop is closed. If the code was revived before, or the
-// execution dropped, it returns false and the event that says so.
-func (x *Execution) LeaveAfter(linger time.Duration, stop <-chan struct{}) (next Event, left bool) {
-	timer := time.NewTimer(linger)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-stop:
-	case e := <-x.events:
-		return e, false
+// Position is how an execution stands to a park of its instance.
+type Position int
+
+// Positions of executions.
+const (
+	// Elsewhere: what it knows of the log ends with something else, or it is over.
+	Elsewhere Position = iota
+	// AtPark: it is parked there.
+	AtPark
+	// Beyond: it has gone on since.
+	Beyond
+)
+
+// Stands tells how the execution stands to a park of an incarnation, which is the newest message of a log as somebody has
+// seen it.
+func (x *Execution) Stands(incarnation, park uint64) Position {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.awaitSettled()
+	switch {
+	case x.phase == over || x.History.Incarnation != incarnation:
+	case x.phase == parked && x.expected == park:
+		return AtPark
+	case x.expected > park:
+		return Beyond
 	}
-	if x.leave() {
-		return Event{}, true
-	}
-	return <-x.events, false
+	return Elsewhere
 }
 
-func (x *Execution) leave() bool {
+// awaitSettled waits while it is open whether the execution is parked. x.mu is held.
+func (x *Execution) awaitSettled() {
+	for x.phase == parking || x.phase == reviving {
+		x.changed.Wait()
+	}
+}
+
+// GoOn goes on from a park, in memory, under a wake that ends it: as a run that begins from the top would, it claims under
+// that wake, and then reads what has come. If the execution is not parked there any more, the wake is not taken, and its runner
+// decides about it anew. If it is taken, but the code does not run, the execution is over, and the events tell why.
+func (x *Execution) GoOn(wake protocol.Wake, park uint64) (taken, runs bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.awaitSettled()
+	if x.phase != parked || x.leaving || x.expected != park {
+		return false, false
+	}
+	x.phase, x.Config.Wake = reviving, wake
+	if !x.claim() {
+		return true, false
+	}
+	if _, forEvent := x.m.Waiting(); forEvent {
+		_ = x.refresh() // if that fails, the timer that reads inputs comes back to it
+	}
+	x.due()
+	x.quiet()
+	return true, true
+}
+
+// Leave ends a parked execution. It returns false if it is not parked any more: then the events tell what it is.
+func (x *Execution) Leave() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.phase != parked {
@@ -485,9 +525,7 @@ func (x *Execution) Release(ctx context.Context, moment time.Duration) {
 	defer stop()
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for x.phase == parking || x.phase == reviving {
-		x.changed.Wait()
-	}
+	x.awaitSettled()
 	x.leaving = true
 	for x.phase == releasing { // it yields: its bodies have no more time than those of others
 		x.changed.Wait()

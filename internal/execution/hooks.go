@@ -17,6 +17,9 @@ type Hooks struct {
 	Body func(ctx context.Context, a *Attempt, body Body) (json.RawMessage, error)
 	// Expires says that a wait for an event is over as it begins.
 	Expires func(k protocol.Key) bool
+	// Replays says that what ends a park always runs the code from the top, also if it is in memory still: so tests see what
+	// code does wrong in a replay.
+	Replays bool
 	// Stored is told of entries that were stored. If it returns true the execution ends without another word, as if its
 	// runner had died.
 	Stored func(entries []protocol.Entry) (dies bool)

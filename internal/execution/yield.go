@@ -17,9 +17,7 @@ import (
 func (x *Execution) Yield(control uint64, patient bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for x.phase == parking || x.phase == reviving {
-		x.changed.Wait()
-	}
+	x.awaitSettled()
 	yields := x.phase == releasing && x.control > 0
 	if x.phase != running && !yields {
 		return

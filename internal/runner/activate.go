@@ -49,6 +49,9 @@ func (r *Runner) activate(ctx context.Context, h *held, s sight) {
 		}
 		s = fresh
 	}
+	if s.tailAt == tail && s.created == incarnation && r.goOn(ctx, h, s, slot) {
+		return
+	}
 	if s.unreadable != nil {
 		code = unreadable(s.unreadable)
 	}
@@ -78,7 +81,7 @@ func (r *Runner) activate(ctx context.Context, h *held, s sight) {
 	if left.Begun && left.Phase == engine.Running && r.steeredFirst(ctx, h, history, slot) {
 		return
 	}
-	if waits, err := r.takeSlot(ctx, h, history); waits || err != nil {
+	if waits, err := r.takeSlot(ctx, h, footing{history.Incarnation, history.Tail, history.Mark, history.Epoch, history.Version()}); waits || err != nil {
 		slot.free()
 		if err != nil {
 			r.refused(ctx, h, err)
@@ -169,7 +172,7 @@ func (r *Runner) refused(ctx context.Context, h *held, err error) {
 // execute runs the code and follows what becomes of it. The order is always the same: append, project, ack.
 func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, code Code, slot *slot) {
 	instance, to := h.instance, addressed(h.instance, history) // before the execution changes the history
-	x := execution.Start(ctx, execution.Config{
+	x := follow(execution.Start(ctx, execution.Config{
 		Settings: r.Settings, Store: r.Store, Instance: instance, Runner: r.ID, Version: r.Version, History: history, Wake: h.Wake.Wake,
 		Log: r.Log, NextID: r.nextID, Objects: r.Objects, MaxValue: r.MaxValueSize,
 		Inputs: func(ctx context.Context, from uint64) ([]engine.Input, error) {
@@ -183,10 +186,11 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 		},
 		Inform:   r.informer(instance, history.Create),
 		EndStray: func(ctx context.Context, c engine.Call) { r.endStray(ctx, instance, history.Incarnation, c) },
-	}, func(ctx context.Context) (json.RawMessage, error) { return code(ctx, history.Create) })
+	}, func(ctx context.Context) (json.RawMessage, error) { return code(ctx, history.Create) }))
 	r.enter(instance, x)
 	defer r.leave(instance, x)
-	defer context.AfterFunc(r.stopping, func() { r.release(x) })()
+	defer func() { r.again(ctx, x.pass(passAll)) }()
+	defer context.AfterFunc(r.stopping, func() { r.release(x.Execution) })()
 	e := <-x.Events()
 	for {
 		switch e.Kind {
@@ -207,14 +211,15 @@ func (r *Runner) execute(ctx context.Context, h *held, history *engine.History, 
 			r.ack(h)
 			return
 		case execution.Parked:
-			if r.park(ctx, h, to, x, e) {
+			if r.park(ctx, h, to, x.Execution, e) {
 				slot.free()
 				var left bool
-				if e, left = x.LeaveAfter(r.Linger, r.stopping.Done()); left {
+				if h, e, left = r.linger(ctx, x, h, slot, e); left {
 					return
 				}
 				continue
 			}
+			r.again(ctx, x.pass(e.Sequence))
 		case execution.Revived:
 			r.ack(h) // if the park did not: the claim under the nudge takes the instance from it for good
 			h = r.revived(h, e.Wake)
@@ -303,7 +308,7 @@ func (r *Runner) dropped(ctx context.Context, h *held, err error) {
 }
 
 // enter makes x the execution of the instance in this process; an older one, parked and lingering, is over.
-func (r *Runner) enter(instance protocol.Instance, x *execution.Execution) {
+func (r *Runner) enter(instance protocol.Instance, x *active) {
 	r.mu.Lock()
 	older := r.active[instance]
 	r.active[instance] = x
@@ -313,7 +318,7 @@ func (r *Runner) enter(instance protocol.Instance, x *execution.Execution) {
 	}
 }
 
-func (r *Runner) leave(instance protocol.Instance, x *execution.Execution) {
+func (r *Runner) leave(instance protocol.Instance, x *active) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.active[instance] == x {

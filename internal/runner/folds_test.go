@@ -84,7 +84,7 @@ func TestLongLogIsReadOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := setup(t)
-			runner := r.runner(func(c *Config) { c.Code["loop"] = loop })
+			runner := r.runner(func(c *Config) { c.Code["loop"], c.Replays = loop, true })
 			r.serve(runner)
 			i := r.begun(at("loop", "a"), waiting)
 			r.loops(i, worthKeeping+10)

@@ -63,7 +63,7 @@ func (r *Runner) poked(m *nats.Msg) {
 	switch {
 	case x == nil:
 	case p.Control > 0:
-		go r.controlled(m, x, p.Control) // ends with the execution
+		go r.controlled(m, x.Execution, p.Control) // ends with the execution
 	case p.Wake == nil:
 		go x.Refresh() // ends with the execution
 	case x.Holds(*p.Wake) && strings.HasPrefix(m.Reply, protocol.InboxPrefix):

@@ -46,8 +46,8 @@ type Config struct {
 	// Grace is how long it may take at shutdown to hand back all work. Running bodies get three quarters of it to
 	// finish. Default 10 s.
 	Grace time.Duration
-	// Linger is how long a parked execution stays in memory, so that a goroutine that nobody counted can revive it.
-	// Default 1 s.
+	// Linger is how long a parked execution stays in memory, so that a wake that ends the park finds it there, and a goroutine that
+	// nobody counted can revive it. Default 1 s.
 	Linger time.Duration
 	// GoneAfter is how long the stream of another project must be missing until what was to be said to an instance there
 	// is given up. Default 30 s.
@@ -97,7 +97,7 @@ type Runner struct {
 	room   *sync.Cond
 	inHand map[protocol.Wake]*held
 	taken  [rooms]int // how many of inHand are in each room
-	active map[protocol.Instance]*execution.Execution
+	active map[protocol.Instance]*active
 	warned map[string]bool
 }
 
@@ -123,7 +123,7 @@ func New(c Config) *Runner {
 		Config: c, ID: "runner-" + uuid.NewString()[:8], nc: c.Store.Conn(), hearing: answerSoon, queueRoom: queueRoom,
 		stopping: context.Background(),
 		slots:    make(chan struct{}, c.Slots), incoming: make(chan *held, 4*c.Slots),
-		inHand: map[protocol.Wake]*held{}, active: map[protocol.Instance]*execution.Execution{}, warned: map[string]bool{},
+		inHand: map[protocol.Wake]*held{}, active: map[protocol.Instance]*active{}, warned: map[string]bool{},
 	}
 	r.room = sync.NewCond(&r.mu)
 	return r

@@ -52,30 +52,42 @@ func keepsSlot(s engine.Situation, h protocol.SlotHolder) bool {
 	return s.Phase == engine.Running || s.WaitsForSlot() || s.Phase == engine.Parked && s.Tail <= h.Log
 }
 
+// footing is what an append to a log that says that its instance waits for a slot rests on.
+type footing struct {
+	incarnation, tail, mark uint64
+	epoch                   int
+	version                 string
+}
+
+// footingOf is the newest message of a log.
+func footingOf(s sight) footing {
+	return footing{s.created, s.tailAt, s.tail.Mark, s.tail.Epoch, s.tail.Version}
+}
+
 // takeSlot gets a slot for an instance that is about to execute. If there is none, the instance is parked until it is
 // given one, and the wake is acked: waits is true.
-func (r *Runner) takeSlot(ctx context.Context, h *held, history *engine.History) (waits bool, err error) {
+func (r *Runner) takeSlot(ctx context.Context, h *held, on footing) (waits bool, err error) {
 	limit := r.limited(h.instance.Workflow)
 	if limit.Limit == 0 {
 		return false, nil
 	}
-	taken, err := limit.Take(ctx, h.instance, history.Incarnation, history.Tail)
+	taken, err := limit.Take(ctx, h.instance, on.incarnation, on.tail)
 	if taken || err != nil {
 		return false, err
 	}
 	body, err := json.Marshal(protocol.Append{
-		V: protocol.Version, ID: r.nextID(), Incarnation: history.Incarnation, Holder: h.Wake.Wake, Runner: r.ID,
-		Time: r.Now().UTC(), Mark: history.Mark, Epoch: history.Epoch, Version: history.Version(),
+		V: protocol.Version, ID: r.nextID(), Incarnation: on.incarnation, Holder: h.Wake.Wake, Runner: r.ID,
+		Time: r.Now().UTC(), Mark: on.mark, Epoch: on.epoch, Version: on.version,
 		Entries: []protocol.Entry{{Kind: protocol.EntryParked, Waits: []protocol.Wait{{Key: protocol.Key{Op: protocol.OpSlot}}}}},
 	})
 	if err != nil {
 		return false, err
 	}
-	park, err := r.Store.Append(ctx, r.stream(), h.instance.LogSubject(), history.Tail, body)
+	park, err := r.Store.Append(ctx, r.stream(), h.instance.LogSubject(), on.tail, body)
 	if err != nil {
 		return false, err
 	}
-	if err := limit.Wait(ctx, h.instance, history.Incarnation, park); err != nil {
+	if err := limit.Wait(ctx, h.instance, on.incarnation, park); err != nil {
 		return false, errors.Join(errNotQueued, err)
 	}
 	r.ack(h)

@@ -262,7 +262,7 @@ func (w *world) crash(r *runner) {
 	w.faulty = w.faulty || len(r.inHand) > 0
 	w.kill(r)
 	r.dead, r.frozen = true, false
-	r.inHand, r.active = nil, nil
+	r.inHand, r.active, r.memory = nil, nil, nil
 }
 
 // thaw lets a frozen runner go on. After a while without contact it drops what it has.

@@ -28,6 +28,8 @@ type execution struct {
 	poked    bool    // inputs may have come
 	control  uint64  // it is to make room for a control
 	parked   bool
+	passed   bool    // it takes no more wakes for its newest park
+	wakes    []*held // that end it, and came while it was projected
 	dropped  bool
 	park     protocol.Entry
 	answered []*engine.Step // what the code got
@@ -66,14 +68,22 @@ func (r *runner) execute(h *held, history *engine.History) {
 	x.m.Withhold = x.withheld
 	x.root = &line{branch: x.m.Root(), todo: r.w.scripts[h.instance.Workflow]}
 	x.lines = []*line{x.root}
-	if older := r.active[h.instance]; older != nil {
+	delete(r.memory, h.instance)
+	x.follow()
+}
+
+// follow runs the code, or goes on with it, until it is over or stays in memory.
+func (x *execution) follow() {
+	r, i := x.r, x.h.instance
+	if older := r.active[i]; older != nil {
 		older.dropped = true
 	}
-	r.active[h.instance], r.w.running.x = x, x
+	r.active[i], r.w.running.x = x, x
 	defer func() {
-		if r.active[h.instance] == x {
-			delete(r.active, h.instance)
+		if r.active[i] == x {
+			delete(r.active, i)
 		}
+		x.pass()
 	}()
 	for {
 		switch x.run() {
@@ -88,7 +98,7 @@ func (r *runner) execute(h *held, history *engine.History) {
 				return
 			}
 		case held_:
-			panic(fmt.Sprintf("instance %v is held: %+v", h.instance, x.history.Held))
+			panic(fmt.Sprintf("instance %v is held: %+v", i, x.history.Held))
 		case superseded:
 			r.refused(x.h)
 			return

@@ -36,20 +36,95 @@ func (x *execution) projectPark() bool {
 	}
 	r.arm(x.h.instance, x.history.Incarnation, x.expected, x.park.Until)
 	r.ack(x.h)
-	if x.dropped || r.stopping || !w.chance(6) {
+	switch came := x.pass(); {
+	case x.dropped || r.stopping:
+		r.again(came)
+	case len(came) > 0:
+		r.again(came[1:])
+		return x.goOnUnder(came[0])
+	case w.chance(6):
+		return x.revive()
+	default:
+		r.memory[x.h.instance] = x
+	}
+	return false
+}
+
+// pass takes the wakes that came while a park was projected, and no more of them.
+func (x *execution) pass() []*held {
+	came := x.wakes
+	x.wakes, x.passed = nil, true
+	return came
+}
+
+// again decides anew about wakes that an execution was handed and has not taken.
+func (r *runner) again(came []*held) {
+	for _, h := range came {
+		r.w.spawn(r.id+"/"+h.Wake.Wake.String()+" again", r, func() { r.act(h, r.look(h.instance), engine.OlderUnknown) })
+	}
+}
+
+// handOver gives a wake that claims a parked instance to the execution that has parked it, if that is in memory still.
+func (r *runner) handOver(h *held, s sight) bool {
+	stands := func(x *execution) bool {
+		known := x.history.Incarnation == s.created && x.parked && (x.expected == s.tailAt || !r.w.rules.GoOnAtTail)
+		return s.situation().Phase == engine.Parked && known && !x.dropped
+	}
+	if x := r.active[h.instance]; x != nil && stands(x) && !x.passed {
+		r.w.crew.saw["handed over before the ack"]++
+		x.wakes = append(x.wakes, h)
+		return true
+	}
+	x := r.memory[h.instance]
+	if x == nil || r.w.chance(4) { // it has lingered for long enough
 		return false
 	}
-	return x.revive()
+	delete(r.memory, h.instance)
+	if !stands(x) {
+		return false
+	}
+	if !r.w.rules.GoOnAtTail {
+		x.expected = s.tailAt
+	}
+	if x.goOnUnder(h) {
+		x.follow()
+	}
+	return true
+}
+
+// goOnUnder goes on in memory under a wake that ends the park.
+func (x *execution) goOnUnder(h *held) bool {
+	r, park := x.r, x.expected
+	r.w.tell("goes on in memory under %v", h.Wake.Wake)
+	x.h = h
+	if r.w.rules.ClaimToGoOn {
+		x.wake = h.Wake.Wake
+		if !x.goOn(nil) {
+			return false
+		}
+	} else {
+		x.parked, x.passed = false, false
+	}
+	r.w.crew.saw["went on in memory"]++
+	if h.Kind == engine.WakeDue {
+		r.w.crew.saw["went on in memory by a timer"]++
+	} else {
+		r.disarm(h.instance, park)
+	}
+	if _, forEvent := x.m.Waiting(); forEvent {
+		x.refresh()
+	}
+	return true
 }
 
 // goOn takes the instance back after the park.
 func (x *execution) goOn(inputs []engine.Input) bool {
-	x.m.Record(protocol.Entry{Kind: protocol.EntryClaimed, Wake: &x.wake})
+	x.m.Claim(x.wake)
 	if !x.flush(x.m.Position()) {
 		x.r.refused(x.h)
 		return false
 	}
-	x.parked = false
+	x.parked, x.passed, x.loaded = false, false, false
 	x.m.Deliver(inputs)
 	return true
 }

@@ -21,6 +21,8 @@ type rules struct {
 	ReadBeforeTimeout bool
 	TimerPerPark      bool
 	NudgeToRevive     bool
+	ClaimToGoOn       bool
+	GoOnAtTail        bool
 	ReleaseBeforeNak  bool
 	ObeyAll           bool
 	MarkControls      bool
@@ -50,7 +52,7 @@ func sound() rules {
 	return rules{
 		CompareAndAppend: true, ReadReaches: true, TailFirst: true, LookAfterRefusal: true, StoreBeforeBody: true,
 		StoreBeforeAck: true, ArmBeforeAck: true, ProjectBeforeAck: true, LookAfterPark: true, OnlyOlderInputs: true,
-		ReadBeforeTimeout: true, TimerPerPark: true, NudgeToRevive: true, ReleaseBeforeNak: true, ObeyAll: true,
+		ReadBeforeTimeout: true, TimerPerPark: true, NudgeToRevive: true, ClaimToGoOn: true, GoOnAtTail: true, ReleaseBeforeNak: true, ObeyAll: true,
 		MarkControls: true, Tombstone: true, BoundPurge: true, EraseCarried: true, FinishErase: true, CarryEvents: true,
 		CarryCreate: true, VerifyCarried: true, AckFloor: true, AgedHorizon: true, GoOnExactly: true, KeepPerEpoch: true,
 		RepetitionsVoid: true, CountLostRuns: true, HardStart: true, KeepWinner: true, KeepFailed: true, Withhold: true,

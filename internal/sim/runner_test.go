@@ -24,6 +24,7 @@ type runner struct {
 	latest   time.Time     // the latest that it ever showed
 	inHand   map[protocol.Wake]*held
 	active   map[protocol.Instance]*execution
+	memory   map[protocol.Instance]*execution      // what is parked, and was not forgotten
 	folds    map[protocol.Instance]*engine.History // logs as they were read
 	sent     map[protocol.Instance]sent
 	appends  int
@@ -51,7 +52,7 @@ func (w *world) startRunner() {
 	}
 	r := &runner{
 		w: w, id: fmt.Sprint("R", len(w.runners)), store: store, inHand: map[protocol.Wake]*held{},
-		active: map[protocol.Instance]*execution{}, folds: map[protocol.Instance]*engine.History{}, sent: map[protocol.Instance]sent{},
+		active: map[protocol.Instance]*execution{}, memory: map[protocol.Instance]*execution{}, folds: map[protocol.Instance]*engine.History{}, sent: map[protocol.Instance]sent{},
 	}
 	w.tell("%s starts", r.id)
 	w.runners = append(w.runners, r)
@@ -300,6 +301,9 @@ func (r *runner) activate(h *held, s sight) {
 	}
 	if r.w.chance(4) { // it had to wait for a slot
 		s = r.look(h.instance)
+	}
+	if s.tailAt == tail && s.created == incarnation && r.handOver(h, s) {
+		return
 	}
 	history := r.load(h.instance, s)
 	if history.Tail != tail || history.Incarnation != incarnation {

@@ -63,11 +63,11 @@ var occurrences = []string{
 	"restarted after the end", "restarted from a step", "resumed", "revived", "several controls at once", "slept",
 	"snapshot fetched", "snapshot of what is finished", "snapshot of what is parked", "snapshot of what is paused", "snapshot of what is running",
 	"step-failed", "stored late", "terminated", "timed-out", "timer left armed",
-	"timer of an older park", "took an older event", "went on over a snapshot", "withheld", "yielded",
+	"timer of an older park", "took an older event", "went on in memory", "went on in memory by a timer", "went on over a snapshot", "withheld", "yielded",
 }
 
 // rarities are what a few of many games have.
-var rarities = []string{"object collected"}
+var rarities = []string{"handed over before the ack", "object collected"}
 
 // tell plays a game once more and tells all of it.
 func tell(seed uint64) (wrong string, trace []string) {

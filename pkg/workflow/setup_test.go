@@ -67,6 +67,7 @@ func (b *bench) serve(settings execution.Settings, definitions ...Definition) (s
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
+	settings.Replays = true // many tests look at what a replay does
 	r := runner.New(runner.Config{
 		Settings: settings, Reader: b.reader(), Code: code, Slots: b.slots, Grace: b.grace, Linger: b.linger,
 		Concurrency: b.concurrency, Limits: limits, MaxValueSize: b.maxValue, JS: b.js, Log: slog.New(b.log),

@@ -154,7 +154,7 @@ func (e *Env) serve(definitions []workflow.Definition) {
 	e.t.Helper()
 	ctx, cancel := context.WithCancel(execution.ContextWith(context.Background(), execution.Settings{
 		ShortWait: time.Nanosecond,
-		Hooks:     execution.Hooks{Now: e.Now, Body: e.body, Expires: e.expires, Stored: e.stored},
+		Hooks:     execution.Hooks{Now: e.Now, Body: e.body, Expires: e.expires, Replays: true, Stored: e.stored},
 	}))
 	done := make(chan error, 1)
 	go func() { done <- project.Run(ctx, e.Project, workflow.Runner(definitions...)) }()

@@ -246,7 +246,7 @@ func TestLoggerIsSilentDuringReplay(t *testing.T) {
 			}
 			Logger(ctx).InfoContext(ctx, said[8])
 			return nil
-		}, Retries(1, 20*time.Millisecond, Constant))
+		}, Retries(1, 300*time.Millisecond, Constant))
 		Logger(ctx).InfoContext(ctx, said[9])
 		return nil, errors.Join(err, waited, flaky)
 	}))

@@ -47,8 +47,8 @@ func (c Client) Await(ctx context.Context, at protocol.Instance, incarnation uin
 				return done, err
 			}
 		}
-		poll = min(2*poll, maxPoll)
 		timer.Reset(poll)
+		poll = min(2*poll, maxPoll)
 		select {
 		case m := <-heard:
 			if done, ok := first(m, incarnation); ok && fresh {

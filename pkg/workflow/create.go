@@ -218,6 +218,7 @@ func (i *Instance[R]) store(ctx context.Context, s start) error {
 	if t, ok := turn.From(ctx); ok {
 		return i.storeInTurn(t, s)
 	}
+	asked := time.Now()
 	outcome, incarnation, err := i.client().Create(ctx, i.at, s.create, s.existing)
 	if errors.Is(err, client.ErrExists) || err == nil && outcome != client.Created {
 		unfit(ctx, i.project, i.owner(&s), s.create.ParamsObject)
@@ -230,7 +231,7 @@ func (i *Instance[R]) store(ctx context.Context, s start) error {
 	}
 	i.incarnation, i.origin = incarnation, origins[outcome]
 	if outcome == client.Created {
-		i.born = time.Now()
+		i.born = asked
 	}
 	return nil
 }

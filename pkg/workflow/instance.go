@@ -23,8 +23,8 @@ type Instance[R any] struct {
 	// incarnation tells the instance from another of its id; 0 if it is not stored yet, or by somebody else.
 	incarnation uint64
 	origin      Origin
-	// born is set on the handle of the call that started the instance, to when it had; steered once the handle was used to
-	// steer it.
+	// born is set on the handle of the call that started the instance, to when it was called: it may have been told late that
+	// it had. steered is set once the handle was used to steer the instance.
 	born    time.Time
 	steered atomic.Bool
 }

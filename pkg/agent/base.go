@@ -17,6 +17,8 @@ type Agent interface {
 	encodeInitial(whole any) (json.RawMessage, error)
 	// checkState reports whether a stored state can be read into the agent's state type.
 	checkState(raw json.RawMessage) error
+	// stateType is the agent's state type.
+	stateType() reflect.Type
 	// stateHooks are the signatures that the hooks of the state must have, by name.
 	stateHooks() map[string]string
 	// stateChanged calls OnStateChanged of the whole agent, if it has one.
@@ -33,14 +35,28 @@ type Agent interface {
 //   - OnStateChanged(ctx context.Context, now S) error is called in a turn of its own after a turn that has stored another
 //     state, before any other turn. Its errors go to OnError and affect nothing else. It is not called again for what it
 //     changes itself, and not if the host dies before: what must come with a change belongs into the turn that makes it.
-type Base[S any] struct{ core core }
+type Base[S any] struct {
+	core core
+	// last is what was read last; guarded by the core.
+	last stateRead[S]
+}
+
+// stateRead is a state and the JSON that it was read from.
+type stateRead[S any] struct {
+	raw   json.RawMessage
+	state S
+}
+
+// maxRead bounds the JSON of a state that is kept as it was read, beside the JSON.
+const maxRead = protocol.InlineState
 
 // core is the state of one agent in memory, as the handlers see it: the draft in a turn, else what is stored.
 type core struct {
 	mu       sync.Mutex // guards what follows
 	bound    bool
 	name     string
-	whole    Agent // what embeds the Base
+	whole    Agent   // what embeds the Base
+	copier   *copier // of states; nil: they are read from JSON each time
 	initial  json.RawMessage
 	state    json.RawMessage
 	revision uint64
@@ -85,20 +101,49 @@ func (b *Base[S]) encodeInitial(whole any) (json.RawMessage, error) {
 	return json.Marshal(hook.InitialState())
 }
 
+func (b *Base[S]) stateType() reflect.Type { return reflect.TypeFor[S]() }
+
 func (b *Base[S]) checkState(raw json.RawMessage) error {
-	var s S
-	return json.Unmarshal(raw, &s)
+	_, err := b.readState(raw)
+	return err
 }
+
+// readState reads a state, and remembers it if it can be copied. The JSON must not be changed any more.
+func (b *Base[S]) readState(raw json.RawMessage) (S, error) {
+	b.core.mu.Lock()
+	c, s, known := b.core.copier, b.last.state, isSame(b.last.raw, raw)
+	b.core.mu.Unlock()
+	if known {
+		copied(c, &s)
+		return s, nil
+	}
+	var fresh S
+	if err := json.Unmarshal(raw, &fresh); err != nil || c == nil || len(raw) > maxRead {
+		return fresh, err
+	}
+	kept := fresh
+	copied(c, &kept)
+	b.core.mu.Lock()
+	defer b.core.mu.Unlock()
+	b.last = stateRead[S]{raw: raw, state: kept}
+	return fresh, nil
+}
+
+// isSame reports whether two texts are one in memory.
+func isSame(a, b json.RawMessage) bool { return len(a) > 0 && len(a) == len(b) && &a[0] == &b[0] }
 
 // State returns the state: in a turn, with the turn's own changes. What it returns is the caller's; changes to it are
 // stored only by SetState.
 func (b *Base[S]) State() S {
-	var s S
-	if raw := b.core.current(); raw != nil {
-		if err := json.Unmarshal(raw, &s); err != nil {
-			// The host checks a stored state before the first turn, and SetState reads back what it stores.
-			panic(fmt.Sprintf("agent: state that was checked cannot be read: %v", err))
-		}
+	raw := b.core.current()
+	if raw == nil {
+		var zero S
+		return zero
+	}
+	s, err := b.readState(raw)
+	if err != nil {
+		// The host checks a stored state before the first turn, and SetState reads back what it stores.
+		panic(fmt.Sprintf("agent: state that was checked cannot be read: %v", err))
 	}
 	return s
 }
@@ -163,6 +208,12 @@ func (c *core) current() json.RawMessage {
 		return c.state
 	}
 	return c.initial
+}
+
+func (c *core) copyWith(copies *copier) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.copier = copies
 }
 
 func (c *core) set(state json.RawMessage, revision uint64) {

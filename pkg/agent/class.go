@@ -20,6 +20,8 @@ type class struct {
 	route string // the name in kebab case
 	kind  reflect.Type
 	make  func() Agent
+	// copier is that of the states; nil if there is none.
+	copier *copier
 
 	bindings  []Binding
 	callbacks map[string]callback
@@ -72,6 +74,9 @@ func Define[A Agent](name string, factory func() A, options ...ClassOption) Clas
 	}
 	c.make = func() Agent { return factory() }
 	c.checkHooks()
+	if zero, ok := reflect.New(c.kind.Elem()).Interface().(Agent); ok {
+		c.copier = copierOf(zero.stateType())
+	}
 	c.callbacks, c.methods = findCallbacks(c.kind), findMethods(c.kind)
 	for _, o := range options {
 		o.applyClass(c)
@@ -162,6 +167,7 @@ func (c *class) instance(name string, state json.RawMessage, revision uint64) (a
 	if v := reflect.ValueOf(a); v.IsNil() {
 		return nil, errors.New("make agent: the factory returned nil")
 	}
+	a.base().copyWith(c.copier)
 	if state != nil {
 		if err := a.checkState(state); err != nil {
 			return nil, &StateError{Agent: name, Reason: "does not fit its type any more", Err: err}

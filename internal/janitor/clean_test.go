@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/skein-run/skein/internal/janitor"
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/pkg/protocol"
 	"github.com/skein-run/skein/pkg/workflow"
@@ -284,6 +285,44 @@ func TestCarriedWhileItGoes(t *testing.T) {
 		}
 		y.clean(y.cleaner(), carried)
 		y.empty(stream)
+		y.result(create(y, "quick", "a", "new"), "new!")
+	})
+}
+
+// TestCarriedAfterItWent: a janitor that does not know yet that an instance has expired carries its create, and before it goes
+// on another one purges all the rest. The first finds the create alone and removes it: the id is free at once, not when a
+// later cleaning has come so far.
+func TestCarriedAfterItWent(t *testing.T) {
+	t.Parallel()
+	onServers(t, func(t *testing.T, y *yard, moved func()) {
+		stop := y.serve()
+		create(y, "quick", "a", "a", gone())
+		y.awaitEnd("quick", "a")
+		y.settled()
+		stop() // nobody answers the janitor
+		at, stream := protocol.Instance{Project: "p", Workflow: "quick", ID: "a"}, protocol.WorkflowsStream("p")
+		upTo, purged := y.stored(), false
+		c := y.cleaner(func(c *janitor.Cleaner) {
+			c.Decide = func(f janitor.Facts, h janitor.Horizon) janitor.Fate {
+				h.Expired = time.Time{}
+				fate := janitor.Decide(f, h)
+				if fate == janitor.Ask && !purged {
+					purged = true
+					moved()
+					if err := y.store.PurgeAll(t.Context(), stream, upTo+1); err != nil {
+						t.Error(err)
+					}
+				}
+				return fate
+			}
+		})
+		if _, err := c.Round(t.Context()); err != nil || !purged {
+			t.Fatalf("purged between renewing and asking: %v; %v", purged, err)
+		}
+		if _, err := y.store.Last(t.Context(), stream, at.CreateSubject()); !errors.Is(err, journal.ErrNotFound) {
+			t.Errorf("the create is there still: %v", err)
+		}
+		y.serve()
 		y.result(create(y, "quick", "a", "new"), "new!")
 	})
 }

@@ -201,18 +201,27 @@ func TestBodyOfAFailedGroup(t *testing.T) {
 			return do(ctx, name, func(ctx context.Context) (json.RawMessage, error) { bodies.Add(1); <-ctx.Done(); return end() })
 		}
 	}
-	begun := func(ctx context.Context) error {
-		for !r.has(protocol.EntryStarted, "booked") || !r.has(protocol.EntryStarted, "broken off") {
-			time.Sleep(time.Millisecond)
-		}
-		return nil
-	}
+	both := make(chan struct{})
+	begun := func(context.Context) error { <-both; return nil }
 	code := all(c.of(
 		seq(body("booked", func() (json.RawMessage, error) { return json.RawMessage(`"seat 7"`), nil }), step("more")),
 		body("broken off", func() (json.RawMessage, error) { return nil, errors.New("too late") }),
 		seq(inRun(begun, step()), fail),
 	), nap("end"))
-	for range 3 {
+	started := 0
+	x := r.start(Settings{Hooks: Hooks{Stored: func(entries []protocol.Entry) bool {
+		for _, e := range entries {
+			if e.Kind == protocol.EntryStarted {
+				if started++; started == 2 {
+					close(both)
+				}
+			}
+		}
+		return false
+	}}}, code)
+	r.event(x, Parked)
+	x.Drop(ErrSuperseded)
+	for range 2 {
 		r.parks(code)
 	}
 	c.seen(t, len(c.errs), errOn.Error())

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/skein-run/skein/internal/execution"
+	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -122,35 +123,30 @@ func TestGroupFailsForGood(t *testing.T) {
 	}
 }
 
+// TestGroupLimit: what waits for room is not begun. So the instance parks with as many waits as branches may run.
 func TestGroupLimit(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	var now, most, all atomic.Int64
-	two := make(chan struct{}) // closed when two bodies are at work; a third would come while they are
+	var bodies atomic.Int64
 	b.run(parks(), func(ctx context.Context, _ Event[int]) (any, error) {
 		g := NewGroup(ctx)
 		g.SetLimit(2)
 		for i := range 6 {
 			g.Go(func(ctx context.Context) error {
-				err := Exec(ctx, fmt.Sprint("step ", i), func(context.Context) error {
-					n := now.Add(1)
-					for seen := most.Load(); n > seen && !most.CompareAndSwap(seen, n); seen = most.Load() {
-					}
-					if all.Add(1) == 2 {
-						close(two)
-					}
-					<-two
-					time.Sleep(10 * time.Millisecond)
-					now.Add(-1)
-					return nil
-				})
+				err := Exec(ctx, fmt.Sprint("step ", i), func(context.Context) error { bodies.Add(1); return nil })
 				return errors.Join(err, Sleep(ctx, fmt.Sprint("nap ", i), 50*time.Millisecond))
 			})
 		}
 		return nil, g.Wait()
 	})
-	if most.Load() != 2 || all.Load() != 6 {
-		t.Errorf("%d bodies ran, at most %d at a time; want 6 and 2", all.Load(), most.Load())
+	var waits []int // of each park
+	for _, e := range b.entries("w", "a") {
+		if e.Kind == protocol.EntryParked {
+			waits = append(waits, len(e.Waits))
+		}
+	}
+	if bodies.Load() != 6 || len(waits) == 0 || waits[0] != 2 || slices.Max(waits) != 2 {
+		t.Errorf("%d bodies ran, the parks had %v waits; want 6, and at most 2", bodies.Load(), waits)
 	}
 }
 
@@ -221,7 +217,11 @@ func TestNoParkWhileABranchWorks(t *testing.T) {
 	working, goOn := make(chan struct{}), make(chan struct{})
 	b.serve(parks(), Define("w", func(ctx context.Context, _ Event[int]) (any, error) {
 		g := NewGroup(ctx)
-		g.Go(func(ctx context.Context) error { _, err := WaitForEvent[int](ctx, "wait", "go"); return err })
+		g.Go(func(ctx context.Context) error {
+			_, first := WaitForEvent[int](ctx, "first", "go")
+			_, second := WaitForEvent[int](ctx, "second", "go")
+			return errors.Join(first, second)
+		})
 		g.Go(func(ctx context.Context) error {
 			return Exec(ctx, "work", func(context.Context) error { close(working); <-goOn; return nil })
 		})
@@ -229,7 +229,10 @@ func TestNoParkWhileABranchWorks(t *testing.T) {
 	}))
 	b.create("w", "a", 1)
 	<-working
-	time.Sleep(nap / 4) // for a park that must not come, there is nothing to wait for
+	// What nothing waits for is stored after longer than it takes to park.
+	natstest.Eventually(t, natstest.Patience, "the start is stored", func() bool { return b.kinds("w", "a")[protocol.EntryStarted] == 1 })
+	b.send("w", "a", "go", 1)
+	natstest.Eventually(t, natstest.Patience, "the first wait is over", func() bool { return b.kinds("w", "a")[protocol.EntryReceived] == 1 })
 	if n := b.kinds("w", "a"); n[protocol.EntryParked] != 0 {
 		t.Errorf("parked while a body runs: %v", n)
 	}

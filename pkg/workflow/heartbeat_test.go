@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -53,7 +54,8 @@ func TestHeartbeatDetailsReachTheNextAttempt(t *testing.T) {
 	}
 }
 
-// TestHeartbeatTimeout: an attempt that falls silent fails and is tried again; one that beats goes on for longer.
+// TestHeartbeatTimeout: an attempt that falls silent fails and is tried again; one beside it that beats goes on until both
+// attempts of the other have failed.
 func TestHeartbeatTimeout(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -61,35 +63,49 @@ func TestHeartbeatTimeout(t *testing.T) {
 	var attempts, silent atomic.Int64
 	var longest time.Duration // between two beats: on a busy machine it may be too long indeed
 	var failed error
+	failedTwice := make(chan struct{})
 	b.run(execution.Settings{}, func(ctx context.Context, _ Event[int]) (any, error) {
-		err := Exec(ctx, "beats", func(ctx context.Context) error {
-			attempts.Add(1)
-			last := time.Now()
-			for began := last; time.Since(began) < 2*timeout; {
-				time.Sleep(timeout / 40) // a body at work
-				longest, last = max(longest, time.Since(last)), time.Now()
-				if err := Heartbeat(ctx, nil); err != nil {
+		g := NewGroup(ctx)
+		g.Go(func(ctx context.Context) error {
+			return Exec(ctx, "beats", func(ctx context.Context) error {
+				attempts.Add(1)
+				work := time.NewTicker(timeout / 40)
+				defer work.Stop()
+				for last := time.Now(); ; {
+					select {
+					case <-failedTwice:
+						return nil
+					case <-work.C:
+					}
+					longest, last = max(longest, time.Since(last)), time.Now()
+					if err := Heartbeat(ctx, nil); err != nil {
+						return err
+					}
+				}
+			}, HeartbeatTimeout(timeout))
+		})
+		g.Go(func(ctx context.Context) error {
+			defer close(failedTwice)
+			failed = Exec(ctx, "falls silent", func(ctx context.Context) error {
+				silent.Add(1)
+				if err := Heartbeat(ctx, "once"); err != nil {
 					return err
 				}
-			}
+				<-ctx.Done()
+				return Heartbeat(ctx, "too late")
+			}, HeartbeatTimeout(timeout), Retries(1, time.Millisecond, Constant))
 			return nil
-		}, HeartbeatTimeout(timeout))
-		failed = Exec(ctx, "falls silent", func(ctx context.Context) error {
-			silent.Add(1)
-			if err := Heartbeat(ctx, "once"); err != nil {
-				return err
-			}
-			<-ctx.Done()
-			return Heartbeat(ctx, "too late")
-		}, HeartbeatTimeout(timeout), Retries(1, time.Millisecond, Constant))
-		return nil, err
+		})
+		return nil, g.Wait()
 	})
 	step, ok := errors.AsType[*StepError](failed)
 	if !ok || step.Name != protocol.FailureHeartbeat || step.Message != "attempt 2 gave no sign of life for 200ms" || silent.Load() != 2 {
 		t.Errorf("%d attempts, then %v", silent.Load(), failed)
 	}
-	if s := b.complete("w", "a"); attempts.Load() != 1 && longest < timeout/2 || string(s.Steps[1].Heartbeat) != `"once"` {
-		t.Errorf("%d attempts of the step that beats; the other said %s", attempts.Load(), s.Steps[1].Heartbeat)
+	steps := b.complete("w", "a").Steps
+	i := slices.IndexFunc(steps, func(s protocol.StepStatus) bool { return s.Name == "falls silent" })
+	if attempts.Load() != 1 && longest < timeout/2 || string(steps[i].Heartbeat) != `"once"` {
+		t.Errorf("%d attempts of the step that beats; the other said %s", attempts.Load(), steps[i].Heartbeat)
 	}
 }
 

@@ -140,7 +140,9 @@ func eventsAroundThePark(w *world) {
 			if err != nil {
 				return err
 			}
-			time.Sleep(rand.N(20 * time.Millisecond)) // the moment is what varies
+			// Around the park, on either side: no condition that the test could wait for is met before it is stored. What
+			// must come to the same on both sides is named by the tests of an event older than the park.
+			pause(w.t.Context(), rand.N(20*time.Millisecond))
 			return instance.SendEvent(w.t.Context(), "answer", "yes")
 		})
 	}

@@ -241,7 +241,7 @@ func (a *actor) serveCall(ctx context.Context, j *job) error {
 		j.finish(outcome{reply: appliedReply(applied)})
 		return nil
 	}
-	if isLate(j.call, time.Now()) {
+	if isLate(j.call.Until, time.Now()) {
 		j.finish(outcome{reply: protocol.Reply{Error: &protocol.Failure{Name: protocol.FailureTimeout, Message: "the call came after its caller had given up"}}})
 		return nil
 	}

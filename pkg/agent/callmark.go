@@ -42,6 +42,7 @@ type callMark struct {
 	ended  bool
 	stored bool // with an early commit
 	result json.RawMessage
+	lost   bool // there is a result, which is too large
 }
 
 func newCallMark(j *job) *callMark {
@@ -52,16 +53,16 @@ func newCallMark(j *job) *callMark {
 	return &callMark{key: protocol.CallMark(j.id), until: callUntil(keep)}
 }
 
-// isLate reports whether a call comes so late that the record may have forgotten it: a host that was frozen had it.
-func isLate(call *protocol.AgentCall, now time.Time) bool {
-	return !call.Until.IsZero() && now.After(call.Until.Add(lingerFor/2))
+// isLate reports whether what its sender waits for until some moment comes so late that the record may have forgotten it: a host that was frozen had it.
+func isLate(until, now time.Time) bool {
+	return !until.IsZero() && now.After(until.Add(lingerFor/2))
 }
 
 func (m *callMark) end(result json.RawMessage) { m.ended, m.result = true, result }
 
 func (m *callMark) applied() protocol.AppliedCall {
 	a := protocol.AppliedCall{Until: m.until, Open: !m.ended, Result: m.result}
-	if len(a.Result) > maxMarkedResult {
+	if m.lost || len(a.Result) > maxMarkedResult {
 		a.Result, a.Lost = nil, true
 	}
 	return a

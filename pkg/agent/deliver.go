@@ -44,9 +44,13 @@ func (once) asked(error)                {}
 // this host takes it.
 func (h *host) deliver(ctx context.Context, id protocol.Agent, e errand, within time.Duration) (protocol.Reply, error) {
 	began := time.Now()
+	begun := false       // somebody has accepted it
 	var noHost time.Time // since when
 	for wait := firstPause; ; wait = min(2*wait, longPause) {
 		reply, err := h.tryDeliver(ctx, id, e, began.Add(within))
+		if errors.Is(err, errFate) {
+			began, begun = time.Now(), true
+		}
 		again := errors.Is(err, errMoved) || errors.Is(err, errNobody) || errors.Is(err, errSilent) || errors.Is(err, errFate) && e.repeatable()
 		if !again {
 			return reply, err
@@ -56,9 +60,12 @@ func (h *host) deliver(ctx context.Context, id protocol.Agent, e errand, within 
 			noHost = time.Time{}
 		case noHost.IsZero():
 			noHost = time.Now()
-		case time.Since(noHost) >= h.times.nobodyFor:
+		case time.Since(noHost) >= h.times.nobodyFor && !begun:
 			return reply, &Error{Status: http.StatusServiceUnavailable, Name: "NoHost", RetryAfter: h.times.nobodyFor,
 				Err: &NoHostError{Project: h.name, Class: id.Class}}
+		}
+		if time.Since(began) >= within && begun {
+			return reply, errFate
 		}
 		if time.Since(began) >= within {
 			return reply, &Error{Status: http.StatusServiceUnavailable, Name: "AgentUnavailable", Err: err, RetryAfter: time.Second,
@@ -154,27 +161,31 @@ func (e *bellErrand) do(ctx context.Context, a *actor) (protocol.Reply, error) {
 
 // httpErrand brings an HTTP request.
 type httpErrand struct {
-	once
 	id       string
 	http     *http.Request
 	body     []byte
 	upload   *upload // in the place of body, if it is long
 	identity json.RawMessage
 	client   *reader
-	parts    *relayed // of the answer, if they come from another host
-	forward  *forward // of the body, if they go to another host
+	// until is when this host gives up.
+	until   time.Time
+	parts   *relayed // of the answer, if they come from another host
+	forward *forward // of the body, if they go to another host
+	astray  bool     // a copy of it may still be under way
+	again   bool     // another host has begun with it
 }
 
 func (h *host) newHTTPErrand(r *http.Request, body []byte, u *upload, identity json.RawMessage, c *reader) *httpErrand {
 	id := uuid.NewString()
 	return &httpErrand{
-		id: id, http: r, body: body, upload: u, identity: identity, client: c,
+		id: id, http: r, body: body, upload: u, identity: identity, client: c, until: time.Now().Add(h.edge.timeout),
 		parts: &relayed{host: h, id: id, client: c}, forward: &forward{host: h, id: id, upload: u},
 	}
 }
 
 func (e *httpErrand) request() (protocol.Request, error) {
-	request := protocol.Request{V: protocol.Version, ID: e.id, HTTP: relayable(e.http, e.body), Identity: e.identity}
+	request := protocol.Request{V: protocol.Version, ID: e.id, HTTP: relayable(e.http, e.body), Identity: e.identity, Again: e.again}
+	request.HTTP.Until = e.until.UTC()
 	if e.upload != nil {
 		request.HTTP.Length = e.upload.length
 	}
@@ -182,7 +193,13 @@ func (e *httpErrand) request() (protocol.Request, error) {
 }
 
 func (e *httpErrand) do(ctx context.Context, a *actor) (protocol.Reply, error) {
-	return a.request(ctx, &job{request: e.http, body: e.body, upload: e.upload, identity: e.identity}, e.client.take)
+	j := &job{request: e.http, body: e.body, upload: e.upload, identity: e.identity}
+	if e.astray {
+		j.id, j.until, j.again = e.id, e.until, e.again
+	}
+	reply, err := a.request(ctx, j, e.client.take)
+	e.again = e.again || e.astray && errors.Is(err, errFate)
+	return reply, err
 }
 
 func (e *httpErrand) heard(reply protocol.Reply) error {
@@ -193,14 +210,22 @@ func (e *httpErrand) heard(reply protocol.Reply) error {
 	return e.parts.take(reply)
 }
 
-func (e *httpErrand) asked(error) { e.forward.halt() }
+func (e *httpErrand) asked(err error) {
+	e.forward.halt()
+	e.astray, e.again = e.astray || mayTurnUp(err), e.again || errors.Is(err, errFate)
+}
 
-// end is called when the request has its answer, or err in the place of one.
-func (e *httpErrand) end(err error) {
+// repeatable: for the answer of what another host has begun with it does no harm to ask again. One that has begun can only
+// break off.
+func (e *httpErrand) repeatable() bool { return e.again && !e.client.hasBegun() }
+
+// end is called when the request has its answer, or err in the place of one. It reports whether the agent may forget it.
+func (e *httpErrand) end(reply protocol.Reply, err error) (forget bool) {
 	e.parts.end(err == nil)
 	if err != nil {
 		e.forward.giveUp(err)
 	}
+	return reply.Kept && !e.astray
 }
 
 // ready returns when the agent takes turns, or why it is gone.

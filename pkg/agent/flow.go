@@ -199,14 +199,14 @@ func (f *flow) send(head *protocol.HTTPResponse, data []byte) error {
 }
 
 // last is the reply after all parts. An error breaks the answer off.
-func (f *flow) last(err error) protocol.Reply {
+func (f *flow) last(err error, kept bool) protocol.Reply {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	end := &protocol.StreamPart{Number: f.sent + 1, End: err == nil}
 	if err != nil {
 		end.Broken = protocol.NewFailure(err).Message
 	}
-	return protocol.Reply{Stream: end}
+	return protocol.Reply{Stream: end, Kept: kept}
 }
 
 // errBroken is that a streamed answer does not come to its end.

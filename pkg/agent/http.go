@@ -131,7 +131,9 @@ func (h *host) route(c *reader, r *http.Request) (*protocol.HTTPResponse, error)
 	if err == nil && (reply.Stream != nil || e.parts.hasBegun()) {
 		err = e.parts.complete(reply.Stream)
 	}
-	e.end(err)
+	if e.end(reply, err) {
+		h.confirm(ctx, id, protocol.Request{V: protocol.Version, Confirm: e.id})
+	}
 	c.left = r.Context().Err() != nil
 	c.stopBody(err)
 	if err == nil {
@@ -145,7 +147,7 @@ func (h *host) route(c *reader, r *http.Request) (*protocol.HTTPResponse, error)
 	case errors.Is(context.Cause(ctx), errLate):
 		return nil, h.late(id)
 	case errors.Is(err, errFate):
-		return nil, &Error{Status: http.StatusBadGateway, Name: "FateUnknown", Message: err.Error(), Err: err}
+		return nil, fateUnknown(err)
 	case errors.Is(err, ErrShutdown):
 		return nil, &Error{Status: http.StatusServiceUnavailable, Name: "ShuttingDown", Message: err.Error(), Err: err, RetryAfter: time.Second}
 	}

@@ -60,6 +60,8 @@ func (q asker) ask(ctx context.Context, subject string, request protocol.Request
 			return reply, silence
 		case err != nil:
 			return reply, err
+		case reply.Moved && reply.Begun:
+			return reply, errFate
 		case reply.Moved && parts:
 			return reply, fmt.Errorf("%w: the agent has moved", errBroken)
 		case reply.Moved:
@@ -70,7 +72,10 @@ func (q asker) ask(ctx context.Context, subject string, request protocol.Request
 				return reply, err
 			}
 		case reply.Accepted && request.HTTP != nil:
-			patience, silence = q.times.acceptLost, errFate
+			patience, silence = q.times.acceptEvery+q.times.acceptWithin, errFate // it can be asked again, too
+			if request.HTTP.Length != 0 {
+				patience = q.times.acceptLost
+			}
 			if err := heard(reply); err != nil {
 				return reply, err
 			}
@@ -296,21 +301,26 @@ func (h *host) callAgent(ctx context.Context, a *actor, request protocol.Request
 	defer cancel(nil)
 	defer f.end()
 	take := func(p part) error { return f.take(ctx, p) }
-	reply, err := a.request(ctx, &job{request: r, body: request.HTTP.Body, upload: f.upload, identity: request.Identity}, take)
+	reply, err := a.request(ctx, &job{
+		id: request.ID, request: r, body: request.HTTP.Body, upload: f.upload, identity: request.Identity,
+		until: request.HTTP.Until, again: request.Again,
+	}, take)
 	switch {
 	case f.hasBegun():
 		if err == nil && len(reply.HTTP.Body) > 0 {
 			err = take(part{data: reply.HTTP.Body})
 		}
-		return f.last(err)
+		return f.last(err, reply.Kept)
 	case errors.Is(err, errMoved):
 		return movedReply(err)
+	case errors.Is(err, errFate):
+		return protocol.Reply{Moved: true, Begun: true}
 	case err != nil:
 		return protocol.Reply{HTTP: failed(err)}
 	case len(reply.HTTP.Body) > maxRelayed:
 		head := *reply.HTTP
 		head.Body = nil
-		return f.last(take(part{head: &head, data: reply.HTTP.Body}))
+		return f.last(take(part{head: &head, data: reply.HTTP.Body}), reply.Kept)
 	}
 	return reply
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,21 +10,25 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
 // job is a request or a call that waits for its turn.
 type job struct {
-	id      string
+	id      string              // of a call, or of a request that came over another host
 	call    *protocol.AgentCall // else it is a request
 	request *http.Request
 	body    []byte
 	upload  *upload // in the place of body, if it is long
 	// identity is that of who sent the request.
 	identity json.RawMessage
-	out      *stream      // takes the answer to a request if it is streamed
-	done     chan outcome // takes one, without waiting
+	// until is when the host gives up that has passed the request on. again says that it was begun before.
+	until time.Time
+	again bool
+	out   *stream      // takes the answer to a request if it is streamed
+	done  chan outcome // takes one, without waiting
 }
 
 // finish answers, if nobody has: whoever waited for a turn that did not return was answered without it.
@@ -62,9 +67,12 @@ var (
 		Message: "the agent was destroyed while it served the request; what the request had not saved is dropped"}
 )
 
-// dropped is the one that holds.
-func (a *actor) dropped() *Error {
-	if a.at.record.Condemned {
+// dropped is the one that holds, given what has ended the turn.
+func (a *actor) dropped(end error) error {
+	switch {
+	case errors.Is(end, journal.ErrUnknownOutcome):
+		return errFate
+	case a.at.record.Condemned:
 		return errEnded
 	}
 	return errDropped
@@ -131,8 +139,14 @@ func (a *actor) serveHTTP(ctx context.Context, j *job) error {
 		j.finish(outcome{err: errMoved}) // not started: another host may
 		return err
 	}
+	mark := newHTTPMark(j)
+	if o, ok := a.recall(j, mark); ok {
+		j.finish(o)
+		return nil
+	}
 	var w *answer
 	stored, err := a.turn(ctx, nil, func(ctx context.Context, d *draft) error {
+		d.call = mark
 		w = newAnswer(maxBody)
 		w.save, w.send = func() error { return d.letOut(ctx) }, func(p part) error { return j.out.put(ctx, p) }
 		handler, ok := a.agent.(Requester)
@@ -151,10 +165,10 @@ func (a *actor) serveHTTP(ctx context.Context, j *job) error {
 		if err := handler.OnRequest(w, r); err != nil {
 			return err
 		}
-		return w.err
+		return cmp.Or(w.err, mark.endHTTP(w))
 	})
 	if isEnd(err) {
-		j.finish(outcome{err: a.dropped()})
+		j.finish(outcome{err: a.dropped(err)})
 		return err
 	}
 	if err != nil {
@@ -162,11 +176,13 @@ func (a *actor) serveHTTP(ctx context.Context, j *job) error {
 	}
 	if !stored { // a stored turn is its own proof that the agent was ours
 		if err := a.fit(ctx); err != nil {
-			j.finish(outcome{err: a.dropped()})
+			j.finish(outcome{err: a.dropped(err)})
 			return err
 		}
 	}
-	j.finish(w.outcome(err))
+	o := w.outcome(err)
+	o.reply.Kept = mark != nil && (stored || mark.stored)
+	j.finish(o)
 	return a.afterTurn(ctx)
 }
 

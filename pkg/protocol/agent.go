@@ -273,10 +273,12 @@ type Request struct {
 	HTTP *HTTPRequest `json:"http,omitempty"`
 	Bell *Bell        `json:"bell,omitempty"`
 	Call *AgentCall   `json:"call,omitempty"`
-	// Confirm is the id of a call whose answer its caller has: it will not be repeated.
+	// Confirm is the id of a call or HTTP request whose answer its caller has: it will not be repeated.
 	Confirm string `json:"confirm,omitempty"`
 	// Identity comes with HTTP: what the host that took the request has found out about who sent it.
 	Identity json.RawMessage `json:"identity,omitempty"`
+	// Again says that another host, or this one, has begun with the HTTP request of this ID: only its answer is wanted.
+	Again bool `json:"again,omitempty"`
 	// Word is about the parts of the answer to the HTTP request of this ID.
 	Word *StreamWord `json:"word,omitempty"`
 	// Part is one of the body of the HTTP request of this ID.
@@ -306,6 +308,8 @@ type HTTPRequest struct {
 	Remote string              `json:"remote,omitempty"`
 	Header map[string][]string `json:"header,omitempty"`
 	Body   []byte              `json:"body,omitempty"`
+	// Until is when the host that has passed the request on gives up, on its clock.
+	Until time.Time `json:"until,omitzero"`
 	// Length is set if the body comes in parts, once the request is accepted: its length, −1 if that is not known.
 	Length int64 `json:"length,omitempty"`
 }
@@ -317,6 +321,8 @@ type Reply struct {
 	Accepted bool `json:"accepted,omitempty"`
 	// Moved says that this host does not own the agent (any more).
 	Moved bool `json:"moved,omitempty"`
+	// Begun comes with Moved if the request may have been carried out all the same.
+	Begun bool `json:"begun,omitempty"`
 	// Owner names the host that owns the agent, in answers to Activate; with Accepted, the host that takes the parts of the
 	// request's body, of which the agent has taken Taken.
 	Owner string        `json:"owner,omitempty"`
@@ -325,7 +331,7 @@ type Reply struct {
 	Error *Failure      `json:"error,omitempty"`
 	// Stream makes this a part of an answer that leaves while its turn goes on. Status and header stand in HTTP of the first.
 	Stream *StreamPart `json:"stream,omitempty"`
-	// Result is that of a call. Kept says that the record remembers the call until it is confirmed.
+	// Result is that of a call. Kept says that the record remembers the call or HTTP request until it is confirmed.
 	Result json.RawMessage `json:"result,omitempty"`
 	Kept   bool            `json:"kept,omitempty"`
 	// Busy comes with Accepted while the agent is busy with something else.

@@ -66,7 +66,8 @@ type AppliedCall struct {
 	// Until is when it may be forgotten.
 	Until time.Time `json:"until"`
 	// Open says that the call had not ended: only what it saved early is stored.
-	Open   bool            `json:"open,omitempty"`
+	Open bool `json:"open,omitempty"`
+	// Result is that of a call; of an HTTP request, the HTTPResponse.
 	Result json.RawMessage `json:"result,omitempty"`
 	// Lost says that there was a result, too large to be kept.
 	Lost bool `json:"lost,omitempty"`

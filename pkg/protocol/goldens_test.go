@@ -220,6 +220,8 @@ func relayGoldens() []golden {
 		{"request.part", protocol.Request{V: 1, ID: "4d2f", Part: &protocol.BodyPart{Number: 2, Data: []byte("hello")}}},
 		{"request.part-end", protocol.Request{V: 1, ID: "4d2f", Part: &protocol.BodyPart{Number: 3, End: true}}},
 		{"request.part-broken", protocol.Request{V: 1, ID: "4d2f", Part: &protocol.BodyPart{Number: 3, Broken: failure()}}},
+		{"request.again", protocol.Request{V: 1, ID: "4d2f", Again: true, HTTP: &protocol.HTTPRequest{Method: "GET", URL: "/", Host: "h", Until: at(9)}}},
+		{"reply.begun", protocol.Reply{V: 1, Moved: true, Begun: true}},
 		{"reply.taken", protocol.Reply{V: 1, Accepted: true, Owner: "host-a", Taken: 2}},
 	}
 }

@@ -119,8 +119,11 @@ func (k *turnKill) checkAnswers(asked, relayed answer) {
 	if asked.err == nil {
 		k.t.Errorf("the host answered %+v, although it was killed before", asked)
 	}
-	if relayed.status != http.StatusBadGateway || !strings.Contains(relayed.body, "FateUnknown") {
-		k.t.Errorf("relayed request = %+v, want 502: its fate is unknown", relayed)
+	switch {
+	case k.stored && (relayed.status != http.StatusOK || relayed.body != "1"):
+		k.t.Errorf("relayed request = %+v, want the answer of the turn that was stored", relayed)
+	case !k.stored && (relayed.status != http.StatusServiceUnavailable || !strings.Contains(relayed.body, "NotServed")):
+		k.t.Errorf("relayed request = %+v, want 503: nothing of it is stored", relayed)
 	}
 }
 

@@ -24,11 +24,33 @@ type inbox struct {
 	project string
 }
 
+// agents are those who have mail.
+func (i inbox) agents(ctx context.Context) (map[protocol.Agent]bool, error) {
+	all := map[protocol.Agent]bool{}
+	for offset := 0; ; {
+		page, err := i.store.Subjects(ctx, i.stream, protocol.InboxSubjects(i.project), offset)
+		if err != nil {
+			return nil, fmt.Errorf("list who has mail: %w", err)
+		}
+		for _, subject := range page.Subjects {
+			if id, _, err := protocol.ParseInboxSubject(subject); err == nil {
+				all[id] = true
+			}
+		}
+		if offset += len(page.Subjects); len(page.Subjects) == 0 || offset >= page.Total {
+			return all, nil
+		}
+	}
+}
+
 func isNotFound(err error) bool { return errors.Is(err, journal.ErrNotFound) }
 
 const (
-	doorbellPull   = 256
-	doorbellExpiry = 10 * time.Second
+	doorbellPull = 256
+	// doorbellExpiry is also how long a host that is frozen or cut off goes on to be sent bells: shorter than others need to
+	// find out that it is, so that mail whose bell it got is there when they look for it.
+	doorbellExpiry = 4 * time.Second
+	doorbellBind   = 10 * time.Second
 	doorbellPulse  = time.Second
 	doorbellPause  = 250 * time.Millisecond
 )
@@ -57,7 +79,7 @@ func (h *host) followDoorbell(ctx, work context.Context) error {
 }
 
 func (h *host) doorbellSession(ctx, work context.Context) error {
-	bind, cancel := context.WithTimeout(ctx, doorbellExpiry)
+	bind, cancel := context.WithTimeout(ctx, doorbellBind)
 	defer cancel()
 	consumer, err := h.project.JS.Consumer(bind, h.inbox.stream, protocol.ConsumerDoorbell)
 	if err != nil {

@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -52,12 +55,12 @@ func TestWhoIsGone(t *testing.T) {
 			r.putHost(t, protocol.Host{V: protocol.Version, ID: "other", Doubted: "third"})
 		}, 1, none, true, true},
 		{"silent", listens, 1, none, false, false},
-		{"silent for four renewals of ours", listens, 5, none, false, false},
-		{"silent for five renewals of ours", listens, 6, none, true, true},
-		{"renewed since we looked", listens, 6, func(t *testing.T, r *rig, _ *host) { r.putHost(t, row) }, false, false},
+		{"silent for three renewals of ours", listens, 4, none, false, false},
+		{"silent for four renewals of ours", listens, 5, none, true, true},
+		{"renewed since we looked", listens, 5, func(t *testing.T, r *rig, _ *host) { r.putHost(t, row) }, false, false},
 		{"silent after a renewal of its own", listens, 2, func(t *testing.T, r *rig, h *host) {
 			r.putHost(t, row)
-			for range 6 {
+			for range 5 {
 				h.renew(t)
 			}
 		}, true, true},
@@ -89,6 +92,25 @@ func TestWhoIsGone(t *testing.T) {
 	}
 }
 
+// TestTimingKeepsItsPromises holds what the figures promise together: nobody is held for gone whose lease may be good, and
+// who is gone for good is replaced within 9 s.
+func TestTimingKeepsItsPromises(t *testing.T) {
+	t.Parallel()
+	times := defaultTiming()
+	misses := time.Duration(times.leaseMisses) * times.leaseEvery
+	if misses < times.leaseFor+times.leaseFor/5 {
+		t.Errorf("a lease that is good for %s is held for over after %s: clocks may differ by a fifth", times.leaseFor, misses)
+	}
+	if over := times.leaseEvery + misses; over+2*times.acceptWithin+longPause > 9*time.Second {
+		t.Errorf("a lease is over after up to %s: a caller is to be answered within 9s", over)
+	}
+	if doorbellExpiry >= misses-times.leaseEvery {
+		t.Errorf("a frozen host is sent bells for %s, and may be replaced after %s", doorbellExpiry, misses-times.leaseEvery)
+	}
+}
+
+// TestDoubtOfARowThatMovedOnIsRefused: only one of those who ask for agents of a lost host at once can write the doubt, and
+// the others must not take that for a sign of life.
 func TestDoubtOfARowThatMovedOnIsRefused(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -100,8 +122,66 @@ func TestDoubtOfARowThatMovedOnIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.putHost(t, protocol.Host{V: protocol.Version, ID: "other", Beat: 2})
-	if gone, err := h.peers.doubt(t.Context(), row, sequence, h.id); gone || err != nil {
-		t.Errorf("doubt = %v, %v; want a refusal", gone, err)
+	if gone, err := h.declareGone(t.Context(), row, sequence); gone || err != nil {
+		t.Errorf("gone = %v, %v after a renewal; want a refusal", gone, err)
+	}
+	r.putHost(t, protocol.Host{V: protocol.Version, ID: "other", Beat: 2, Doubted: "third"})
+	if gone, err := h.declareGone(t.Context(), row, sequence); !gone || err != nil {
+		t.Errorf("gone = %v, %v after a doubt of somebody else; want it gone", gone, err)
+	}
+}
+
+// TestWhenALostHostIsSweptUp: who has doubted a host for the sake of a caller looks after the rest of its agents when the lease
+// would be over, everybody else later.
+func TestWhenALostHostIsSweptUp(t *testing.T) {
+	t.Parallel()
+	row := protocol.Host{V: protocol.Version, ID: "other", Beat: 1}
+	for _, test := range []struct {
+		name  string
+		then  func(*testing.T, *rig, *host) // after two renewals that have seen the row
+		after int                           // further renewals
+	}{
+		{"nothing", func(*testing.T, *rig, *host) {}, 3},
+		{"a doubt of ours", func(t *testing.T, _ *rig, h *host) {
+			_, sequence, err := h.hostRow(t.Context(), "other")
+			if gone, doubtErr := h.declareGone(t.Context(), row, sequence); err != nil || doubtErr != nil || !gone {
+				t.Fatal(gone, err, doubtErr)
+			}
+		}, 3},
+		{"a doubt of another", func(t *testing.T, r *rig, _ *host) {
+			r.putHost(t, protocol.Host{V: protocol.Version, ID: "other", Beat: 1, Doubted: "third"})
+		}, 5},
+		{"a renewal", func(t *testing.T, r *rig, _ *host) { r.putHost(t, row) }, 5},
+		{"a vain try", func(_ *testing.T, _ *rig, h *host) { h.peers.putOff("other", h.lease.beats()) }, 4},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			h := r.idleHost(t)
+			r.putHost(t, row)
+			h.renew(t)
+			h.renew(t)
+			test.then(t, r, h)
+			for n := 1; n <= test.after; n++ {
+				h.renew(t)
+				if over := slices.Contains(h.peers.expired(h.lease.beats()), "other"); over != (n == test.after) {
+					t.Errorf("after %d further renewals the lease is over: %v", n, over)
+				}
+			}
+		})
+	}
+}
+
+func TestAgentsOfLostHostsThatHaveMail(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := r.idleHost(t)
+	r.own(t, "jo", "dead")
+	r.own(t, "mo", "alive")
+	mailed := map[protocol.Agent]bool{agentNamed("jo"): true, agentNamed("mo"): true, agentNamed("nobody"): true}
+	got := h.mailedOf(t.Context(), map[string]uint64{"dead": 1}, mailed)
+	if want := map[protocol.Agent]string{agentNamed("jo"): "dead"}; !maps.Equal(got.agents, want) {
+		t.Errorf("found %v, want %v", got.agents, want)
 	}
 }
 

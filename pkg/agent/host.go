@@ -54,18 +54,18 @@ type host struct {
 	mu       sync.Mutex // guards what follows
 	closed   bool
 	agents   map[protocol.Agent]*actor
-	sweeping map[string]bool
+	sweeping bool
 }
 
 func newHost(p *project.Project, classes []*class, times timing) *host {
 	store := p.Journal()
 	h := &host{
 		project: p, name: p.Config.Name, id: uuid.NewString(), nc: p.NC, store: store, classes: classes, times: times,
-		draining: make(chan struct{}), agents: map[protocol.Agent]*actor{}, sweeping: map[string]bool{},
+		draining: make(chan struct{}), agents: map[protocol.Agent]*actor{},
 	}
 	h.log = p.Log.With(slog.String(logkey.Host, h.id))
 	h.lease = newLease(p.NC, store, h.name, h.id, times, h.log)
-	h.peers = &peers{store: store, where: h.lease.where, misses: times.leaseMisses, seen: map[string]peer{}}
+	h.peers = &peers{store: store, where: h.lease.where, id: h.id, misses: times.leaseMisses, seen: map[string]peer{}}
 	h.records = &records{store: store, where: bucketOf(protocol.AgentsBucket(h.name))}
 	h.inbox = inbox{store: store, stream: protocol.InboxStream(h.name), project: h.name}
 	h.couriers = &couriers{host: h, bells: map[protocol.Agent][]protocol.Bell{}}

@@ -79,7 +79,17 @@ func (h *host) isGone(ctx context.Context, owner string, id protocol.Agent) (boo
 		}
 	}
 	h.log.WarnContext(ctx, "host is gone, taking its agent", slog.String(logkey.Owner, owner), slog.String(logkey.Agent, id.String()))
-	return h.peers.doubt(ctx, *row, sequence, h.id)
+	return h.declareGone(ctx, *row, sequence)
+}
+
+// declareGone doubts a host whose row was at a sequence. If that is refused, it has renewed its lease and is not gone, or
+// somebody else was faster to doubt it.
+func (h *host) declareGone(ctx context.Context, row protocol.Host, sequence uint64) (bool, error) {
+	if gone, err := h.peers.doubt(ctx, row, sequence); gone || err != nil {
+		return gone, err
+	}
+	now, _, err := h.hostRow(ctx, row.ID)
+	return err == nil && (now == nil || now.Doubted != ""), err
 }
 
 // hostRow reads the row of a host from the leader; nil if there is none.

@@ -15,6 +15,7 @@ import (
 type peers struct {
 	store  *journal.Store
 	where  bucket
+	id     string // of this host
 	misses uint64
 
 	mu   sync.Mutex // guards seen
@@ -39,13 +40,29 @@ func (p *peers) observe(ctx context.Context, beat uint64) error {
 	for _, m := range batch.Messages {
 		id := strings.TrimPrefix(m.Subject, p.where.subject(""))
 		before, known := p.seen[id]
-		if !known || before.sequence != m.Sequence {
-			before = peer{sequence: m.Sequence, beat: beat}
+		if !known || before.sequence != m.Sequence && !p.isOurDoubt(m) {
+			before.beat = beat
 		}
-		now[id] = before
+		now[id] = peer{sequence: m.Sequence, beat: before.beat}
 	}
 	p.seen = now
 	return nil
+}
+
+// isOurDoubt reports whether the row is as this host wrote it: that is no sign of life. After the doubt of another, that one
+// has the time of a lease to look after what the host has left.
+func (p *peers) isOurDoubt(m journal.Message) bool {
+	var row protocol.Host
+	return json.Unmarshal(m.Data, &row) == nil && row.Doubted == p.id
+}
+
+// putOff makes a lease that is over count as renewed now.
+func (p *peers) putOff(id string, beat uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if seen, known := p.seen[id]; known {
+		p.seen[id] = peer{sequence: seen.sequence, beat: beat}
+	}
 }
 
 // expired returns the hosts whose leases have not changed for so many own renewals that they are over.
@@ -71,8 +88,8 @@ func (p *peers) isExpired(id string, sequence, beat uint64) bool {
 
 // doubt declares a host gone by writing so into its row, if that is still at sequence. It reports whether it is gone:
 // a refusal means that it has renewed its lease and lives.
-func (p *peers) doubt(ctx context.Context, row protocol.Host, sequence uint64, by string) (gone bool, err error) {
-	row.Doubted = by
+func (p *peers) doubt(ctx context.Context, row protocol.Host, sequence uint64) (gone bool, err error) {
+	row.Doubted = p.id
 	body, err := json.Marshal(row)
 	if err != nil {
 		return false, err

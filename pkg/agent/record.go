@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
+	"github.com/skein-run/skein/internal/ctxtime"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -93,4 +95,53 @@ func (r *records) write(ctx context.Context, id protocol.Agent, sequence uint64,
 // do not exist must not fill the bucket.
 func (r *records) remove(ctx context.Context, id protocol.Agent, sequence uint64) error {
 	return r.store.Purge(ctx, r.where.stream, r.subject(id), sequence+1)
+}
+
+// recordsPage is how many records are read at a time.
+const recordsPage = 256
+
+// each calls f with the records that there are when it begins. It rests after each page for as long as that took: many
+// records read at once would hold up what else happens here and at the server, and overrun the connection.
+func (r *records) each(ctx context.Context, f func(*journal.Message) error) error {
+	state, err := r.store.State(ctx, r.where.stream)
+	if err != nil {
+		return fmt.Errorf("read all records: %w", err)
+	}
+	for cursor := state.First; cursor <= state.Last; {
+		began := time.Now()
+		page, err := r.page(ctx, cursor)
+		if err != nil {
+			return fmt.Errorf("read all records: %w", err)
+		}
+		if len(page) == 0 {
+			return nil
+		}
+		for _, m := range page {
+			if err := f(&m); err != nil {
+				return err
+			}
+		}
+		cursor = page[len(page)-1].Sequence + 1
+		if err := ctxtime.Sleep(ctx, time.Since(began)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// page reads records from a sequence on; there are no more if it returns none.
+func (r *records) page(ctx context.Context, from uint64) ([]journal.Message, error) {
+	const all = ">" // what only says the same of this stream, as the prefix of all records does, costs the server ten times as much
+	messages, _, err := r.store.Page(ctx, r.where.stream, all, from, recordsPage)
+	if err != nil || len(messages) > 0 {
+		return messages, err
+	}
+	next, err := r.store.NextFromLeader(ctx, r.where.stream, all, from) // a replica may lag behind
+	if isNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return []journal.Message{*next}, nil
 }

@@ -1,17 +1,24 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"sync"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/pkg/protocol"
 )
+
+// takenAtATime bounds how many agents of lost hosts are brought into memory at once.
+const takenAtATime = 16
 
 // beat is called after each renewal of the own lease: it looks at the leases of the others, and does what is due.
 func (h *host) beat(ctx context.Context, regained bool) {
@@ -24,18 +31,16 @@ func (h *host) beat(ctx context.Context, regained bool) {
 		}
 		return
 	}
-	for _, id := range h.peers.expired(h.lease.beats()) {
-		if id == h.id || !h.startSweep(id) {
-			continue
-		}
-		h.crew.do(func() {
-			defer h.endSweep(id)
-			if err := h.sweep(ctx, id); err != nil && ctx.Err() == nil {
-				h.log.WarnContext(ctx, "cannot finish what a lost host left behind, trying on",
-					slog.String(logkey.Owner, id), slog.Any(logkey.Error, err))
-			}
-		})
+	lost := slices.DeleteFunc(h.peers.expired(h.lease.beats()), func(id string) bool { return id == h.id })
+	if len(lost) == 0 || !h.startSweep() {
+		return
 	}
+	h.crew.do(func() {
+		defer h.endSweep()
+		if err := h.sweep(ctx, lost); err != nil && ctx.Err() == nil {
+			h.log.WarnContext(ctx, "cannot finish what lost hosts left behind, trying on", slog.Any(logkey.Error, err))
+		}
+	})
 }
 
 // checkTurns ends the turns of agents that were taken away while this host had no lease. Agents without a running turn
@@ -56,113 +61,175 @@ func (h *host) checkTurns(ctx context.Context) {
 	}
 }
 
-// startSweep reports whether nobody here is sweeping up after a host.
-func (h *host) startSweep(id string) bool {
+// startSweep reports whether nobody here is sweeping up.
+func (h *host) startSweep() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.closed || h.sweeping[id] {
+	if h.closed || h.sweeping {
 		return false
 	}
-	h.sweeping[id] = true
+	h.sweeping = true
 	return true
 }
 
-func (h *host) endSweep(id string) {
+func (h *host) endSweep() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.sweeping, id)
+	h.sweeping = false
 }
 
-// sweep takes the agents of a lost host whose outbox may not be carried out, or whose end is stored, as nobody else may
-// ever ask for them: what a turn has promised must not wait for the next caller. Then it removes the host's row.
-func (h *host) sweep(ctx context.Context, lost string) error {
-	row, sequence, err := h.hostRow(ctx, lost)
-	if err != nil || row == nil || !h.peers.isExpired(lost, sequence, h.lease.beats()) {
-		return err
-	}
-	gone, err := h.peers.doubt(ctx, *row, sequence, h.id)
-	if err != nil || !gone {
-		return err
-	}
-	if row, sequence, err = h.hostRow(ctx, lost); err != nil || row == nil || row.Doubted != h.id {
-		return err
-	}
-	h.log.WarnContext(ctx, "host is lost, carrying out what its agents asked for", slog.String(logkey.Owner, lost))
-	ids, complete, err := h.leftBy(ctx, lost)
-	if err != nil {
-		return err
-	}
+// sweep takes agents of lost hosts that nobody else may ever ask for, or only late: those whose outbox may not be carried
+// out, whose end is stored, or who have mail, which may be in the hands of the lost host. What a turn has promised must not
+// wait for the next caller. Then it removes the rows of the hosts.
+func (h *host) sweep(ctx context.Context, ids []string) error {
+	lost := map[string]uint64{}
 	for _, id := range ids {
-		a, err := h.activate(id)
-		if err == nil {
-			err = a.ready(ctx)
+		sequence, err := h.claimLost(ctx, id)
+		if err != nil {
+			return err
 		}
-		if err != nil && !errors.Is(err, errMoved) {
-			complete = false
-			h.log.WarnContext(ctx, "cannot take an agent of a lost host", slog.String(logkey.Class, id.Class),
-				slog.String(logkey.Agent, id.Name), slog.Any(logkey.Error, err))
+		if sequence > 0 {
+			lost[id] = sequence
+			h.log.WarnContext(ctx, "host is lost, carrying out what its agents asked for", slog.String(logkey.Owner, id))
 		}
 	}
-	if !complete {
-		return nil // the row stays, so that this is tried again
+	if len(lost) == 0 {
+		return nil
 	}
-	return h.store.Purge(ctx, h.peers.where.stream, h.peers.where.subject(lost), sequence+1)
+	mailed, err := h.inbox.agents(ctx)
+	if err != nil {
+		return err
+	}
+	h.takeLeft(ctx, h.mailedOf(ctx, lost, mailed)) // this need not wait until all records are read
+	left, err := h.leftBy(ctx, lost, mailed)
+	if err != nil {
+		return err
+	}
+	h.takeLeft(ctx, left)
+	for id, sequence := range lost {
+		if left.open[id] { // the row stays, so that this is tried again: by whoever is next to find the lease over
+			h.peers.putOff(id, h.lease.beats())
+			continue
+		}
+		if err := h.store.Purge(ctx, h.peers.where.stream, h.peers.where.subject(id), sequence+1); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// leftBy lists the agents that a host owns by their records and that somebody must look after. It is not complete if some
-// are of classes that this host does not have.
-func (h *host) leftBy(ctx context.Context, owner string) (ids []protocol.Agent, complete bool, err error) {
-	complete = true
-	rows, err := h.project.JS.KeyValue(ctx, h.records.where.name)
-	if err != nil {
-		return nil, false, fmt.Errorf("list agents of host %q: %w", owner, err)
-	}
-	watcher, err := rows.WatchAll(ctx, jetstream.IgnoreDeletes())
-	if err != nil {
-		return nil, false, fmt.Errorf("list agents of host %q: %w", owner, err)
-	}
-	defer func() { err = errors.Join(err, watcher.Stop()) }()
+// claimLost doubts a host whose lease is over, unless this host does already, and returns the sequence of its row; 0 if it
+// lives, or if somebody else sweeps up after it.
+func (h *host) claimLost(ctx context.Context, id string) (uint64, error) {
 	for {
-		select {
-		case entry, ok := <-watcher.Updates():
-			if !ok || entry == nil { // nil: everything there was has come
-				return ids, complete, nil
-			}
-			r, parseErr := ownedRecord(entry, owner)
-			if parseErr != nil {
-				h.log.WarnContext(ctx, "skipped a record", slog.Any(logkey.Error, parseErr))
-			}
-			if r == nil {
-				continue
-			}
-			if isBlank(r) {
-				if err := h.records.remove(ctx, protocol.Agent{Project: h.name, Class: r.Class, Name: r.Name}, entry.Revision()); err != nil {
-					return nil, false, err
-				}
-				continue
-			}
-			if h.class(r.Class) == nil {
-				complete = false
-				continue
-			}
-			ids = append(ids, protocol.Agent{Project: h.name, Class: r.Class, Name: r.Name})
-		case <-ctx.Done():
-			return nil, false, context.Cause(ctx)
+		row, sequence, err := h.hostRow(ctx, id)
+		switch {
+		case err != nil || row == nil:
+			return 0, err
+		case row.Doubted == h.id:
+			return sequence, nil
+		case !h.peers.isExpired(id, sequence, h.lease.beats()):
+			return 0, nil
+		}
+		if _, err := h.peers.doubt(ctx, *row, sequence); err != nil {
+			return 0, err
 		}
 	}
 }
 
-// ownedRecord is the record of an entry if the owner has it and something in it waits to be done: what a turn has asked
-// for, or the end of the agent. One that never stored anything is to leave nothing.
-func ownedRecord(entry jetstream.KeyValueEntry, owner string) (*protocol.Record, error) {
+// left is what lost hosts left behind.
+type left struct {
+	agents map[protocol.Agent]string // with the host that had it
+	// open are hosts of which something is left that this host cannot do.
+	open map[string]bool
+}
+
+// mailedOf looks for agents of lost hosts among those who have mail. What it does not see, leftBy does.
+func (h *host) mailedOf(ctx context.Context, lost map[string]uint64, mailed map[protocol.Agent]bool) left {
+	l := left{agents: map[protocol.Agent]string{}, open: map[string]bool{}}
+	for ids := range slices.Chunk(slices.Collect(maps.Keys(mailed)), recordsPage) {
+		subjects := make([]string, len(ids))
+		for i, id := range ids {
+			subjects[i] = h.records.subject(id)
+		}
+		batch, err := h.store.LastOfMany(ctx, h.records.where.stream, subjects)
+		if err != nil {
+			h.log.DebugContext(ctx, "look for agents that have mail", slog.Any(logkey.Error, err))
+			return l
+		}
+		for _, m := range batch.Messages {
+			if r := h.ownedBy(ctx, &m, lost); r != nil {
+				l.agents[protocol.Agent{Project: h.name, Class: r.Class, Name: r.Name}] = r.Owner
+			}
+		}
+	}
+	return l
+}
+
+// leftBy looks for agents that lost hosts own by their records and that somebody must look after.
+func (h *host) leftBy(ctx context.Context, lost map[string]uint64, mailed map[protocol.Agent]bool) (left, error) {
+	l := left{agents: map[protocol.Agent]string{}, open: map[string]bool{}}
+	return l, h.records.each(ctx, func(m *journal.Message) error {
+		r := h.ownedBy(ctx, m, lost)
+		if r == nil {
+			return nil
+		}
+		id := protocol.Agent{Project: h.name, Class: r.Class, Name: r.Name}
+		switch {
+		case mailed[id] || len(r.Outbox) > 0 || r.Condemned:
+			l.agents[id] = r.Owner
+		case isBlank(r): // one that never stored anything is to leave nothing
+			return h.records.remove(ctx, id, m.Sequence)
+		}
+		return nil
+	})
+}
+
+// ownedBy is the record in a message, if one of the hosts owns it.
+func (h *host) ownedBy(ctx context.Context, m *journal.Message, hosts map[string]uint64) *protocol.Record {
+	named := false
+	for id := range hosts { // most records name none of them: this is cheaper than to decode them
+		named = named || bytes.Contains(m.Data, []byte(id))
+	}
+	if !named {
+		return nil
+	}
 	var r protocol.Record
-	if err := json.Unmarshal(entry.Value(), &r); err != nil {
-		return nil, fmt.Errorf("record of agent %q: %w", entry.Key(), err)
+	if err := json.Unmarshal(m.Data, &r); err != nil {
+		h.log.WarnContext(ctx, "skipped a record", slog.String(logkey.Subject, m.Subject), slog.Any(logkey.Error, err))
+		return nil
 	}
-	if r.Owner != owner || len(r.Outbox) == 0 && !r.Condemned && !isBlank(&r) {
-		return nil, nil
+	if _, owned := hosts[r.Owner]; !owned {
+		return nil
 	}
-	return &r, nil
+	return &r
+}
+
+// takeLeft takes agents, several at a time.
+func (h *host) takeLeft(ctx context.Context, l left) {
+	var mu sync.Mutex // guards l.open
+	var group errgroup.Group
+	group.SetLimit(takenAtATime)
+	for id, owner := range l.agents {
+		group.Go(func() error {
+			a, err := h.activate(id)
+			if err == nil {
+				err = a.ready(ctx)
+			}
+			if err == nil || errors.Is(err, errMoved) {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			l.open[owner] = true
+			if h.class(id.Class) != nil {
+				h.log.WarnContext(ctx, "cannot take an agent of a lost host", slog.String(logkey.Class, id.Class),
+					slog.String(logkey.Agent, id.Name), slog.Any(logkey.Error, err))
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // none returns an error: each is logged
 }
 
 // isBlank reports whether a record is that of an agent that was only taken and has stored nothing.

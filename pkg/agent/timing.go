@@ -5,7 +5,8 @@ import "time"
 // timing is every duration and number that the rules of agents rest on. Tests shorten some.
 type timing struct {
 	// A lease is renewed every leaseEvery and good for leaseFor from when the renewal was sent. Whoever has renewed
-	// its own leaseMisses times and saw no change of another's holds that for over.
+	// its own leaseMisses times and saw no change of another's holds that for over: leaseMisses*leaseEvery is longer than
+	// leaseFor.
 	leaseEvery  time.Duration
 	leaseFor    time.Duration
 	leaseMisses uint64
@@ -46,7 +47,7 @@ const maxParked = 1000
 
 func defaultTiming() timing {
 	return timing{
-		leaseEvery: 1500 * time.Millisecond, leaseFor: 5 * time.Second, leaseMisses: 5, absentGap: 150 * time.Millisecond,
+		leaseEvery: 1500 * time.Millisecond, leaseFor: 5 * time.Second, leaseMisses: 4, absentGap: 150 * time.Millisecond,
 		acceptWithin: 500 * time.Millisecond, acceptEvery: 2 * time.Second, acceptLost: 6 * time.Second,
 		findWithin: 30 * time.Second, nobodyFor: nobodyFor, bellWithin: 10 * time.Second, rememberFor: 30 * time.Second, stallFor: 30 * time.Second,
 		slowTurn: 10 * time.Second, stuckAfter: 5 * time.Second, carryOut: 5 * time.Second, retryFirst: time.Second, retryMost: 30 * time.Second,

@@ -46,11 +46,13 @@ func (h *host) deliver(ctx context.Context, id protocol.Agent, e errand, within 
 	began := time.Now()
 	begun := false       // somebody has accepted it
 	var noHost time.Time // since when
+	direct := true
 	for wait := firstPause; ; wait = min(2*wait, longPause) {
-		reply, err := h.tryDeliver(ctx, id, e, began.Add(within))
+		reply, err := h.tryDeliver(ctx, id, e, began.Add(within), direct)
 		if errors.Is(err, errFate) {
 			began, begun = time.Now(), true
 		}
+		direct = !errors.Is(err, errSilent) // else that would be silent again, until a lease is over
 		again := errors.Is(err, errMoved) || errors.Is(err, errNobody) || errors.Is(err, errSilent) || errors.Is(err, errFate) && e.repeatable()
 		if !again {
 			return reply, err
@@ -77,11 +79,12 @@ func (h *host) deliver(ctx context.Context, id protocol.Agent, e errand, within 
 	}
 }
 
-func (h *host) tryDeliver(ctx context.Context, id protocol.Agent, e errand, until time.Time) (protocol.Reply, error) {
+// tryDeliver does so once. The agent's own subject, where direct asks first, is a shortcut; its record says who owns it.
+func (h *host) tryDeliver(ctx context.Context, id protocol.Agent, e errand, until time.Time, direct bool) (protocol.Reply, error) {
 	a := h.find(id)
 	if a == nil {
 		request, err := e.request()
-		if err == nil {
+		if err == nil && direct {
 			var reply protocol.Reply
 			if reply, err = h.askFor(ctx, e, id.RequestSubject(), request); err == nil {
 				return reply, nil

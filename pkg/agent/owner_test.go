@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -111,8 +112,15 @@ func TestFrozenHostIsReplacedWhenItsLeaseEnds(t *testing.T) {
 	r := newRig(t)
 	r.fakeHost(t, "frozen")
 	r.own(t, "jo", "frozen")
-	h := r.host(t, desks(nil), timings(quick))
+	unheard, err := r.nc.SubscribeSync(agentNamed("jo").RequestSubject())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := r.host(t, desks(nil), timings(quick), timings(func(t *timing) { t.leaseEvery, t.acceptWithin = 4*t.leaseEvery, t.leaseEvery }))
 	h.expect(t, "/agents/desk/jo", 200, "5")
+	if n, _, err := unheard.Pending(); err != nil || n != 1 {
+		t.Errorf("the agent's own subject was asked %d times (%v), want once: its owner is silent", n, err)
+	}
 	natstest.Eventually(t, soon, "the row of the frozen host is removed", func() bool {
 		return r.row(t, protocol.HostsBucket(testProject), "frozen") == nil
 	})
@@ -265,6 +273,43 @@ func TestOutboxOfDeadOwnerIsCarriedOut(t *testing.T) {
 				return r.row(t, protocol.HostsBucket(testProject), "dead") == nil
 			})
 		})
+	}
+}
+
+// TestMailInTheHandsOfDeadOwnersIsApplied: nobody calls the agents, and the bells of their mail do not ring again for long.
+// What never stored anything is taken away.
+func TestMailInTheHandsOfDeadOwnersIsApplied(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	consumer, err := r.js.Consumer(t.Context(), protocol.InboxStream(testProject), protocol.ConsumerDoorbell)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := consumer.CachedInfo().Config
+	config.AckWait = time.Hour
+	if _, err := r.js.UpdateConsumer(t.Context(), protocol.InboxStream(testProject), config); err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"jo", "mo"}
+	for _, name := range names {
+		r.putHost(t, protocol.Host{V: protocol.Version, ID: "dead-" + name, Beat: 9})
+		r.own(t, name, "dead-"+name)
+		r.mail(t, name, testProject, protocol.Mail{Source: "agent/Desk/al", Number: 1, Callback: "Note", Payload: json.RawMessage(`"hello"`)})
+		if _, err := consumer.Next(jetstream.FetchMaxWait(soon)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	blank := protocol.Record{V: protocol.Version, Class: "Desk", Name: "blank", Owner: "dead-jo", Commit: "taken"}
+	r.put(t, protocol.AgentsBucket(testProject), protocol.AgentKey("Desk", "blank"), blank)
+	r.host(t, desks(nil), timings(quick))
+	for _, name := range names {
+		r.awaitRecord(t, name, "its mail is applied", func(now protocol.Record) bool { return string(now.State) == `{"Count":5,"Log":["hello"]}` })
+		natstest.Eventually(t, soon, "the row of its dead host is gone", func() bool {
+			return r.row(t, protocol.HostsBucket(testProject), "dead-"+name) == nil
+		})
+	}
+	if r, found := r.record(t, "blank"); found {
+		t.Errorf("record %+v of an agent that has stored nothing is left", r)
 	}
 }
 

@@ -50,20 +50,21 @@ func (l agentLoad) run(ctx context.Context, procs *processes) (AgentReport, erro
 	if err != nil {
 		return r.report, err
 	}
-	defer func() { end(first) }()
-	for _, measure := range []func(context.Context, *exec.Cmd) error{r.measureCalls, r.measureWaking, r.measureMail, r.measureMemory, r.measureSleepers} {
+	defer end(first)
+	for _, measure := range []func(context.Context, *exec.Cmd) error{
+		r.measureCalls, r.measureWaking, r.measureMail, r.measureMemory, r.measureSleepers, r.measureTakeOver,
+	} {
 		if err := measure(ctx, first); err != nil {
 			return r.report, err
 		}
 	}
-	if r.rounds == 0 {
-		return r.report, nil
-	}
-	return r.report, r.measureTakeOver(ctx, &first)
+	return r.report, nil
 }
 
-func (r *agentRun) host(ctx context.Context) (*exec.Cmd, error) {
-	host, _, err := start(ctx, r.cmd, r.processes.procs, "host", "--config", r.config, "--nats-url", r.url, "--http-addr", "127.0.0.1:0", "--log-level", "error")
+func (r *agentRun) host(ctx context.Context) (*exec.Cmd, error) { return r.hostAt(ctx, r.url) }
+
+func (r *agentRun) hostAt(ctx context.Context, url string) (*exec.Cmd, error) {
+	host, _, err := start(ctx, r.cmd, r.processes.procs, "host", "--config", r.config, "--nats-url", url, "--http-addr", "127.0.0.1:0", "--log-level", "error")
 	return host, err
 }
 
@@ -71,14 +72,17 @@ func (r *agentRun) meter(name string) agent.Ref[*meter] { return meters.In(r.p).
 
 // owner is the id of the host that has an agent.
 func (r *agentRun) owner(ctx context.Context, class, name string) (string, error) {
+	record, err := r.record(ctx, class, name)
+	return record.Owner, err
+}
+
+func (r *agentRun) record(ctx context.Context, class, name string) (record protocol.Record, err error) {
 	bucket := protocol.AgentsBucket(projectName)
 	m, err := r.p.Journal().Last(ctx, protocol.KVStream(bucket), protocol.KVSubject(bucket, protocol.AgentKey(class, name)))
-	if err != nil {
-		return "", err
+	if err == nil {
+		err = json.Unmarshal(m.Data, &record)
 	}
-	var record protocol.Record
-	err = json.Unmarshal(m.Data, &record)
-	return record.Owner, err
+	return record, err
 }
 
 // measureCalls has an agent call another one of its host, and one of another host, and a program call.

@@ -130,8 +130,8 @@ func (r AgentReport) print(w io.Writer, output string) error {
 
 // agentLoad says how much is measured.
 type agentLoad struct {
-	calls, active, sleeping, mail, rounds, procs int
-	settle                                       time.Duration
+	calls, active, sleeping, mail, rounds, absences, procs int
+	settle                                                 time.Duration
 }
 
 func (l agentLoad) validate(output string) error {
@@ -140,7 +140,7 @@ func (l agentLoad) validate(output string) error {
 		value, min, max int
 	}{
 		{"calls", l.calls, 1, 1_000_000}, {"active", l.active, 1, 1_000_000}, {"sleeping", l.sleeping, 1, 10_000_000},
-		{"mail", l.mail, 1, 10_000}, {"rounds", l.rounds, 0, 1000}, {"procs", l.procs, 1, 1024},
+		{"mail", l.mail, 1, 10_000}, {"rounds", l.rounds, 0, 1000}, {"absences", l.absences, 0, 1000}, {"procs", l.procs, 1, 1024},
 	} {
 		if f.value < f.min || f.value > f.max {
 			return fmt.Errorf("--%s: %d: allowed is %d to %d", f.flag, f.value, f.min, f.max)
@@ -182,7 +182,8 @@ func agentsCommand() *cobra.Command {
 		{"active", &l.active, 10_000, "agents that are in memory at a time"},
 		{"sleeping", &l.sleeping, 100_000, "agents that are stored only"},
 		{"mail", &l.mail, 5000, "messages to one agent"},
-		{"rounds", &l.rounds, 10, "hosts that are killed; a fifth as many are frozen, and killed with mail in their hands"},
+		{"rounds", &l.rounds, 10, "hosts that are killed, and whose agents are called"},
+		{"absences", &l.absences, 3, "hosts that are killed with mail in their hands; as many are frozen, and cut off from the server"},
 		{"procs", &l.procs, l.procs, "GOMAXPROCS of server, hosts and client each"},
 	} {
 		cmd.Flags().IntVar(f.into, f.name, f.value, f.usage)

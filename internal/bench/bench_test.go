@@ -3,6 +3,9 @@ package bench
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -85,7 +88,7 @@ func TestMeasureLong(t *testing.T) {
 }
 
 func TestMeasureAgents(t *testing.T) {
-	args := []string{"agents", "--calls", "10", "--active", "5", "--sleeping", "10", "--mail", "10", "--rounds", "0", "--settle", "10ms", "--procs", "2"}
+	args := []string{"agents", "--calls", "10", "--active", "5", "--sleeping", "10", "--mail", "10", "--rounds", "1", "--absences", "0", "--settle", "10ms", "--procs", "2"}
 	out, err := execute(t, append(args, "--output", "json")...)
 	if err != nil {
 		t.Fatal(err)
@@ -100,8 +103,59 @@ func TestMeasureAgents(t *testing.T) {
 		}
 	}
 	var text bytes.Buffer
-	if err := r.print(&text, "text"); err != nil || len(r.Figures) != 14 || !strings.Contains(text.String(), "call through another host, state of 1 KiB, p50") {
+	if err := r.print(&text, "text"); err != nil || len(r.Figures) != 17 || !strings.Contains(text.String(), "call through another host, state of 1 KiB, p50") {
 		t.Errorf("%d figures, as text: %q, %v", len(r.Figures), text.String(), err)
+	}
+}
+
+func TestGate(t *testing.T) {
+	t.Parallel()
+	server, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	g, err := openGate("nats://" + server.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, err := net.Dial("tcp", strings.TrimPrefix(g.url(), "nats://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	behind, err := server.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer behind.Close()
+	var got [2]byte
+	for _, side := range [][2]net.Conn{{host, behind}, {behind, host}} {
+		if _, err := side[0].Write([]byte("hi")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(side[1], got[:]); err != nil || string(got[:]) != "hi" {
+			t.Errorf("got %q, %v", got, err)
+		}
+	}
+	g.shut.Store(true)
+	if _, err := host.Write([]byte("no")); err != nil {
+		t.Errorf("the host is told that it is cut off: %v", err)
+	}
+	if err := behind.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := behind.Read(got[:]); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("through the shut gate came %q, %v", got[:n], err)
+	}
+	if err := g.close(); err != nil {
+		t.Error(err)
+	}
+	if err := host.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := host.Read(got[:]); err == nil {
+		t.Error("the gate is closed and its connections are not")
 	}
 }
 
@@ -156,7 +210,7 @@ func TestBadFlags(t *testing.T) {
 		}
 	}
 	for flag, want := range map[string]string{
-		"--calls=0": "--calls: 0: allowed is 1 to 1000000", "--rounds=-1": "--rounds: -1: allowed is 0 to 1000",
+		"--calls=0": "--calls: 0: allowed is 1 to 1000000", "--rounds=-1": "--rounds: -1: allowed is 0 to 1000", "--absences=-1": "--absences: -1: allowed is 0 to 1000",
 		"--settle=2m": "--settle: 2m0s: allowed is 0 to 1m", "--output=xml": `--output: "xml": allowed is text or json`,
 	} {
 		if _, err := execute(t, "agents", flag); err == nil || err.Error() != want {

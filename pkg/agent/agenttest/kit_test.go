@@ -5,14 +5,19 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/agent"
 	"github.com/skein-run/skein/pkg/agent/agenttest"
+	"github.com/skein-run/skein/pkg/protocol"
 	"github.com/skein-run/skein/pkg/workflow"
 	"github.com/skein-run/skein/pkg/workflow/workflowtest"
 )
@@ -71,6 +76,13 @@ func (s *shop) Add(ctx context.Context, text string) (int, error) {
 	}
 	return len(s.State()), agent.Tell(ctx, shops.Agent("other"), (*shop).Note, text)
 }
+
+// Order tells the depot, which is of another project.
+func (s *shop) Order(ctx context.Context, what string) (string, error) {
+	return what, agent.Tell(ctx, depot.Agent("depot"), (*shop).Note, what)
+}
+
+var depot = agent.Bind[*shop]("depot")
 
 var restock = workflow.Bind[string, string]("Restock")
 
@@ -138,6 +150,35 @@ func TestHostDies(t *testing.T) {
 	}
 	expect(t, "notes", notes(k, "jo"), "0 1 2")
 	expect(t, "told", notes(k, "other"), "0 1 2")
+}
+
+// TestHostDiesWithWorkToDo: what a turn has asked for is stored with it, and could not be carried out before its host died,
+// as the project that it concerns was not there. The next host does it.
+func TestHostDiesWithWorkToDo(t *testing.T) {
+	t.Parallel()
+	config := filepath.Join(t.TempDir(), "skein.jsonc")
+	bindings := `{ "name": "test", "agents": [{ "binding": "depot", "class_name": "Shop", "script_name": "elsewhere" }] }`
+	if err := os.WriteFile(config, []byte(bindings), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	class, _, _ := shopClass()
+	k := agenttest.In(t, workflowtest.Load(t, config), class)
+	jo := shops.In(k.Project).Agent("jo")
+	if _, err := agent.Call(t.Context(), jo, (*shop).Order, "bread"); err != nil {
+		t.Fatal(err)
+	}
+	k.KillHost()
+	if err := streams.EnsureAgents(t.Context(), k.Project.JS, "elsewhere", streams.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	inbox, err := k.Project.JS.Stream(t.Context(), protocol.InboxStream("elsewhere"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, natstest.Patience, "the order is sent", func() bool {
+		info, err := inbox.Info(t.Context())
+		return err == nil && info.State.Msgs > 0
+	})
 }
 
 func TestWorkflowsOfAgents(t *testing.T) {

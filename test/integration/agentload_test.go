@@ -158,8 +158,11 @@ func TestRollingRestart(t *testing.T) {
 			l := w.startLoad(12, true, hosts...)
 			l.goOn()
 			before := w.epochs(strings.Join(l.names, " "))
+			all := slices.Clone(hosts)
 			for _, old := range hosts {
-				l.replace(old, w.host(""))
+				fresh := w.host("")
+				all = append(all, fresh)
+				l.replace(old, fresh)
 				l.goOn() // so that no request is on its way to it
 				old.terminate(t)
 				if text := old.log.String(); strings.Contains(text, "dropped the agent") || strings.Contains(text, "could not let the agent go") {
@@ -168,6 +171,11 @@ func TestRollingRestart(t *testing.T) {
 				l.goOn()
 			}
 			l.end()
+			for _, h := range all {
+				if strings.Contains(h.log.String(), "host is gone, taking its agent") {
+					t.Errorf("%s has taken an agent that was not let go", h.name)
+				}
+			}
 			for i, epoch := range w.epochs(strings.Join(l.names, " ")) {
 				if epoch == before[i] {
 					t.Errorf("%s is still owned by a host that was replaced", l.names[i])

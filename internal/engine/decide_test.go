@@ -31,6 +31,17 @@ func nudged(sequence uint64) engine.Wake {
 	return engine.Wake{Wake: wake(sequence), Kind: engine.WakeNudge}
 }
 
+func control(sequence uint64) engine.Wake {
+	return engine.Wake{Wake: wake(sequence), Kind: engine.WakeControl}
+}
+
+// vain is a control that changes nothing.
+func vain(sequence uint64) engine.Wake {
+	w := control(sequence)
+	w.Vain = true
+	return w
+}
+
 func creation(sequence uint64) engine.Wake {
 	return engine.Wake{Wake: wake(sequence), Kind: engine.WakeCreate}
 }
@@ -50,6 +61,9 @@ func TestDecide(t *testing.T) {
 	old := timer(4, olderAt)
 	stranger := fired
 	stranger.Incarnation = 3
+	newer := fired
+	newer.Incarnation = newerAt
+	forCall := protocol.Entry{Kind: protocol.EntryParked, Waits: []protocol.Wait{{Key: protocol.Key{Op: protocol.OpCall, Name: "c", Count: 1}, Type: "a"}}}
 	empty := engine.Situate(stream, createAt, 0, nil)
 	foreign := engine.Situate(stream, createAt, parkedAt, &protocol.Append{Incarnation: 3, Entries: []protocol.Entry{completed}})
 	tests := []struct {
@@ -64,10 +78,12 @@ func TestDecide(t *testing.T) {
 		{"older than the create", empty, input(createAt-1, "a"), 0, engine.Ack},
 		{"create of an older instance", empty, creation(createAt - 1), 0, engine.Ack},
 		{"timer of an older instance", tail(wake(createAt), forTime), stranger, 0, engine.Ack},
+		{"timer of a newer instance", tail(wake(createAt), forTime), newer, 0, engine.Ack},
 		{"timer of an older instance that runs", tail(stranger.Wake, running), stranger, 0, engine.Ack},
 
 		{"empty log, create", empty, creation(createAt), 0, engine.Start},
 		{"empty log, event", empty, input(olderAt, "a"), 0, engine.Poke},
+		{"nothing in the log, create", engine.Situate(stream, createAt, parkedAt, &protocol.Append{Incarnation: createAt}), creation(createAt), 0, engine.Start},
 		{"only another incarnation in the log, create", foreign, creation(createAt), 0, engine.Start},
 
 		{"running, holder", tail(wake(createAt), running), creation(createAt), 0, engine.Claim},
@@ -93,6 +109,9 @@ func TestDecide(t *testing.T) {
 		{"parked, newer event", tail(wake(createAt), forEvent), input(newerAt, "a"), 0, engine.Claim},
 		{"parked, newer event of another type", tail(wake(createAt), forEvent), input(newerAt, "b"), 0, engine.Ack},
 		{"parked for a time, newer event of its name", tail(wake(createAt), forTime), input(newerAt, "a"), 0, engine.Ack},
+		{"parked for a time, newer event without a type", tail(wake(createAt), forTime), input(newerAt, ""), 0, engine.Ack},
+		{"parked for a call, newer event of its type", tail(wake(createAt), forCall), input(newerAt, "a"), 0, engine.Claim},
+		{"parked for a call, holder", tail(wake(createAt), forCall), creation(createAt), engine.OlderUnknown, engine.LookOlder},
 		{"parked, older event", tail(wake(createAt), forEvent), input(olderAt, "a"), engine.OlderSome, engine.Ack},
 		{"parked, create no longer holds", tail(wake(olderAt), forEvent), creation(createAt), engine.OlderSome, engine.Ack},
 		{"parked, newer nudge", tail(wake(createAt), forTime), nudged(newerAt), 0, engine.Claim},
@@ -103,6 +122,7 @@ func TestDecide(t *testing.T) {
 		{"finished, nudge", tail(wake(createAt), completed), nudged(newerAt), 0, engine.Ack},
 		{"nudge older than the create", empty, nudged(createAt - 1), 0, engine.Ack},
 		{"parked, its timer", tail(wake(createAt), forTime), fired, 0, engine.Claim},
+		{"parked, timer of a newer park", tail(wake(createAt), forTime), timer(6, newerAt), 0, engine.Ack},
 		{"parked, timer of the park before", tail(wake(createAt), forTime), old, 0, engine.Ack},
 	}
 	for _, tt := range tests {
@@ -112,6 +132,43 @@ func TestDecide(t *testing.T) {
 				t.Errorf("decided %v, want %v", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestDecideAboutControls: one that is newer than the mark is obeyed, whatever the instance does, and one in vain is like any
+// other wake, but on a finished instance.
+func TestDecideAboutControls(t *testing.T) {
+	t.Parallel()
+	const mark = olderAt
+	situated := func(kind protocol.EntryKind, holder protocol.Wake) engine.Situation {
+		return engine.Situate(stream, createAt, parkedAt, &protocol.Append{
+			V: protocol.Version, Incarnation: createAt, Holder: holder, Mark: mark,
+			Entries: []protocol.Entry{{Kind: kind, Until: &noon, Waits: []protocol.Wait{{Key: event("e"), Type: "a"}}}},
+		})
+	}
+	kinds := []protocol.EntryKind{protocol.EntryStarted, protocol.EntryParked, protocol.EntryPaused, protocol.EntryHeld, protocol.EntryTerminated, protocol.EntryDeleted}
+	for _, tt := range []struct {
+		name string
+		w    engine.Wake
+		want []engine.Action // in the order of kinds
+	}{
+		{"newer than the mark", control(mark + 1), []engine.Action{engine.Obey, engine.Obey, engine.Obey, engine.Obey, engine.Obey, engine.Obey}},
+		{"the newest that counts", control(mark), []engine.Action{engine.Poke, engine.Ack, engine.Ack, engine.Ack, engine.Ack, engine.Ack}},
+		{"in vain", vain(newerAt), []engine.Action{engine.Poke, engine.Ack, engine.Ack, engine.Ack, engine.Project, engine.Project}},
+		{"in vain, of one that is gone", vain(createAt - 1), []engine.Action{engine.Ack, engine.Ack, engine.Ack, engine.Ack, engine.Ack, engine.Ack}},
+		{"an event", input(newerAt, "a"), []engine.Action{engine.Poke, engine.Claim, engine.Ack, engine.Ack, engine.Ack, engine.Ack}},
+		{"the holder", input(createAt+1, "b"), []engine.Action{engine.Claim, engine.LookOlder, engine.Ack, engine.Ack, engine.Project, engine.Project}},
+		{"its timer", timer(5, parkedAt), []engine.Action{engine.Poke, engine.Claim, engine.Ack, engine.Ack, engine.Ack, engine.Ack}},
+		{"a create that was carried", engine.Wake{Wake: wake(newerAt), Kind: engine.WakeCarried}, []engine.Action{engine.Ack, engine.Ack, engine.Ack, engine.Ack, engine.Ack, engine.Ack}},
+	} {
+		for i, kind := range kinds {
+			if got := engine.Decide(situated(kind, wake(createAt+1)), tt.w, engine.OlderUnknown, noon); got != tt.want[i] {
+				t.Errorf("%s, %s: decided %v, want %v", kind, tt.name, got, tt.want[i])
+			}
+		}
+	}
+	if got := engine.Decide(situated(protocol.EntryParked, wake(mark)), vain(mark), engine.OlderNone, noon); got != engine.Arm {
+		t.Errorf("a control that holds a parked instance: decided %v", got)
 	}
 }
 

@@ -122,38 +122,6 @@ func TestRollbackByItsOwnOptions(t *testing.T) {
 	u.want(t, "fourth 1 of 6", "third 1 of 1", "second 1 of 2", "second 2 of 2")
 }
 
-// TestRollbackByAnotherRunner: the runner goes away in the middle, while a compensation waits for its next attempt.
-func TestRollbackByAnotherRunner(t *testing.T) {
-	t.Parallel()
-	b, u := setup(t), &undone{}
-	waits := make(chan struct{}, 1)
-	def := Define("w", func(ctx context.Context, _ Event[int]) (any, error) {
-		_, err := u.book(ctx, "out", 7)
-		_, err2 := Do(ctx, "back", func(context.Context) (booking, error) { return booking{8}, nil },
-			Compensate(func(ctx context.Context, b booking, _ error) error {
-				u.note("back: seat %d, try %d", b.Seat, Step(ctx).Number)
-				if Step(ctx).Number == 1 {
-					waits <- struct{}{}
-					return errFull
-				}
-				return nil
-			}, Retries(1, 300*time.Millisecond, Constant)))
-		_, err3 := u.book(ctx, "done at once", 9)
-		return nil, errors.Join(err, err2, err3, errFull)
-	})
-	stop := b.serve(parks(), def)
-	b.create("w", "a", 1)
-	<-waits
-	b.reaches("w", "a", "waits while it rolls back", func(s protocol.Status) bool { return s.State == protocol.StateRollingBack })
-	stop()
-	b.serve(parks(), def)
-	if s := b.finished("w", "a"); s.State != protocol.StateErrored || s.Rollback == nil || s.Rollback.Outcome != "complete" {
-		t.Errorf("it is %s, its rollback is %+v", s.State, s.Rollback)
-	}
-	cause := " because " + errFull.Error()
-	u.want(t, "done at once: seat 9"+cause, "back: seat 8, try 1", "back: seat 8, try 2", "out: seat 7"+cause)
-}
-
 func TestCompensationsThatAreRefused(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -147,66 +145,6 @@ func TestGroupLimit(t *testing.T) {
 	}
 	if bodies.Load() != 6 || len(waits) == 0 || waits[0] != 2 || slices.Max(waits) != 2 {
 		t.Errorf("%d bodies ran, the parks had %v waits; want 6, and at most 2", bodies.Load(), waits)
-	}
-}
-
-// TestGroupParksWithAllBranches looks at what follows Wait: it must see all results or not run at all.
-func TestGroupParksWithAllBranches(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	var after atomic.Int64
-	output := b.run(parks(), func(ctx context.Context, _ Event[int]) (any, error) {
-		var results [3]int
-		g := NewGroup(ctx)
-		for i := range results {
-			g.Go(func(ctx context.Context) (err error) {
-				if err := Sleep(ctx, fmt.Sprint("nap ", i), nap+time.Duration(i)*nap); err != nil {
-					return err
-				}
-				results[i], err = Do(ctx, fmt.Sprint("step ", i), func(context.Context) (int, error) { return i + 1, nil })
-				return err
-			})
-		}
-		err := g.Wait()
-		after.Add(1)
-		return results, err
-	})
-	if output != "[1,2,3]" || after.Load() != 1 {
-		t.Errorf("output %s; the code after Wait ran %d times", output, after.Load())
-	}
-	entries := b.entries("w", "a")
-	i := slices.IndexFunc(entries, func(e protocol.Entry) bool { return e.Kind == protocol.EntryParked })
-	if i < 0 || len(entries[i].Waits) != 3 {
-		t.Errorf("the first park waits for %+v, want all three branches", entries[i].Waits)
-	}
-	// On a busy machine two naps may be over before the instance parks again.
-	if n := b.kinds("w", "a"); n[protocol.EntryParked] < 1 || n[protocol.EntryParked] > 3 || n[protocol.EntryStepCompleted] != 3 {
-		t.Errorf("the log has %v, want at most a park for each nap, and three steps", n)
-	}
-}
-
-func TestErrgroupWorksToo(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	output := b.run(parks(), func(ctx context.Context, _ Event[int]) (any, error) {
-		var results [3]int
-		g, ctx := errgroup.WithContext(ctx)
-		for i := range results {
-			g.Go(func() (err error) {
-				if err := Sleep(ctx, fmt.Sprint("nap ", i), nap); err != nil {
-					return err
-				}
-				results[i], err = Do(ctx, fmt.Sprint("step ", i), func(context.Context) (int, error) { return i + 1, nil })
-				return err
-			})
-		}
-		if err := g.Wait(); err != nil {
-			return nil, err
-		}
-		return results, nil
-	})
-	if output != "[1,2,3]" {
-		t.Errorf("output %s: half of the results", output)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -38,136 +37,34 @@ func TestShortSleepStaysInMemory(t *testing.T) {
 	}
 }
 
-func TestLongSleepParks(t *testing.T) {
+// TestShortWaitTimesOut without a park, and is the same in the run after the next one.
+func TestShortWaitTimesOut(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.serve(execution.Settings{}, Define("w", func(ctx context.Context, _ Event[int]) (any, error) {
-		return nil, Sleep(ctx, "long", time.Hour)
+	errs := make(chan error, 10)
+	b.serve(execution.Settings{}, Define("w", func(ctx context.Context, _ Event[int]) (int, error) {
+		_, err := WaitForEvent[int](ctx, "answer", "answer", Timeout(100*time.Millisecond))
+		errs <- err
+		got, err := WaitForEvent[int](ctx, "again", "answer", Timeout(time.Hour))
+		return got.Payload, err
 	}))
 	b.create("w", "a", 1)
-	s := b.reaches("w", "a", "waits", func(s protocol.Status) bool { return s.State == protocol.StateWaiting })
-	if len(s.Steps) != 1 || s.Steps[0].State != "waiting" || s.Steps[0].Until == nil || time.Until(*s.Steps[0].Until) < 59*time.Minute {
-		t.Errorf("the status is %+v", s)
+	b.reaches("w", "a", "waits again", func(s protocol.Status) bool { return s.State == protocol.StateWaiting && len(s.Steps) == 2 })
+	b.send("w", "a", "answer", 7) // too late for the first wait, so it is for the second
+	if s := b.complete("w", "a"); string(s.Output) != "7" {
+		t.Errorf("output %s, want 7", s.Output)
 	}
-}
-
-// TestSleepUntilIsFixedOnce: the moment is that of the first run, whatever later ones say. One that has passed then ends the sleep
-// at once, for good.
-func TestSleepUntilIsFixedOnce(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	var runs atomic.Int64
-	until := time.Now().UTC().Add(nap)
-	b.run(parks(), func(ctx context.Context, _ Event[int]) (any, error) {
-		passed, ends := time.Now().Add(-time.Hour), until
-		if runs.Add(1) > 1 {
-			passed, ends = time.Now().Add(time.Hour), time.Now().Add(time.Hour)
-		}
-		return nil, errors.Join(SleepUntil(ctx, "passed", passed), SleepUntil(ctx, "ends", ends))
-	})
-	var parked []protocol.Wait
-	for _, e := range b.entries("w", "a") {
-		parked = append(parked, e.Waits...)
-		if e.Kind == protocol.EntrySlept && e.Step.Name == "passed" && len(parked) > 0 {
-			t.Error("a sleep until a moment that has passed did not end at once")
+	close(errs)
+	runs := 0
+	for err := range errs {
+		runs++
+		timeout, ok := errors.AsType[*TimeoutError](err)
+		if !ok || !errors.Is(err, context.DeadlineExceeded) || timeout.Step != "answer" {
+			t.Errorf("run %d: the error is %#v", runs, err)
 		}
 	}
-	if len(parked) != 1 || parked[0].Name != "ends" || !parked[0].Until.Equal(until) || runs.Load() < 2 {
-		t.Errorf("%d runs waited for %+v, want one wait until %v", runs.Load(), parked, until)
-	}
-	if s := b.complete("w", "a"); s.Finished.Before(until) {
-		t.Errorf("it woke up at %v, before %v", s.Finished, until)
-	}
-}
-
-func TestWaitTimesOutInEveryRun(t *testing.T) {
-	t.Parallel()
-	for _, row := range []struct {
-		name string
-		execution.Settings
-	}{{"in memory", execution.Settings{}}, {"parked", parks()}} {
-		t.Run(row.name, func(t *testing.T) {
-			t.Parallel()
-			b := setup(t)
-			errs := make(chan error, 10)
-			b.serve(row.Settings, Define("w", func(ctx context.Context, _ Event[int]) (int, error) {
-				_, err := WaitForEvent[int](ctx, "answer", "answer", Timeout(100*time.Millisecond))
-				errs <- err
-				got, err := WaitForEvent[int](ctx, "again", "answer", Timeout(time.Hour))
-				return got.Payload, err
-			}))
-			b.create("w", "a", 1)
-			b.reaches("w", "a", "waits again", func(s protocol.Status) bool {
-				return s.State == protocol.StateWaiting && len(s.Steps) == 2
-			})
-			b.send("w", "a", "answer", 7) // too late for the first wait, so it is for the second
-			if s := b.complete("w", "a"); string(s.Output) != "7" {
-				t.Errorf("output %s, want 7", s.Output)
-			}
-			close(errs)
-			runs := 0
-			for err := range errs {
-				runs++
-				timeout, ok := errors.AsType[*TimeoutError](err)
-				if !ok || !errors.Is(err, context.DeadlineExceeded) || timeout.Step != "answer" {
-					t.Errorf("run %d: the error is %#v", runs, err)
-				}
-			}
-			if runs < 2 {
-				t.Errorf("%d runs, want a replay", runs)
-			}
-		})
-	}
-}
-
-// TestValuesAreTheSameInEveryRun compares what three runs see, branches of a group included.
-func TestValuesAreTheSameInEveryRun(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	var mu sync.Mutex
-	seen := map[string][]string{}
-	see := func(what string, value any) {
-		mu.Lock()
-		defer mu.Unlock()
-		seen[what] = append(seen[what], fmt.Sprint(value))
-	}
-	b.run(parks(), func(ctx context.Context, e Event[int]) (any, error) {
-		see("event", fmt.Sprint(e.Timestamp.UnixNano(), e.InstanceID, e.Workflow, e.Payload))
-		see("info", Info(ctx))
-		see("now", Now(ctx).UnixNano())
-		see("id", NewID(ctx))
-		see("second id", NewID(ctx))
-		see("first number, as an id", Random(ctx))
-		see("second number, as an id", Random(ctx))
-		g := NewGroup(ctx)
-		for i := range 3 {
-			g.Go(func(ctx context.Context) error {
-				see(fmt.Sprint("id of branch ", i), NewID(ctx))
-				see(fmt.Sprint("number of branch ", i, ", as an id"), Random(ctx))
-				see(fmt.Sprint("time of branch ", i), Now(ctx).UnixNano())
-				return Sleep(ctx, fmt.Sprint("branch ", i), nap)
-			})
-		}
-		if err := g.Wait(); err != nil {
-			return nil, err
-		}
-		see("later", Now(ctx).UnixNano())
-		return nil, Sleep(ctx, "nap", nap)
-	})
-	distinct := map[string]string{}
-	for what, values := range seen {
-		if len(values) < 2 || len(slices.Compact(slices.Clone(values))) != 1 {
-			t.Errorf("%s: seen %v, want the same in at least two runs", what, values)
-		}
-		if strings.Contains(what, "id") {
-			if other := distinct[values[0]]; other != "" {
-				t.Errorf("%s and %s are both %s", what, other, values[0])
-			}
-			distinct[values[0]] = what
-		}
-	}
-	if info := (InstanceInfo{Project: "p", Workflow: "w", ID: "a"}); seen["info"][0] != fmt.Sprint(info) {
-		t.Errorf("info is %s, want %v", seen["info"][0], info)
+	if runs < 2 {
+		t.Errorf("%d runs, want a replay", runs)
 	}
 }
 

@@ -111,7 +111,7 @@ func TestTimeoutIsTheSameInEveryRun(t *testing.T) {
 			defer close(end)
 			settings := parks()
 			settings.Grace = 20 * time.Millisecond
-			b.run(settings, func(ctx context.Context, _ Event[int]) (any, error) {
+			b.serve(settings, Define("w", func(ctx context.Context, _ Event[int]) (any, error) {
 				errs <- Exec(ctx, "slow", func(ctx context.Context) error {
 					if row.ignore {
 						<-end
@@ -120,8 +120,12 @@ func TestTimeoutIsTheSameInEveryRun(t *testing.T) {
 					<-ctx.Done()
 					return ctx.Err()
 				}, Timeout(30*time.Millisecond), Retries(1, time.Millisecond, Constant))
-				return nil, Sleep(ctx, "nap", nap)
-			})
+				return nil, gate(ctx)
+			}))
+			b.create("w", "a", 1)
+			b.reaches("w", "a", "waits after the step", func(s Status) bool { return s.State == Waiting && len(s.Steps) == 2 })
+			b.send("w", "a", "go", "on")
+			b.complete("w", "a")
 			first, replayed := <-errs, <-errs
 			for run, err := range []error{first, replayed} {
 				step, ok := errors.AsType[*StepError](err)
@@ -136,26 +140,6 @@ func TestTimeoutIsTheSameInEveryRun(t *testing.T) {
 				t.Errorf("the log has %v, want two attempts that timed out", n)
 			}
 		})
-	}
-}
-
-func TestTimeoutOfOneAttempt(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	output := b.run(execution.Settings{}, func(ctx context.Context, _ Event[int]) (any, error) {
-		return Do(ctx, "slow at first", func(ctx context.Context) (int, error) {
-			if Step(ctx).Number == 1 {
-				<-ctx.Done()
-				return 0, ctx.Err()
-			}
-			if ctx.Err() != nil {
-				return 0, errors.New("the second attempt got the context of the first")
-			}
-			return Step(ctx).Number, nil
-		}, Timeout(50*time.Millisecond), Retries(1, time.Millisecond, Constant))
-	})
-	if output != "2" {
-		t.Errorf("output %s, want that of attempt 2", output)
 	}
 }
 

@@ -31,27 +31,6 @@ func TestStepsRunInOrderAndAreRecorded(t *testing.T) {
 	}
 }
 
-func TestSleepParksAndGoesOn(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	runs := make(chan struct{}, 10)
-	b.serve(parks(), Define("nap", func(ctx context.Context, _ Event[int]) (string, error) {
-		runs <- struct{}{}
-		if err := Sleep(ctx, "nap", nap); err != nil {
-			return "", err
-		}
-		return "rested", nil
-	}))
-	b.create("nap", "a", 1)
-	s := b.complete("nap", "a")
-	if len(runs) != 2 || len(s.Runs) != 2 {
-		t.Errorf("the function ran %d times, the log shows %d runs; want 2: it parks and goes on", len(runs), len(s.Runs))
-	}
-	if took := s.Finished.Sub(s.Created); took < nap {
-		t.Errorf("ended after %v, before the sleep was over", took)
-	}
-}
-
 func TestEventEndsWait(t *testing.T) {
 	t.Parallel()
 	for _, when := range []string{"before", "after"} {

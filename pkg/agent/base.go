@@ -121,12 +121,31 @@ func (b *Base[S]) readState(raw json.RawMessage) (S, error) {
 	if err := json.Unmarshal(raw, &fresh); err != nil || c == nil || len(raw) > maxRead {
 		return fresh, err
 	}
-	kept := fresh
-	copied(c, &kept)
+	b.keep(c, raw, fresh)
+	return fresh, nil
+}
+
+// keep remembers a copy of a state.
+func (b *Base[S]) keep(c *copier, raw json.RawMessage, s S) {
+	copied(c, &s)
 	b.core.mu.Lock()
 	defer b.core.mu.Unlock()
-	b.last = stateRead[S]{raw: raw, state: kept}
-	return fresh, nil
+	b.last = stateRead[S]{raw: raw, state: s}
+}
+
+// readBack reports whether JSON can be read that was made of a state. It costs more to read it than to see that this would
+// make the same state.
+func (b *Base[S]) readBack(raw json.RawMessage, s *S) error {
+	b.core.mu.Lock()
+	c := b.core.copier
+	b.core.mu.Unlock()
+	if !isSurvivor(c, s) {
+		return b.checkState(raw)
+	}
+	if len(raw) <= maxRead {
+		b.keep(c, raw, *s)
+	}
+	return nil
 }
 
 // isSame reports whether two texts are one in memory.
@@ -174,7 +193,7 @@ func (b *Base[S]) SetState(ctx context.Context, s S) error {
 		return &StateError{Agent: d.agent.Name, Size: int64(len(raw)), Limit: protocol.MaxState,
 			Reason: fmt.Sprintf("is %d bytes long, at most %d are allowed", len(raw), protocol.MaxState)}
 	}
-	if err := b.checkState(raw); err != nil {
+	if err := b.readBack(raw, &s); err != nil {
 		return &StateError{Agent: d.agent.Name, Reason: "cannot be read back from its JSON", Err: err}
 	}
 	if hook, ok := b.core.whole.(validator[S]); ok {

@@ -51,10 +51,11 @@ type host struct {
 	// dropped counts mail of the agents' own that was void; slow and overdue, turns.
 	dropped, slow, overdue atomic.Uint64
 
-	mu       sync.Mutex // guards what follows
-	closed   bool
-	agents   map[protocol.Agent]*actor
-	sweeping bool
+	mu     sync.Mutex // guards what follows
+	closed bool
+	agents map[protocol.Agent]*actor
+	// sweeping and clearing tell that somebody here looks after lost hosts.
+	sweeping, clearing bool
 }
 
 func newHost(p *project.Project, classes []*class, times timing) *host {

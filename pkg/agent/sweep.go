@@ -32,12 +32,26 @@ func (h *host) beat(ctx context.Context, regained bool) {
 		return
 	}
 	lost := slices.DeleteFunc(h.peers.expired(h.lease.beats()), func(id string) bool { return id == h.id })
-	if len(lost) == 0 || !h.startSweep() {
+	if len(lost) > 0 {
+		h.aside(ctx, &h.sweeping, func() error { return h.sweep(ctx, lost) })
+	}
+}
+
+// aside does work in a goroutine of the crew, unless that is under way already.
+func (h *host) aside(ctx context.Context, underWay *bool, work func() error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed || *underWay {
 		return
 	}
+	*underWay = true
 	h.crew.do(func() {
-		defer h.endSweep()
-		if err := h.sweep(ctx, lost); err != nil && ctx.Err() == nil {
+		defer func() {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			*underWay = false
+		}()
+		if err := work(); err != nil && ctx.Err() == nil {
 			h.log.WarnContext(ctx, "cannot finish what lost hosts left behind, trying on", slog.Any(logkey.Error, err))
 		}
 	})
@@ -61,26 +75,9 @@ func (h *host) checkTurns(ctx context.Context) {
 	}
 }
 
-// startSweep reports whether nobody here is sweeping up.
-func (h *host) startSweep() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.closed || h.sweeping {
-		return false
-	}
-	h.sweeping = true
-	return true
-}
-
-func (h *host) endSweep() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.sweeping = false
-}
-
-// sweep takes agents of lost hosts that nobody else may ever ask for, or only late: those whose outbox may not be carried
-// out, whose end is stored, or who have mail, which may be in the hands of the lost host. What a turn has promised must not
-// wait for the next caller. Then it removes the rows of the hosts.
+// sweep takes agents of lost hosts that nobody else may ever ask for, or only late: those who have mail, which may be in the
+// hands of the lost host, and all that clearUp finds. It is called again at every renewal until that is done, and takes those
+// with mail although the records are being read for others.
 func (h *host) sweep(ctx context.Context, ids []string) error {
 	lost := map[string]uint64{}
 	for _, id := range ids {
@@ -90,7 +87,6 @@ func (h *host) sweep(ctx context.Context, ids []string) error {
 		}
 		if sequence > 0 {
 			lost[id] = sequence
-			h.log.WarnContext(ctx, "host is lost, carrying out what its agents asked for", slog.String(logkey.Owner, id))
 		}
 	}
 	if len(lost) == 0 {
@@ -100,7 +96,17 @@ func (h *host) sweep(ctx context.Context, ids []string) error {
 	if err != nil {
 		return err
 	}
-	h.takeLeft(ctx, h.mailedOf(ctx, lost, mailed)) // this need not wait until all records are read
+	h.takeLeft(ctx, h.mailedOf(ctx, lost, mailed))
+	h.aside(ctx, &h.clearing, func() error { return h.clearUp(ctx, lost, mailed) })
+	return nil
+}
+
+// clearUp takes the agents of lost hosts whose outbox may not be carried out, or whose end is stored: what a turn has promised
+// must not wait for the next caller. Then it removes the rows of the hosts.
+func (h *host) clearUp(ctx context.Context, lost map[string]uint64, mailed map[protocol.Agent]bool) error {
+	for id := range lost {
+		h.log.WarnContext(ctx, "host is lost, carrying out what its agents asked for", slog.String(logkey.Owner, id))
+	}
 	left, err := h.leftBy(ctx, lost, mailed)
 	if err != nil {
 		return err
@@ -205,8 +211,10 @@ func (h *host) ownedBy(ctx context.Context, m *journal.Message, hosts map[string
 	return &r
 }
 
-// takeLeft takes agents, several at a time.
+// takeLeft takes agents, several at a time. One that is long in its OnStart does not keep the others waiting.
 func (h *host) takeLeft(ctx context.Context, l left) {
+	ctx, cancel := context.WithTimeout(ctx, h.times.bellWithin)
+	defer cancel()
 	var mu sync.Mutex // guards l.open
 	var group errgroup.Group
 	group.SetLimit(takenAtATime)

@@ -169,11 +169,11 @@ func (s *Scope) begin(step *engine.Step) *Attempt {
 // idempotencyKey names the effect of a step: whoever restarts an instance wants the effects of the steps that run again
 // to happen again.
 func (x *Execution) idempotencyKey(step *engine.Step) string {
-	life := strconv.FormatUint(x.History.Incarnation, 10)
+	life := x.keys
 	if step.Epoch > 0 {
 		life += "." + strconv.Itoa(step.Epoch)
 	}
-	key := x.Instance.String() + "/" + life + "/" + step.Name + "/" + strconv.Itoa(step.Count)
+	key := life + "/" + step.Name + "/" + strconv.Itoa(step.Count)
 	if step.Op == protocol.OpRollback {
 		key += "/rollback"
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"strconv"
 	"sync"
 	"time"
 
@@ -175,6 +176,8 @@ type Execution struct {
 	die    context.CancelCauseFunc
 	// events has room for whatever an execution can say before its runner listens.
 	events chan Event
+	// subject is that of the log, keys how the idempotency keys of the incarnation begin.
+	subject, keys string
 
 	mu       sync.Mutex
 	changed  *sync.Cond // broadcast when an append ended or the phase changed
@@ -249,6 +252,7 @@ func newExecution(ctx context.Context, c Config) *Execution {
 	}
 	x.m.Limit(c.Limits)
 	x.m.Withhold = x.withheld
+	x.subject, x.keys = c.Instance.LogSubject(), c.Instance.String()+"/"+strconv.FormatUint(c.History.Incarnation, 10)
 	x.changed = sync.NewCond(&x.mu)
 	x.life, x.die = context.WithCancelCause(context.WithoutCancel(ctx))
 	x.ctx, x.cancel = context.WithCancelCause(x.life)
@@ -653,7 +657,7 @@ func (x *Execution) store(entries []protocol.Entry) error {
 	}
 	expected := x.expected
 	x.mu.Unlock()
-	sequence, err := x.Store.Append(x.life, x.History.Stream, x.Instance.LogSubject(), expected, body)
+	sequence, err := x.Store.Append(x.life, x.History.Stream, x.subject, expected, body)
 	by := x.overtaker(err)
 	var uninformed error
 	if err == nil && x.Inform != nil {

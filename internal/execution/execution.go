@@ -400,6 +400,11 @@ func (x *Execution) revive() bool {
 // claim takes the instance back after a park. x.mu is held.
 func (x *Execution) claim() bool {
 	x.m.Claim(x.Config.Wake)
+	return x.claimed()
+}
+
+// claimed stores the claim, with what is to be stored beside it, and lets the code run. x.mu is held.
+func (x *Execution) claimed() bool {
 	if !x.flush(x.m.Position()) {
 		return false
 	}
@@ -471,9 +476,9 @@ func (x *Execution) awaitSettled() {
 	}
 }
 
-// GoOn goes on from a park, in memory, under a wake that ends it: as a run that begins from the top would, it claims under
-// that wake, and then reads what has come. If the execution is not parked there any more, the wake is not taken, and its runner
-// decides about it anew. If it is taken, but the code does not run, the execution is over, and the events tell why.
+// GoOn goes on from a park, in memory, under a wake that ends it. As a run that begins from the top would, it claims under
+// that wake before the code runs; what has come meanwhile is stored with the claim. If the execution is not parked there any more, the wake is
+// not taken, and its runner decides about it anew. If it is taken, but the code does not run, the execution is over, and the events tell why.
 func (x *Execution) GoOn(wake protocol.Wake, park uint64) (taken, runs bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -482,15 +487,29 @@ func (x *Execution) GoOn(wake protocol.Wake, park uint64) (taken, runs bool) {
 		return false, false
 	}
 	x.phase, x.Config.Wake = reviving, wake
-	if !x.claim() {
+	x.m.Claim(wake)
+	ended := x.meanwhile()
+	if !x.claimed() {
 		return true, false
 	}
-	if _, forEvent := x.m.Waiting(); forEvent {
-		_ = x.refresh() // if that fails, the timer that reads inputs comes back to it
-	}
-	x.due()
+	x.signal(ended)
 	x.quiet()
 	return true, true
+}
+
+// meanwhile ends the waits of a parked execution for which something has come. x.mu is held, but not while reading.
+func (x *Execution) meanwhile() (ended []protocol.Key) {
+	if _, forEvent := x.m.Waiting(); forEvent {
+		from := x.m.Seen() + 1
+		x.mu.Unlock()
+		inputs, err := x.Inputs(x.life, from)
+		x.mu.Lock()
+		if err != nil { // the timers of the waits come back to it
+			return nil
+		}
+		ended = x.m.Deliver(inputs)
+	}
+	return append(ended, x.m.Due(x.Now())...)
 }
 
 // Leave ends a parked execution. It returns false if it is not parked any more: then the events tell what it is.

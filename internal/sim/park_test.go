@@ -99,11 +99,17 @@ func (x *execution) goOnUnder(h *held) bool {
 	x.h = h
 	if r.w.rules.ClaimToGoOn {
 		x.wake = h.Wake.Wake
-		if !x.goOn(nil) {
-			return false
-		}
-	} else {
-		x.parked, x.passed = false, false
+		x.m.Claim(x.wake)
+	}
+	if _, forEvent := x.m.Waiting(); forEvent {
+		x.refresh()
+	}
+	if x.m.EventDue(r.now()) {
+		r.w.checker.timesOut(x)
+	}
+	x.m.Due(r.now())
+	if !x.claimed() {
+		return false
 	}
 	r.w.crew.saw["went on in memory"]++
 	if h.Kind == engine.WakeDue {
@@ -111,21 +117,26 @@ func (x *execution) goOnUnder(h *held) bool {
 	} else {
 		r.disarm(h.instance, park)
 	}
-	if _, forEvent := x.m.Waiting(); forEvent {
-		x.refresh()
-	}
 	return true
 }
 
 // goOn takes the instance back after the park.
 func (x *execution) goOn(inputs []engine.Input) bool {
 	x.m.Claim(x.wake)
+	if !x.claimed() {
+		return false
+	}
+	x.m.Deliver(inputs)
+	return true
+}
+
+// claimed stores the claim, and what is to be stored with it.
+func (x *execution) claimed() bool {
 	if !x.flush(x.m.Position()) {
 		x.r.refused(x.h)
 		return false
 	}
 	x.parked, x.passed, x.loaded = false, false, false
-	x.m.Deliver(inputs)
 	return true
 }
 

@@ -70,6 +70,9 @@ func OverLimit(err error) bool {
 // Limit sets the limits of the run. What is recorded is replayed whatever they have become meanwhile.
 func (m *Machine) Limit(l Limits) { m.limits = l }
 
+// Size is how many calls of code the history holds, and how many bytes they have given to it in this run.
+func (m *Machine) Size() (calls int, bytes int64) { return len(m.h.Steps), m.state }
+
 // count counts the call of a step, which is refused with err (nil: it is not), and refuses it if it is one too many.
 func (m *Machine) count(s *Step, err error) error {
 	m.steps++

@@ -512,6 +512,17 @@ func (x *Execution) meanwhile() (ended []protocol.Key) {
 	return append(ended, x.m.Due(x.Now())...)
 }
 
+// Size is how many calls a run from the top would have to make again, and about how many bytes all of it takes in memory.
+func (x *Execution) Size() (calls int, bytes int64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	calls, bytes = x.m.Size()
+	return calls, bytes + int64(calls)*callSize
+}
+
+// callSize is about how many bytes a recorded call takes beside its result.
+const callSize = 1 << 10
+
 // Leave ends a parked execution. It returns false if it is not parked any more: then the events tell what it is.
 func (x *Execution) Leave() bool {
 	x.mu.Lock()

@@ -100,10 +100,34 @@ func (r *Runner) goOn(ctx context.Context, h *held, s sight, has *slot) bool {
 	return false
 }
 
+const (
+	// worthStaying is how many calls are made again rather than kept in memory for long.
+	worthStaying = 64
+	// staySize is how many bytes executions may have that stay in memory for longer than others.
+	staySize = 64 << 20
+)
+
+// stay is how long a parked execution stays in memory: for long if a run from the top would take long, and there is room. It
+// ends with free.
+func (r *Runner) stay(x *active) (long time.Duration, free func()) {
+	calls, size := x.Size()
+	if calls < worthStaying || r.Linger > keepIdle {
+		return r.Linger, func() {}
+	}
+	free = func() { r.staying.Add(-size) }
+	if r.staying.Add(size) > staySize {
+		free()
+		return r.Linger, func() {}
+	}
+	return keepIdle, free
+}
+
 // linger keeps a parked execution in memory for a while. If a wake comes that ends the park, the execution claims under it,
 // has its slot, and goes on; next is what it is held under then. If nothing comes, it is over. Whatever else happens, e tells.
 func (r *Runner) linger(ctx context.Context, x *active, h *held, has *slot, park execution.Event) (next *held, e execution.Event, over bool) {
-	timer := time.NewTimer(r.Linger)
+	long, free := r.stay(x)
+	defer free()
+	timer := time.NewTimer(long)
 	defer timer.Stop()
 	select {
 	case <-x.came:

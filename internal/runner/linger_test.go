@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -80,6 +81,66 @@ func TestSleepsInMemory(t *testing.T) {
 	if n := r.count(i, protocol.EntryParked); runs.Load() != 1 || n == 0 || r.count(i, protocol.EntrySlept) != 3 {
 		t.Errorf("%d runs, the log has %+v", runs.Load(), r.entries(i))
 	}
+}
+
+// TestLongLivedStay: an instance that has called much stays in memory for longer than others, as far as there is room.
+func TestLongLivedStay(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name  string
+		calls int
+		taken int64
+		want  time.Duration
+	}{
+		{"short", worthStaying - 2, 0, time.Second},
+		{"long", worthStaying + 2, 0, keepIdle},
+		{"long, but there is no room", worthStaying + 2, staySize, time.Second},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			r := setup(t)
+			runner := r.runner(func(c *Config) { c.Linger = time.Second })
+			runner.staying.Store(row.taken)
+			x := r.parkedAfter(runner, row.calls)
+			stays, free := runner.stay(x)
+			if stays != row.want {
+				t.Errorf("it stays for %v, want %v", stays, row.want)
+			}
+			if took := runner.staying.Load() > row.taken; took != (row.want == keepIdle) {
+				t.Errorf("it has %d bytes of what there is", runner.staying.Load())
+			}
+			if free(); runner.staying.Load() != row.taken {
+				t.Error("it has not given back what it had")
+			}
+		})
+	}
+}
+
+// parkedAfter executes an instance that is parked after a number of calls.
+func (r *rig) parkedAfter(runner *Runner, calls int) *active {
+	r.t.Helper()
+	i := r.create(at("calls", "a"))
+	history := engine.NewHistory(runner.stream(), r.created(i), protocol.Create{})
+	x := execution.Start(r.t.Context(), execution.Config{
+		Settings: runner.Settings, Store: r.store, Instance: i, Runner: runner.ID, History: history, Wake: history.Holder,
+		Log: runner.Log, NextID: runner.nextID,
+	}, func(ctx context.Context) (json.RawMessage, error) {
+		s, err := execution.From(ctx)
+		for range calls - 1 {
+			if err == nil {
+				_, err = s.Value("n", func() json.RawMessage { return json.RawMessage("1") })
+			}
+		}
+		if err == nil {
+			err = s.Sleep(ctx, "nap", func(now time.Time) time.Time { return now.Add(time.Hour) })
+		}
+		return nil, err
+	})
+	r.t.Cleanup(func() { x.Drop(execution.ErrReleased) })
+	if e := <-x.Events(); e.Kind != execution.Parked {
+		r.t.Fatalf("event %d: %v", e.Kind, e.Err)
+	}
+	return follow(x)
 }
 
 // TestInMemoryWithASlot: an execution that waits in memory has no slot of its workflow. It goes on when it has one again: at
@@ -164,4 +225,14 @@ func (r *rig) inOrder(i protocol.Instance) {
 	if n == 0 {
 		r.t.Error("no step is recorded")
 	}
+}
+
+// created is the sequence of the create of an instance.
+func (r *rig) created(i protocol.Instance) uint64 {
+	r.t.Helper()
+	m, err := r.store.Last(r.t.Context(), protocol.WorkflowsStream("p"), i.CreateSubject())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return m.Sequence
 }

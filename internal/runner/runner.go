@@ -47,7 +47,7 @@ type Config struct {
 	// finish. Default 10 s.
 	Grace time.Duration
 	// Linger is how long a parked execution stays in memory, so that a wake that ends the park finds it there, and a goroutine that
-	// nobody counted can revive it. Default 1 s.
+	// nobody counted can revive it. Default 1 s. One of a long-lived instance stays for a minute, if there is room.
 	Linger time.Duration
 	// GoneAfter is how long the stream of another project must be missing until what was to be said to an instance there
 	// is given up. Default 30 s.
@@ -90,6 +90,8 @@ type Runner struct {
 	appends  atomic.Uint64
 	// following are those that were told something of an instance a moment ago.
 	following following
+	// staying is how many bytes the parked executions have that stay in memory for long.
+	staying atomic.Int64
 	// listings are statuses of which a part was told a moment ago.
 	listings idle[listing, *protocol.Status]
 

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -266,7 +267,11 @@ func TestFrozenHostHarmsNoNextLife(t *testing.T) {
 	if err := h.stop(); err != nil {
 		t.Fatal(err)
 	}
-	before := r.traces(t, "jo")
+	var before []string
+	natstest.Eventually(t, soon, "the clock has forgotten the schedules of the first life", func() bool {
+		before = r.traces(t, "jo")
+		return !slices.ContainsFunc(before, func(subject string) bool { return strings.Contains(subject, fmt.Sprintf(".jo.%d=2E", old.Life)) })
+	})
 	zombie := r.idleHost(t)
 	zombie.renew(t)
 	old.Condemned = true

@@ -13,9 +13,9 @@ type copier struct {
 	// own gives a value that was assigned from another one copies of its own of everything that it refers to. It is nil
 	// if values of the type refer to nothing that can change.
 	own func(reflect.Value)
-	// same tells values that survive JSON, if survives is set; all do if it is nil.
-	same     survives
-	survives bool
+	// plain is set if values of the type can survive JSON; same tells those that do, and is nil if all do.
+	plain bool
+	same  survives
 }
 
 // copierOf returns how values of a type are copied that json.Unmarshal has made; nil if that cannot be told.
@@ -25,13 +25,13 @@ func copierOf(t reflect.Type) *copier {
 		return nil
 	}
 	c := &copier{own: own}
-	c.same, c.survives = survivorOf(t, map[reflect.Type]bool{})
+	c.same, c.plain = survivorOf(t, map[reflect.Type]bool{})
 	return c
 }
 
 // isSurvivor reports whether reading the JSON of *s would make the same state: nobody has to, then.
 func isSurvivor[S any](c *copier, s *S) bool {
-	return c != nil && c.survives && (c.same == nil || c.same(reflect.ValueOf(s).Elem()))
+	return c != nil && c.plain && (c.same == nil || c.same(reflect.ValueOf(s).Elem()))
 }
 
 // copied makes what was assigned to *s independent of what it was assigned from.

@@ -208,7 +208,7 @@ func (e *httpErrand) do(ctx context.Context, a *actor) (protocol.Reply, error) {
 func (e *httpErrand) heard(reply protocol.Reply) error {
 	if reply.Stream == nil {
 		e.forward.heard(reply)
-		return nil
+		return e.parts.check(reply.Sent)
 	}
 	return e.parts.take(reply)
 }

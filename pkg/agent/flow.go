@@ -109,6 +109,11 @@ func (f *flow) hear(word protocol.StreamWord) {
 	}
 	f.taken = min(max(f.taken, word.Taken), f.sent)
 	f.kept = f.kept[max(len(f.kept)-(f.sent-f.taken), 0):]
+	if word.Missing {
+		for _, body := range f.kept {
+			f.sendOne(body)
+		}
+	}
 	if f.silence != nil {
 		f.silence.Reset(f.host.times.acceptLost)
 	}
@@ -192,10 +197,15 @@ func (f *flow) send(head *protocol.HTTPResponse, data []byte) error {
 		return err
 	}
 	f.kept = append(f.kept, body)
-	for _, to := range f.to {
-		send(f.host.nc, to, body) // what is lost is missed there
-	}
+	f.sendOne(body)
 	return nil
+}
+
+// sendOne sends to all who want the answer. What is lost is missed there. The flow is locked.
+func (f *flow) sendOne(body []byte) {
+	for _, to := range f.to {
+		send(f.host.nc, to, body)
+	}
 }
 
 // last is the reply after all parts. An error breaks the answer off.
@@ -221,6 +231,7 @@ type relayed struct {
 	mu    sync.Mutex // guards what follows
 	owner string     // the host that sends; empty before the first part
 	taken int
+	asked int // the number of the last part that was missed and asked for
 	ended chan struct{}
 	words sync.WaitGroup
 }
@@ -230,8 +241,15 @@ func (r *relayed) take(reply protocol.Reply) error {
 	r.mu.Lock()
 	number := r.taken + 1
 	r.mu.Unlock()
-	if reply.Stream.Number != number || (reply.HTTP != nil) != (number == 1) {
-		return fmt.Errorf("%w: part %d came in the place of part %d", errBroken, reply.Stream.Number, number)
+	switch n := reply.Stream.Number; {
+	case n < number:
+		return nil // it came twice
+	case n > number && number == r.asked:
+		return nil // it will come again
+	case n > number:
+		return r.miss()
+	case (reply.HTTP != nil) != (number == 1):
+		return fmt.Errorf("%w: part %d is none that begins or goes on", errBroken, n)
 	}
 	if reply.HTTP != nil {
 		r.begin(reply.Stream.Host)
@@ -242,7 +260,30 @@ func (r *relayed) take(reply protocol.Reply) error {
 	r.mu.Lock()
 	r.taken = number
 	r.mu.Unlock()
-	r.say(false)
+	r.say(protocol.StreamWord{})
+	return nil
+}
+
+// check finds out whether parts are missing of those that were sent.
+func (r *relayed) check(sent int) error {
+	r.mu.Lock()
+	taken := r.taken
+	r.mu.Unlock()
+	if sent <= taken {
+		return nil
+	}
+	return r.miss()
+}
+
+// miss asks for what is missing. Who has not even the first part has to ask for the answer again.
+func (r *relayed) miss() error {
+	if !r.hasBegun() {
+		return errFate
+	}
+	r.mu.Lock()
+	r.asked = r.taken + 1
+	r.mu.Unlock()
+	r.say(protocol.StreamWord{Missing: true})
 	return nil
 }
 
@@ -257,7 +298,7 @@ func (r *relayed) begin(owner string) {
 		for {
 			select {
 			case <-ticker.C:
-				r.say(false)
+				r.say(protocol.StreamWord{})
 			case <-r.ended:
 				return
 			}
@@ -275,15 +316,16 @@ func (r *relayed) end(whole bool) {
 	close(r.ended)
 	r.words.Wait()
 	if !whole {
-		r.say(true)
+		r.say(protocol.StreamWord{Gone: true})
 	}
 }
 
-func (r *relayed) say(gone bool) {
+// say tells the sender how much was taken, and what else there is to say.
+func (r *relayed) say(word protocol.StreamWord) {
 	r.mu.Lock()
-	word := protocol.Request{V: protocol.Version, ID: r.id, Word: &protocol.StreamWord{Taken: r.taken, Gone: gone}}
+	word.Taken = r.taken
 	r.mu.Unlock()
-	body, err := json.Marshal(word)
+	body, err := json.Marshal(protocol.Request{V: protocol.Version, ID: r.id, Word: &word})
 	if err == nil {
 		err = r.host.nc.Publish(protocol.HostSubject(r.host.name, r.owner), body)
 	}

@@ -125,15 +125,15 @@ func (f *flow) await(length int64) {
 	})
 }
 
-// accepted is what says that the request is here, and how much of its body the handler has.
+// accepted is what says that the request is here, how much of its body the handler has, and how much of the answer was sent.
 func (f *flow) accepted() protocol.Reply {
 	f.mu.Lock()
-	u := f.upload
+	reply, u := protocol.Reply{Accepted: true, Sent: f.sent}, f.upload
 	f.mu.Unlock()
-	if u == nil {
-		return protocol.Reply{Accepted: true}
+	if u != nil {
+		reply.Owner, reply.Taken = f.host.id, u.begins()
 	}
-	return protocol.Reply{Accepted: true, Owner: f.host.id, Taken: u.begins()}
+	return reply
 }
 
 // accept says so to all who want the answer.

@@ -73,7 +73,7 @@ func (q asker) ask(ctx context.Context, subject string, request protocol.Request
 			}
 		case reply.Accepted && request.HTTP != nil:
 			patience, silence = q.times.acceptEvery+q.times.acceptWithin, errFate // it can be asked again, too
-			if request.HTTP.Length != 0 {
+			if request.HTTP.Length != 0 || parts {
 				patience = q.times.acceptLost
 			}
 			if err := heard(reply); err != nil {

@@ -324,9 +324,10 @@ type Reply struct {
 	// Begun comes with Moved if the request may have been carried out all the same.
 	Begun bool `json:"begun,omitempty"`
 	// Owner names the host that owns the agent, in answers to Activate; with Accepted, the host that takes the parts of the
-	// request's body, of which the agent has taken Taken.
+	// request's body, of which the agent has taken Taken. Sent is how many parts of the answer it has sent before.
 	Owner string        `json:"owner,omitempty"`
 	Taken int           `json:"taken,omitempty"`
+	Sent  int           `json:"sent,omitempty"`
 	HTTP  *HTTPResponse `json:"http,omitempty"`
 	Error *Failure      `json:"error,omitempty"`
 	// Stream makes this a part of an answer that leaves while its turn goes on. Status and header stand in HTTP of the first.
@@ -347,7 +348,7 @@ type HTTPResponse struct {
 
 // StreamPart is a part of a streamed answer, or says how it ended.
 type StreamPart struct {
-	// Number counts the parts from 1, the end among them: who misses one has lost the answer.
+	// Number counts the parts from 1, the end among them: who misses one can ask for it until it says that it has it.
 	Number int    `json:"number"`
 	Data   []byte `json:"data,omitempty"`
 	// Host is, in the first part, the host that takes words.
@@ -363,4 +364,6 @@ type StreamWord struct {
 	Taken int `json:"taken"`
 	// Gone says that nobody takes more.
 	Gone bool `json:"gone,omitempty"`
+	// Missing asks for all parts again that are not taken.
+	Missing bool `json:"missing,omitempty"`
 }

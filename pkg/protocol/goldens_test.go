@@ -222,6 +222,8 @@ func relayGoldens() []golden {
 		{"request.part-broken", protocol.Request{V: 1, ID: "4d2f", Part: &protocol.BodyPart{Number: 3, Broken: failure()}}},
 		{"request.again", protocol.Request{V: 1, ID: "4d2f", Again: true, HTTP: &protocol.HTTPRequest{Method: "GET", URL: "/", Host: "h", Until: at(9)}}},
 		{"reply.begun", protocol.Reply{V: 1, Moved: true, Begun: true}},
+		{"request.word-missing", protocol.Request{V: 1, ID: "4d2f", Word: &protocol.StreamWord{Taken: 2, Missing: true}}},
+		{"reply.sent", protocol.Reply{V: 1, Accepted: true, Sent: 3}},
 		{"reply.taken", protocol.Reply{V: 1, Accepted: true, Owner: "host-a", Taken: 2}},
 	}
 }

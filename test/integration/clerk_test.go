@@ -96,6 +96,9 @@ func (c *clerk) OnWorkflowComplete(ctx context.Context, _ agent.Tracked, result 
 
 // OnRequest carries out the order in the body of a POST, plans that of a PUT, and answers with the number of notes.
 func (c *clerk) OnRequest(w http.ResponseWriter, r *http.Request) error {
+	if r.URL.Query().Has("stream") {
+		return c.stream(w, r)
+	}
 	if err := awaitGate(r.URL.Query().Get("gate")); err != nil {
 		return err
 	}

@@ -88,6 +88,20 @@ func (c *ownCluster) leader(stream string) *ownServer {
 	return leader
 }
 
+// serverOf is the server that a host is connected to.
+func (c *ownCluster) serverOf(h *agentHost) *ownServer {
+	c.t.Helper()
+	log := h.log.String()
+	_, url, _ := strings.Cut(log[max(strings.LastIndex(log, `msg="connected to NATS`), 0):], "url=")
+	for _, s := range c.servers {
+		if fields := strings.Fields(url); len(fields) > 0 && fields[0] == s.url() {
+			return s
+		}
+	}
+	c.t.Fatalf("%s has not logged which server it is connected to", h.name)
+	return nil
+}
+
 // moveLeader makes the leader of a stream step down.
 func (c *ownCluster) moveLeader(stream string) {
 	c.t.Helper()

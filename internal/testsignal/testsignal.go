@@ -26,12 +26,13 @@ const (
 
 // Points of the end of an agent, in their order: what is taken away when they are reached.
 const (
-	AgentOutboxEmpty = "agent.end.outbox"
-	AgentRowsGone    = "agent.end.rows"
-	AgentDeadGone    = "agent.end.dead"
-	AgentStatesGone  = "agent.end.states"
-	AgentMailGone    = "agent.end.mail"
-	AgentRecordGone  = "agent.end.record"
+	AgentOutboxEmpty   = "agent.end.outbox"
+	AgentSocketsClosed = "agent.end.sockets"
+	AgentRowsGone      = "agent.end.rows"
+	AgentDeadGone      = "agent.end.dead"
+	AgentStatesGone    = "agent.end.states"
+	AgentMailGone      = "agent.end.mail"
+	AgentRecordGone    = "agent.end.record"
 )
 
 // At marks the point name. If the process was started with Env set to it, the goroutine says so on stderr and stays

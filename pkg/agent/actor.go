@@ -56,6 +56,9 @@ type actor struct {
 	tidied  uint64  // the sequence of the record that tidyParked has seen
 	deaf    bool    // it was logged that it has no OnWorkflowEvent
 	stopped bool    // so many letters are parked that no new ones are tried
+	// sockets are the connections that are known, of the gateways that were asked.
+	sockets  map[connKey]protocol.SocketConnection
+	attached map[string]bool
 	// finished is set if the agent was destroyed and nothing of it is left.
 	finished bool
 }
@@ -330,7 +333,7 @@ func (a *actor) release(ctx context.Context) error {
 	}
 	a.states.tidy(ctx)
 	r := a.states.tidied(a.at.record)
-	r.Owner, r.Outbox = "", nil
+	r.Owner, r.Outbox, r.Gateways = "", nil, withoutIdle(r.Gateways)
 	rememberCalls(&r, a.confirmed.all(), time.Now(), nil)
 	r.Commit, r.Updated = uuid.NewString(), time.Now().UTC()
 	_, err := a.host.records.write(ctx, a.id, a.at.sequence, r)

@@ -21,6 +21,8 @@ type Agent interface {
 	stateType() reflect.Type
 	// stateHooks are the signatures that the hooks of the state must have, by name.
 	stateHooks() map[string]string
+	// setClientState makes what a client has sent the state.
+	setClientState(ctx context.Context, raw json.RawMessage) error
 	// stateChanged calls OnStateChanged of the whole agent, if it has one.
 	stateChanged(ctx context.Context, whole any) error
 }
@@ -91,6 +93,14 @@ func (b *Base[S]) stateChanged(ctx context.Context, whole any) error {
 		return hook.OnStateChanged(ctx, b.State())
 	}
 	return nil
+}
+
+func (b *Base[S]) setClientState(ctx context.Context, raw json.RawMessage) error {
+	var s S
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return &StateError{Agent: b.core.name, Reason: "does not fit its type", Err: err}
+	}
+	return b.SetState(ctx, s)
 }
 
 func (b *Base[S]) encodeInitial(whole any) (json.RawMessage, error) {
@@ -184,6 +194,9 @@ func (b *Base[S]) SetState(ctx context.Context, s S) error {
 	}
 	if ctx.Value(validatingKey{}) != nil {
 		return &StateError{Agent: d.agent.Name, Reason: "is set by ValidateStateChange, which may only look at it"}
+	}
+	if d.socket != nil && d.socket.conn.IsReadonly() {
+		return &StateError{Agent: d.agent.Name, Reason: "is refused", Err: ErrReadonly}
 	}
 	raw, err := json.Marshal(s)
 	if err != nil {

@@ -163,8 +163,11 @@ func (h *host) attend(ctx context.Context, m *nats.Msg, work func(hear func(prot
 			h.respond(ctx, m, reply)
 			return
 		case reply := <-heard:
-			if reply.Busy != accepted.Busy { // else there is nothing new in it
+			if reply.Socket != nil || reply.Busy != accepted.Busy { // else there is nothing new in it
 				accepted.Busy = reply.Busy
+				if reply.Socket != nil {
+					accepted.Socket = reply.Socket
+				}
 				h.respond(ctx, m, accepted)
 			}
 		case <-ticker.C:
@@ -177,7 +180,7 @@ func (h *host) attend(ctx context.Context, m *nats.Msg, work func(hear func(prot
 
 // startCall runs a call, or joins the run of it if the same one is there already.
 func (a *actor) startCall(ctx context.Context, id string, call *protocol.AgentCall, deadline time.Time) *call {
-	return a.host.calls.start(a.id.String()+" "+id, func() protocol.Reply {
+	return a.host.calls.start(a.id.String()+" "+id, func(func()) protocol.Reply {
 		ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 		defer cancel()
 		if failure := a.wouldWait(call); failure != nil {

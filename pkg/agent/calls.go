@@ -21,24 +21,29 @@ type calls struct {
 type call struct {
 	id    string
 	done  chan struct{} // closed when reply is set
+	left  chan struct{} // closed by leave
 	reply protocol.Reply
 	ended time.Time
+	once  sync.Once
 }
 
+// leave says that the turn has gone outside.
+func (c *call) leave() { c.once.Do(func() { close(c.left) }) }
+
 // start runs fn, unless a request of this id has been started before.
-func (c *calls) start(id string, fn func() protocol.Reply) *call {
+func (c *calls) start(id string, fn func(leave func()) protocol.Reply) *call {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.forgetOld(time.Now())
 	if id != "" && c.known[id] != nil {
 		return c.known[id]
 	}
-	started := &call{id: id, done: make(chan struct{})}
+	started := &call{id: id, done: make(chan struct{}), left: make(chan struct{})}
 	if id != "" {
 		c.known[id] = started
 	}
 	c.crew.do(func() {
-		reply := fn()
+		reply := fn(started.leave)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		started.reply, started.ended = reply, time.Now()
@@ -50,6 +55,15 @@ func (c *calls) start(id string, fn func() protocol.Reply) *call {
 		close(started.done)
 	})
 	return started
+}
+
+// forget lets a request go that will not come again, if it has ended.
+func (c *calls) forget(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known := c.known[id]; known != nil && !known.ended.IsZero() {
+		delete(c.known, id)
+	}
 }
 
 func (c *calls) forgetOld(now time.Time) {

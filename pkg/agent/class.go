@@ -27,6 +27,8 @@ type class struct {
 	callbacks map[string]callback
 	methods   map[string]method
 	callable  map[string]bool
+	client    map[string]clientMethod // by both names
+	sockets   bool                    // clients may open some
 	reads     map[string]bool
 	renamed   map[string]string // old name of a callback: today's
 	idle      time.Duration

@@ -190,7 +190,8 @@ func (d *draft) condemn(r protocol.Record, commit string, now time.Time) protoco
 // isOwn reports whether entries of a kind concern nobody but the agent.
 func isOwn(k protocol.OutgoingKind) bool {
 	switch k {
-	case protocol.OutgoingSchedule, protocol.OutgoingCancelSchedule, protocol.OutgoingQueue, protocol.OutgoingDead, protocol.OutgoingDropDead:
+	case protocol.OutgoingSchedule, protocol.OutgoingCancelSchedule, protocol.OutgoingQueue, protocol.OutgoingDead, protocol.OutgoingDropDead,
+		protocol.OutgoingFrames:
 		return true
 	case protocol.OutgoingCreate, protocol.OutgoingEvent, protocol.OutgoingControl, protocol.OutgoingMail:
 	}

@@ -50,6 +50,12 @@ type draft struct {
 	// workflows are those that are tracked; nil: as stored.
 	workflows []protocol.Tracked
 	untracks  bool // one of them was taken out
+	// socket is the frame of a client that the turn is for, frames what the turn sends to clients, conns the handles that it has.
+	socket *turnSocket
+	frames []protocol.SocketFrame
+	conns  map[connKey]*Connection
+	// left is called when the turn goes outside, if somebody wants to know.
+	left func()
 	// settles is the sequence of the mail that the turn is for; 0 for none.
 	settles uint64
 }
@@ -206,10 +212,15 @@ func (d *draft) next(commit string, now time.Time) (protocol.Record, bool) {
 	if parked := without(r.Parked, d.settles); len(parked) < len(r.Parked) {
 		r.Parked, changed = parked, true
 	}
+	entry, sends := d.settleSockets(&r, changed)
+	changed = changed || sends
 	if d.actor != nil && changed {
 		rememberCalls(&r, d.actor.confirmed.all(), now, d.call)
 	}
 	r.Outbox = slices.Concat(d.pending, d.out)
+	if entry != nil {
+		r.Outbox = append(r.Outbox, *entry)
+	}
 	r.Turn, r.Commit, r.Updated = d.number(), commit, now
 	return r, changed
 }

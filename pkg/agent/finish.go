@@ -54,6 +54,7 @@ func (a *actor) takeAway(ctx context.Context) error {
 		do     func(context.Context) error
 	}{
 		{testsignal.AgentOutboxEmpty, a.emptyOutbox},
+		{testsignal.AgentSocketsClosed, a.closeSockets},
 		{testsignal.AgentRowsGone, a.dropRows},
 		{testsignal.AgentDeadGone, a.dropDead},
 		{testsignal.AgentStatesGone, a.dropStates},

@@ -39,6 +39,7 @@ func hooks() []reflect.Method {
 	var all []reflect.Method
 	for _, t := range []reflect.Type{
 		reflect.TypeFor[Starter](), reflect.TypeFor[Requester](), reflect.TypeFor[ErrorHandler](),
+		reflect.TypeFor[Connector](), reflect.TypeFor[MessageHandler](), reflect.TypeFor[CloseHandler](),
 		reflect.TypeFor[WorkflowProgressHandler](), reflect.TypeFor[WorkflowEventHandler](),
 		reflect.TypeFor[WorkflowCompletionHandler](), reflect.TypeFor[WorkflowErrorHandler](),
 	} {

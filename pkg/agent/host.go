@@ -2,12 +2,14 @@ package agent
 
 import (
 	"log/slog"
+	"net/http"
 	"sync"
 	"sync/atomic"
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 
+	"github.com/skein-run/skein/internal/gateway"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/stage"
@@ -38,11 +40,14 @@ type host struct {
 	streaming streaming
 	flows     flows
 	edge      edge
+	gateway   *gateway.Gateway
 	// registered is what is known of the registry.
 	registered registered
 
 	// launch runs an actor in a goroutine of crew.
 	launch func(*actor)
+	// accept makes a socket of a request and returns when it has ended.
+	accept func(http.ResponseWriter, *http.Request, gateway.Client)
 	crew   crew
 	// draining is closed when the agents must be let go.
 	draining chan struct{}
@@ -71,6 +76,7 @@ func newHost(p *project.Project, classes []*class, times timing) *host {
 	h.inbox = inbox{store: store, stream: protocol.InboxStream(h.name), project: h.name}
 	h.couriers = &couriers{host: h, bells: map[protocol.Agent][]protocol.Bell{}}
 	h.calls = &calls{crew: &h.crew, rememberFor: times.rememberFor, known: map[string]*call{}}
+	h.gateway = gateway.New(h.id, socketHost{h}, h.log, gateway.DefaultLimits())
 	return h
 }
 
@@ -103,6 +109,7 @@ func (h *host) activate(id protocol.Agent) (*actor, error) {
 		log:  h.log.With(slog.String(logkey.Class, id.Class), slog.String(logkey.Agent, id.Name)),
 		jobs: make(chan *job), returns: make(chan *stint), mail: newMailbox(), started: make(chan struct{}), gone: make(chan struct{}),
 		stuck: map[string]bool{}, away: map[*stint]bool{},
+		sockets: map[connKey]protocol.SocketConnection{}, attached: map[string]bool{},
 	}
 	h.agents[id] = a
 	h.launch(a)

@@ -41,6 +41,10 @@ func newServer(handler http.Handler, log *slog.Logger) *http.Server {
 
 // ServeHTTP answers /agents/<class>/<name>/…; the agent sees the whole path.
 func (h *host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if isUpgrade(r) {
+		h.serveSocket(w, r)
+		return
+	}
 	c := &reader{w: w, method: r.Method, stall: h.times.stallFor}
 	response, err := h.route(c, r)
 	if c.hasBegun() {
@@ -170,9 +174,19 @@ func (h *host) late(id protocol.Agent) error {
 
 // target is the agent that a URL is about.
 func (h *host) target(ctx context.Context, u *url.URL) (protocol.Agent, error) {
+	id, c, err := h.targetClass(ctx, u)
+	if err == nil && c != nil && !c.takesRequests() {
+		err = &Error{Status: http.StatusNotFound, Name: "NotFound",
+			Message: fmt.Sprintf("agents of class %q take no requests: the class has no OnRequest", c.name)}
+	}
+	return id, err
+}
+
+// targetClass is the agent that a URL is about, and its class if this host serves it.
+func (h *host) targetClass(ctx context.Context, u *url.URL) (protocol.Agent, *class, error) {
 	segment, name, err := splitPath(u)
 	if err != nil {
-		return protocol.Agent{}, err
+		return protocol.Agent{}, nil, err
 	}
 	id := protocol.Agent{Project: h.name, Name: name}
 	c := h.classAt(segment)
@@ -182,20 +196,16 @@ func (h *host) target(ctx context.Context, u *url.URL) (protocol.Agent, error) {
 		if none, ok := errors.AsType[*NoClassError](err); ok {
 			err = &unknownClass{none}
 		}
-		return id, err
+		return id, nil, err
 	}
 	if name == "" {
-		return id, &Error{Status: http.StatusNotFound, Name: "MissingName",
+		return id, nil, &Error{Status: http.StatusNotFound, Name: "MissingName",
 			Message: fmt.Sprintf("the path names no agent; wanted is /agents/%s/<name>", kebab(id.Class))}
 	}
 	if err := protocol.CheckAgent(name); err != nil {
-		return id, &Error{Status: http.StatusBadRequest, Name: "BadName", Message: err.Error(), Err: err}
+		return id, nil, &Error{Status: http.StatusBadRequest, Name: "BadName", Message: err.Error(), Err: err}
 	}
-	if c != nil && !c.takesRequests() {
-		return id, &Error{Status: http.StatusNotFound, Name: "NotFound",
-			Message: fmt.Sprintf("agents of class %q take no requests: the class has no OnRequest", c.name)}
-	}
-	return id, nil
+	return id, c, nil
 }
 
 // readBody reads the body of a request. If it is long, only its beginning is read, and the rest when it is wanted.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/skein-run/skein/internal/gateway"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/stage"
 	"github.com/skein-run/skein/pkg/project"
@@ -25,11 +26,15 @@ func (h *host) run(ctx context.Context, service string, listener net.Listener) e
 	h.stage = stage.From(ctx)
 	work, cancelWork := context.WithCancelCause(context.WithValue(project.With(context.WithoutCancel(ctx), h.project), hostKey{}, h))
 	defer h.crew.wait()
+	defer h.gateway.Wait()
 	defer cancelWork(ErrShutdown)
 	h.launch = func(a *actor) {
 		turns, cancel := context.WithCancelCause(work)
 		a.cancel = cancel
 		h.crew.do(func() { a.run(work, turns) })
+	}
+	h.accept = func(w http.ResponseWriter, r *http.Request, client gateway.Client) {
+		h.gateway.Accept(work, w, r, client)
 	}
 	server := newServer(h.edge.handler(h), h.log)
 	endLease := h.keepLease(work)
@@ -58,6 +63,7 @@ func (h *host) run(ctx context.Context, service string, listener net.Listener) e
 	h.streaming.end(ErrShutdown) // they may go on for ever; who reads them comes back elsewhere
 	h.flows.end(ErrShutdown)
 	stopBells()
+	intake.Go(func() { h.drainSockets(ctx, grace/2) })
 	h.stopServer(ctx, server, grace/2)
 	intake.Wait()
 	h.drain(ctx, grace/4)
@@ -126,6 +132,12 @@ func (h *host) subscribe(work context.Context) (unsubscribe func(), err error) {
 		calls := protocol.CallSubjects(h.name, c.name)
 		add(calls, calls, h.onCall)
 	}
+	if err == nil {
+		var sub *nats.Subscription
+		if sub, err = h.nc.Subscribe(protocol.SocketsSubject(h.name, h.id), func(m *nats.Msg) { h.onDown(work, m) }); err == nil {
+			subs = append(subs, sub)
+		}
+	}
 	if err != nil {
 		unsubscribe()
 		return nil, err
@@ -143,6 +155,15 @@ func (h *host) stopServer(ctx context.Context, server *http.Server, grace time.D
 		if err := server.Close(); err != nil {
 			h.log.DebugContext(ctx, "close connections", slog.Any(logkey.Error, err))
 		}
+	}
+}
+
+// drainSockets closes the sockets, and returns when their agents know or the grace is over.
+func (h *host) drainSockets(ctx context.Context, grace time.Duration) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	if !h.gateway.Drain(ctx) {
+		h.log.WarnContext(ctx, "the grace period does not allow to tell all agents that the sockets of their clients are closed")
 	}
 }
 

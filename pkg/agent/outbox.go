@@ -114,6 +114,8 @@ func (a *actor) carryOne(ctx context.Context, o protocol.Outgoing) (done bool, e
 		err = a.storeDeadRow(ctx, o)
 	case protocol.OutgoingDropDead:
 		err = a.host.dropDeadRow(ctx, a.deadRow(o.DropDead))
+	case protocol.OutgoingFrames:
+		err = a.sendFrames(ctx, o)
 	case protocol.OutgoingQueue:
 		err = sendMail(ctx, a.host.store, a.id, a.id.Project, *o.Queued)
 	default:
@@ -210,6 +212,8 @@ func concern(o protocol.Outgoing) string {
 		return "mail of " + o.Tell.Agent().String()
 	case protocol.OutgoingQueue:
 		return protocol.SourceQueue
+	case protocol.OutgoingFrames:
+		return concernFrames
 	}
 	return o.ID
 }
@@ -233,6 +237,8 @@ func describe(o protocol.Outgoing) string {
 		return fmt.Sprintf("dead letter %q", o.ID)
 	case protocol.OutgoingQueue:
 		return fmt.Sprintf("queue item %q", o.ID)
+	case protocol.OutgoingFrames:
+		return fmt.Sprintf("batch %q of frames for clients", o.ID)
 	case protocol.OutgoingDropDead:
 		return fmt.Sprintf("end of dead letter %q", o.DropDead)
 	}

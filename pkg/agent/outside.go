@@ -90,6 +90,7 @@ func (d *draft) save(ctx context.Context) error {
 	if err := a.fit(ctx); err != nil {
 		return d.lose(err)
 	}
+	d.forceFrame()
 	stored, err := a.commit(ctx, d)
 	if isEnd(err) {
 		return d.lose(err)
@@ -105,6 +106,15 @@ func (d *draft) save(ctx context.Context) error {
 	return nil
 }
 
+// forceFrame makes the next commit note that the frame of a client is applied: what comes after an early commit must not be begun anew.
+func (d *draft) forceFrame() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.socket != nil {
+		d.socket.forced = true
+	}
+}
+
 // leave calls fn while others have the agent.
 func (d *draft) leave(ctx context.Context, fn func(context.Context) error) (err error) {
 	s := d.stint
@@ -114,6 +124,9 @@ func (d *draft) leave(ctx context.Context, fn func(context.Context) error) (err 
 	d.setAway(true)
 	d.clock.stop()
 	s.left <- struct{}{}
+	if d.left != nil {
+		d.left()
+	}
 	defer func() { // also if fn panics: the turn needs the agent to end
 		if lost := d.comeBack(s); lost != nil {
 			err = lost
@@ -160,7 +173,7 @@ func (d *draft) setAway(away bool) {
 func (d *draft) isEmpty() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.state == nil && d.seen == nil && d.queue == nil && !d.untracks && len(d.out) == 0
+	return d.state == nil && d.seen == nil && d.queue == nil && !d.untracks && len(d.out)+len(d.frames) == 0
 }
 
 // rebase makes the draft one over the record as it is now.
@@ -168,5 +181,5 @@ func (d *draft) rebase() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.actor.lay(d)
-	d.state, d.seen, d.queue, d.workflows, d.untracks, d.out = nil, nil, nil, nil, false, nil
+	d.state, d.seen, d.queue, d.workflows, d.untracks, d.out, d.frames = nil, nil, nil, nil, false, nil, nil
 }

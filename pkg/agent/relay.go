@@ -66,7 +66,7 @@ func (q asker) ask(ctx context.Context, subject string, request protocol.Request
 			return reply, fmt.Errorf("%w: the agent has moved", errBroken)
 		case reply.Moved:
 			return reply, moved(reply.Owner)
-		case reply.Accepted && request.Call != nil:
+		case reply.Accepted && (request.Call != nil || request.Socket != nil):
 			patience, silence = q.times.acceptEvery+q.times.acceptWithin, errFate // it can be repeated: no need to be sure
 			if err := heard(reply); err != nil {
 				return reply, err
@@ -174,6 +174,10 @@ func (h *host) onHostRequest(ctx context.Context, m *nats.Msg) {
 		}
 		return
 	}
+	if err == nil && request.Attach != nil {
+		h.onAttach(ctx, m, *request.Attach)
+		return
+	}
 	if err != nil || request.Activate == nil {
 		h.respond(ctx, m, refuse("malformed request"))
 		return
@@ -254,6 +258,8 @@ func (h *host) onRequest(ctx context.Context, m *nats.Msg, a *actor) {
 		h.onHTTP(ctx, m, a, request)
 	case request.Call != nil:
 		h.onRelayedCall(ctx, m, a, request)
+	case request.Socket != nil:
+		h.onRelayedFrame(ctx, m, a, request.Socket)
 	case request.Confirm != "":
 		a.confirmed.add(protocol.CallMark(request.Confirm))
 	default:
@@ -275,7 +281,7 @@ func (h *host) onHTTP(ctx context.Context, m *nats.Msg, a *actor, request protoc
 	f := h.flows.open(h, request, m.Reply)
 	defer h.flows.close(request.ID)
 	h.respond(ctx, m, f.accepted())
-	call := h.calls.start(request.ID, func() protocol.Reply { return h.callAgent(ctx, a, request, f) })
+	call := h.calls.start(request.ID, func(func()) protocol.Reply { return h.callAgent(ctx, a, request, f) })
 	ticker := time.NewTicker(h.times.acceptEvery)
 	defer ticker.Stop()
 	for {

@@ -15,10 +15,12 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// job is a request or a call that waits for its turn.
+// job is a request, a call or a frame of a client that waits for its turn.
 type job struct {
-	id      string              // of a call, or of a request that came over another host
-	call    *protocol.AgentCall // else it is a request
+	id      string // of a call, or of a request that came over another host
+	call    *protocol.AgentCall
+	frame   *protocol.SocketUp
+	left    func() // called when the turn of a frame goes outside
 	request *http.Request
 	body    []byte
 	upload  *upload // in the place of body, if it is long
@@ -42,6 +44,8 @@ func (j *job) finish(o outcome) {
 // what says what the job is, for those who wait.
 func (j *job) what() string {
 	switch {
+	case j.frame != nil:
+		return whatFrame(j.frame)
 	case j.call == nil:
 		return j.request.Method + " " + j.request.URL.Path
 	case j.call.Destroy != 0:
@@ -128,6 +132,9 @@ func (a *actor) queueUp() error {
 
 // serve runs the turn of a job.
 func (a *actor) serve(ctx context.Context, j *job) error {
+	if j.frame != nil {
+		return a.serveFrame(ctx, j)
+	}
 	if j.call != nil {
 		return a.serveCall(ctx, j)
 	}

@@ -26,6 +26,9 @@ type timing struct {
 	// rememberFor is how long an owner knows the answer to a request that may come again.
 	rememberFor time.Duration
 
+	// attachWithin is how long an owner waits for a gateway to have what it was sent before it asks for its connections.
+	attachWithin time.Duration
+
 	// stallFor is how long a client may take nothing of a streamed answer.
 	stallFor time.Duration
 
@@ -49,7 +52,7 @@ func defaultTiming() timing {
 	return timing{
 		leaseEvery: 1500 * time.Millisecond, leaseFor: 5 * time.Second, leaseMisses: 4, absentGap: 150 * time.Millisecond,
 		acceptWithin: 500 * time.Millisecond, acceptEvery: 2 * time.Second, acceptLost: 6 * time.Second,
-		findWithin: 30 * time.Second, nobodyFor: nobodyFor, bellWithin: 10 * time.Second, rememberFor: 30 * time.Second, stallFor: 30 * time.Second,
+		findWithin: 30 * time.Second, nobodyFor: nobodyFor, bellWithin: 10 * time.Second, rememberFor: 30 * time.Second, stallFor: 30 * time.Second, attachWithin: 2 * time.Second,
 		slowTurn: 10 * time.Second, stuckAfter: 5 * time.Second, carryOut: 5 * time.Second, retryFirst: time.Second, retryMost: 30 * time.Second,
 		release: 3 * time.Second, maxParked: maxParked,
 	}

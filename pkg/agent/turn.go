@@ -109,8 +109,10 @@ func (a *actor) commit(ctx context.Context, d *draft) (stored bool, err error) {
 	if d.call != nil {
 		d.call.stored = true
 	}
+	a.noteSockets(d)
 	a.expose()
 	testsignal.At(testsignal.AgentAfterCommit)
+	a.sendStored(ctx)
 	return true, nil
 }
 

@@ -57,6 +57,8 @@ type Record struct {
 	Condemned bool `json:"condemned,omitempty"`
 	// Workflows are those that the agent has started and is told of, the oldest first. Notices of others are dropped.
 	Workflows []Tracked `json:"workflows,omitempty"`
+	// Gateways are the hosts that hold sockets of clients, by their ids.
+	Gateways map[string]Gateway `json:"gateways,omitempty"`
 }
 
 // Queue is what a record says of the agent's queue. The items are mail of SourceQueue, numbered without a gap; which of
@@ -102,6 +104,7 @@ const (
 	OutgoingDropDead       OutgoingKind = "drop-dead"
 	OutgoingMail           OutgoingKind = "tell"
 	OutgoingQueue          OutgoingKind = "queue"
+	OutgoingFrames         OutgoingKind = "frames"
 )
 
 // Outgoing is one entry of an outbox. Exactly the field named by Kind is set.
@@ -126,6 +129,8 @@ type Outgoing struct {
 	Tell     *OutgoingTell `json:"tell,omitempty"`
 	// Queued is the mail that the agent sends itself.
 	Queued *Mail `json:"queued,omitempty"`
+	// Frames is what goes to clients over their sockets.
+	Frames *SocketBatch `json:"frames,omitempty"`
 }
 
 // OutgoingTarget names the instance that a create, event or control goes to.
@@ -263,8 +268,8 @@ type DeadLetter struct {
 	Cut bool `json:"cut,omitempty"`
 }
 
-// Request is what a host sends to the owner of an agent, or a caller to any host. At most one of HTTP, Bell, Call and
-// Confirm is set.
+// Request is what a host sends to the owner of an agent, or a caller to any host. At most one of HTTP, Bell, Call, Confirm,
+// Socket and Attach is set.
 type Request struct {
 	V int `json:"v"`
 	// ID is chosen once per request: an owner that gets it again, because the first answer was late, does not start
@@ -274,7 +279,9 @@ type Request struct {
 	Bell *Bell        `json:"bell,omitempty"`
 	Call *AgentCall   `json:"call,omitempty"`
 	// Confirm is the id of a call or HTTP request whose answer its caller has: it will not be repeated.
-	Confirm string `json:"confirm,omitempty"`
+	Confirm string        `json:"confirm,omitempty"`
+	Socket  *SocketUp     `json:"socket,omitempty"`
+	Attach  *SocketAttach `json:"attach,omitempty"`
 	// Identity comes with HTTP: what the host that took the request has found out about who sent it.
 	Identity json.RawMessage `json:"identity,omitempty"`
 	// Again says that another host, or this one, has begun with the HTTP request of this ID: only its answer is wanted.
@@ -337,6 +344,9 @@ type Reply struct {
 	Kept   bool            `json:"kept,omitempty"`
 	// Busy comes with Accepted while the agent is busy with something else.
 	Busy string `json:"busy,omitempty"`
+	// Socket answers Socket, Attached answers Attach.
+	Socket   *SocketAck      `json:"socket,omitempty"`
+	Attached *SocketAttached `json:"attached,omitempty"`
 }
 
 // HTTPResponse is the answer of a turn.

@@ -25,7 +25,7 @@ func goldens() []golden {
 	all = append(append(all, steeringGoldens()...), slotGoldens()...)
 	all = append(all, agentCallGoldens()...)
 	all = append(append(append(all, callGoldens()...), historyGoldens()...), noticeGoldens()...)
-	return append(append(all, trackingGoldens()...), cleaningGoldens()...)
+	return append(append(append(all, trackingGoldens()...), cleaningGoldens()...), socketGoldens()...)
 }
 
 func failure() *protocol.Failure {

@@ -1,0 +1,198 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// Host is what a gateway needs of the host that it is a part of.
+type Host interface {
+	// Bring brings a frame of a client to its agent, wherever that lives, however often it has to be repeated, and returns
+	// what became of it. It calls outside if later frames of the connection may be brought meanwhile. An error that wraps
+	// a *Close says how the connection is to end; after any other, it is not known what became of the frame.
+	Bring(ctx context.Context, agent protocol.Agent, up protocol.SocketUp, outside func()) (protocol.SocketAck, error)
+	// LargeState reads a state that is too large for a message.
+	LargeState(ctx context.Context, object protocol.Object) (json.RawMessage, error)
+}
+
+// Close is an error that says how a connection is to end.
+type Close struct {
+	Code   int
+	Reason string
+}
+
+func (e *Close) Error() string { return e.Reason }
+
+// Client is who wants to open a socket, after it was admitted.
+type Client struct {
+	Agent protocol.Agent
+	// ID is what the client calls itself.
+	ID       string
+	Identity json.RawMessage
+	Request  *protocol.HTTPRequest
+}
+
+// Limits of a gateway.
+type Limits struct {
+	// Waiting and WaitingBytes bound, per connection and direction, the frames that wait.
+	Waiting, WaitingBytes int
+	// Stall is how long a client may take no byte of a frame.
+	Stall time.Duration
+	// Gap is how long a batch may be late that something else has told of.
+	Gap time.Duration
+}
+
+// DefaultLimits are those of a gateway that is told nothing else.
+func DefaultLimits() Limits {
+	return Limits{Waiting: 256, WaitingBytes: 1 << 20, Stall: 30 * time.Second, Gap: 2 * time.Second}
+}
+
+// Gateway is the sockets of one host.
+type Gateway struct {
+	id     string
+	host   Host
+	log    *slog.Logger
+	limits Limits
+	last   atomic.Uint64 // number of a connection
+
+	mu      sync.Mutex // guards what follows
+	closed  bool
+	links   map[protocol.Agent]*link
+	running sync.WaitGroup // connections
+}
+
+// New makes the gateway of the host of an id.
+func New(id string, host Host, log *slog.Logger, limits Limits) *Gateway {
+	return &Gateway{id: id, host: host, log: log, limits: limits, links: map[protocol.Agent]*link{}}
+}
+
+// Accept makes a socket of a request and returns when it has ended and the agent knows that. Only then may ctx end.
+func (g *Gateway) Accept(ctx context.Context, w http.ResponseWriter, r *http.Request, client Client) {
+	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+		InsecureSkipVerify: true, // the origin was looked at before
+		CompressionMode:    websocket.CompressionDisabled,
+	})
+	if err != nil {
+		g.log.DebugContext(ctx, "no socket", slog.String(logkey.Path, r.URL.Path), slog.Any(logkey.Error, err))
+		return // it was answered
+	}
+	ws.SetReadLimit(protocol.MaxFrame)
+	l := g.enter(client.Agent)
+	if l == nil {
+		closeSocket(ws, goingAway)
+		return
+	}
+	defer g.leave(l)
+	newConn(l, ws, client).run(ctx)
+}
+
+// enter counts a connection to an agent. It returns nil if no more are taken.
+func (g *Gateway) enter(agent protocol.Agent) *link {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return nil
+	}
+	l := g.links[agent]
+	if l == nil {
+		l = newLink(g, agent)
+		g.links[agent] = l
+	}
+	l.users++
+	g.running.Add(1)
+	return l
+}
+
+func (g *Gateway) leave(l *link) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if l.users--; l.users == 0 {
+		delete(g.links, l.agent)
+	}
+	g.running.Done()
+}
+
+func (g *Gateway) find(agent protocol.Agent) *link {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.links[agent]
+}
+
+// Take gives the frames of a batch to the connections that they are for. Batches of one agent come one at a time.
+func (g *Gateway) Take(ctx context.Context, agent protocol.Agent, down protocol.SocketDown) {
+	if l := g.find(agent); l != nil {
+		l.take(ctx, down)
+	}
+}
+
+// maxAttached bounds one page of connections, as JSON.
+const maxAttached = 256 << 10
+
+// Attach tells the owner of an agent which connections there are.
+func (g *Gateway) Attach(agent protocol.Agent, after uint64) protocol.SocketAttached {
+	l := g.find(agent)
+	if l == nil {
+		return protocol.SocketAttached{None: true}
+	}
+	return l.attached(after)
+}
+
+// Drain takes no more connections and closes those there are. It returns false if ctx ends before all agents know.
+func (g *Gateway) Drain(ctx context.Context) bool {
+	g.mu.Lock()
+	g.closed = true
+	var all []*conn
+	for _, l := range g.links {
+		all = append(all, l.all()...)
+	}
+	g.mu.Unlock()
+	for _, c := range all {
+		c.close(goingAway)
+	}
+	ended := make(chan struct{})
+	go func() { // ends with the last connection: the context of those ends with the host
+		g.running.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Wait returns when no socket is left.
+func (g *Gateway) Wait() { g.running.Wait() }
+
+// goingAway is how sockets end whose host stops: their clients come back at another.
+var goingAway = protocol.SocketClose{Code: int(websocket.StatusGoingAway), Reason: "the host is shutting down, come back at another"}
+
+// closeSocket does the closing handshake.
+func closeSocket(ws *websocket.Conn, how protocol.SocketClose) {
+	reason := how.Reason
+	for len(reason) > maxReason {
+		reason = reason[:maxReason]
+	}
+	// The other side may be gone: then there is nothing to say.
+	_ = ws.Close(websocket.StatusCode(how.Code), cleanText(reason))
+}
+
+// maxReason is what the protocol leaves for a reason.
+const maxReason = 123
+
+// cleanText drops what is no UTF-8, such as half a rune at the end.
+func cleanText(text string) string {
+	return string(slices.DeleteFunc([]rune(text), func(r rune) bool { return r == '\uFFFD' }))
+}

@@ -1,0 +1,353 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+const soon = natstest.Patience
+
+var room = protocol.Agent{Project: "p", Class: "Room", Name: "jo"}
+
+// rig is a gateway with a host that a test plays.
+type rig struct {
+	t       *testing.T
+	gateway *Gateway
+	url     string
+	// bring plays the agent, for frames that are no connect.
+	bring func(up protocol.SocketUp) (protocol.SocketAck, error)
+
+	mu     sync.Mutex // guards what follows
+	place  protocol.SocketPlace
+	closed []protocol.SocketUp
+	taken  int
+	// lost keeps the batches from coming.
+	lost bool
+}
+
+func newRig(t *testing.T, change func(*Limits)) *rig {
+	t.Helper()
+	r := &rig{t: t, place: protocol.SocketPlace{Life: 1, Since: 1}}
+	limits := DefaultLimits()
+	limits.Gap = 20 * time.Millisecond
+	if change != nil {
+		change(&limits)
+	}
+	r.gateway = New("here", r, slog.New(slog.DiscardHandler), limits)
+	ctx, cancel := context.WithCancel(context.Background())
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		r.gateway.Accept(ctx, w, q, Client{Agent: room, ID: q.URL.Query().Get("_pk"), Request: &protocol.HTTPRequest{}})
+	}))
+	r.url = "ws" + strings.TrimPrefix(server.URL, "http")
+	t.Cleanup(func() {
+		cancel()
+		r.gateway.Wait()
+		server.Close()
+	})
+	return r
+}
+
+// LargeState has one.
+func (r *rig) LargeState(context.Context, protocol.Object) (json.RawMessage, error) {
+	return json.RawMessage(`"large"`), nil
+}
+
+// Bring opens every connection, and plays the rest by the test.
+func (r *rig) Bring(ctx context.Context, agent protocol.Agent, up protocol.SocketUp, _ func()) (protocol.SocketAck, error) {
+	switch up.Kind {
+	case protocol.SocketConnect:
+		r.mu.Lock()
+		lost := r.lost
+		r.mu.Unlock()
+		place := r.next()
+		if !lost {
+			r.take(place, protocol.SocketFrame{Gateway: "here", Conn: up.Conn, Set: up.Connection})
+		}
+		return protocol.SocketAck{Place: place}, nil
+	case protocol.SocketClosed:
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.closed = append(r.closed, up)
+		if len(r.closed) == 1 {
+			return protocol.SocketAck{}, errors.New("not yet")
+		}
+		return protocol.SocketAck{}, nil
+	}
+	r.mu.Lock()
+	r.taken++
+	r.mu.Unlock()
+	return r.bring(up)
+}
+
+func (r *rig) next() protocol.SocketPlace {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.place.Number++
+	return r.place
+}
+
+func (r *rig) take(place protocol.SocketPlace, frames ...protocol.SocketFrame) {
+	r.gateway.Take(context.Background(), room, protocol.SocketDown{Place: place, Frames: frames, State: json.RawMessage(`7`), Revision: place.Number})
+}
+
+func say(text string) protocol.SocketFrame { return protocol.SocketFrame{Text: &text} }
+
+func (r *rig) dial(id string) *websocket.Conn {
+	r.t.Helper()
+	ws, _, err := websocket.Dial(r.t.Context(), r.url+"/?_pk="+id, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ws.SetReadLimit(-1)
+	r.t.Cleanup(func() { _ = ws.CloseNow() })
+	return ws
+}
+
+// open waits until a connection is.
+func (r *rig) open(id string) *websocket.Conn {
+	r.t.Helper()
+	ws := r.dial(id)
+	natstest.Eventually(r.t, soon, "the connection is open", func() bool {
+		l := r.gateway.find(room)
+		if l == nil {
+			return false
+		}
+		for _, c := range l.all() {
+			if c.client.ID == id && c.isOpen() {
+				return true
+			}
+		}
+		return false
+	})
+	return ws
+}
+
+func read(t *testing.T, ws *websocket.Conn) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	defer cancel()
+	_, data, err := ws.Read(ctx)
+	return string(data), err
+}
+
+func expect(t *testing.T, ws *websocket.Conn, want ...string) {
+	t.Helper()
+	for _, one := range want {
+		if got, err := read(t, ws); got != one {
+			t.Fatalf("frame %q, %v; want %q", got, err, one)
+		}
+	}
+}
+
+func expectClose(t *testing.T, ws *websocket.Conn, code websocket.StatusCode, reason string) {
+	t.Helper()
+	got, err := read(t, ws)
+	if ended, _ := errors.AsType[websocket.CloseError](err); ended.Code != code || !strings.Contains(ended.Reason, reason) {
+		t.Fatalf("frame %q, %v; want a close with %d %q", got, err, code, reason)
+	}
+}
+
+// TestBatchesComeOnceAndInOrder: what comes again is left, whoever sends it.
+func TestBatchesComeOnceAndInOrder(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	a, b := r.open("a"), r.open("b")
+	first, second := r.next(), r.next()
+	r.take(first, say("1"), protocol.SocketFrame{State: true})
+	r.take(first, say("1 again"))
+	two := "2"
+	r.take(second, say("2"), protocol.SocketFrame{Text: &two, Except: []string{"a"}})
+	r.take(first, say("1 late"))
+	expect(t, a, "1", `{"type":"cf_agent_state","state":7}`, "2")
+	expect(t, b, "1", `{"type":"cf_agent_state","state":7}`, "2", "2")
+	r.take(protocol.SocketPlace{Life: 1, Since: 0, Number: 99}, say("of an older row"))
+	r.take(protocol.SocketPlace{Life: 1, Since: 5, Number: 1}, say("of a newer row"))
+	expect(t, a, "of a newer row")
+}
+
+// TestMissedBatch: who has missed something is closed, who came later is not.
+func TestMissedBatch(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	a := r.open("a")
+	r.next()
+	b := r.open("b")
+	expectClose(t, a, websocket.StatusServiceRestart, "frames were lost")
+	r.take(r.next(), say("hello"))
+	expect(t, b, "hello")
+}
+
+// TestLostWelcome: a connection that the agent has opened, and whose first frames are lost, is closed.
+func TestLostWelcome(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	r.lost = true
+	expectClose(t, r.dial("a"), websocket.StatusServiceRestart, "frames were lost")
+}
+
+// TestSlowClients: the newest state takes the place of older ones that wait; a client that takes too little else is closed.
+func TestSlowClients(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(l *Limits) { l.Waiting, l.WaitingBytes = 8, 1<<30 })
+	ws := r.open("a")
+	large := strings.Repeat("x", 8<<20) // more than what lies between here and there takes
+	r.take(r.next(), say(large))
+	for range 100 {
+		r.take(r.next(), protocol.SocketFrame{State: true})
+	}
+	last := r.next()
+	r.take(last, say("after"))
+	expect(t, ws, large, `{"type":"cf_agent_state","state":7}`, "after")
+	for range 20 {
+		r.take(r.next(), say(large))
+	}
+	for {
+		_, err := read(t, ws)
+		if err == nil {
+			continue
+		}
+		if ended, _ := errors.AsType[websocket.CloseError](err); ended.Code != websocket.StatusTryAgainLater {
+			t.Errorf("slow client: %v, want a close with 1013", err)
+		}
+		return
+	}
+}
+
+// TestBackPressure: while the agent is busy, no more is read than may wait, and nothing is lost.
+func TestBackPressure(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(l *Limits) { l.Waiting = 4 })
+	goOn := make(chan struct{})
+	letGo := sync.OnceFunc(func() { close(goOn) })
+	t.Cleanup(letGo)
+	var order []string
+	r.bring = func(up protocol.SocketUp) (protocol.SocketAck, error) {
+		<-goOn
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		order = append(order, up.Text)
+		return protocol.SocketAck{Place: r.place}, nil
+	}
+	ws := r.open("a")
+	var c *conn
+	for _, c = range r.gateway.find(room).all() {
+	}
+	const n = 50
+	var want []string
+	for i := range n {
+		text := fmt.Sprint(i)
+		want = append(want, text)
+		if err := ws.Write(t.Context(), websocket.MessageText, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	natstest.Eventually(t, soon, "as many wait as may", func() bool {
+		c.in.mu.Lock()
+		defer c.in.mu.Unlock()
+		return c.in.count == 4 && c.in.room != nil
+	})
+	letGo()
+	natstest.Eventually(t, soon, "all are brought", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(order) == n
+	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if strings.Join(order, " ") != strings.Join(want, " ") {
+		t.Errorf("brought %q", order)
+	}
+}
+
+// TestFrameThatCannotBeBrought: the socket is closed, and the agent told of its end until it knows.
+func TestFrameThatCannotBeBrought(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		ack  protocol.SocketAck
+		err  error
+		code websocket.StatusCode
+	}{
+		"fate unknown": {err: errors.New("no idea"), code: websocket.StatusServiceRestart},
+		"no host":      {err: fmt.Errorf("%w", &Close{Code: 1013, Reason: "no host"}), code: websocket.StatusTryAgainLater},
+		"unknown":      {ack: protocol.SocketAck{Unknown: true}, code: websocket.StatusServiceRestart},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, nil)
+			r.bring = func(protocol.SocketUp) (protocol.SocketAck, error) { return test.ack, test.err }
+			ws := r.open("a")
+			if err := ws.Write(t.Context(), websocket.MessageText, []byte("hi")); err != nil {
+				t.Fatal(err)
+			}
+			expectClose(t, ws, test.code, "")
+			natstest.Eventually(t, soon, "the agent knows", func() bool { return r.gateway.find(room) == nil })
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if len(r.closed) != 2 || r.closed[0].Number != 3 || r.closed[1].Number != 3 || r.closed[1].Close.Code != int(test.code) {
+				t.Errorf("the agent was told %+v, want twice the end as frame 3", r.closed)
+			}
+		})
+	}
+}
+
+// TestDrain: sockets are closed with 1001, and no more are taken.
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	a := r.open("a")
+	drained := make(chan bool)
+	go func() { drained <- r.gateway.Drain(t.Context()) }()
+	expectClose(t, a, websocket.StatusGoingAway, "shutting down")
+	if !<-drained {
+		t.Error("not all agents know")
+	}
+	expectClose(t, r.dial("b"), websocket.StatusGoingAway, "shutting down")
+}
+
+// TestAttached: an owner is told of all connections, page by page.
+func TestAttached(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	if !r.gateway.Attach(room, 0).None {
+		t.Error("there are connections")
+	}
+	for i := range 3 {
+		r.open(fmt.Sprint(i))
+	}
+	for _, c := range r.gateway.find(room).all() {
+		c.link.mu.Lock()
+		c.set.Identity = json.RawMessage(`"` + strings.Repeat("x", maxAttached/2) + `"`)
+		c.link.mu.Unlock()
+	}
+	var ids []string
+	pages := 0
+	for after := uint64(0); ; pages++ {
+		page := r.gateway.Attach(room, after)
+		for _, one := range page.Connections {
+			ids, after = append(ids, one.ID), one.Conn
+		}
+		if page.Place != r.place {
+			t.Errorf("place %+v, want %+v", page.Place, r.place)
+		}
+		if !page.More {
+			break
+		}
+	}
+	if strings.Join(ids, "") != "012" || pages != 2 {
+		t.Errorf("connections %q on %d pages", ids, pages+1)
+	}
+}

@@ -1,0 +1,200 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/internal/wire"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// link is what binds the connections here to one agent: the order of what it sends to them.
+type link struct {
+	gateway *Gateway
+	agent   protocol.Agent
+	log     *slog.Logger
+	users   int // guarded by the gateway
+	// connecting takes one: connections are opened in the order of their numbers.
+	connecting chan struct{}
+
+	mu    sync.Mutex // guards what follows, and what connections say is guarded by it
+	conns map[uint64]*conn
+	place protocol.SocketPlace
+	moved chan struct{} // closed when place moves on
+}
+
+func newLink(g *Gateway, agent protocol.Agent) *link {
+	return &link{
+		gateway: g, agent: agent, conns: map[uint64]*conn{}, connecting: make(chan struct{}, 1), moved: make(chan struct{}),
+		log: g.log.With(slog.String(logkey.Class, agent.Class), slog.String(logkey.Agent, agent.Name)),
+	}
+}
+
+func (l *link) remove(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, c.set.Conn)
+}
+
+func (l *link) all() []*conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []*conn
+	for _, c := range l.conns {
+		all = append(all, c)
+	}
+	return all
+}
+
+// take gives the frames of a batch out. One that was taken before is left; if one is missing, the connections that were open then
+// end: nobody can tell what they have missed.
+func (l *link) take(ctx context.Context, down protocol.SocketDown) {
+	state := l.stateOf(ctx, down)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if down.Place.Compare(l.place) <= 0 {
+		return
+	}
+	if isGap(l.place, down.Place) {
+		l.lose(ctx, down.Place)
+	}
+	for _, f := range down.Frames {
+		l.give(f, state)
+	}
+	l.reached(down.Place)
+}
+
+// isGap reports whether a batch is missing between two places. Where nothing has come yet, nothing is.
+func isGap(before, after protocol.SocketPlace) bool {
+	switch {
+	case before == protocol.SocketPlace{}:
+		return false
+	case before.SameRow(after):
+		return after.Number != before.Number+1
+	}
+	return after.Number != 1
+}
+
+// lose ends what was open when something was lost. The link is locked.
+func (l *link) lose(ctx context.Context, place protocol.SocketPlace) {
+	open := 0
+	for _, c := range l.conns {
+		if c.open {
+			open++
+			c.close(missed)
+		}
+	}
+	if open > 0 {
+		l.log.WarnContext(ctx, "frames for clients were lost on their way here, their sockets are closed",
+			slog.Int(logkey.Count, open), slog.Uint64(logkey.Number, place.Number))
+	}
+}
+
+// missed is how sockets end that have missed something.
+var missed = protocol.SocketClose{Code: int(websocket.StatusServiceRestart), Reason: "frames were lost, connect again"}
+
+// reached moves the place on. The link is locked.
+func (l *link) reached(place protocol.SocketPlace) {
+	l.place = place
+	close(l.moved)
+	l.moved = make(chan struct{})
+}
+
+// reach returns when everything up to a place has come. What does not come for long is lost.
+func (l *link) reach(ctx context.Context, place protocol.SocketPlace) {
+	timer := time.NewTimer(l.gateway.limits.Gap)
+	defer timer.Stop()
+	for {
+		l.mu.Lock()
+		there, moved := l.place.Compare(place) >= 0, l.moved
+		l.mu.Unlock()
+		if there {
+			return
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			l.mu.Lock()
+			if l.place.Compare(place) < 0 {
+				l.lose(ctx, place)
+				l.reached(place)
+			}
+			l.mu.Unlock()
+			return
+		}
+	}
+}
+
+// stateOf is the frame that brings the state of a batch; nil if there is none.
+func (l *link) stateOf(ctx context.Context, down protocol.SocketDown) *outgoing {
+	raw := down.State
+	if down.StateObject != nil {
+		var err error
+		if raw, err = l.gateway.host.LargeState(ctx, *down.StateObject); err != nil {
+			// Another has taken its place, and comes with a batch of its own.
+			l.log.DebugContext(ctx, "read a large state for clients", slog.Any(logkey.Error, err))
+			return nil
+		}
+	}
+	if raw == nil {
+		return nil
+	}
+	return stateFrame(raw, down.Revision)
+}
+
+func stateFrame(raw json.RawMessage, revision uint64) *outgoing {
+	return &outgoing{data: wire.State(raw), state: true, revision: revision}
+}
+
+// give gives one frame to the connections that it is for. The link is locked.
+func (l *link) give(f protocol.SocketFrame, state *outgoing) {
+	if f.Conn != 0 && !f.Not {
+		if c := l.conns[f.Conn]; c != nil && f.Gateway == l.gateway.id {
+			c.give(f, state)
+		}
+		return
+	}
+	for _, c := range l.conns {
+		except := f.Not && f.Gateway == l.gateway.id && f.Conn == c.set.Conn
+		tagged := f.Tag == "" || f.Tag == c.set.ID || slices.Contains(c.set.Tags, f.Tag)
+		if c.open && !except && tagged && !slices.Contains(f.Except, c.set.ID) {
+			c.give(f, state)
+		}
+	}
+}
+
+// attached lists the connections after a number, also those that the agent has opened and nobody here knows yet.
+func (l *link) attached(after uint64) protocol.SocketAttached {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	answer := protocol.SocketAttached{Place: l.place}
+	var numbers []uint64
+	for number := range l.conns {
+		if number > after {
+			numbers = append(numbers, number)
+		}
+	}
+	slices.Sort(numbers)
+	size := 0
+	for _, number := range numbers {
+		one := l.conns[number].set
+		if size += len(one.ID) + len(one.State) + len(one.Identity) + 64; size > maxAttached {
+			answer.More = true
+			break
+		}
+		for _, tag := range one.Tags {
+			size += len(tag)
+		}
+		answer.Connections = append(answer.Connections, one)
+	}
+	return answer
+}

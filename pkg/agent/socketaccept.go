@@ -1,0 +1,130 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/skein-run/skein/internal/gateway"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// isUpgrade reports whether a request asks for a socket.
+func isUpgrade(r *http.Request) bool {
+	return strings.EqualFold(r.Header.Get("Upgrade"), "websocket") &&
+		slices.ContainsFunc(r.Header.Values("Connection"), func(v string) bool { return strings.Contains(strings.ToLower(v), "upgrade") })
+}
+
+// serveSocket makes a socket of a request, unless it is refused with a status.
+func (h *host) serveSocket(w http.ResponseWriter, r *http.Request) {
+	client, err := h.admitSocket(r)
+	if err != nil {
+		response := h.refused(r, err)
+		maps.Copy(w.Header(), response.Header)
+		w.WriteHeader(response.Status)
+		_, _ = w.Write(response.Body) // who has gone away reads nothing
+		return
+	}
+	h.accept(w, r, client)
+}
+
+func (h *host) admitSocket(r *http.Request) (gateway.Client, error) {
+	id, err := h.socketTarget(r.Context(), r.URL)
+	if err != nil {
+		return gateway.Client{}, err
+	}
+	if err := h.edge.admitOrigin(r); err != nil {
+		return gateway.Client{}, err
+	}
+	identity, err := h.edge.admit(r, id)
+	if err != nil {
+		return gateway.Client{}, err
+	}
+	connection, err := connectionID(r.URL)
+	if err != nil {
+		return gateway.Client{}, err
+	}
+	return gateway.Client{Agent: id, ID: connection, Identity: identity, Request: relayable(r, nil)}, nil
+}
+
+// socketTarget is the agent that a socket is for.
+func (h *host) socketTarget(ctx context.Context, u *url.URL) (protocol.Agent, error) {
+	id, c, err := h.targetClass(ctx, u)
+	if err == nil && c != nil && !c.takesSockets() {
+		err = &Error{Status: http.StatusNotFound, Name: "NotFound", Message: fmt.Sprintf("agents of class %q take no sockets: "+
+			"the class has neither OnConnect nor OnMessage, nor the option Clients", c.name)}
+	}
+	return id, err
+}
+
+// connectionID is what the client calls itself.
+func connectionID(u *url.URL) (string, error) {
+	id := u.Query().Get("_pk")
+	if id == "" {
+		return uuid.NewString(), nil
+	}
+	if len(id) > protocol.MaxConnectionID || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", &Error{Status: http.StatusBadRequest, Name: "BadConnection",
+			Message: fmt.Sprintf("the id of the connection, _pk, is %.300q; allowed are 1 to %d visible characters of ASCII", id, protocol.MaxConnectionID)}
+	}
+	return id, nil
+}
+
+// admitOrigin refuses pages of other origins than the host's own and those of http_origins. Browsers send cookies along with sockets
+// whoever asks for them: if all origins are allowed, those of a page that is not known otherwise are not looked at.
+func (e edge) admitOrigin(r *http.Request) error {
+	origin := r.Header.Get("Origin")
+	u, err := url.Parse(origin)
+	switch {
+	case origin == "" || err == nil && strings.EqualFold(u.Host, r.Host) || slices.Contains(e.origins, origin):
+		return nil
+	case slices.Contains(e.origins, "*"):
+		r.Header.Del("Cookie")
+		return nil
+	}
+	return &Error{Status: http.StatusForbidden, Name: "BadOrigin",
+		Message: fmt.Sprintf("pages of origin %.300q may open no socket here; http_origins would allow it", origin)}
+}
+
+// socketHost is the host as its gateway sees it.
+type socketHost struct{ host *host }
+
+// Bring brings a frame to the agent.
+func (s socketHost) Bring(ctx context.Context, id protocol.Agent, up protocol.SocketUp, outside func()) (protocol.SocketAck, error) {
+	reply, err := s.host.deliver(ctx, id, &frameErrand{up: up, outside: outside}, s.host.times.findWithin)
+	if err == nil {
+		err = result(reply)
+	}
+	if err == nil && reply.Socket == nil {
+		err = errors.New("the answer of a host is malformed")
+	}
+	if err != nil {
+		return protocol.SocketAck{}, bringError(err)
+	}
+	return *reply.Socket, nil
+}
+
+// bringError says how a connection ends if a frame of it cannot be brought.
+func bringError(err error) error {
+	e, ok := errors.AsType[*Error](err)
+	switch {
+	case ok && e.Name == "NoHost":
+		return fmt.Errorf("%w: %w", &gateway.Close{Code: 1013, Reason: err.Error()}, err)
+	case ok && e.Name == "AgentUnavailable", errors.Is(err, ErrShutdown), errors.Is(err, context.Canceled):
+		return err // nobody can tell what became of it
+	}
+	return fmt.Errorf("%w: %w", &gateway.Close{Code: 1011, Reason: publicText(err)}, err)
+}
+
+// LargeState reads a state that is too large for a message.
+func (s socketHost) LargeState(ctx context.Context, object protocol.Object) (json.RawMessage, error) {
+	return s.host.project.Objects().Get(ctx, s.host.name, object)
+}

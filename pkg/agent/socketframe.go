@@ -1,0 +1,327 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/internal/wire"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// frameErrand brings a frame of a client to its agent. It may be brought again however often: the record knows which were applied.
+type frameErrand struct {
+	up      protocol.SocketUp
+	outside func()
+}
+
+func (e *frameErrand) request() (protocol.Request, error) {
+	return protocol.Request{V: protocol.Version, Socket: &e.up}, nil
+}
+
+func (e *frameErrand) heard(reply protocol.Reply) error {
+	if reply.Socket != nil && reply.Socket.Outside {
+		e.outside()
+	}
+	return nil
+}
+
+func (e *frameErrand) repeatable() bool { return true }
+
+func (e *frameErrand) asked(error) {}
+
+func (e *frameErrand) do(ctx context.Context, a *actor) (protocol.Reply, error) {
+	reply := a.joinFrame(ctx, &e.up, e.outside)
+	switch {
+	case ctx.Err() != nil && reply.Moved:
+		return reply, context.Cause(ctx)
+	case reply.Moved:
+		return reply, moved(reply.Owner)
+	}
+	return reply, nil
+}
+
+// onRelayedFrame serves a frame that a gateway has brought to the owner of the agent.
+func (h *host) onRelayedFrame(ctx context.Context, m *nats.Msg, a *actor, up *protocol.SocketUp) {
+	h.attend(ctx, m, func(hear func(protocol.Reply)) protocol.Reply {
+		return a.joinFrame(ctx, up, func() { hear(protocol.Reply{Socket: &protocol.SocketAck{Outside: true}}) })
+	})
+}
+
+// joinFrame runs the turn of a frame, or joins it if the same frame is there already.
+func (a *actor) joinFrame(ctx context.Context, up *protocol.SocketUp, outside func()) protocol.Reply {
+	id := func(number uint64) string { return fmt.Sprintf("%s %s/%d/%d", a.id, up.Gateway, up.Conn, number) }
+	a.host.calls.forget(id(up.Number - 1)) // whoever sends a frame has heard what became of the one before
+	c := a.host.calls.start(id(up.Number), func(leave func()) protocol.Reply {
+		reply, err := a.do(context.WithoutCancel(ctx), &job{frame: up, left: leave, done: make(chan outcome, 1)})
+		switch {
+		case errors.Is(err, errMoved) || errors.Is(err, ErrShutdown): // if it was stored, the record knows it
+			return movedReply(err)
+		case err != nil:
+			return protocol.Reply{Error: protocol.NewFailure(err)}
+		}
+		return reply
+	})
+	left := c.left
+	for {
+		select {
+		case <-c.done:
+			return c.reply
+		case <-left:
+			left = nil
+			outside()
+		case <-ctx.Done():
+			return protocol.Reply{Moved: true}
+		}
+	}
+}
+
+// whatFrame says what a frame is, for those who wait.
+func whatFrame(up *protocol.SocketUp) string {
+	if up.Call != nil {
+		return "a call of " + up.Call.Method + " by a client"
+	}
+	return fmt.Sprintf("a frame of a client (%s)", up.Kind)
+}
+
+// serveFrame runs the turn of a frame.
+func (a *actor) serveFrame(ctx context.Context, j *job) error {
+	if err := a.fit(ctx); err != nil {
+		j.finish(outcome{err: errMoved})
+		return err
+	}
+	finish := func(ack protocol.SocketAck) {
+		ack.Place = placeOf(a.at.record, j.frame.Gateway)
+		j.finish(outcome{reply: protocol.Reply{Socket: &ack}})
+	}
+	if ack := a.decided(j.frame); ack != nil {
+		finish(*ack)
+		return nil
+	}
+	t, refused, err := a.socketTurn(ctx, j)
+	if err != nil {
+		j.finish(outcome{err: errMoved}) // its gateway is there, and brings the frame again
+		return nil
+	}
+	if refused != nil {
+		finish(protocol.SocketAck{Close: refused})
+		return nil
+	}
+	stored, err := a.turn(ctx, nil, func(ctx context.Context, d *draft) error { return a.applyFrame(ctx, d, j, t) })
+	if err != nil && !isEnd(err) && t.up.Kind == protocol.SocketClosed {
+		a.refused = append(a.refused, &ConnectionError{Hook: "OnClose", Connection: t.conn.ID(), Err: err})
+		stored, err = a.turn(ctx, nil, func(_ context.Context, d *draft) error { d.attachSocket(t); return nil })
+	}
+	if isEnd(err) {
+		j.finish(outcome{err: errMoved}) // if it was stored, the record knows it
+		return err
+	}
+	ack := protocol.SocketAck{}
+	if err != nil {
+		ack = a.frameFailed(ctx, t, err)
+	} else if !stored && t.answer != nil {
+		ack.Answers = []string{*t.answer}
+	}
+	if !stored {
+		if err := a.fit(ctx); err != nil {
+			j.finish(outcome{err: errMoved})
+			return err
+		}
+	}
+	finish(ack)
+	return a.afterTurn(ctx)
+}
+
+// decided is what became of a frame that needs no turn; nil if it does.
+func (a *actor) decided(up *protocol.SocketUp) *protocol.SocketAck {
+	g := a.at.record.Gateways[up.Gateway]
+	applied, open := g.Open[up.Conn]
+	switch {
+	case up.Kind == protocol.SocketConnect && up.Conn <= g.Connected, open && up.Number <= applied:
+		return &protocol.SocketAck{Applied: true}
+	case up.Kind == protocol.SocketConnect:
+		return nil
+	case !open && up.Kind == protocol.SocketClosed: // it was closed before, or never opened
+		return &protocol.SocketAck{Applied: true}
+	case !open:
+		return &protocol.SocketAck{Unknown: true}
+	}
+	return nil
+}
+
+// socketTurn prepares the turn of a frame: whose it is, and whether the connection may be. An error means that this cannot be told now.
+func (a *actor) socketTurn(ctx context.Context, j *job) (t *turnSocket, refused *protocol.SocketClose, err error) {
+	up := j.frame
+	t = &turnSocket{key: connKey{up.Gateway, up.Conn}, up: up}
+	t.conn = &Connection{agent: a.id, key: t.key}
+	if up.Kind != protocol.SocketConnect {
+		if err := a.attach(ctx, up.Gateway); err != nil {
+			return nil, nil, err
+		}
+		t.conn.known = a.sockets[t.key]
+		return t, nil, nil
+	}
+	if up.Connection == nil || up.HTTP == nil {
+		return nil, &protocol.SocketClose{Code: 1011, Reason: "malformed connect"}, nil
+	}
+	if !a.class.takesSockets() {
+		return nil, &protocol.SocketClose{Code: 1008, Reason: fmt.Sprintf("agents of class %q take no sockets", a.class.name)}, nil
+	}
+	t.conn.known = *up.Connection
+	if err := a.attachAll(ctx); err != nil {
+		return nil, nil, err
+	}
+	for key, other := range a.sockets {
+		if _, open := a.at.record.Gateways[key.gateway].Open[key.conn]; !open || other.ID != up.Connection.ID {
+			continue
+		}
+		if !bytes.Equal(other.Identity, up.Connection.Identity) {
+			return nil, &protocol.SocketClose{Code: 1008, Reason: "somebody else has a connection of this id"}, nil
+		}
+		t.replaces = append(t.replaces, key)
+	}
+	return t, nil, nil
+}
+
+// attachSocket makes the turn one for a frame.
+func (d *draft) attachSocket(t *turnSocket) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.socket = t
+	d.keep(t.conn)
+}
+
+// applyFrame is the turn of a frame.
+func (a *actor) applyFrame(ctx context.Context, d *draft, j *job, t *turnSocket) error {
+	d.attachSocket(t)
+	d.left = j.left
+	if t.conn.known.Identity != nil {
+		ctx = context.WithValue(ctx, identityKey{}, t.conn.known.Identity)
+	}
+	switch t.up.Kind {
+	case protocol.SocketConnect:
+		return a.applyConnect(ctx, t)
+	case protocol.SocketState:
+		return a.agent.setClientState(ctx, t.up.State)
+	case protocol.SocketCall:
+		return a.applyCall(ctx, t)
+	case protocol.SocketText, protocol.SocketData:
+		if handler, ok := a.agent.(MessageHandler); ok {
+			return handler.OnMessage(ctx, t.conn, Message{Text: t.up.Text, Data: t.up.Data, Binary: t.up.Kind == protocol.SocketData})
+		}
+	case protocol.SocketClosed:
+		if handler, ok := a.agent.(CloseHandler); ok && t.up.Close != nil {
+			return handler.OnClose(ctx, t.conn, Closed{Code: t.up.Close.Code, Reason: t.up.Close.Reason, Clean: t.up.Close.Clean})
+		}
+	}
+	return nil
+}
+
+func (a *actor) applyConnect(ctx context.Context, t *turnSocket) error {
+	handler, ok := a.agent.(Connector)
+	if !ok {
+		return nil
+	}
+	r, err := relayedRequest(t.up.HTTP)
+	if err != nil {
+		return err
+	}
+	r.Body = http.NoBody
+	return handler.OnConnect(ctx, t.conn, r.WithContext(ctx))
+}
+
+func (a *actor) applyCall(ctx context.Context, t *turnSocket) error {
+	m, err := a.class.methodForClient(t.up.Call.Method)
+	if err != nil {
+		return err
+	}
+	result, err := m.call(ctx, a.agent, t.up.Call.Args)
+	if err != nil {
+		return err
+	}
+	answer := string(wire.Result(t.up.Call.ID, result))
+	if len(answer) > protocol.MaxFrame {
+		return &FramesError{Agent: a.id.Name, Size: len(answer), Limit: protocol.MaxFrame}
+	}
+	t.answer = &answer
+	return nil
+}
+
+// frameFailed is what follows a frame whose turn is dropped.
+func (a *actor) frameFailed(ctx context.Context, t *turnSocket, err error) protocol.SocketAck {
+	a.logFrame(ctx, t, err)
+	switch t.up.Kind {
+	case protocol.SocketConnect:
+		return protocol.SocketAck{Close: refusal(err)}
+	case protocol.SocketCall:
+		return protocol.SocketAck{Answers: []string{string(wire.CallError(t.up.Call.ID, publicText(err)))}}
+	case protocol.SocketState:
+		return protocol.SocketAck{Answers: a.stateRefused(err)}
+	case protocol.SocketText, protocol.SocketData:
+		a.refused = append(a.refused, &ConnectionError{Hook: "OnMessage", Connection: t.conn.ID(), Err: err})
+	case protocol.SocketClosed: // is reported where it is done again
+	}
+	return protocol.SocketAck{}
+}
+
+// stateRefused tells a client that its state is none, and which is.
+func (a *actor) stateRefused(err error) []string {
+	text, reason := wire.StateRejected, publicText(err)
+	if errors.Is(err, ErrReadonly) {
+		text, reason = wire.StateReadonly, ""
+	}
+	answers := []string{string(wire.StateError(text, reason))}
+	if state := a.agent.base().current(); state != nil && len(state) < protocol.MaxFrame {
+		answers = append(answers, string(wire.State(state)))
+	}
+	return answers
+}
+
+// publicText is what clients are told of an error. What a panic says is for the log.
+func publicText(err error) string {
+	if errors.Is(err, ErrReadonly) {
+		return wire.StateReadonly
+	}
+	if _, ok := errors.AsType[*PanicError](err); ok {
+		return "the agent panicked"
+	}
+	return protocol.NewFailure(err).Message
+}
+
+// refusal is how a connection ends that OnConnect has refused.
+func refusal(err error) *protocol.SocketClose {
+	code := 1011
+	if e, ok := errors.AsType[*Error](err); ok && e.status() < http.StatusInternalServerError {
+		code = 1008
+	}
+	return &protocol.SocketClose{Code: code, Reason: publicText(err)}
+}
+
+// logFrame tells what only the client is told, if it is no matter of the client's.
+func (a *actor) logFrame(ctx context.Context, t *turnSocket, err error) {
+	level := slog.LevelDebug
+	attrs := []any{slog.String(logkey.Connection, t.conn.ID()), slog.String(logkey.Kind, string(t.up.Kind)), slog.Any(logkey.Error, err)}
+	if p, ok := errors.AsType[*PanicError](err); ok {
+		level, attrs = slog.LevelError, append(attrs, slog.String(logkey.Stack, string(p.Stack)))
+	}
+	a.log.Log(ctx, level, "frame of a client failed, its turn is dropped", attrs...)
+}
+
+// openGateways are the gateways that hold open sockets of the agent.
+func (a *actor) openGateways() []string {
+	var open []string
+	for gateway, g := range a.at.record.Gateways {
+		if len(g.Open) > 0 {
+			open = append(open, gateway)
+		}
+	}
+	slices.Sort(open)
+	return open
+}

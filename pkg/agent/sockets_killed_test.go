@@ -1,0 +1,103 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/skein-run/skein/internal/natstest"
+)
+
+// TestSocketsOutliveTheHostOfTheirAgent: two clients at one host talk through an agent at others, which are killed in the middle, again
+// and again. Sockets stay open; no frame is lost or doubled, and all come in order.
+func TestSocketsOutliveTheHostOfTheirAgent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	classes := rooms(func(r *room) {
+		r.message = func(ctx context.Context, r *room, _ *Connection, m Message) error {
+			if err := r.log(ctx, m.Text); err != nil {
+				return err
+			}
+			return Broadcast(ctx, Text(m.Text))
+		}
+	})
+	gate := r.host(t, desks(nil), timings(quick)) // it has no rooms
+	const kills, each = 3, 40
+	owner := r.host(t, classes, timings(quick))
+	a, b := gate.dial(t, roomPath+"?_pk=a"), gate.dial(t, roomPath+"?_pk=b")
+	a.expect(identity("jo"))
+	b.expect(identity("jo"))
+	heard := make(chan []string, 2)
+	for _, c := range []*socketClient{a, b} {
+		go func() { heard <- c.hear(t.Context(), kills*each) }()
+	}
+	n := 0
+	for range kills {
+		heir := r.host(t, classes, timings(quick))
+		for i := range each {
+			if i == each/2 {
+				owner.kill(t)
+			}
+			n++
+			a.send(fmt.Sprint(n))
+		}
+		owner = heir
+	}
+	var want []string
+	for i := range n {
+		want = append(want, fmt.Sprint(i+1))
+	}
+	for range 2 {
+		got := awaitTurn(t, "a client has heard all", heard)
+		if strings.Join(got, " ") != strings.Join(want, " ") {
+			t.Errorf("heard %q, want each once and in order", got)
+		}
+	}
+	r.awaitLog(t, "jo", want...)
+}
+
+// hear collects the messages that a client gets, without states, until there are so many. A frame that cannot be read ends it.
+func (c *socketClient) hear(ctx context.Context, n int) (heard []string) {
+	for len(heard) < n {
+		_, data, err := c.ws.Read(ctx)
+		if err != nil {
+			return append(heard, err.Error())
+		}
+		if !json.Valid(data) || data[0] != '{' {
+			heard = append(heard, string(data))
+		}
+	}
+	return heard
+}
+
+// TestCallWhoseResultIsLost: a call that went outside and whose host dies is told to be applied, and is not applied again.
+func TestCallWhoseResultIsLost(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	outside := make(chan struct{}, 8)
+	goOn := make(chan struct{})
+	prepare := func(r *room) {
+		r.wait = func(ctx context.Context) error { outside <- struct{}{}; return await(ctx, goOn) }
+	}
+	gate := r.host(t, desks(nil), timings(quick))
+	owner := r.host(t, rooms(prepare), timings(quick))
+	c := gate.dial(t, roomPath)
+	c.expect(identity("jo"))
+	c.send(rpc("1", "long", `[]`))
+	awaitTurn(t, "the call is outside", outside)
+	heir := r.host(t, rooms(prepare), timings(quick))
+	owner.kill(t)
+	c.expect(rpcError("1", "the call was applied, its result is lost"))
+	c.send(rpc("2", "count", `[]`))
+	c.expect(rpcDone("2", "0"))
+	if len(outside) != 0 {
+		t.Error("the call was begun anew")
+	}
+	close(goOn)
+	natstest.Eventually(t, soon, "the heir owns the agent", func() bool { return r.roomRecord(t, "jo").Owner != "" })
+	if err := heir.stop(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"context"
+	"errors"
 	"testing"
 
 	"github.com/skein-run/skein/internal/journal"
@@ -41,14 +43,12 @@ func newClusterRig(t *testing.T) (r *rig, url string) {
 	if r.store, err = journal.Open(r.nc); err != nil {
 		t.Fatal(err)
 	}
-	for _, ensure := range []error{
-		streams.EnsureProjects(t.Context(), r.js, streams.Options{Replicas: 3}),
-		streams.EnsureAgents(t.Context(), r.js, testProject, streams.Options{Replicas: 3}),
-	} {
-		if ensure != nil {
-			t.Fatal(ensure)
-		}
-	}
+	natstest.Ask(t, "streams of agents", func(ctx context.Context) error {
+		return errors.Join(
+			streams.EnsureProjects(ctx, r.js, streams.Options{Replicas: 3}),
+			streams.EnsureAgents(ctx, r.js, testProject, streams.Options{Replicas: 3}),
+		)
+	})
 	return r, cluster.URL()
 }
 

@@ -1,11 +1,12 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"testing"
 	"time"
 
-	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/internal/testsignal"
@@ -28,19 +29,16 @@ func (r *rig) hurry(t *testing.T) {
 		protocol.ConsumerWakes(0):    protocol.WorkflowsStream("email-workflows"),
 		protocol.ConsumerControls(0): protocol.WorkflowsStream("email-workflows"),
 	} {
-		s, err := r.js.Stream(t.Context(), stream)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := s.Consumer(t.Context(), consumer)
-		if err != nil {
-			t.Fatal(err)
-		}
-		config := c.CachedInfo().Config
-		config.AckWait = 2 * time.Second
-		if _, err := s.UpdateConsumer(t.Context(), config); err != nil {
-			t.Fatal(err)
-		}
+		natstest.Ask(t, "ring again soon for "+consumer, func(ctx context.Context) error {
+			c, err := r.js.Consumer(ctx, stream, consumer)
+			if err != nil {
+				return err
+			}
+			config := c.CachedInfo().Config
+			config.AckWait = 2 * time.Second
+			_, err = r.js.UpdateConsumer(ctx, stream, config)
+			return err
+		})
 	}
 }
 
@@ -78,33 +76,22 @@ func TestNoticesSurviveTheirRunner(t *testing.T) {
 // TestNoticesSurviveTheirRunnerOnACluster is the same with everything on three servers.
 func TestNoticesSurviveTheirRunnerOnACluster(t *testing.T) {
 	t.Parallel()
-	cluster := natstest.StartCluster(t, 3)
-	r := &rig{connect: cluster.Connect}
-	r.nc = cluster.Connect(t)
-	r.js = natstest.JetStream(t, r.nc)
-	var err error
-	if r.store, err = journal.Open(r.nc); err != nil {
-		t.Fatal(err)
-	}
-	options := streams.Options{Replicas: 3}
-	for _, err := range []error{
-		streams.EnsureProjects(t.Context(), r.js, options),
-		streams.EnsureAgents(t.Context(), r.js, testProject, options),
-		streams.EnsureWorkflows(t.Context(), r.js, "email-workflows", 1, options),
-		streams.RegisterWorkflows(t.Context(), r.js, "email-workflows", 1, map[string]string{"EMAIL": "Onboarding"}),
-	} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	r.killRunner(t, cluster.URL(), testsignal.RunnerUninformed, "progress+event+step+wait", "a progress 0", "a seat 1")
+	r, url := newClusterRig(t)
+	natstest.Ask(t, "streams of workflows", func(ctx context.Context) error {
+		return errors.Join(
+			streams.EnsureWorkflows(ctx, r.js, "email-workflows", 1, streams.Options{Replicas: 3}),
+			streams.RegisterWorkflows(ctx, r.js, "email-workflows", 1, map[string]string{"EMAIL": "Onboarding"}),
+		)
+	})
+	r.killRunner(t, url, testsignal.RunnerUninformed, "progress+event+step+wait", "a progress 0", "a seat 1")
 }
 
 func (r *rig) killRunner(t *testing.T, url, point, do string, tells ...string) {
 	t.Helper()
 	r.narrow(t)
 	r.hurry(t)
-	h := r.host(t, clerks(nil, IdleAfter(1)), withEmail)
+	patient := timings(func(t *timing) { t.findWithin = soon / 2 }) // a busy cluster answers slowly, and while it elects, not at all
+	h := r.host(t, clerks(nil, IdleAfter(1)), withEmail, patient)
 	victim := r.launch(t, roleRunner, runnerConfig, url, point)
 	h.post(t, "/agents/desk/jo?id=a&do="+do)
 	victim.await(t, "testsignal: "+point)

@@ -237,15 +237,16 @@ func (r *rig) narrow(t *testing.T) {
 	for _, name := range []string{
 		protocol.InboxStream(testProject), protocol.KVStream(protocol.AgentsBucket(testProject)), protocol.WorkflowsStream("email-workflows"),
 	} {
-		s, err := r.js.Stream(t.Context(), name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := s.CachedInfo().Config
-		c.Duplicates = 100 * time.Millisecond
-		if _, err := r.js.UpdateStream(t.Context(), c); err != nil {
-			t.Fatal(err)
-		}
+		natstest.Ask(t, "narrow the window of "+name, func(ctx context.Context) error {
+			s, err := r.js.Stream(ctx, name)
+			if err != nil {
+				return err
+			}
+			c := s.CachedInfo().Config
+			c.Duplicates = 100 * time.Millisecond
+			_, err = r.js.UpdateStream(ctx, c)
+			return err
+		})
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -124,8 +125,8 @@ func (l *steadyLoad) end() {
 	}
 }
 
-// TestLeadersOfNATSEnd kills the servers that lead the records and the leases with SIGKILL, and moves the leaders of both,
-// under load. Agents pause; none moves and no call fails.
+// TestLeadersOfNATSEnd kills the servers that lead the records and the leases with SIGKILL, moves the leaders of both, and
+// leaves the cluster without a majority until all leases are over, under load. Agents pause; none moves and no call fails.
 func TestLeadersOfNATSEnd(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
@@ -139,6 +140,8 @@ func TestLeadersOfNATSEnd(t *testing.T) {
 	c.moveLeader(leases)
 	c.killLeader(records, l.goOn)
 	c.killLeader(leases, l.goOn)
+	l.goOn()
+	c.killMost(leases, 8*time.Second) // longer than a lease is good for: no host has one
 	l.goOn()
 	l.end()
 	if after := w.epochs(names); !slices.Equal(before, after) {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -131,4 +132,21 @@ func (c *ownCluster) killLeader(stream string, meanwhile func()) {
 	})
 	meanwhile()
 	old.start()
+}
+
+// killMost kills all servers but the leader of a stream for a time in which nothing can be stored, and starts them again.
+func (c *ownCluster) killMost(stream string, away time.Duration) {
+	c.t.Helper()
+	last := c.leader(stream)
+	for _, s := range c.servers {
+		if s != last {
+			s.kill(c.t)
+		}
+	}
+	pause(c.t.Context(), away)
+	for _, s := range c.servers {
+		if s != last {
+			s.start()
+		}
+	}
 }

@@ -266,7 +266,11 @@ func (a *actor) bury(ctx context.Context, l *letter, cause error) error {
 		return &endError{fmt.Errorf("store dead letter: %w", err)}
 	}
 	failure := &MailError{Source: l.lane, Callback: l.mail.Callback, Attempts: l.attempts, Err: cause}
-	a.log.WarnContext(ctx, "gave up mail, it is among the dead letters", slog.Any(logkey.Error, failure))
+	attrs := []any{slog.Uint64(logkey.Turn, a.at.record.Turn), slog.Any(logkey.Error, failure)}
+	if p, ok := errors.AsType[*PanicError](cause); ok {
+		attrs = append(attrs, slog.String(logkey.Stack, string(p.Stack)))
+	}
+	a.log.WarnContext(ctx, "gave up mail, it is among the dead letters", attrs...)
 	a.mail.settle(l)
 	a.refused = append(a.refused, failure)
 	return a.afterTurn(ctx)

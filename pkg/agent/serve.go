@@ -213,7 +213,7 @@ func (a *actor) logFailed(ctx context.Context, j *job, err error) {
 	if e, ok := errors.AsType[*Error](err); ok && e.status() < http.StatusInternalServerError {
 		return
 	}
-	attrs := []any{slog.String(logkey.Method, j.request.Method), slog.String(logkey.Path, j.request.URL.Path), slog.Any(logkey.Error, err)}
+	attrs := []any{slog.Uint64(logkey.Turn, a.at.record.Turn+1), slog.String(logkey.Method, j.request.Method), slog.String(logkey.Path, j.request.URL.Path), slog.Any(logkey.Error, err)}
 	if p, ok := errors.AsType[*PanicError](err); ok {
 		attrs = append(attrs, slog.String(logkey.Stack, string(p.Stack)))
 	}

@@ -77,9 +77,12 @@ func TestMeasureLong(t *testing.T) {
 		t.Fatalf("%v in %s", err, out)
 	}
 	for _, list := range [][]Cost{r.Steps, r.Parks, r.ResumedSteps, r.ResumedParks} {
-		if len(list) != 2 || list[0].At != 10 || list[1].At != 20 || list[0].Millis <= 0 || list[1].Millis <= 0 || list[0].Ratio != 1 || list[1].Ratio <= 0 {
+		if len(list) != 2 || list[0].At != 10 || list[1].At != 20 || list[0].Millis <= 0 || list[1].Millis <= 0 || list[0].Ratio <= 0 || list[1].Ratio <= 0 {
 			t.Errorf("the report is %s", out)
 		}
+	}
+	if r.Steps[0].Ratio != 1 || r.ResumedParks[0].Ratio != 1 {
+		t.Errorf("the first ratio is not 1: %s", out)
 	}
 	var text bytes.Buffer
 	if err := r.print(&text, "text"); err != nil || !strings.Contains(text.String(), "resumed after 20") {

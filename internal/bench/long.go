@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
 	"github.com/skein-run/skein/internal/journal"
@@ -93,16 +94,23 @@ type LongReport struct {
 type Cost struct {
 	At     int     `json:"at"`
 	Millis float64 `json:"ms"`
-	// Ratio is to the first of its list.
+	// Ratio is to the first of its list; of a wait, to one of an instance that has waited ten times, at the same time.
 	Ratio float64 `json:"ratio"`
 }
 
 func costs(list []Cost, at int, took time.Duration) []Cost {
-	c := Cost{At: at, Millis: math.Round(float64(took)/float64(time.Microsecond)) / 1000, Ratio: 1}
-	if len(list) > 0 && list[0].Millis > 0 {
-		c.Ratio = math.Round(100*c.Millis/list[0].Millis) / 100
+	if len(list) == 0 {
+		return []Cost{costOf(at, took, took)}
 	}
-	return append(list, c)
+	return append(list, costOf(at, took, time.Duration(list[0].Millis*float64(time.Millisecond))))
+}
+
+func costOf(at int, took, to time.Duration) Cost {
+	c := Cost{At: at, Millis: math.Round(float64(took)/float64(time.Microsecond)) / 1000, Ratio: 1}
+	if to > 0 {
+		c.Ratio = math.Round(100*float64(took)/float64(to)) / 100
+	}
+	return c
 }
 
 // longLoad is a measurement of instances that live long.
@@ -150,17 +158,11 @@ func (l longLoad) run(ctx context.Context, p *processes) (LongReport, error) {
 		}
 	}
 	for _, n := range points(l.parks) {
-		took, each, err := m.parks(ctx, n+window)
+		took, waits, err := m.parks(ctx, n)
 		if err != nil {
 			return r, err
 		}
-		r.ResumedParks = costs(r.ResumedParks, n, took)
-		if n != l.parks {
-			continue
-		}
-		for _, n := range points(n) {
-			r.Parks = costs(r.Parks, n, median(each[n:n+window]))
-		}
+		r.ResumedParks, r.Parks = costs(r.ResumedParks, n, took), waits
 	}
 	return r, nil
 }
@@ -205,32 +207,92 @@ func (m lives) resume(ctx context.Context, instance *workflow.Instance[[]int64])
 	return time.Since(start), at, err
 }
 
-// parks lets an instance wait for events, one after the other, and measures how long each takes to have its effect.
-func (m lives) parks(ctx context.Context, n int) (resumed time.Duration, each []time.Duration, err error) {
+// parks lets an instance wait for events, one after the other, and measures how long each takes to have its effect after 10,
+// 100, … up to a number, and how long another runner takes to resume it.
+func (m lives) parks(ctx context.Context, n int) (resumed time.Duration, waits []Cost, err error) {
+	old, err := m.waits(ctx, n+window*len(points(n)))
+	if err != nil {
+		return 0, nil, err
+	}
+	defer old.effects.Unsubscribe()
+	for _, at := range points(n) {
+		for old.had < at {
+			if _, err := old.wait(ctx); err != nil {
+				return 0, nil, err
+			}
+		}
+		long, short, err := m.beside(ctx, old)
+		if err != nil {
+			return 0, nil, err
+		}
+		waits = append(waits, costOf(at, long, short))
+	}
+	for old.had < old.all {
+		if _, err := old.wait(ctx); err != nil {
+			return 0, nil, err
+		}
+	}
+	resumed, _, err = m.resume(ctx, old.instance)
+	return resumed, waits, err
+}
+
+// beside measures waits of an instance and, in turn with them, those of one that has waited ten times: what else the machine has to do
+// holds up both.
+func (m lives) beside(ctx context.Context, old *waiter) (long, short time.Duration, err error) {
+	young, err := m.waits(ctx, 10+window)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer young.effects.Unsubscribe()
+	var longs, shorts []time.Duration
+	for young.had < young.all {
+		took, err := young.wait(ctx)
+		if err != nil {
+			return 0, 0, err
+		}
+		if young.had <= 10 {
+			continue
+		}
+		shorts = append(shorts, took)
+		if took, err = old.wait(ctx); err != nil {
+			return 0, 0, err
+		}
+		longs = append(longs, took)
+	}
+	return median(longs), median(shorts), nil
+}
+
+// waiter is an instance that waits again and again: as often as all, of which it had some.
+type waiter struct {
+	lives
+	instance *workflow.Instance[[]int64]
+	effects  *nats.Subscription
+	all, had int
+	park     uint64
+}
+
+// waits begins an instance that waits a number of times.
+func (m lives) waits(ctx context.Context, n int) (*waiter, error) {
 	instance, err := m.binding.Create(ctx, LongParams{Parks: n})
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	effects, err := m.project.NC.SubscribeSync(told(instance.ID()))
-	if err != nil {
-		return 0, nil, err
+	return &waiter{lives: m, instance: instance, effects: effects, all: n}, err
+}
+
+// wait lets one wait end, and measures how long that takes to have its effect.
+func (w *waiter) wait(ctx context.Context) (took time.Duration, err error) {
+	if w.park, err = w.parked(ctx, w.instance.ID(), w.park, "wait"); err != nil {
+		return 0, err
 	}
-	defer effects.Unsubscribe()
-	for park := uint64(0); len(each) < n; {
-		if park, err = m.parked(ctx, instance.ID(), park, "wait"); err != nil {
-			return 0, nil, err
-		}
-		start := time.Now()
-		if err := instance.SendEvent(ctx, goEvent, 0); err != nil {
-			return 0, nil, err
-		}
-		if _, err := effects.NextMsgWithContext(ctx); err != nil {
-			return 0, nil, err
-		}
-		each = append(each, time.Since(start))
+	start := time.Now()
+	if err := w.instance.SendEvent(ctx, goEvent, 0); err != nil {
+		return 0, err
 	}
-	resumed, _, err = m.resume(ctx, instance)
-	return resumed, each, err
+	_, err = w.effects.NextMsgWithContext(ctx)
+	w.had++
+	return time.Since(start), err
 }
 
 // parked waits until the instance is parked at a wait of this name, later than at a sequence, and returns its sequence.

@@ -454,13 +454,22 @@ const (
 )
 
 // Stands tells how the execution stands to a park of an incarnation, which is the newest message of a log as somebody has
-// seen it.
-func (x *Execution) Stands(incarnation, park uint64) Position {
+// seen it. While it is open whether the execution is parked it waits, but not for longer than patience: an agent that is to be told of the
+// park first may not have room for that.
+func (x *Execution) Stands(incarnation, park uint64, patience time.Duration) Position {
+	deadline := time.Now().Add(patience)
+	defer time.AfterFunc(patience, func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.changed.Broadcast()
+	}).Stop()
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.awaitSettled()
+	for x.unsettled() && time.Now().Before(deadline) {
+		x.changed.Wait()
+	}
 	switch {
-	case x.phase == over || x.History.Incarnation != incarnation:
+	case x.unsettled(), x.phase == over || x.History.Incarnation != incarnation:
 	case x.phase == parked && x.expected == park:
 		return AtPark
 	case x.expected > park:
@@ -469,9 +478,12 @@ func (x *Execution) Stands(incarnation, park uint64) Position {
 	return Elsewhere
 }
 
-// awaitSettled waits while it is open whether the execution is parked. x.mu is held.
+// unsettled reports whether it is open whether the execution is parked. x.mu is held.
+func (x *Execution) unsettled() bool { return x.phase == parking || x.phase == reviving }
+
+// awaitSettled waits until that is known. x.mu is held.
 func (x *Execution) awaitSettled() {
-	for x.phase == parking || x.phase == reviving {
+	for x.unsettled() {
 		x.changed.Wait()
 	}
 }

@@ -155,6 +155,35 @@ func TestGoesOnOnce(t *testing.T) {
 	}
 }
 
+// TestStandsToAPark tells apart the execution that is parked there, one that is not any more, and one of which that is open for too long.
+func TestStandsToAPark(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	var runs, deferred atomic.Int64
+	x := r.start(Settings{ShortWait: time.Nanosecond}, waitsTwice(&runs, &deferred))
+	park := r.event(x, Parked).Sequence
+	stands := func(what string, incarnation, park uint64, patience time.Duration, want Position) {
+		t.Helper()
+		if got := x.Stands(incarnation, park, patience); got != want {
+			t.Errorf("%s: %d, want %d", what, got, want)
+		}
+	}
+	stands("at the park", r.created, park, time.Hour, AtPark)
+	stands("of another instance", r.created-1, park, time.Hour, Elsewhere)
+	stands("at a later park", r.created, park+1, time.Hour, Elsewhere)
+	x.mu.Lock()
+	x.phase = parking
+	x.mu.Unlock()
+	stands("about to be parked", r.created, park, time.Nanosecond, Elsewhere)
+	x.mu.Lock()
+	x.phase = parked
+	x.mu.Unlock()
+	x.GoOn(r.sends("a"), park)
+	stands("gone on", r.created, park, time.Hour, Beyond)
+	x.Drop(ErrReleased)
+	stands("over", r.created, park, time.Hour, Elsewhere)
+}
+
 // overtake appends what another runner would.
 func (r *rig) overtake(after uint64) {
 	r.t.Helper()

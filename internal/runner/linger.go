@@ -68,7 +68,7 @@ func (r *Runner) goOn(ctx context.Context, h *held, s sight, has *slot) bool {
 	if x == nil || r.Replays || s.situation(r.stream()).Phase != engine.Parked {
 		return false
 	}
-	switch x.Stands(s.created, s.tailAt) {
+	switch x.Stands(s.created, s.tailAt, settlesWithin) {
 	case execution.AtPark:
 		waits, err := r.takeSlot(ctx, h, footingOf(s))
 		if waits || err != nil {
@@ -101,6 +101,8 @@ func (r *Runner) goOn(ctx context.Context, h *held, s sight, has *slot) bool {
 }
 
 const (
+	// settlesWithin is how long a wake waits for an execution that is about to be parked, before a new run takes its place.
+	settlesWithin = 2 * time.Second
 	// worthStaying is how many calls are made again rather than kept in memory for long.
 	worthStaying = 64
 	// staySize is how many bytes executions may have that stay in memory for longer than others.

@@ -34,6 +34,7 @@ type conn struct {
 	// ending is how this side has ended it.
 	ending     atomic.Pointer[protocol.SocketClose]
 	complained atomic.Bool
+	pinged     atomic.Bool // and no answer yet
 	running    sync.WaitGroup
 
 	// Guarded by the link.
@@ -67,7 +68,7 @@ func (c *conn) run(ctx context.Context) {
 	c.out = newQueue(limits.Waiting, limits.WaitingBytes, start, func(o outgoing) { c.write(ctx, o) })
 	defer c.running.Wait()
 	defer c.out.end()
-	defer c.link.remove(c)
+	defer c.link.remove(ctx, c)
 	c.up(ctx, protocol.SocketUp{Kind: protocol.SocketConnect, HTTP: c.client.Request}, 0)
 	c.read(ctx)
 	select {
@@ -191,6 +192,11 @@ func (c *conn) send(ctx context.Context, up protocol.SocketUp) {
 		c.link.connecting <- struct{}{}
 		defer func() { <-c.link.connecting }()
 		c.place(&up)
+		if err := c.link.enlist(ctx); err != nil { // else nobody could tell its end if this host died
+			c.refused.Store(true)
+			c.fail(ctx, up, err)
+			return
+		}
 	case up.Kind == protocol.SocketClosed:
 		c.sayGoodbye(ctx, up)
 		return
@@ -325,6 +331,28 @@ func (c *conn) give(f protocol.SocketFrame, state *outgoing) {
 		c.revision = state.revision
 		c.push(*state)
 	}
+}
+
+// ping asks the client whether it is there. One that says nothing for long is gone.
+func (c *conn) ping(ctx context.Context) {
+	if c.pinged.Swap(true) {
+		return
+	}
+	c.link.mu.Lock()
+	defer c.link.mu.Unlock()
+	if c.link.conns[c.set.Conn] != c {
+		return // it has ended
+	}
+	c.running.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, c.link.gateway.limits.Dead)
+		defer cancel()
+		err := c.ws.Ping(ctx)
+		if errors.Is(err, context.DeadlineExceeded) {
+			c.log.DebugContext(ctx, "a client has said nothing for long, its socket is closed")
+			_ = c.ws.CloseNow() // who reads sees it
+		}
+		c.pinged.Store(false)
+	})
 }
 
 // say sends a text frame.

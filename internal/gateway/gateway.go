@@ -22,6 +22,8 @@ type Host interface {
 	// what became of it. It calls outside if later frames of the connection may be brought meanwhile. An error that wraps
 	// a *Close says how the connection is to end; after any other, it is not known what became of the frame.
 	Bring(ctx context.Context, agent protocol.Agent, up protocol.SocketUp, outside func()) (protocol.SocketAck, error)
+	// Enlist stores which connections are held to an agent, by their numbers, or that none are.
+	Enlist(ctx context.Context, agent protocol.Agent, ids map[uint64]string) error
 	// LargeState reads a state that is too large for a message.
 	LargeState(ctx context.Context, object protocol.Object) (json.RawMessage, error)
 }
@@ -51,11 +53,13 @@ type Limits struct {
 	Stall time.Duration
 	// Gap is how long a batch may be late that something else has told of.
 	Gap time.Duration
+	// Ping is how often a client is asked whether it is there, Dead how long it may say nothing.
+	Ping, Dead time.Duration
 }
 
 // DefaultLimits are those of a gateway that is told nothing else.
 func DefaultLimits() Limits {
-	return Limits{Waiting: 256, WaitingBytes: 1 << 20, Stall: 30 * time.Second, Gap: 2 * time.Second}
+	return Limits{Waiting: 256, WaitingBytes: 1 << 20, Stall: 30 * time.Second, Gap: 2 * time.Second, Ping: 30 * time.Second, Dead: time.Minute}
 }
 
 // Gateway is the sockets of one host.
@@ -148,16 +152,41 @@ func (g *Gateway) Attach(agent protocol.Agent, after uint64) protocol.SocketAtta
 	return l.attached(after)
 }
 
+// Run asks all clients now and then whether they are there, until ctx ends. Not all at once.
+func (g *Gateway) Run(ctx context.Context) {
+	const slices = 30
+	ticker := time.NewTicker(max(g.limits.Ping/slices, time.Millisecond))
+	defer ticker.Stop()
+	for turn := uint64(0); ; turn++ {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		for _, c := range g.all() {
+			if c.conn()%slices == turn%slices {
+				c.ping(ctx)
+			}
+		}
+	}
+}
+
+// all are the connections that have a number.
+func (g *Gateway) all() (all []*conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, l := range g.links {
+		all = append(all, l.all()...)
+	}
+	return all
+}
+
 // Drain takes no more connections and closes those there are. It returns false if ctx ends before all agents know.
 func (g *Gateway) Drain(ctx context.Context) bool {
 	g.mu.Lock()
 	g.closed = true
-	var all []*conn
-	for _, l := range g.links {
-		all = append(all, l.all()...)
-	}
 	g.mu.Unlock()
-	for _, c := range all {
+	for _, c := range g.all() {
 		c.close(goingAway)
 	}
 	ended := make(chan struct{})

@@ -37,6 +37,9 @@ type rig struct {
 	taken  int
 	// lost keeps the batches from coming.
 	lost bool
+	// listed are the numbers of connections that were stored, refuse is why they are not.
+	listed []int
+	refuse error
 }
 
 func newRig(t *testing.T, change func(*Limits)) *rig {
@@ -64,6 +67,14 @@ func newRig(t *testing.T, change func(*Limits)) *rig {
 // LargeState has one.
 func (r *rig) LargeState(context.Context, protocol.Object) (json.RawMessage, error) {
 	return json.RawMessage(`"large"`), nil
+}
+
+// Enlist notes who is there.
+func (r *rig) Enlist(_ context.Context, _ protocol.Agent, ids map[uint64]string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.listed = append(r.listed, len(ids))
+	return r.refuse
 }
 
 // Bring opens every connection, and plays the rest by the test.
@@ -301,6 +312,52 @@ func TestFrameThatCannotBeBrought(t *testing.T) {
 				t.Errorf("the agent was told %+v, want twice the end as frame 3", r.closed)
 			}
 		})
+	}
+}
+
+// TestEnlisting: a connection is known to be there before it is opened, and until it has ended.
+func TestEnlisting(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	a, b := r.open("a"), r.open("b")
+	for _, ws := range []*websocket.Conn{a, b} {
+		if err := ws.Close(websocket.StatusNormalClosure, ""); err != nil {
+			t.Error(err)
+		}
+	}
+	natstest.Eventually(t, soon, "both have ended", func() bool { return r.gateway.find(room) == nil })
+	r.mu.Lock()
+	if fmt.Sprint(r.listed) != "[1 2 0]" {
+		t.Errorf("stored were %v connections, want 1, then 2, and none at the end", r.listed)
+	}
+	r.refuse = errors.New("no")
+	r.mu.Unlock()
+	expectClose(t, r.dial("c"), websocket.StatusServiceRestart, "")
+}
+
+// TestPings: a client that answers stays, one that does not is gone.
+func TestPings(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(l *Limits) { l.Ping, l.Dead = 30*time.Millisecond, 300*time.Millisecond })
+	r.bring = func(protocol.SocketUp) (protocol.SocketAck, error) { return protocol.SocketAck{}, nil }
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var running sync.WaitGroup
+	running.Go(func() { r.gateway.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	alive := r.open("alive").CloseRead(t.Context()) // it reads, so it answers
+	r.open("mute")
+	natstest.Eventually(t, soon, "the mute one is gone", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.closed) > 0
+	})
+	left := len(r.gateway.all())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed[0].Close.Code != int(websocket.StatusAbnormalClosure) || left == 0 || alive.Err() != nil {
+		t.Errorf("closed %+v, %d are left, the other has ended: %v", r.closed[0].Close, left, alive.Err())
 	}
 }
 

@@ -37,10 +37,31 @@ func newLink(g *Gateway, agent protocol.Agent) *link {
 	}
 }
 
-func (l *link) remove(c *conn) {
+// remove takes a connection out that has ended. The last one stores that there are none; else whoever comes next does.
+func (l *link) remove(ctx context.Context, c *conn) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	delete(l.conns, c.set.Conn)
+	last := len(l.conns) == 0
+	l.mu.Unlock()
+	if !last {
+		return
+	}
+	l.connecting <- struct{}{}
+	defer func() { <-l.connecting }()
+	if err := l.enlist(ctx); err != nil {
+		l.log.DebugContext(ctx, "cannot store that no sockets are held any more", slog.Any(logkey.Error, err))
+	}
+}
+
+// enlist stores which connections there are, unless that is what is stored. One at a time does.
+func (l *link) enlist(ctx context.Context) error {
+	l.mu.Lock()
+	ids := make(map[uint64]string, len(l.conns))
+	for number, c := range l.conns {
+		ids[number] = c.client.ID
+	}
+	l.mu.Unlock()
+	return l.gateway.host.Enlist(ctx, l.agent, ids)
 }
 
 func (l *link) all() []*conn {

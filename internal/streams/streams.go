@@ -82,6 +82,7 @@ func EnsureAgents(ctx context.Context, js jetstream.JetStream, project string, o
 		schedulesConfig(project),
 		bucketConfig(protocol.HostsBucket(project)),
 		bucketConfig(protocol.DeadBucket(project)),
+		bucketConfig(protocol.ConnectionsBucket(project)),
 		inboxConfig(project), objectsConfig(project),
 	} {
 		if err := e.stream(ctx, config); err != nil {

@@ -78,12 +78,13 @@ func TestEverythingIsMadeAsDesigned(t *testing.T) {
 			consumers: "doorbell", duplicates: ms100},
 		"CLOCK": {subject: "clock.>", retention: work, perSubject: -1, direct: true, rollup: true, ttl: true,
 			schedules: true, consumers: "clock", duplicates: ms100},
-		"KV_AGENTS_shop":    bucket("AGENTS_shop"),
-		"KV_SCHEDULES_shop": schedules,
-		"KV_HOSTS_shop":     bucket("HOSTS_shop"),
-		"KV_DEAD_shop":      bucket("DEAD_shop"),
-		"KV_SLOTS_shop":     bucket("SLOTS_shop"),
-		"KV_PROJECTS":       projects,
+		"KV_AGENTS_shop":      bucket("AGENTS_shop"),
+		"KV_SCHEDULES_shop":   schedules,
+		"KV_HOSTS_shop":       bucket("HOSTS_shop"),
+		"KV_DEAD_shop":        bucket("DEAD_shop"),
+		"KV_CONNECTIONS_shop": bucket("CONNECTIONS_shop"),
+		"KV_SLOTS_shop":       bucket("SLOTS_shop"),
+		"KV_PROJECTS":         projects,
 	}
 	for info := range js.ListStreams(t.Context()).Info() {
 		name, c := info.Config.Name, info.Config

@@ -52,6 +52,7 @@ func (h *host) run(ctx context.Context, service string, listener net.Listener) e
 	var intake sync.WaitGroup
 	intake.Go(func() { failed <- h.followDoorbell(bells, work) })
 	intake.Go(func() { failed <- server.Serve(listener) })
+	intake.Go(func() { h.gateway.Run(bells) })
 	h.log.InfoContext(ctx, "taking requests", slog.String(logkey.Address, listener.Addr().String()),
 		slog.String(logkey.Path, "/agents/{"+strings.Join(h.routes(), ",")+"}/<name>"))
 	h.project.Ready(service)
@@ -163,6 +164,7 @@ func (h *host) drainSockets(ctx context.Context, grace time.Duration) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	if !h.gateway.Drain(ctx) {
+		h.leftBehind.Store(true) // others tell them
 		h.log.WarnContext(ctx, "the grace period does not allow to tell all agents that the sockets of their clients are closed")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -122,6 +123,16 @@ func bringError(err error) error {
 		return err // nobody can tell what became of it
 	}
 	return fmt.Errorf("%w: %w", &gateway.Close{Code: 1011, Reason: publicText(err)}, err)
+}
+
+// Enlist stores which connections are held to an agent.
+func (s socketHost) Enlist(ctx context.Context, id protocol.Agent, ids map[uint64]string) error {
+	rows := bucketOf(protocol.ConnectionsBucket(s.host.name))
+	subject := rows.subject(protocol.ConnectionsKey(s.host.id, id.Class, id.Name))
+	if len(ids) == 0 {
+		return s.host.store.Purge(ctx, rows.stream, subject, math.MaxUint64)
+	}
+	return s.host.publish(ctx, subject, protocol.SocketRow{V: protocol.Version, Class: id.Class, Name: id.Name, IDs: ids})
 }
 
 // LargeState reads a state that is too large for a message.

@@ -97,6 +97,9 @@ func (a *actor) serveFrame(ctx context.Context, j *job) error {
 		j.finish(outcome{err: errMoved})
 		return err
 	}
+	if j.frame.Kind == protocol.SocketLost {
+		return a.serveLost(ctx, j)
+	}
 	finish := func(ack protocol.SocketAck) {
 		ack.Place = placeOf(a.at.record, j.frame.Gateway)
 		j.finish(outcome{reply: protocol.Reply{Socket: &ack}})
@@ -114,11 +117,7 @@ func (a *actor) serveFrame(ctx context.Context, j *job) error {
 		finish(protocol.SocketAck{Close: refused})
 		return nil
 	}
-	stored, err := a.turn(ctx, nil, func(ctx context.Context, d *draft) error { return a.applyFrame(ctx, d, j, t) })
-	if err != nil && !isEnd(err) && t.up.Kind == protocol.SocketClosed {
-		a.refused = append(a.refused, &ConnectionError{Hook: "OnClose", Connection: t.conn.ID(), Err: err})
-		stored, err = a.turn(ctx, nil, func(_ context.Context, d *draft) error { d.attachSocket(t); return nil })
-	}
+	stored, err := a.frameTurn(ctx, j, t)
 	if isEnd(err) {
 		j.finish(outcome{err: errMoved}) // if it was stored, the record knows it
 		return err
@@ -137,6 +136,16 @@ func (a *actor) serveFrame(ctx context.Context, j *job) error {
 	}
 	finish(ack)
 	return a.afterTurn(ctx)
+}
+
+// frameTurn runs the turn. A connection ends even if OnClose fails.
+func (a *actor) frameTurn(ctx context.Context, j *job, t *turnSocket) (stored bool, err error) {
+	stored, err = a.turn(ctx, nil, func(ctx context.Context, d *draft) error { return a.applyFrame(ctx, d, j, t) })
+	if err != nil && !isEnd(err) && t.up.Kind == protocol.SocketClosed {
+		a.refused = append(a.refused, &ConnectionError{Hook: "OnClose", Connection: t.conn.ID(), Err: err})
+		stored, err = a.turn(ctx, nil, func(_ context.Context, d *draft) error { d.attachSocket(t); return nil })
+	}
+	return stored, err
 }
 
 // decided is what became of a frame that needs no turn; nil if it does.
@@ -266,7 +275,7 @@ func (a *actor) frameFailed(ctx context.Context, t *turnSocket, err error) proto
 		return protocol.SocketAck{Answers: a.stateRefused(err)}
 	case protocol.SocketText, protocol.SocketData:
 		a.refused = append(a.refused, &ConnectionError{Hook: "OnMessage", Connection: t.conn.ID(), Err: err})
-	case protocol.SocketClosed: // is reported where it is done again
+	case protocol.SocketClosed, protocol.SocketLost: // are reported where they are done again
 	}
 	return protocol.SocketAck{}
 }

@@ -3,11 +3,13 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/pkg/protocol"
 )
 
 // TestSocketsOutliveTheHostOfTheirAgent: two clients at one host talk through an agent at others, which are killed in the middle, again
@@ -100,4 +102,63 @@ func TestCallWhoseResultIsLost(t *testing.T) {
 	if err := heir.stop(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestGatewayDies: each of its sockets gets its OnClose, once, whether the owner of the agent knew of them or died with it.
+func TestGatewayDies(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"alone", "with the owner", "while the agent sleeps"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			options := []ClassOption{}
+			if name == "while the agent sleeps" {
+				options = append(options, IdleAfter(1))
+			}
+			classes := rooms(func(r *room) {
+				r.closed = func(ctx context.Context, r *room, c *Connection, how Closed) error {
+					if err := r.log(ctx, fmt.Sprintf("%s %d %v", c.ID(), how.Code, how.Clean)); err != nil {
+						return err
+					}
+					if c.ID() == "b" {
+						return errors.New("no luck") // it has ended all the same
+					}
+					return nil
+				}
+			}, options...)
+			owner, gate := r.host(t, classes, timings(quick)), r.host(t, desks(nil), timings(quick))
+			for _, id := range []string{"a", "b", "c"} {
+				gate.dial(t, roomPath+"?_pk="+id).expect(identity("jo"))
+			}
+			gone := gate.dial(t, roomPath+"?_pk=gone")
+			gone.expect(identity("jo"))
+			if err := gone.ws.Close(1000, ""); err != nil {
+				t.Fatal(err)
+			}
+			r.awaitLog(t, "jo", "gone 1000 true")
+			witness := r.host(t, classes, timings(quick))
+			gate.kill(t)
+			if name == "with the owner" {
+				owner.kill(t)
+			}
+			r.awaitLog(t, "jo", "gone 1000 true", "a 1006 false", "c 1006 false")
+			natstest.Eventually(t, soon, "nothing is left of the gateway", func() bool {
+				return len(r.rows(t, protocol.ConnectionsBucket(testProject))) == 0 && len(r.roomRecord(t, "jo").Gateways[gatewayOf(gate)].Open) == 0
+			})
+			c := witness.dial(t, roomPath+"?_pk=a")
+			c.expect(identity("jo"), state(`{"n":0,"log":["gone 1000 true","a 1006 false","c 1006 false"]}`))
+			if err := c.ws.Close(1000, ""); err != nil {
+				t.Fatal(err)
+			}
+			r.awaitLog(t, "jo", "gone 1000 true", "a 1006 false", "c 1006 false", "a 1000 true")
+			natstest.Eventually(t, soon, "no row is left", func() bool { return len(r.rows(t, protocol.ConnectionsBucket(testProject))) == 0 })
+		})
+	}
+}
+
+// gatewayOf is the id of a host, from its log.
+func gatewayOf(h *testHost) string {
+	_, rest, _ := strings.Cut(h.log.line("taking requests"), "host=")
+	id, _, _ := strings.Cut(rest, " ")
+	return id
 }

@@ -113,6 +113,9 @@ func (h *host) clearUp(ctx context.Context, lost map[string]uint64, mailed map[p
 	}
 	h.takeLeft(ctx, left)
 	for id, sequence := range lost {
+		if !h.tellOfGateway(ctx, id) {
+			left.open[id] = true
+		}
 		if left.open[id] { // the row stays, so that this is tried again: by whoever is next to find the lease over
 			h.peers.putOff(id, h.lease.beats())
 			continue

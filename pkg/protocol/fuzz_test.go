@@ -121,6 +121,11 @@ func FuzzParseKeys(f *testing.F) {
 				t.Fatalf("agent key %q is read as %q %q, which is written %q", key, class, name, built)
 			}
 		}
+		if gateway, class, name, err := protocol.ParseConnectionsKey(key); err == nil {
+			if built := protocol.ConnectionsKey(gateway, class, name); built != key {
+				t.Fatalf("key of connections %q is read as %q %q %q, which is written %q", key, gateway, class, name, built)
+			}
+		}
 		if class, name, schedule, err := protocol.ParseScheduleKey(key); err == nil {
 			if built := protocol.ScheduleKey(class, name, schedule); built != key {
 				t.Fatalf("schedule key %q is read as %q %q %q, which is written %q", key, class, name, schedule, built)

@@ -43,6 +43,8 @@ func socketGoldens() []golden {
 		{"request.socket-call", up(protocol.SocketUp{Kind: protocol.SocketCall,
 			Call: &protocol.SocketCalled{ID: "1", Method: "add", Args: []json.RawMessage{json.RawMessage(`1`)}}})},
 		{"request.socket-closed", up(protocol.SocketUp{Kind: protocol.SocketClosed, Close: &protocol.SocketClose{Code: 1000, Reason: "bye", Clean: true}})},
+		{"request.socket-lost", up(protocol.SocketUp{Kind: protocol.SocketLost})},
+		{"row.connections", protocol.SocketRow{V: protocol.Version, Class: "Room", Name: "jo", IDs: map[uint64]string{7: "c-1"}}},
 		{"request.attach", protocol.Request{V: protocol.Version, Attach: &protocol.SocketAttach{Class: "Room", Name: "jo", After: 7}}},
 		{"reply.socket", protocol.Reply{V: protocol.Version, Socket: &protocol.SocketAck{Place: place, Answers: []string{"{}"}}}},
 		{"reply.socket-outside", protocol.Reply{V: protocol.Version, Accepted: true, Socket: &protocol.SocketAck{Outside: true}}},

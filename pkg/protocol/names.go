@@ -164,6 +164,25 @@ func SlotsBucket(project string) string { return "SLOTS_" + project }
 // ObjectsBucket is the object store for values that are too large for messages.
 func ObjectsBucket(project string) string { return "OBJECTS_" + project }
 
+// ConnectionsBucket holds, per gateway and agent, which sockets of clients the gateway holds.
+func ConnectionsBucket(project string) string { return "CONNECTIONS_" + project }
+
+// ConnectionsKey is the key of an agent's connections at a gateway. ConnectionsKeys matches those of all agents.
+func ConnectionsKey(gateway, class, name string) string { return gateway + "." + AgentKey(class, name) }
+
+// ConnectionsKeys covers all agents of a gateway.
+func ConnectionsKeys(gateway string) string { return gateway + ".>" }
+
+// ParseConnectionsKey is the inverse of ConnectionsKey.
+func ParseConnectionsKey(key string) (gateway, class, name string, err error) {
+	gateway, agent, ok := strings.Cut(key, ".")
+	if !ok {
+		return "", "", "", fmt.Errorf("%w: key of connections %q: want gateway.class.name", ErrName, key)
+	}
+	class, name, err = ParseAgentKey(agent)
+	return gateway, class, name, err
+}
+
 // DeadBucket holds what an agent gave up on.
 func DeadBucket(project string) string { return "DEAD_" + project }
 

@@ -111,7 +111,19 @@ const (
 	SocketState   SocketKind = "state"
 	SocketCall    SocketKind = "call"
 	SocketClosed  SocketKind = "closed"
+	// SocketLost is no frame of a client, but of who has seen that the gateway is gone: all its connections have ended.
+	SocketLost SocketKind = "lost"
 )
+
+// SocketRow says which connections a gateway holds to an agent, and may hold more that are not open yet. It is there before
+// they are opened, so that their ends can be told if the gateway dies.
+type SocketRow struct {
+	V     int    `json:"v"`
+	Class string `json:"class"`
+	Name  string `json:"name"`
+	// IDs are those of the connections, by their numbers.
+	IDs map[uint64]string `json:"ids"`
+}
 
 // SocketUp is a frame of a client on its way to the agent.
 type SocketUp struct {

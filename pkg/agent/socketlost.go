@@ -1,0 +1,108 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// A gateway that dies can tell no agent that its sockets have ended. Whoever sweeps up after it does: its rows say which agents had
+// some, and which. The agents' records say which of those were opened and have not been told to have ended.
+
+// tellOfGateway tells all agents that had sockets at a lost host that those have ended. It returns false if some could not be told.
+func (h *host) tellOfGateway(ctx context.Context, lost string) bool {
+	rows := bucketOf(protocol.ConnectionsBucket(h.name))
+	subjects, err := h.subjects(ctx, rows.stream, rows.subject(protocol.ConnectionsKeys(lost)))
+	for _, subject := range subjects {
+		err = errors.Join(err, h.tellOfRow(ctx, rows, subject))
+	}
+	if err != nil && ctx.Err() == nil {
+		h.log.WarnContext(ctx, "cannot tell all agents that the sockets at a lost host have ended, trying on",
+			slog.String(logkey.Owner, lost), slog.Any(logkey.Error, err))
+	}
+	return err == nil
+}
+
+func (h *host) tellOfRow(ctx context.Context, rows bucket, subject string) error {
+	m, err := h.store.Last(ctx, rows.stream, subject)
+	if errors.Is(err, journal.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	gateway, class, name, err := protocol.ParseConnectionsKey(strings.TrimPrefix(subject, rows.subject("")))
+	if err != nil {
+		return err
+	}
+	id := protocol.Agent{Project: h.name, Class: class, Name: name}
+	up := protocol.SocketUp{Kind: protocol.SocketLost, Gateway: gateway}
+	if _, err := (socketHost{h}).Bring(ctx, id, up, func() {}); err != nil {
+		return err
+	}
+	return h.store.Purge(ctx, rows.stream, subject, m.Sequence+1)
+}
+
+// idsAt are the ids of the connections that a gateway holds, or has held, as its row says.
+func (h *host) idsAt(ctx context.Context, gateway string, id protocol.Agent) (map[uint64]string, error) {
+	rows := bucketOf(protocol.ConnectionsBucket(h.name))
+	m, err := h.store.Last(ctx, rows.stream, rows.subject(protocol.ConnectionsKey(gateway, id.Class, id.Name)))
+	if errors.Is(err, journal.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var row protocol.SocketRow
+	if err := json.Unmarshal(m.Data, &row); err != nil {
+		return nil, fmt.Errorf("row of connections at %s: %w", m.Subject, err)
+	}
+	return row.IDs, nil
+}
+
+// serveLost gives every connection at a gateway that is gone its end, each in a turn of its own. What of it was done before is not done
+// again: those connections are open no more.
+func (a *actor) serveLost(ctx context.Context, j *job) error {
+	gateway := j.frame.Gateway
+	open := a.at.record.Gateways[gateway].Open
+	var ids map[uint64]string
+	if len(open) > 0 {
+		var err error
+		if ids, err = a.host.idsAt(ctx, gateway, a.id); err != nil {
+			j.finish(outcome{err: errMoved}) // it is brought again
+			return nil
+		}
+	}
+	for _, conn := range slices.Sorted(maps.Keys(open)) {
+		up := &protocol.SocketUp{
+			Kind: protocol.SocketClosed, Gateway: gateway, Conn: conn, Number: open[conn] + 1,
+			Close: &protocol.SocketClose{Code: 1006, Reason: "the host that held the socket is lost"},
+		}
+		t := &turnSocket{key: connKey{gateway, conn}, up: up}
+		known, ok := a.sockets[t.key]
+		if !ok {
+			known = protocol.SocketConnection{Conn: conn, ID: ids[conn]}
+		}
+		t.conn = &Connection{agent: a.id, key: t.key, known: known}
+		_, err := a.frameTurn(ctx, j, t)
+		if isEnd(err) {
+			j.finish(outcome{err: errMoved})
+			return err
+		}
+		if err := a.afterTurn(ctx); err != nil {
+			j.finish(outcome{err: errMoved})
+			return err
+		}
+	}
+	j.finish(outcome{reply: protocol.Reply{Socket: &protocol.SocketAck{}}})
+	return nil
+}

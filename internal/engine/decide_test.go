@@ -206,3 +206,16 @@ func TestActionsHaveNames(t *testing.T) {
 		seen[a.String()] = true
 	}
 }
+
+func TestWaitsForSlot(t *testing.T) {
+	t.Parallel()
+	park := func(k protocol.Key) engine.Situation {
+		return tail(wake(createAt), protocol.Entry{Kind: protocol.EntryParked, Waits: []protocol.Wait{{Key: k}}})
+	}
+	if !park(protocol.Key{Op: protocol.OpSlot}).WaitsForSlot() {
+		t.Error("a park for a slot does not wait for one")
+	}
+	if park(event("e")).WaitsForSlot() {
+		t.Error("a park for an event waits for a slot")
+	}
+}

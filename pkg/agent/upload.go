@@ -162,6 +162,7 @@ type uploadReader struct {
 	rest   []byte // of the part that was taken last
 }
 
+// Read returns what the client has sent, or waits for more.
 func (r *uploadReader) Read(p []byte) (n int, err error) {
 	if len(r.rest) == 0 && len(p) > 0 {
 		if r.rest, err = r.upload.next(); err != nil {
@@ -173,6 +174,7 @@ func (r *uploadReader) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
+// Close takes no more from the client.
 func (r *uploadReader) Close() error {
 	r.upload.end(http.ErrBodyReadAfterClose)
 	return nil

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -49,6 +50,12 @@ type Client struct {
 type Limits struct {
 	// Waiting and WaitingBytes bound, per connection and direction, the frames that wait.
 	Waiting, WaitingBytes int
+	// PerAgent is how many connections there may be to one agent: their row is stored anew with each.
+	PerAgent int
+	// Waves is in how many steps the sockets are closed when the host stops, Wave what lies between two: their clients come
+	// to other hosts, which shall not get all of them at once.
+	Waves int
+	Wave  time.Duration
 	// Stall is how long a client may take no byte of a frame.
 	Stall time.Duration
 	// Gap is how long a batch may be late that something else has told of.
@@ -59,7 +66,10 @@ type Limits struct {
 
 // DefaultLimits are those of a gateway that is told nothing else.
 func DefaultLimits() Limits {
-	return Limits{Waiting: 256, WaitingBytes: 1 << 20, Stall: 30 * time.Second, Gap: 2 * time.Second, Ping: 30 * time.Second, Dead: time.Minute}
+	return Limits{
+		Waiting: 256, WaitingBytes: 1 << 20, PerAgent: protocol.MaxConnections, Waves: 20, Wave: 50 * time.Millisecond,
+		Stall: 30 * time.Second, Gap: 2 * time.Second, Ping: 30 * time.Second, Dead: time.Minute,
+	}
 }
 
 // Gateway is the sockets of one host.
@@ -81,41 +91,51 @@ func New(id string, host Host, log *slog.Logger, limits Limits) *Gateway {
 	return &Gateway{id: id, host: host, log: log, limits: limits, links: map[protocol.Agent]*link{}}
 }
 
-// Accept makes a socket of a request and returns when it has ended and the agent knows that. Only then may ctx end.
-func (g *Gateway) Accept(ctx context.Context, w http.ResponseWriter, r *http.Request, client Client) {
+// ErrTooMany is returned by Accept if there are as many connections to the agent as may be.
+var ErrTooMany = errors.New("too many sockets to the agent are open at this host")
+
+// Accept makes a socket of a request and returns when it has ended and the agent knows that. Only then may ctx end. If it
+// returns an error, the request was not answered.
+func (g *Gateway) Accept(ctx context.Context, w http.ResponseWriter, r *http.Request, client Client) error {
+	l, err := g.enter(client.Agent)
+	if err != nil {
+		return err
+	}
+	defer g.leave(l)
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // the origin was looked at before
 		CompressionMode:    websocket.CompressionDisabled,
 	})
 	if err != nil {
 		g.log.DebugContext(ctx, "no socket", slog.String(logkey.Path, r.URL.Path), slog.Any(logkey.Error, err))
-		return // it was answered
+		return nil // it was answered
 	}
 	ws.SetReadLimit(protocol.MaxFrame)
-	l := g.enter(client.Agent)
-	if l == nil {
-		closeSocket(ws, goingAway)
-		return
-	}
-	defer g.leave(l)
 	newConn(l, ws, client).run(ctx)
+	return nil
 }
 
-// enter counts a connection to an agent. It returns nil if no more are taken.
-func (g *Gateway) enter(agent protocol.Agent) *link {
+// ErrClosed is returned by Accept when the host stops.
+var ErrClosed = errors.New("the host is shutting down")
+
+// enter counts a connection to an agent.
+func (g *Gateway) enter(agent protocol.Agent) (*link, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
-		return nil
+		return nil, ErrClosed
 	}
 	l := g.links[agent]
+	if l != nil && l.users >= g.limits.PerAgent {
+		return nil, ErrTooMany
+	}
 	if l == nil {
 		l = newLink(g, agent)
 		g.links[agent] = l
 	}
 	l.users++
 	g.running.Add(1)
-	return l
+	return l, nil
 }
 
 func (g *Gateway) leave(l *link) {
@@ -186,9 +206,7 @@ func (g *Gateway) Drain(ctx context.Context) bool {
 	g.mu.Lock()
 	g.closed = true
 	g.mu.Unlock()
-	for _, c := range g.all() {
-		c.close(goingAway)
-	}
+	g.closeAll(ctx)
 	ended := make(chan struct{})
 	go func() { // ends with the last connection: the context of those ends with the host
 		g.running.Wait()
@@ -199,6 +217,24 @@ func (g *Gateway) Drain(ctx context.Context) bool {
 		return true
 	case <-ctx.Done():
 		return false
+	}
+}
+
+// closeAll closes all sockets in waves.
+func (g *Gateway) closeAll(ctx context.Context) {
+	for wave := range g.limits.Waves {
+		for _, c := range g.all() {
+			if wave == g.limits.Waves-1 || c.conn()%uint64(g.limits.Waves) == uint64(wave) {
+				c.close(goingAway)
+			}
+		}
+		if len(g.all()) == 0 {
+			return
+		}
+		select {
+		case <-time.After(g.limits.Wave):
+		case <-ctx.Done():
+		}
 	}
 }
 

@@ -46,14 +46,16 @@ func newRig(t *testing.T, change func(*Limits)) *rig {
 	t.Helper()
 	r := &rig{t: t, place: protocol.SocketPlace{Life: 1, Since: 1}}
 	limits := DefaultLimits()
-	limits.Gap = 20 * time.Millisecond
+	limits.Gap, limits.Wave = 20*time.Millisecond, time.Millisecond
 	if change != nil {
 		change(&limits)
 	}
 	r.gateway = New("here", r, slog.New(slog.DiscardHandler), limits)
 	ctx, cancel := context.WithCancel(context.Background())
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		r.gateway.Accept(ctx, w, q, Client{Agent: room, ID: q.URL.Query().Get("_pk"), Request: &protocol.HTTPRequest{}})
+		if err := r.gateway.Accept(ctx, w, q, Client{Agent: room, ID: q.URL.Query().Get("_pk"), Request: &protocol.HTTPRequest{}}); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		}
 	}))
 	r.url = "ws" + strings.TrimPrefix(server.URL, "http")
 	t.Cleanup(func() {
@@ -372,7 +374,52 @@ func TestDrain(t *testing.T) {
 	if !<-drained {
 		t.Error("not all agents know")
 	}
-	expectClose(t, r.dial("b"), websocket.StatusGoingAway, "shutting down")
+	if _, response, err := websocket.Dial(t.Context(), r.url, nil); response == nil || response.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("dial while the host stops: %v, %v; want 503", response, err)
+	}
+}
+
+// TestTooManyConnections: one more than may be to an agent is refused, until one has ended.
+func TestTooManyConnections(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(l *Limits) { l.PerAgent = 2 })
+	a := r.open("a")
+	r.open("b")
+	if _, response, err := websocket.Dial(t.Context(), r.url, nil); response == nil || response.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("dial = %v, %v; want 503", response, err)
+	}
+	if err := a.Close(websocket.StatusNormalClosure, ""); err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, soon, "another can be opened", func() bool {
+		ws, _, err := websocket.Dial(t.Context(), r.url+"/?_pk=c", nil)
+		if err == nil {
+			t.Cleanup(func() { _ = ws.CloseNow() })
+		}
+		return err == nil
+	})
+}
+
+// TestWaves: the sockets are not all closed at once.
+func TestWaves(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(l *Limits) { l.Waves, l.Wave = 3, time.Hour })
+	var all []*websocket.Conn
+	for i := range 9 {
+		all = append(all, r.open(fmt.Sprint(i)))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	drained := make(chan bool, 1)
+	go func() { drained <- r.gateway.Drain(ctx) }()
+	for _, n := range []int{2, 5, 8} { // with the numbers 3, 6 and 9
+		expectClose(t, all[n], websocket.StatusGoingAway, "shutting down")
+	}
+	natstest.Eventually(t, soon, "the first wave has ended", func() bool { return len(r.gateway.all()) == 6 })
+	cancel() // the grace is over: the others follow at once
+	for _, n := range []int{0, 1, 3, 4, 6, 7} {
+		expectClose(t, all[n], websocket.StatusGoingAway, "shutting down")
+	}
+	<-drained
 }
 
 // TestAttached: an owner is told of all connections, page by page.

@@ -33,8 +33,8 @@ func (h *host) run(ctx context.Context, service string, listener net.Listener) e
 		a.cancel = cancel
 		h.crew.do(func() { a.run(work, turns) })
 	}
-	h.accept = func(w http.ResponseWriter, r *http.Request, client gateway.Client) {
-		h.gateway.Accept(work, w, r, client)
+	h.accept = func(w http.ResponseWriter, r *http.Request, client gateway.Client) error {
+		return h.gateway.Accept(work, w, r, client)
 	}
 	server := newServer(h.edge.handler(h), h.log)
 	endLease := h.keepLease(work)

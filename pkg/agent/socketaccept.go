@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -27,14 +28,21 @@ func isUpgrade(r *http.Request) bool {
 // serveSocket makes a socket of a request, unless it is refused with a status.
 func (h *host) serveSocket(w http.ResponseWriter, r *http.Request) {
 	client, err := h.admitSocket(r)
-	if err != nil {
-		response := h.refused(r, err)
-		maps.Copy(w.Header(), response.Header)
-		w.WriteHeader(response.Status)
-		_, _ = w.Write(response.Body) // who has gone away reads nothing
-		return
+	if err == nil {
+		err = h.accept(w, r, client)
 	}
-	h.accept(w, r, client)
+	switch {
+	case err == nil:
+		return
+	case errors.Is(err, gateway.ErrTooMany):
+		err = &Error{Status: http.StatusServiceUnavailable, Name: "TooManySockets", Err: err, RetryAfter: time.Second}
+	case errors.Is(err, gateway.ErrClosed):
+		err = &Error{Status: http.StatusServiceUnavailable, Name: "ShuttingDown", Err: err, RetryAfter: time.Second}
+	}
+	response := h.refused(r, err)
+	maps.Copy(w.Header(), response.Header)
+	w.WriteHeader(response.Status)
+	_, _ = w.Write(response.Body) // who has gone away reads nothing
 }
 
 func (h *host) admitSocket(r *http.Request) (gateway.Client, error) {

@@ -6,6 +6,8 @@ import "encoding/json"
 const (
 	// MaxFrame is the most bytes that a frame of a client or for one may have: it travels in one message.
 	MaxFrame = 512 << 10
+	// MaxConnections is how many sockets to one agent a host holds.
+	MaxConnections = 5000
 	// MaxConnectionID is how many bytes the id of a connection may have, MaxTag a tag of one, MaxTags how many those are.
 	MaxConnectionID = 128
 	MaxTag          = 256

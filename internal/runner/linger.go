@@ -101,6 +101,8 @@ func (r *Runner) goOn(ctx context.Context, h *held, s sight, has *slot) bool {
 }
 
 const (
+	// passAll is a park after all others.
+	passAll = math.MaxUint64
 	// settlesWithin is how long a wake waits for an execution that is about to be parked, before a new run takes its place.
 	settlesWithin = 2 * time.Second
 	// worthStaying is how many calls are made again rather than kept in memory for long.
@@ -166,6 +168,3 @@ func (r *Runner) again(ctx context.Context, came []*handed) {
 		r.work.Go(func() { r.decideFromLeader(ctx, n.held) })
 	}
 }
-
-// passAll is a park after all others.
-const passAll = math.MaxUint64

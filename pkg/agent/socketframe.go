@@ -138,12 +138,16 @@ func (a *actor) serveFrame(ctx context.Context, j *job) error {
 	return a.afterTurn(ctx)
 }
 
-// frameTurn runs the turn. A connection ends even if OnClose fails.
+// frameTurn runs the turn. A connection ends even if OnClose fails. If that cannot be stored, the frame is not done: who brought it
+// brings it again, to whoever has the agent then.
 func (a *actor) frameTurn(ctx context.Context, j *job, t *turnSocket) (stored bool, err error) {
 	stored, err = a.turn(ctx, nil, func(ctx context.Context, d *draft) error { return a.applyFrame(ctx, d, j, t) })
 	if err != nil && !isEnd(err) && t.up.Kind == protocol.SocketClosed {
 		a.refused = append(a.refused, &ConnectionError{Hook: "OnClose", Connection: t.conn.ID(), Err: err})
 		stored, err = a.turn(ctx, nil, func(_ context.Context, d *draft) error { d.attachSocket(t); return nil })
+		if err != nil && !isEnd(err) {
+			err = &endError{err}
+		}
 	}
 	return stored, err
 }

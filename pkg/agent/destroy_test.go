@@ -333,8 +333,8 @@ func TestTurnOutsideWhenItsAgentEnds(t *testing.T) {
 func TestDestroySurvivesItsHost(t *testing.T) {
 	t.Parallel()
 	for _, point := range []string{
-		testsignal.AgentAfterCommit, testsignal.AgentOutboxEmpty, testsignal.AgentRowsGone, testsignal.AgentDeadGone,
-		testsignal.AgentStatesGone, testsignal.AgentMailGone, testsignal.AgentRecordGone,
+		testsignal.AgentAfterCommit, testsignal.AgentOutboxEmpty, testsignal.AgentSocketsClosed, testsignal.AgentRowsGone,
+		testsignal.AgentDeadGone, testsignal.AgentStatesGone, testsignal.AgentMailGone, testsignal.AgentRecordGone,
 	} {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -174,4 +175,25 @@ func TestAnsweredRequestIsForgotten(t *testing.T) {
 			return len(p.Calls) <= 1
 		})
 	})
+}
+
+// TestWhatEndsARequestThatWasNotStored: a host that was cut off while it stored the turn cannot know; one that was refused does.
+func TestWhatEndsARequestThatWasNotStored(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		end       error
+		condemned bool
+		want      error
+	}{
+		{&endError{ErrLostOwnership}, false, errDropped},
+		{&endError{ErrLostOwnership}, true, errEnded},
+		{&endError{fmt.Errorf("write: %w", journal.ErrUnknownOutcome)}, false, errFate},
+		{&endError{fmt.Errorf("write: %w", journal.ErrUnknownOutcome)}, true, errFate},
+	} {
+		a := &actor{}
+		a.at.record.Condemned = row.condemned
+		if err := a.dropped(row.end); !errors.Is(err, row.want) {
+			t.Errorf("ended by %v (condemned: %v) it is %v, want %v", row.end, row.condemned, err, row.want)
+		}
+	}
 }

@@ -40,6 +40,7 @@ type host struct {
 	streaming streaming
 	flows     flows
 	edge      edge
+	pages     http.Handler // beside the agents; nil: there are none
 	gateway   *gateway.Gateway
 	// registered is what is known of the registry.
 	registered registered

@@ -36,7 +36,7 @@ func (h *host) run(ctx context.Context, service string, listener net.Listener) e
 	h.accept = func(w http.ResponseWriter, r *http.Request, client gateway.Client) error {
 		return h.gateway.Accept(work, w, r, client)
 	}
-	server := newServer(h.edge.handler(h), h.log)
+	server := newServer(h.handler(), h.log)
 	endLease := h.keepLease(work)
 	if _, err := h.lease.wait(ctx); err != nil {
 		endLease()

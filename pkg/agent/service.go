@@ -19,6 +19,7 @@ import (
 type HostService struct {
 	classes []*class
 	hooks   []RequestHook
+	pages   []page
 	times   timing
 
 	mu   sync.Mutex // guards addr
@@ -73,7 +74,8 @@ func (s *HostService) check() error {
 // Serve serves until ctx is done. Then it takes nothing more in, finishes the turns that are under way, and lets all
 // agents go.
 func (s *HostService) Serve(ctx context.Context, p *project.Project) error {
-	if err := s.check(); err != nil {
+	pages, err := newPages(s.pages)
+	if err := errors.Join(s.check(), err); err != nil {
 		return err
 	}
 	if err := s.register(ctx, p); err != nil {
@@ -87,7 +89,7 @@ func (s *HostService) Serve(ctx context.Context, p *project.Project) error {
 	s.addr = listener.Addr()
 	s.mu.Unlock()
 	h := newHost(p, s.classes, s.times)
-	h.edge = newEdge(s.hooks, p.Config.Settings)
+	h.edge, h.pages = newEdge(s.hooks, p.Config.Settings), pages
 	return h.run(ctx, s.Name(), listener)
 }
 

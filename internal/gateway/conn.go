@@ -124,6 +124,8 @@ func (c *conn) text(ctx context.Context, data []byte) *Close {
 		}
 		call := protocol.SocketCalled(f.Call)
 		c.up(ctx, protocol.SocketUp{Kind: protocol.SocketCall, Call: &call}, len(data))
+	case wire.KindPing:
+		c.say(wire.Pong()) // the agent need not know
 	case wire.KindMessage:
 		c.up(ctx, protocol.SocketUp{Kind: protocol.SocketText, Text: string(data)}, len(data))
 	}

@@ -363,6 +363,24 @@ func TestPings(t *testing.T) {
 	}
 }
 
+// TestClientsMayAskWhetherTheyAreConnected: the answer comes from here, also while the agent takes its time.
+func TestClientsMayAskWhetherTheyAreConnected(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	busy := make(chan struct{})
+	r.bring = func(protocol.SocketUp) (protocol.SocketAck, error) { <-busy; return protocol.SocketAck{}, nil }
+	defer close(busy)
+	c := r.open("a")
+	for _, frame := range []string{"a message", `{"type":"skein_ping"}`} {
+		if err := c.Write(t.Context(), websocket.MessageText, []byte(frame)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, got, err := c.Read(t.Context()); err != nil || string(got) != `{"type":"skein_pong"}` {
+		t.Errorf("answered with %s, %v", got, err)
+	}
+}
+
 // TestDrain: sockets are closed with 1001, and no more are taken.
 func TestDrain(t *testing.T) {
 	t.Parallel()

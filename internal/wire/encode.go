@@ -5,14 +5,19 @@ import (
 	"encoding/json"
 )
 
-// Identity is the first frame that a client gets: which agent it has reached. Class is the name as paths have it.
-func Identity(class, name string) []byte {
+// Identity is the first frame that a client gets: which agent it has reached. Class is the name as paths have it. If a state
+// comes next, clients can wait for it before they say that they are ready.
+func Identity(class, name string, stateFollows bool) []byte {
 	return encode(struct {
-		Type  string `json:"type"`
-		Name  string `json:"name"`
-		Agent string `json:"agent"`
-	}{typeIdentity, name, class})
+		Type         string `json:"type"`
+		Name         string `json:"name"`
+		Agent        string `json:"agent"`
+		StateFollows bool   `json:"stateFollows,omitempty"`
+	}{typeIdentity, name, class, stateFollows})
 }
+
+// Pong answers a client that asks whether the connection is alive.
+func Pong() []byte { return []byte(`{"type":"` + typePong + `"}`) }
 
 // State brings the state of the agent, which is JSON.
 func State(state json.RawMessage) []byte {

@@ -13,6 +13,8 @@ const (
 	typeState      = "cf_agent_state"
 	typeStateError = "cf_agent_state_error"
 	typeCall       = "rpc"
+	typePing       = "skein_ping"
+	typePong       = "skein_pong"
 )
 
 // What a client is told of a state that it has sent.
@@ -33,6 +35,8 @@ const (
 	KindMessage Kind = iota
 	KindState
 	KindCall
+	// KindPing asks whether the connection is alive: pages cannot send the pings that WebSockets have.
+	KindPing
 )
 
 // Frame is a text frame of a client.
@@ -83,6 +87,8 @@ func Decode(text []byte) (Frame, error) {
 		return decodeState(fields)
 	case typeCall:
 		return decodeCall(fields)
+	case typePing:
+		return Frame{Kind: KindPing}, nil
 	}
 	return Frame{}, nil
 }

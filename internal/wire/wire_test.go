@@ -17,7 +17,9 @@ func TestGoldenBytes(t *testing.T) {
 		got  []byte
 		want string
 	}{
-		{"identity", Identity("flight-desk", "jo@x <1>"), `{"type":"cf_agent_identity","name":"jo@x <1>","agent":"flight-desk"}`},
+		{"identity", Identity("flight-desk", "jo@x <1>", false), `{"type":"cf_agent_identity","name":"jo@x <1>","agent":"flight-desk"}`},
+		{"identity before a state", Identity("desk", "jo", true), `{"type":"cf_agent_identity","name":"jo","agent":"desk","stateFollows":true}`},
+		{"pong", Pong(), `{"type":"skein_pong"}`},
 		{"state", State(json.RawMessage(`{"n":1}`)), `{"type":"cf_agent_state","state":{"n":1}}`},
 		{"state error", StateError(StateRejected, ""), `{"type":"cf_agent_state_error","error":"State update rejected"}`},
 		{"state error with a reason", StateError(StateRejected, "n < 0"), `{"type":"cf_agent_state_error","error":"State update rejected","reason":"n < 0"}`},
@@ -45,17 +47,18 @@ func TestDecode(t *testing.T) {
 		` {"state":null,"type":"cf_agent_state"}`:                       {Kind: KindState, State: json.RawMessage(`null`)},
 		`{"type":"rpc","id":"7","method":"add","args":[1,"a"]}`:         {Kind: KindCall, Call: Call{ID: "7", Method: "add", Args: args(`1`, `"a"`)}},
 		`{"type":"rpc","id":"7","method":"add","args":[],"extra":true}`: {Kind: KindCall, Call: Call{ID: "7", Method: "add", Args: args()}},
-		`hello`:                         {},
-		``:                              {},
-		`[{"type":"rpc"}]`:              {},
-		`{"type":"chat"}`:               {},
-		`{"type":7}`:                    {},
-		`{"type":null}`:                 {},
-		`{"Type":"rpc","id":"7"}`:       {},
-		`{"type":"rpc"`:                 {},
-		`{"type":"RPC"}`:                {},
-		"{\"type\":\"rpc\",\"\xff\":1}": {},
-		`{"type":"cf_agent_identity"}`:  {},
+		`{"type":"skein_ping"}`:                                         {Kind: KindPing},
+		`hello`:                                                         {},
+		``:                                                              {},
+		`[{"type":"rpc"}]`:                                              {},
+		`{"type":"chat"}`:                                               {},
+		`{"type":7}`:                                                    {},
+		`{"type":null}`:                                                 {},
+		`{"Type":"rpc","id":"7"}`:                                       {},
+		`{"type":"rpc"`:                                                 {},
+		`{"type":"RPC"}`:                                                {},
+		"{\"type\":\"rpc\",\"\xff\":1}":                                 {},
+		`{"type":"cf_agent_identity"}`:                                  {},
 	} {
 		got, err := Decode([]byte(text))
 		if err != nil || !reflect.DeepEqual(got, want) {

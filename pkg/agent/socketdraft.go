@@ -166,13 +166,14 @@ func (d *draft) welcome() []protocol.SocketFrame {
 		return f
 	}
 	known := s.conn.known
-	identity := string(wire.Identity(d.class.route, d.agent.Name))
+	isSet, initial := d.state != nil || d.whole != nil, d.core.current()
+	identity := string(wire.Identity(d.class.route, d.agent.Name, isSet || initial != nil))
 	frames := []protocol.SocketFrame{
 		to(protocol.SocketFrame{Set: &known}),
 		to(protocol.SocketFrame{Protocol: true, Text: &identity}),
 	}
-	switch initial := d.core.current(); {
-	case d.state != nil || d.whole != nil:
+	switch {
+	case isSet:
 		frames = append(frames, to(protocol.SocketFrame{Protocol: true, State: true}))
 	case initial != nil:
 		text := string(wire.State(initial))

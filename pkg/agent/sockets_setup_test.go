@@ -195,6 +195,11 @@ func identity(name string) string {
 	return fmt.Sprintf(`{"type":"cf_agent_identity","name":%q,"agent":"chat-room"}`, name)
 }
 
+// identityBefore is that of a room that has a state, which comes next.
+func identityBefore(name string) string {
+	return strings.TrimSuffix(identity(name), "}") + `,"stateFollows":true}`
+}
+
 func state(text string) string { return `{"type":"cf_agent_state","state":` + text + `}` }
 
 func rpc(id, method, args string) string {

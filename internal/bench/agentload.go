@@ -64,7 +64,7 @@ func (l agentLoad) run(ctx context.Context, procs *processes) (AgentReport, erro
 func (r *agentRun) host(ctx context.Context) (*exec.Cmd, error) { return r.hostAt(ctx, r.url) }
 
 func (r *agentRun) hostAt(ctx context.Context, url string) (*exec.Cmd, error) {
-	host, _, err := start(ctx, r.cmd, r.processes.procs, "host", "--config", r.config, "--nats-url", url, "--http-addr", "127.0.0.1:0", "--log-level", "error")
+	host, _, err := r.startHost(ctx, url)
 	return host, err
 }
 
@@ -76,9 +76,13 @@ func (r *agentRun) owner(ctx context.Context, class, name string) (string, error
 	return record.Owner, err
 }
 
-func (r *agentRun) record(ctx context.Context, class, name string) (record protocol.Record, err error) {
+func (r *agentRun) record(ctx context.Context, class, name string) (protocol.Record, error) {
+	return recordOf(ctx, r.p, class, name)
+}
+
+func recordOf(ctx context.Context, p *project.Project, class, name string) (record protocol.Record, err error) {
 	bucket := protocol.AgentsBucket(projectName)
-	m, err := r.p.Journal().Last(ctx, protocol.KVStream(bucket), protocol.KVSubject(bucket, protocol.AgentKey(class, name)))
+	m, err := p.Journal().Last(ctx, protocol.KVStream(bucket), protocol.KVSubject(bucket, protocol.AgentKey(class, name)))
 	if err == nil {
 		err = json.Unmarshal(m.Data, &record)
 	}
@@ -270,14 +274,21 @@ func await(ctx context.Context, what string, cond func() (bool, error)) error {
 	}
 }
 
+func (r *agentRun) memory(of *exec.Cmd) (bytes int64, err error) { return memory(of, r.settle) }
+
 // memory is what a process has of the machine's, after it has given back what it does not need.
-func (r *agentRun) memory(of *exec.Cmd) (bytes int64, err error) {
+func memory(of *exec.Cmd, settle time.Duration) (bytes int64, err error) {
 	for range 2 { // what caches of the server hold for two seconds goes at the second time
 		if err := of.Process.Signal(syscall.SIGUSR1); err != nil {
 			return 0, err
 		}
-		time.Sleep(r.settle)
+		time.Sleep(settle)
 	}
+	return resident(of)
+}
+
+// resident is what a process has of the machine's memory, as it is.
+func resident(of *exec.Cmd) (bytes int64, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", of.Process.Pid))
 	if err != nil {
 		return 0, fmt.Errorf("memory of a process: %w", err)

@@ -40,7 +40,8 @@ var (
 func agentHost() *agent.HostService {
 	factory := func() *meter { return &meter{} }
 	look := agent.Reads((*meter).Look)
-	return agent.Host(agent.Define(meterClass, factory, look, agent.IdleAfter(time.Hour)), agent.Define(napperClass, factory, look, agent.IdleAfter(napAfter)))
+	return agent.Host(agent.Define(meterClass, factory, look, agent.IdleAfter(time.Hour)), agent.Define(napperClass, factory, look, agent.IdleAfter(napAfter)),
+		hallOf(hallClass, time.Hour), hallOf(quietClass, napAfter))
 }
 
 // Set stores another state of a size and returns how many there were.
@@ -98,11 +99,16 @@ type Figure struct {
 	Value   float64 `json:"value"`
 	Unit    string  `json:"unit"`
 	Samples int     `json:"samples"`
+	// Limit is what the value should not be over; 0 if there is none.
+	Limit float64 `json:"limit,omitempty"`
 }
 
 func (r *AgentReport) add(name string, value float64, unit string, samples int) {
-	r.Figures = append(r.Figures, Figure{name, math.Round(value*1000) / 1000, unit, samples})
+	r.Figures = append(r.Figures, Figure{Name: name, Value: math.Round(value*1000) / 1000, Unit: unit, Samples: samples})
 }
+
+// limit sets that of the figure that was added last.
+func (r *AgentReport) limit(value float64) { r.Figures[len(r.Figures)-1].Limit = value }
 
 // times adds quantiles of durations.
 func (r *AgentReport) times(name string, took []time.Duration, quantiles ...float64) {
@@ -123,7 +129,11 @@ func (r AgentReport) print(w io.Writer, output string) error {
 	fmt.Fprintf(t, "setup\t%s\n", r.Setup)
 	fmt.Fprintf(t, "machine\t%d CPUs, GOMAXPROCS %d for each process, %s\n", r.CPUs, r.Procs, r.Go)
 	for _, f := range r.Figures {
-		fmt.Fprintf(t, "%s\t%.2f %s\t(%d)\n", f.Name, f.Value, f.Unit, f.Samples)
+		limit := ""
+		if f.Limit > 0 {
+			limit = fmt.Sprintf("\tlimit %g %s", f.Limit, f.Unit)
+		}
+		fmt.Fprintf(t, "%s\t%.2f %s\t(%d)%s\n", f.Name, f.Value, f.Unit, f.Samples, limit)
 	}
 	return t.Flush()
 }

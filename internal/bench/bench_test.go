@@ -111,6 +111,32 @@ func TestMeasureAgents(t *testing.T) {
 	}
 }
 
+func TestMeasureSockets(t *testing.T) {
+	args := []string{"sockets", "--calls", "5", "--idle", "20", "--audience", "10", "--turns", "3", "--storm", "20", "--idle-for", "0s", "--pause", "1ms",
+		"--settle", "10ms", "--procs", "2"}
+	out, err := execute(t, append(args, "--output", "json")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r AgentReport
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	limited := 0
+	for _, f := range r.Figures {
+		if f.Samples == 0 || f.Value <= 0 && f.Unit != "kB" {
+			t.Errorf("figure %+v", f)
+		}
+		if f.Limit > 0 {
+			limited++
+		}
+	}
+	var text bytes.Buffer
+	if err := r.print(&text, "text"); err != nil || len(r.Figures) != 36 || limited != 8 || !strings.Contains(text.String(), "limit 0.6 ms") {
+		t.Errorf("%d figures, %d of them with limits, as text: %q, %v", len(r.Figures), limited, text.String(), err)
+	}
+}
+
 func TestGate(t *testing.T) {
 	t.Parallel()
 	server, err := net.Listen("tcp", "127.0.0.1:0")
@@ -218,6 +244,14 @@ func TestBadFlags(t *testing.T) {
 	} {
 		if _, err := execute(t, "agents", flag); err == nil || err.Error() != want {
 			t.Errorf("agents: error is %v, want %s", err, want)
+		}
+	}
+	for flag, want := range map[string]string{
+		"--audience=5001": "--audience: 5001: allowed is 1 to 5000", "--pause=-1s": "--pause: -1s: allowed is 0 to 2m",
+		"--output=xml": `--output: "xml": allowed is text or json`,
+	} {
+		if _, err := execute(t, "sockets", flag); err == nil || err.Error() != want {
+			t.Errorf("sockets: error is %v, want %s", err, want)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -84,6 +85,11 @@ func (p *processes) replaceRunner(ctx context.Context) error {
 	return p.startRunner(ctx)
 }
 
+// startHost starts an agent host and returns where it takes requests.
+func (p *processes) startHost(ctx context.Context, url string) (*exec.Cmd, string, error) {
+	return start(ctx, p.cmd, p.procs, "host", "--config", p.config, "--nats-url", url, "--http-addr", "127.0.0.1:0", "--log-level", "error")
+}
+
 // start runs a hidden command of this program as a process and waits for its line "ready <what>".
 func start(ctx context.Context, cmd *cobra.Command, procs int, args ...string) (*exec.Cmd, string, error) {
 	self, err := os.Executable()
@@ -161,7 +167,7 @@ func runnerCommand() *cobra.Command {
 	return cmd
 }
 
-// hostCommand is an agent host like any other; it only says on stdout when it takes work.
+// hostCommand is an agent host like any other; it only says on stdout when and where it takes work.
 func hostCommand() *cobra.Command {
 	cmd := project.Command("host", announced{agentHost()})
 	cmd.Hidden = true
@@ -208,7 +214,11 @@ func (a announced) Serve(ctx context.Context, p *project.Project) error {
 			}
 		}
 		freeOnSignal(ctx)
-		fmt.Println("ready", a.Name())
+		what := a.Name()
+		if s, ok := a.Service.(interface{ Addr() net.Addr }); ok {
+			what = s.Addr().String()
+		}
+		fmt.Println("ready", what)
 	}()
 	return a.Service.Serve(ctx, p)
 }

@@ -40,8 +40,8 @@ type row struct {
 	// revision is the sequence of the row, definition a digest of its content.
 	revision   uint64
 	definition string
-	// line is set if Kind is cron.
-	line cronline.Line
+	// plan is set if Kind is cron.
+	plan cronline.Plan
 }
 
 // parseRow reads the newest message of a row's subject. It returns nil if the row is deleted, and a *RowError if it
@@ -83,7 +83,7 @@ func (r *row) check(k key) error {
 	case protocol.ScheduleDelay, protocol.ScheduleDate:
 		return r.checkMoment()
 	case protocol.ScheduleCron:
-		return r.parseLine()
+		return r.parseLines()
 	case protocol.ScheduleInterval:
 		if d := time.Duration(r.Interval); d < protocol.MinInterval || d > protocol.MaxInterval {
 			return &RowError{"interval", d.String(), "allowed is 1s to 365 days"}
@@ -104,12 +104,12 @@ func (r *row) checkMoment() error {
 	return nil
 }
 
-func (r *row) parseLine() error {
-	line, err := cronline.Parse(r.Cron, r.Zone)
+func (r *row) parseLines() error {
+	plan, err := cronline.Stored(r.Zone, r.Cron)
 	if refused, ok := errors.AsType[*cronline.LineError](err); ok {
 		return &RowError{"cron", r.Cron, refused.Error()}
 	}
-	r.line = line
+	r.plan = plan.From(r.Created)
 	return err
 }
 
@@ -117,7 +117,7 @@ func (r *row) parseLine() error {
 func (r *row) first() time.Time {
 	switch r.Kind {
 	case protocol.ScheduleCron:
-		return r.line.Next(r.Created)
+		return r.plan.Next(r.Created)
 	case protocol.ScheduleInterval:
 		return r.NextInterval(r.Created)
 	}
@@ -125,16 +125,13 @@ func (r *row) first() time.Time {
 }
 
 // next is the moment of a schedule that recurs after the one that fired. Those that have passed since are skipped: they have
-// collapsed into it. It counts from the moment that fired as long as it can, so that "@every" does not drift with the
-// lateness of firings.
+// collapsed into it.
 func (r *row) next(fired, now time.Time) time.Time {
+	after := laterOf(fired, now)
 	if r.Kind == protocol.ScheduleInterval {
-		return r.NextInterval(laterOf(fired, now))
+		return r.NextInterval(after)
 	}
-	if next := r.line.Next(fired); next.After(now) {
-		return next
-	}
-	return r.line.Next(now)
+	return r.plan.Next(after)
 }
 
 func laterOf(a, b time.Time) time.Time {

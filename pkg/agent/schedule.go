@@ -32,6 +32,11 @@ func At(moment time.Time) When { return When{kind: protocol.ScheduleDate, at: mo
 
 // Cron fires at every moment of the line: five fields (minute, hour, day of month, month, day of week), six with
 // seconds first, or a descriptor like "@hourly". The zone is an IANA name such as "Europe/Oslo"; without one it is UTC.
+//
+// Among the days of a month, L is the last one. If both the day of month and the day of week are named, one of them is
+// enough. Where the zone's clock is changed, a line that names its hours fires once for each of its times: if the clock
+// skips it, at the first moment after the change (several of them then are one firing), and if the clock shows it twice,
+// the first time. A line of every hour fires whenever the clock shows one of its times.
 func Cron(line string, zone ...string) When {
 	return When{kind: protocol.ScheduleCron, line: line, zones: zone}
 }
@@ -181,17 +186,18 @@ func (w When) resolveCron(row *protocol.Schedule) error {
 	if len(w.zones) > 1 {
 		return &ScheduleError{Field: "when", Value: fmt.Sprintf("%q", w.zones), Reason: "one time zone at most is allowed"}
 	}
-	row.Cron = strings.Join(strings.Fields(w.line), " ")
+	line := strings.TrimSpace(w.line)
+	row.Cron = strings.Join(strings.Fields(line), " ")
 	if len(w.zones) == 1 {
 		row.Zone = w.zones[0]
 	}
-	_, err := cronline.Parse(row.Cron, row.Zone)
+	_, err := cronline.Parse(row.Zone, line)
 	if refused, ok := errors.AsType[*cronline.LineError](err); ok {
-		value := fmt.Sprintf("%q", w.line)
+		value := fmt.Sprintf("%q", line)
 		if row.Zone != "" {
 			value += fmt.Sprintf(" in time zone %q", row.Zone)
 		}
-		return &ScheduleError{Field: "when", Value: value, Reason: refused.Reason}
+		return &ScheduleError{Field: "when", Value: value, Reason: refused.Explain()}
 	}
 	return err
 }

@@ -71,8 +71,8 @@ func taskOf(row *protocol.Schedule, now time.Time) Task {
 	}
 	switch row.Kind {
 	case protocol.ScheduleCron:
-		if line, err := cronline.Parse(row.Cron, row.Zone); err == nil { // it was read when the row was made
-			t.Next = line.Next(now)
+		if plan, err := cronline.Stored(row.Zone, row.Cron); err == nil { // it was read when the row was made
+			t.Next = plan.From(row.Created).Next(now)
 		}
 	case protocol.ScheduleInterval:
 		t.Next = row.NextInterval(now)

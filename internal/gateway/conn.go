@@ -42,6 +42,7 @@ type conn struct {
 	open     bool
 	revision uint64
 	calls    map[string]bool // that wait for their answers
+	row      *row
 }
 
 // outgoing is a frame for the client, or the end.
@@ -194,7 +195,7 @@ func (c *conn) send(ctx context.Context, up protocol.SocketUp) {
 		c.link.connecting <- struct{}{}
 		defer func() { <-c.link.connecting }()
 		c.place(&up)
-		if err := c.link.enlist(ctx); err != nil { // else nobody could tell its end if this host died
+		if err := c.link.enlist(ctx, c.row); err != nil { // else nobody could tell its end if this host died
 			c.refused.Store(true)
 			c.fail(ctx, up, err)
 			return
@@ -226,6 +227,7 @@ func (c *conn) place(up *protocol.SocketUp) {
 	connection := c.set
 	up.Connection = &connection
 	c.link.conns[c.set.Conn] = c
+	c.row = c.link.seat(c)
 }
 
 // conn is the number of the connection.

@@ -23,8 +23,8 @@ type Host interface {
 	// what became of it. It calls outside if later frames of the connection may be brought meanwhile. An error that wraps
 	// a *Close says how the connection is to end; after any other, it is not known what became of the frame.
 	Bring(ctx context.Context, agent protocol.Agent, up protocol.SocketUp, outside func()) (protocol.SocketAck, error)
-	// Enlist stores which connections are held to an agent, by their numbers, or that none are.
-	Enlist(ctx context.Context, agent protocol.Agent, ids map[uint64]string) error
+	// Enlist stores which connections of a row are held to an agent, by their numbers, or that none are.
+	Enlist(ctx context.Context, agent protocol.Agent, row int, ids map[uint64]string) error
 	// LargeState reads a state that is too large for a message.
 	LargeState(ctx context.Context, object protocol.Object) (json.RawMessage, error)
 }
@@ -50,8 +50,8 @@ type Client struct {
 type Limits struct {
 	// Waiting and WaitingBytes bound, per connection and direction, the frames that wait.
 	Waiting, WaitingBytes int
-	// PerAgent is how many connections there may be to one agent: their row is stored anew with each.
-	PerAgent int
+	// PerAgent is how many connections there may be to one agent, PerRow how many are in one row, which is stored anew with each.
+	PerAgent, PerRow int
 	// Waves is in how many steps the sockets are closed when the host stops, Wave what lies between two: their clients come
 	// to other hosts, which shall not get all of them at once.
 	Waves int
@@ -67,7 +67,7 @@ type Limits struct {
 // DefaultLimits are those of a gateway that is told nothing else.
 func DefaultLimits() Limits {
 	return Limits{
-		Waiting: 256, WaitingBytes: 1 << 20, PerAgent: protocol.MaxConnections, Waves: 20, Wave: 50 * time.Millisecond,
+		Waiting: 256, WaitingBytes: 1 << 20, PerAgent: protocol.MaxConnections, PerRow: protocol.ConnectionsPerRow, Waves: 20, Wave: 50 * time.Millisecond,
 		Stall: 30 * time.Second, Gap: 2 * time.Second, Ping: 30 * time.Second, Dead: time.Minute,
 	}
 }

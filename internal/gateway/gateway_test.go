@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -37,8 +38,8 @@ type rig struct {
 	taken  int
 	// lost keeps the batches from coming.
 	lost bool
-	// listed are the numbers of connections that were stored, refuse is why they are not.
-	listed []int
+	// listed are the rows and how many connections of them were stored, refuse is why they are not.
+	listed []string
 	refuse error
 }
 
@@ -72,10 +73,10 @@ func (r *rig) LargeState(context.Context, protocol.Object) (json.RawMessage, err
 }
 
 // Enlist notes who is there.
-func (r *rig) Enlist(_ context.Context, _ protocol.Agent, ids map[uint64]string) error {
+func (r *rig) Enlist(_ context.Context, _ protocol.Agent, row int, ids map[uint64]string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.listed = append(r.listed, len(ids))
+	r.listed = append(r.listed, fmt.Sprintf("%d:%d", row, len(ids)))
 	return r.refuse
 }
 
@@ -329,12 +330,54 @@ func TestEnlisting(t *testing.T) {
 	}
 	natstest.Eventually(t, soon, "both have ended", func() bool { return r.gateway.find(room) == nil })
 	r.mu.Lock()
-	if fmt.Sprint(r.listed) != "[1 2 0]" {
-		t.Errorf("stored were %v connections, want 1, then 2, and none at the end", r.listed)
+	if fmt.Sprint(r.listed) != "[0:1 0:2 0:0]" {
+		t.Errorf("stored were %v, want a row with 1 connection, then 2, and none at the end", r.listed)
 	}
 	r.refuse = errors.New("no")
 	r.mu.Unlock()
 	expectClose(t, r.dial("c"), websocket.StatusServiceRestart, "")
+}
+
+// TestRows: many connections are in several rows; one that has room again is used again, and one that is empty is taken away, once.
+func TestRows(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(l *Limits) { l.PerRow = 2 })
+	open := map[string]*websocket.Conn{}
+	for _, id := range []string{"a", "b", "c", "d", "e"} {
+		open[id] = r.open(id)
+	}
+	end := func(id string) {
+		if err := open[id].Close(websocket.StatusNormalClosure, ""); err != nil {
+			t.Error(err)
+		}
+		natstest.Eventually(t, soon, id+" has ended", func() bool {
+			return !slices.ContainsFunc(r.gateway.all(), func(c *conn) bool { return c.client.ID == id })
+		})
+	}
+	end("b")
+	r.open("f")
+	end("c")
+	end("d")
+	natstest.Eventually(t, soon, "the row of both is taken away", func() bool { return slices.Contains(r.stored(), "1:0") })
+	r.open("g")
+	r.open("h")
+	if got, want := fmt.Sprint(r.stored()), "[0:1 0:2 1:1 1:2 2:1 0:2 1:0 1:1 1:2]"; got != want {
+		t.Errorf("stored were %v, want %v", got, want)
+	}
+	l := r.gateway.find(room)
+	l.mu.Lock()
+	gone := &row{number: 1, ids: map[uint64]string{}}
+	l.mu.Unlock()
+	if err := l.enlist(t.Context(), gone); err != nil || len(r.stored()) != 9 {
+		t.Errorf("a row that was taken away before: %v, stored %v", err, r.stored())
+	}
+}
+
+// stored are the rows that were.
+func (r *rig) stored() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.listed)
 }
 
 // TestPings: a client that answers stays, one that does not is gone.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -26,6 +27,7 @@ type link struct {
 
 	mu    sync.Mutex // guards what follows, and what connections say is guarded by it
 	conns map[uint64]*conn
+	rows  []*row // in the order of their numbers
 	place protocol.SocketPlace
 	moved chan struct{} // closed when place moves on
 }
@@ -37,31 +39,59 @@ func newLink(g *Gateway, agent protocol.Agent) *link {
 	}
 }
 
-// remove takes a connection out that has ended. The last one stores that there are none; else whoever comes next does.
+// row is some of the connections, which are stored together.
+type row struct {
+	number int
+	ids    map[uint64]string
+}
+
+// seat finds a row for a connection. The link is locked.
+func (l *link) seat(c *conn) *row {
+	for i := 0; ; i++ {
+		if i == len(l.rows) || l.rows[i].number > i {
+			l.rows = slices.Insert(l.rows, i, &row{number: i, ids: map[uint64]string{}})
+		}
+		if r := l.rows[i]; len(r.ids) < l.gateway.limits.PerRow {
+			r.ids[c.set.Conn] = c.client.ID
+			return r
+		}
+	}
+}
+
+// remove takes a connection out that has ended. The last one of a row stores that there are none; else whoever comes next does.
 func (l *link) remove(ctx context.Context, c *conn) {
 	l.mu.Lock()
 	delete(l.conns, c.set.Conn)
-	last := len(l.conns) == 0
+	r := c.row
+	if r != nil {
+		delete(r.ids, c.set.Conn)
+	}
+	last := r != nil && len(r.ids) == 0
 	l.mu.Unlock()
 	if !last {
 		return
 	}
 	l.connecting <- struct{}{}
 	defer func() { <-l.connecting }()
-	if err := l.enlist(ctx); err != nil {
+	if err := l.enlist(ctx, r); err != nil {
 		l.log.DebugContext(ctx, "cannot store that no sockets are held any more", slog.Any(logkey.Error, err))
 	}
 }
 
-// enlist stores which connections there are, unless that is what is stored. One at a time does.
-func (l *link) enlist(ctx context.Context) error {
+// enlist stores which connections of a row there are. One at a time does. An empty row is taken away; if it was before, another one may
+// have its number.
+func (l *link) enlist(ctx context.Context, r *row) error {
 	l.mu.Lock()
-	ids := make(map[uint64]string, len(l.conns))
-	for number, c := range l.conns {
-		ids[number] = c.client.ID
+	ids := maps.Clone(r.ids)
+	i := slices.Index(l.rows, r)
+	if len(ids) == 0 && i >= 0 {
+		l.rows = slices.Delete(l.rows, i, i+1)
 	}
 	l.mu.Unlock()
-	return l.gateway.host.Enlist(ctx, l.agent, ids)
+	if i < 0 {
+		return nil
+	}
+	return l.gateway.host.Enlist(ctx, l.agent, r.number, ids)
 }
 
 func (l *link) all() []*conn {

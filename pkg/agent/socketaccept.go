@@ -133,10 +133,10 @@ func bringError(err error) error {
 	return fmt.Errorf("%w: %w", &gateway.Close{Code: 1011, Reason: publicText(err)}, err)
 }
 
-// Enlist stores which connections are held to an agent.
-func (s socketHost) Enlist(ctx context.Context, id protocol.Agent, ids map[uint64]string) error {
+// Enlist stores which connections of a row are held to an agent.
+func (s socketHost) Enlist(ctx context.Context, id protocol.Agent, row int, ids map[uint64]string) error {
 	rows := bucketOf(protocol.ConnectionsBucket(s.host.name))
-	subject := rows.subject(protocol.ConnectionsKey(s.host.id, id.Class, id.Name))
+	subject := rows.subject(protocol.ConnectionsKey(s.host.id, id.Class, id.Name, row))
 	if len(ids) == 0 {
 		return s.host.store.Purge(ctx, rows.stream, subject, math.MaxUint64)
 	}

@@ -22,8 +22,18 @@ import (
 func (h *host) tellOfGateway(ctx context.Context, lost string) bool {
 	rows := bucketOf(protocol.ConnectionsBucket(h.name))
 	subjects, err := h.subjects(ctx, rows.stream, rows.subject(protocol.ConnectionsKeys(lost)))
+	agents := map[protocol.Agent][]string{}
 	for _, subject := range subjects {
-		err = errors.Join(err, h.tellOfRow(ctx, rows, subject))
+		_, class, name, _, wrong := protocol.ParseConnectionsKey(strings.TrimPrefix(subject, rows.subject("")))
+		if wrong != nil {
+			err = errors.Join(err, wrong)
+			continue
+		}
+		id := protocol.Agent{Project: h.name, Class: class, Name: name}
+		agents[id] = append(agents[id], subject)
+	}
+	for id, subjects := range agents {
+		err = errors.Join(err, h.tellAgent(ctx, lost, id, subjects))
 	}
 	if err != nil && ctx.Err() == nil {
 		h.log.WarnContext(ctx, "cannot tell all agents that the sockets at a lost host have ended, trying on",
@@ -32,41 +42,60 @@ func (h *host) tellOfGateway(ctx context.Context, lost string) bool {
 	return err == nil
 }
 
-func (h *host) tellOfRow(ctx context.Context, rows bucket, subject string) error {
-	m, err := h.store.Last(ctx, rows.stream, subject)
-	if errors.Is(err, journal.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
+// tellAgent tells an agent that its sockets at a lost host have ended, and then removes the rows that say which those were. They are
+// there until all of them are told.
+func (h *host) tellAgent(ctx context.Context, lost string, id protocol.Agent, subjects []string) error {
+	rows := bucketOf(protocol.ConnectionsBucket(h.name))
+	stored, err := h.connectionRows(ctx, rows, subjects)
+	if err != nil || len(stored) == 0 {
 		return err
 	}
-	gateway, class, name, err := protocol.ParseConnectionsKey(strings.TrimPrefix(subject, rows.subject("")))
-	if err != nil {
-		return err
-	}
-	id := protocol.Agent{Project: h.name, Class: class, Name: name}
-	up := protocol.SocketUp{Kind: protocol.SocketLost, Gateway: gateway}
+	up := protocol.SocketUp{Kind: protocol.SocketLost, Gateway: lost}
 	if _, err := (socketHost{h}).Bring(ctx, id, up, func() {}); err != nil {
 		return err
 	}
-	return h.store.Purge(ctx, rows.stream, subject, m.Sequence+1)
+	for _, m := range stored {
+		err = errors.Join(err, h.store.Purge(ctx, rows.stream, m.Subject, m.Sequence+1))
+	}
+	return err
 }
 
-// idsAt are the ids of the connections that a gateway holds, or has held, as its row says.
+// connectionRows reads those rows that are there.
+func (h *host) connectionRows(ctx context.Context, rows bucket, subjects []string) (found []*journal.Message, err error) {
+	for _, subject := range subjects {
+		m, err := h.store.Last(ctx, rows.stream, subject)
+		if errors.Is(err, journal.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, m)
+	}
+	return found, nil
+}
+
+// idsAt are the ids of the connections that a gateway holds, or has held, as its rows say.
 func (h *host) idsAt(ctx context.Context, gateway string, id protocol.Agent) (map[uint64]string, error) {
 	rows := bucketOf(protocol.ConnectionsBucket(h.name))
-	m, err := h.store.Last(ctx, rows.stream, rows.subject(protocol.ConnectionsKey(gateway, id.Class, id.Name)))
-	if errors.Is(err, journal.ErrNotFound) {
-		return nil, nil
-	}
+	subjects, err := h.subjects(ctx, rows.stream, rows.subject(protocol.FurtherConnectionsKeys(gateway, id.Class, id.Name)))
 	if err != nil {
 		return nil, err
 	}
-	var row protocol.SocketRow
-	if err := json.Unmarshal(m.Data, &row); err != nil {
-		return nil, fmt.Errorf("row of connections at %s: %w", m.Subject, err)
+	subjects = append(subjects, rows.subject(protocol.ConnectionsKey(gateway, id.Class, id.Name, 0)))
+	stored, err := h.connectionRows(ctx, rows, subjects)
+	if err != nil {
+		return nil, err
 	}
-	return row.IDs, nil
+	ids := map[uint64]string{}
+	for _, m := range stored {
+		var row protocol.SocketRow
+		if err := json.Unmarshal(m.Data, &row); err != nil {
+			return nil, fmt.Errorf("row of connections at %s: %w", m.Subject, err)
+		}
+		maps.Copy(ids, row.IDs)
+	}
+	return ids, nil
 }
 
 // serveLost gives every connection at a gateway that is gone its end, each in a turn of its own. What of it was done before is not done

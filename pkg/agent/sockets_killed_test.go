@@ -156,6 +156,33 @@ func TestGatewayDies(t *testing.T) {
 	}
 }
 
+// TestManyRowsOfAGateway: connections are told to have ended whichever row they are in.
+func TestManyRowsOfAGateway(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	classes := rooms(nil)
+	owner, gate := r.host(t, classes, timings(quick)), r.host(t, desks(nil), timings(quick))
+	for _, id := range []string{"a", "b", "c"} {
+		gate.dial(t, roomPath+"?_pk="+id).expect(identity("jo"))
+	}
+	rows := bucketOf(protocol.ConnectionsBucket(testProject))
+	for number, ids := range []map[uint64]string{{1: "a"}, {2: "b"}, {3: "c"}} {
+		body, err := json.Marshal(protocol.SocketRow{V: protocol.Version, Class: "ChatRoom", Name: "jo", IDs: ids})
+		if err != nil {
+			t.Fatal(err)
+		}
+		subject := rows.subject(protocol.ConnectionsKey(gatewayOf(gate), "ChatRoom", "jo", number))
+		if _, err := r.store.Publish(t.Context(), subject, nil, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.host(t, classes, timings(quick))
+	gate.kill(t)
+	owner.kill(t) // who comes next knows the connections from the rows only
+	r.awaitLog(t, "jo", "closed a", "closed b", "closed c")
+	natstest.Eventually(t, soon, "no row is left", func() bool { return len(r.rows(t, protocol.ConnectionsBucket(testProject))) == 0 })
+}
+
 // gatewayOf is the id of a host, from its log.
 func gatewayOf(h *testHost) string {
 	_, rest, _ := strings.Cut(h.log.line("taking requests"), "host=")

@@ -112,7 +112,7 @@ func FuzzParseClockDueSubject(f *testing.F) {
 }
 
 func FuzzParseKeys(f *testing.F) {
-	for _, s := range []string{"Desk.jo=40x.s=201", "Desk.a", "Desk.=.=", "Desk", ".", "..", ""} {
+	for _, s := range []string{"Desk.jo=40x.s=201", "h.Desk.a.7", "Desk.a", "Desk.=.=", "Desk", ".", "..", ""} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, key string) {
@@ -121,9 +121,9 @@ func FuzzParseKeys(f *testing.F) {
 				t.Fatalf("agent key %q is read as %q %q, which is written %q", key, class, name, built)
 			}
 		}
-		if gateway, class, name, err := protocol.ParseConnectionsKey(key); err == nil {
-			if built := protocol.ConnectionsKey(gateway, class, name); built != key {
-				t.Fatalf("key of connections %q is read as %q %q %q, which is written %q", key, gateway, class, name, built)
+		if gateway, class, name, row, err := protocol.ParseConnectionsKey(key); err == nil {
+			if built := protocol.ConnectionsKey(gateway, class, name, row); built != key {
+				t.Fatalf("key of connections %q is read as %q %q %q %d, which is written %q", key, gateway, class, name, row, built)
 			}
 		}
 		if class, name, schedule, err := protocol.ParseScheduleKey(key); err == nil {

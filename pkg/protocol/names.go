@@ -167,20 +167,39 @@ func ObjectsBucket(project string) string { return "OBJECTS_" + project }
 // ConnectionsBucket holds, per gateway and agent, which sockets of clients the gateway holds.
 func ConnectionsBucket(project string) string { return "CONNECTIONS_" + project }
 
-// ConnectionsKey is the key of an agent's connections at a gateway. ConnectionsKeys matches those of all agents.
-func ConnectionsKey(gateway, class, name string) string { return gateway + "." + AgentKey(class, name) }
+// ConnectionsKey is the key of a row of an agent's connections at a gateway. Rows count from 0; the number of the first one is not in
+// its key.
+func ConnectionsKey(gateway, class, name string, row int) string {
+	key := gateway + "." + AgentKey(class, name)
+	if row == 0 {
+		return key
+	}
+	return key + "." + strconv.Itoa(row)
+}
 
 // ConnectionsKeys covers all agents of a gateway.
 func ConnectionsKeys(gateway string) string { return gateway + ".>" }
 
+// FurtherConnectionsKeys covers all rows of an agent's connections at a gateway but the first.
+func FurtherConnectionsKeys(gateway, class, name string) string {
+	return ConnectionsKey(gateway, class, name, 0) + ".*"
+}
+
 // ParseConnectionsKey is the inverse of ConnectionsKey.
-func ParseConnectionsKey(key string) (gateway, class, name string, err error) {
-	gateway, agent, ok := strings.Cut(key, ".")
-	if !ok {
-		return "", "", "", fmt.Errorf("%w: key of connections %q: want gateway.class.name", ErrName, key)
+func ParseConnectionsKey(key string) (gateway, class, name string, row int, err error) {
+	parts := strings.Split(key, ".")
+	if len(parts) == 4 {
+		number, err := parseCanonical(parts[3])
+		if row = int(number); err != nil || row < 1 {
+			return "", "", "", 0, fmt.Errorf("%w: key of connections %q: want the number of a row at the end", ErrName, key)
+		}
+		parts = parts[:3]
 	}
-	class, name, err = ParseAgentKey(agent)
-	return gateway, class, name, err
+	if len(parts) != 3 {
+		return "", "", "", 0, fmt.Errorf("%w: key of connections %q: want gateway.class.name or gateway.class.name.row", ErrName, key)
+	}
+	class, name, err = ParseAgentKey(parts[1] + "." + parts[2])
+	return parts[0], class, name, row, err
 }
 
 // DeadBucket holds what an agent gave up on.

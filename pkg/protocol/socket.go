@@ -8,6 +8,8 @@ const (
 	MaxFrame = 512 << 10
 	// MaxConnections is how many sockets to one agent a host holds.
 	MaxConnections = 5000
+	// ConnectionsPerRow is how many of them are in one row.
+	ConnectionsPerRow = 64
 	// MaxConnectionID is how many bytes the id of a connection may have, MaxTag a tag of one, MaxTags how many those are.
 	MaxConnectionID = 128
 	MaxTag          = 256
@@ -118,7 +120,8 @@ const (
 )
 
 // SocketRow says which connections a gateway holds to an agent, and may hold more that are not open yet. It is there before
-// they are opened, so that their ends can be told if the gateway dies.
+// they are opened, so that their ends can be told if the gateway dies. There are several rows if the connections are many: each is
+// written as a whole.
 type SocketRow struct {
 	V     int    `json:"v"`
 	Class string `json:"class"`

@@ -65,15 +65,16 @@ func frameSize(f protocol.SocketFrame) int {
 	return size
 }
 
-// connection is the one handle of the turn for a connection. The draft is locked.
+// connection is the one handle of the turn for a connection; nil if nothing is known of that. The draft is locked.
 func (d *draft) connection(key connKey) *Connection {
 	if c := d.conns[key]; c != nil {
 		return c
 	}
-	c := &Connection{agent: d.agent, key: key, known: protocol.SocketConnection{Conn: key.conn}}
-	if known, ok := d.actor.sockets[key]; ok {
-		c.known = known
+	known, ok := d.actor.sockets[key]
+	if !ok {
+		return nil
 	}
+	c := &Connection{agent: d.agent, key: key, known: known}
 	d.keep(c)
 	return c
 }

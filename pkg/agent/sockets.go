@@ -237,7 +237,8 @@ func Broadcast(ctx context.Context, m Message, options ...BroadcastOption) error
 	return d.change(func() error { return d.sendFrame(f) })
 }
 
-// Connections lists the sockets that are open, or those that have a tag.
+// Connections lists the sockets that are open, or those that have a tag. Those at a host that is gone are not among them, also before
+// their OnClose.
 func Connections(ctx context.Context, tag ...string) ([]*Connection, error) {
 	d, err := anyDraft(ctx)
 	if err != nil {
@@ -257,6 +258,9 @@ func Connections(ctx context.Context, tag ...string) ([]*Connection, error) {
 	var open []*Connection
 	for _, key := range d.openKeys() {
 		c := d.connection(key)
+		if c == nil {
+			continue // its gateway is gone
+		}
 		if len(tag) == 0 || c.known.ID == tag[0] || slices.Contains(c.known.Tags, tag[0]) {
 			open = append(open, c)
 		}

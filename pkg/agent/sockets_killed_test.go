@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -181,6 +182,38 @@ func TestManyRowsOfAGateway(t *testing.T) {
 	owner.kill(t) // who comes next knows the connections from the rows only
 	r.awaitLog(t, "jo", "closed a", "closed b", "closed c")
 	natstest.Eventually(t, soon, "no row is left", func() bool { return len(r.rows(t, protocol.ConnectionsBucket(testProject))) == 0 })
+}
+
+// TestConnectionsOfLostGateway: a new owner that can ask a gateway no more leaves its connections out of the list, and tells of their ends by
+// their ids all the same.
+func TestConnectionsOfLostGateway(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	classes := rooms(func(r *room) {
+		r.message = func(ctx context.Context, r *room, c *Connection, _ Message) error {
+			all, err := Connections(ctx)
+			var ids []string
+			for _, one := range all {
+				ids = append(ids, one.ID())
+				err = errors.Join(err, one.SetReadonly(ctx, true))
+			}
+			slices.Sort(ids)
+			return errors.Join(err, c.Send(ctx, Text(fmt.Sprintf("%q", ids))))
+		}
+	})
+	owner := r.host(t, classes, timings(quick))
+	lost, gate := r.host(t, desks(nil), timings(quick)), r.host(t, desks(nil), timings(quick))
+	lost.dial(t, roomPath+"?_pk=a").expect(identity("jo"))
+	b := gate.dial(t, roomPath+"?_pk=b")
+	b.expect(identity("jo"))
+	b.send("list")
+	b.expect(`["a" "b"]`)
+	r.host(t, classes, timings(quick))
+	lost.kill(t)
+	owner.kill(t)
+	b.send("list")
+	b.expect(`["b"]`)
+	r.awaitLog(t, "jo", "closed a")
 }
 
 // gatewayOf is the id of a host, from its log.

@@ -275,8 +275,11 @@ func (c *conn) isOpen() bool {
 	return c.open
 }
 
+// unknown is how sockets end that the agent has been told have ended.
+var unknown = protocol.SocketClose{Code: int(websocket.StatusServiceRestart), Reason: "the agent does not know the connection any more, connect again"}
+
 var (
-	errUnknown = &Close{Code: int(websocket.StatusServiceRestart), Reason: "the agent does not know the connection any more, connect again"}
+	errUnknown = &Close{Code: unknown.Code, Reason: unknown.Reason}
 	errFate    = &Close{Code: int(websocket.StatusServiceRestart), Reason: "what became of a frame cannot be told, connect again"}
 )
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -158,6 +159,31 @@ func (g *Gateway) Take(ctx context.Context, agent protocol.Agent, down protocol.
 	if l := g.find(agent); l != nil {
 		l.take(ctx, down)
 	}
+}
+
+// Compare ends the sockets of which an agent knows less than the gateway: those that it does not have as open any more, and all if
+// something was sent that does not come. Whoever was away, or held for lost, calls it: of an agent that has nothing more to say,
+// nothing else would show it. The record is read by look, after the gateway has noted which sockets are open.
+func (g *Gateway) Compare(ctx context.Context, agent protocol.Agent, look func() (sent protocol.SocketPlace, open map[uint64]uint64, err error)) error {
+	l := g.find(agent)
+	if l == nil {
+		return nil
+	}
+	strangers := l.open()
+	sent, open, err := look()
+	if err != nil {
+		return err
+	}
+	l.end(slices.DeleteFunc(strangers, func(conn uint64) bool { _, known := open[conn]; return known }))
+	l.reach(ctx, sent)
+	return nil
+}
+
+// Agents are those to which sockets are held.
+func (g *Gateway) Agents() []protocol.Agent {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Collect(maps.Keys(g.links))
 }
 
 // maxAttached bounds one page of connections, as JSON.

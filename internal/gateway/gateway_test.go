@@ -189,8 +189,48 @@ func TestBatchesComeOnceAndInOrder(t *testing.T) {
 	expect(t, a, "1", `{"type":"cf_agent_state","state":7}`, "2")
 	expect(t, b, "1", `{"type":"cf_agent_state","state":7}`, "2", "2")
 	r.take(protocol.SocketPlace{Life: 1, Since: 0, Number: 99}, say("of an older row"))
-	r.take(protocol.SocketPlace{Life: 1, Since: 5, Number: 1}, say("of a newer row"))
-	expect(t, a, "of a newer row")
+	r.take(r.next(), say("3"))
+	expect(t, a, "3")
+	expect(t, b, "3")
+	r.take(protocol.SocketPlace{Life: 1, Since: 5, Number: 1}) // the agent has forgotten those that were open
+	expectClose(t, a, websocket.StatusServiceRestart, "frames were lost")
+	expectClose(t, b, websocket.StatusServiceRestart, "frames were lost")
+}
+
+// TestCompare: a gateway that was away closes what its agent does not know any more, and all if something does not come.
+func TestCompare(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	a, b := r.open("a"), r.open("b")
+	compare := func(sent protocol.SocketPlace, look func() (map[uint64]uint64, error)) error {
+		return r.gateway.Compare(t.Context(), room, func() (protocol.SocketPlace, map[uint64]uint64, error) {
+			open, err := look()
+			return sent, open, err
+		})
+	}
+	place := r.place
+	if err := compare(place, func() (map[uint64]uint64, error) { return nil, errors.New("not now") }); err == nil {
+		t.Error("the record could not be read, and nobody says so")
+	}
+	var c *websocket.Conn
+	if err := compare(place, func() (map[uint64]uint64, error) {
+		c = r.open("c") // the record that is read may be older than this one
+		return map[uint64]uint64{2: 1}, nil
+	}); err != nil {
+		t.Error(err)
+	}
+	expectClose(t, a, websocket.StatusServiceRestart, "does not know the connection")
+	r.take(r.next(), say("1"))
+	expect(t, b, "1")
+	expect(t, c, "1")
+	if err := compare(r.next(), func() (map[uint64]uint64, error) { return map[uint64]uint64{2: 1, 3: 1}, nil }); err != nil {
+		t.Error(err)
+	}
+	expectClose(t, b, websocket.StatusServiceRestart, "frames were lost")
+	expectClose(t, c, websocket.StatusServiceRestart, "frames were lost")
+	if agents := r.gateway.Agents(); len(agents) > 1 || len(agents) == 1 && agents[0] != room {
+		t.Errorf("sockets are held to %v", agents)
+	}
 }
 
 // TestMissedBatch: who has missed something is closed, who came later is not.

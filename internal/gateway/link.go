@@ -122,15 +122,13 @@ func (l *link) take(ctx context.Context, down protocol.SocketDown) {
 	l.reached(down.Place)
 }
 
-// isGap reports whether a batch is missing between two places. Where nothing has come yet, nothing is.
+// isGap reports whether a batch is missing between two places, for those who are open by the first. Where nothing has come yet, nothing
+// is. A row begins anew only when the agent knows of no connection here: then whoever is open has missed its end.
 func isGap(before, after protocol.SocketPlace) bool {
-	switch {
-	case before == protocol.SocketPlace{}:
+	if before == (protocol.SocketPlace{}) {
 		return false
-	case before.SameRow(after):
-		return after.Number != before.Number+1
 	}
-	return after.Number != 1
+	return !before.SameRow(after) || after.Number != before.Number+1
 }
 
 // lose ends what was open when something was lost. The link is locked.
@@ -145,6 +143,30 @@ func (l *link) lose(ctx context.Context, place protocol.SocketPlace) {
 	if open > 0 {
 		l.log.WarnContext(ctx, "frames for clients were lost on their way here, their sockets are closed",
 			slog.Int(logkey.Count, open), slog.Uint64(logkey.Number, place.Number))
+	}
+}
+
+// open are the numbers of the connections that the agent has opened.
+func (l *link) open() []uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var open []uint64
+	for number, c := range l.conns {
+		if c.open {
+			open = append(open, number)
+		}
+	}
+	return open
+}
+
+// end ends connections that the agent does not know.
+func (l *link) end(numbers []uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, number := range numbers {
+		if c := l.conns[number]; c != nil {
+			c.close(unknown)
+		}
 	}
 }
 

@@ -42,6 +42,7 @@ type host struct {
 	edge      edge
 	pages     http.Handler // beside the agents; nil: there are none
 	gateway   *gateway.Gateway
+	glances   glances
 	// registered is what is known of the registry.
 	registered registered
 
@@ -62,6 +63,8 @@ type host struct {
 	agents map[protocol.Agent]*actor
 	// sweeping and clearing tell that somebody here looks after lost hosts.
 	sweeping, clearing bool
+	// comparing tells that the sockets here are compared with what their agents know.
+	comparing bool
 }
 
 func newHost(p *project.Project, classes []*class, times timing) *host {

@@ -24,6 +24,8 @@ type turnSocket struct {
 	answer *string
 	// forced is set if the frame must be known to be applied although nothing else has changed.
 	forced bool
+	// lost is set if the gateway of the connection is held for lost.
+	lost bool
 	// replaces are connections of the same id, which end with the commit.
 	replaces []connKey
 }
@@ -111,6 +113,9 @@ func (d *draft) settleSockets(r *protocol.Record, changed bool) (entry *protocol
 	if s != nil && s.up.Kind == protocol.SocketClosed {
 		s.forced = true
 	}
+	if s != nil && s.lost { // its gateway may only have been away: then it hears of it, or misses a number
+		frames = append(frames, protocol.SocketFrame{Gateway: s.key.gateway, Conn: s.key.conn, Close: &heldForLost})
+	}
 	if d.changesState() {
 		f := protocol.SocketFrame{Protocol: true, State: true}
 		if s != nil && s.up.Kind == protocol.SocketState {
@@ -188,6 +193,9 @@ func (d *draft) welcome() []protocol.SocketFrame {
 
 // replaced is how the connection of a client ends that has opened another.
 var replaced = protocol.SocketClose{Code: 1008, Reason: "another connection of the same id was opened"}
+
+// heldForLost is how a connection ends that the agent has been told has ended.
+var heldForLost = protocol.SocketClose{Code: 1012, Reason: "the host was held for lost, connect again"}
 
 // address numbers a batch in the rows of the gateways that it is for. It returns nil if it is for none. The draft is locked.
 func (d *draft) address(r *protocol.Record, frames []protocol.SocketFrame) *protocol.SocketBatch {

@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/skein-run/skein/internal/ctxtime"
+	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -96,4 +99,47 @@ func (h *host) onDown(ctx context.Context, m *nats.Msg) {
 		return // the next one shows that one is missing
 	}
 	h.gateway.Take(ctx, protocol.Agent{Project: h.name, Class: down.Class, Name: down.Name}, down)
+}
+
+// glances are what a host has yet to compare: the sockets that it holds with what their agents know.
+type glances struct {
+	at   stamp // belongs to who renews the lease
+	left atomic.Int32
+}
+
+// glancesAfterAway is how often that is done by a host that was away: what is sent in the first moments after that may go by another way
+// than the subscription that was made anew.
+const glancesAfterAway = 2
+
+// lookAtSockets ends the sockets here that are not what their agents know, if this host was cut off or without a lease: then it has
+// missed what was sent to its clients, and may have been held for lost.
+func (h *host) lookAtSockets(ctx context.Context) {
+	if now, _ := h.lease.held(); now != h.glances.at {
+		h.glances.at = now
+		h.glances.left.Store(glancesAfterAway)
+	}
+	if h.glances.left.Load() == 0 {
+		return
+	}
+	h.aside(ctx, &h.comparing, func() error {
+		if err := h.compareSockets(ctx); err != nil {
+			if ctx.Err() == nil {
+				h.log.WarnContext(ctx, "cannot compare the sockets here with what their agents know, trying on", slog.Any(logkey.Error, err))
+			}
+			return nil
+		}
+		h.glances.left.Add(-1)
+		return nil
+	})
+}
+
+func (h *host) compareSockets(ctx context.Context) error {
+	var all error
+	for _, id := range h.gateway.Agents() {
+		all = errors.Join(all, h.gateway.Compare(ctx, id, func() (protocol.SocketPlace, map[uint64]uint64, error) {
+			v, err := h.records.read(ctx, id)
+			return placeOf(v.record, h.id), v.record.Gateways[h.id].Open, err
+		}))
+	}
+	return all
 }

@@ -116,7 +116,7 @@ func (a *actor) serveLost(ctx context.Context, j *job) error {
 			Kind: protocol.SocketClosed, Gateway: gateway, Conn: conn, Number: open[conn] + 1,
 			Close: &protocol.SocketClose{Code: 1006, Reason: "the host that held the socket is lost"},
 		}
-		t := &turnSocket{key: connKey{gateway, conn}, up: up}
+		t := &turnSocket{key: connKey{gateway, conn}, up: up, lost: true}
 		known, ok := a.sockets[t.key]
 		if !ok {
 			known = protocol.SocketConnection{Conn: conn, ID: ids[conn]}

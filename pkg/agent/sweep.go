@@ -25,6 +25,7 @@ func (h *host) beat(ctx context.Context, regained bool) {
 	if regained {
 		h.crew.do(func() { h.checkTurns(ctx) })
 	}
+	h.lookAtSockets(ctx)
 	if err := h.peers.observe(ctx, h.lease.beats()); err != nil {
 		if ctx.Err() == nil {
 			h.log.WarnContext(ctx, "cannot see the leases of other hosts", slog.Any(logkey.Error, err))

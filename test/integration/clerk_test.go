@@ -156,6 +156,9 @@ func (c *clerk) Enqueue(ctx context.Context, text string) error {
 	return nil
 }
 
+// porter is the agent of hosts that are there for sockets of others.
+type porter struct{ agent.Base[struct{}] }
+
 // agentHost is an agent host in a process of its own.
 type agentHost struct {
 	*process
@@ -172,6 +175,11 @@ func (w *world) host(stopAt string) *agentHost {
 // hostAt is host for one that reaches NATS at other addresses than the test.
 func (w *world) hostAt(url, stopAt string) *agentHost {
 	w.t.Helper()
+	return w.hostAs(roleHost, url, stopAt)
+}
+
+func (w *world) hostAs(role, url, stopAt string) *agentHost {
+	w.t.Helper()
 	w.runners++
 	config := filepath.Join(w.files, fmt.Sprintf("host-%d.jsonc", w.runners))
 	if err := os.WriteFile(config, fmt.Appendf(nil, `{ "name": %q, "workflows": [{ "name": "answers", "class_name": "Answers" }] }`, w.name), 0o600); err != nil {
@@ -181,7 +189,7 @@ func (w *world) hostAt(url, stopAt string) *agentHost {
 	if stopAt != "" {
 		env = append(env, testsignal.Env+"="+stopAt)
 	}
-	p := launch(w.t, fmt.Sprintf("host %d of %s", w.runners, w.name), roleHost, env, "--config", config, "--nats-url", url,
+	p := launch(w.t, fmt.Sprintf("%s %d of %s", role, w.runners, w.name), role, env, "--config", config, "--nats-url", url,
 		"--replicas", strconv.Itoa(w.replicas), "--http-addr", "127.0.0.1:0", "--log-level", "debug", "--shutdown-grace", "1m")
 	p.awaitLog(w.t, "msg=ready")
 	_, address, _ := strings.Cut(p.log.String(), "address=")

@@ -18,6 +18,7 @@ const roleEnv = "SKEIN_INTEGRATION_ROLE"
 const (
 	roleRunner = "runner"
 	roleHost   = "host"
+	roleGate   = "gate" // a host that takes sockets for agents of others
 	roleServer = "nats"
 )
 
@@ -29,6 +30,8 @@ func TestMain(m *testing.M) {
 		project.Main(workflow.Runner(workflow.Define("Script", run)))
 	case roleHost:
 		project.Main(agent.Host(clerks()))
+	case roleGate:
+		project.Main(agent.Host(agent.Define("Porter", func() *porter { return &porter{} })))
 	case roleServer:
 		os.Exit(serveNATS())
 	}

@@ -64,6 +64,55 @@ func TestHostsOfSocketsKilled(t *testing.T) {
 	}
 }
 
+// TestHostOfSocketsCutOff: a host that holds a socket loses its way to NATS, for a moment or until it is held for lost. Meanwhile the
+// agent tells its clients something, and then never anything again. The client that has missed it is not left in silence.
+func TestHostOfSocketsCutOff(t *testing.T) {
+	t.Parallel()
+	for _, long := range []bool{false, true} {
+		t.Run(fmt.Sprintf("held for lost: %v", long), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, singleServer(t), "cut")
+			owner := w.host("")
+			b := owner.dial(t, "jo", "b")
+			ways, url := w.proxies(t)
+			gate := w.hostAs(roleGate, url, "")
+			a := gate.dial(t, "jo", "a")
+			eventually(t, patience, "both are there", func() bool { r, _ := w.recordOf("jo"); return len(r.Gateways) == 2 })
+			say := func(text string) {
+				t.Helper()
+				if err := b.Write(t.Context(), websocket.MessageText, []byte(text)); err != nil {
+					t.Fatal(err)
+				}
+				eventually(t, patience, text+" is noted", func() bool { return slices.Contains(w.notes("jo"), text) })
+			}
+			next := func() <-chan []string { return aside(func() []string { return hear(t.Context(), a, 1) }) }
+			heard := next()
+			say("before")
+			if got := within(t, "the client hears what is said", heard); got[0] != "before" {
+				t.Fatalf("heard %q", got)
+			}
+			for _, way := range ways {
+				way.cut(true)
+			}
+			heard = next()
+			say("meanwhile")
+			ended := "closed a 1012"
+			if long {
+				ended = "closed a 1006"
+				eventually(t, patience, "the host is held for lost", func() bool { return slices.Contains(w.notes("jo"), ended) })
+			}
+			for _, way := range ways {
+				way.mend()
+			}
+			if got := within(t, "the client hears that it has missed something", heard); !strings.Contains(got[0], "StatusServiceRestart") {
+				t.Errorf("heard %q, want a close with 1012", got)
+			}
+			said := []string{"before", "meanwhile"}
+			eventually(t, patience, "the end is noted", func() bool { return slices.Equal(w.notes("jo"), append(said, ended)) })
+		})
+	}
+}
+
 // OnMessage notes what a client says and tells all.
 func (c *clerk) OnMessage(ctx context.Context, _ *agent.Connection, m agent.Message) error {
 	if err := c.Note(ctx, m.Text); err != nil {

@@ -195,6 +195,12 @@ func (c *conn) send(ctx context.Context, up protocol.SocketUp) {
 		c.link.connecting <- struct{}{}
 		defer func() { <-c.link.connecting }()
 		c.place(&up)
+		if c.link.gateway.isClosed() { // those that were placed before are closed in waves
+			c.dead.Store(true)
+			c.refused.Store(true)
+			c.close(goingAway)
+			return
+		}
 		if err := c.link.enlist(ctx, c.row); err != nil { // else nobody could tell its end if this host died
 			c.refused.Store(true)
 			c.fail(ctx, up, err)

@@ -139,6 +139,12 @@ func (g *Gateway) enter(agent protocol.Agent) (*link, error) {
 	return l, nil
 }
 
+func (g *Gateway) isClosed() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.closed
+}
+
 func (g *Gateway) leave(l *link) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

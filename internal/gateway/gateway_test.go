@@ -38,6 +38,8 @@ type rig struct {
 	taken  int
 	// lost keeps the batches from coming.
 	lost bool
+	// enlisting, if set, is called while a connection is stored.
+	enlisting func()
 	// listed are the rows and how many connections of them were stored, refuse is why they are not.
 	listed []string
 	refuse error
@@ -74,6 +76,9 @@ func (r *rig) LargeState(context.Context, protocol.Object) (json.RawMessage, err
 
 // Enlist notes who is there.
 func (r *rig) Enlist(_ context.Context, _ protocol.Agent, row int, ids map[uint64]string) error {
+	if r.enlisting != nil {
+		r.enlisting()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.listed = append(r.listed, fmt.Sprintf("%d:%d", row, len(ids)))
@@ -477,6 +482,38 @@ func TestDrain(t *testing.T) {
 	}
 	if _, response, err := websocket.Dial(t.Context(), r.url, nil); response == nil || response.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("dial while the host stops: %v, %v; want 503", response, err)
+	}
+}
+
+// TestDrainOfThoseOnTheirWay: who was let in before the host stops, and waits for its turn to connect, is closed as all are.
+func TestDrainOfThoseOnTheirWay(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	enlisting, goOn := make(chan struct{}, 8), make(chan struct{})
+	r.enlisting = func() { enlisting <- struct{}{}; <-goOn }
+	a := r.dial("a")
+	<-enlisting
+	b := r.dial("b")
+	natstest.Eventually(t, soon, "both are let in", func() bool {
+		r.gateway.mu.Lock()
+		defer r.gateway.mu.Unlock()
+		return r.gateway.links[room].users == 2
+	})
+	drained := make(chan bool, 1)
+	go func() { drained <- r.gateway.Drain(t.Context()) }()
+	expectClose(t, a, websocket.StatusGoingAway, "come back at another")
+	r.gateway.closeAll(t.Context()) // what Drain does, to its end
+	close(goOn)
+	expectClose(t, b, websocket.StatusGoingAway, "come back at another")
+	if !<-drained {
+		t.Error("not all agents know")
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, up := range r.closed {
+		if up.Conn != 1 {
+			t.Errorf("the agent was told of the end of connection %d, of which it knows nothing", up.Conn)
+		}
 	}
 }
 

@@ -275,9 +275,14 @@ func within[R any](t testing.TB, what string, done <-chan R) R {
 // recordOf reads the record of a clerk; ok is false if there is none.
 func (w *world) recordOf(name string) (r protocol.Record, ok bool) {
 	w.t.Helper()
+	return w.recordIn("Clerk", name)
+}
+
+func (w *world) recordIn(class, name string) (r protocol.Record, ok bool) {
+	w.t.Helper()
 	bucket := protocol.AgentsBucket(w.name)
 	natstest.Ask(w.t, "record of "+name, func(ctx context.Context) error {
-		m, err := w.store.Last(ctx, protocol.KVStream(bucket), protocol.KVSubject(bucket, protocol.AgentKey("Clerk", name)))
+		m, err := w.store.Last(ctx, protocol.KVStream(bucket), protocol.KVSubject(bucket, protocol.AgentKey(class, name)))
 		if errors.Is(err, journal.ErrNotFound) {
 			return nil
 		}

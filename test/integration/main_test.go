@@ -22,14 +22,16 @@ const (
 	roleServer = "nats"
 )
 
-var soak = flag.Duration("soak", 3*time.Second, "how long TestSoak, TestMixedStorm and TestAgentHistory keep breaking things")
+var soak = flag.Duration("soak", 3*time.Second, "how long TestSoak, TestMixedStorm, TestAgentHistory and TestCrowd keep breaking things")
+
+var crowdSize = flag.Int("sockets", 400, "how many sockets TestCrowd holds")
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleEnv) {
 	case roleRunner:
 		project.Main(workflow.Runner(workflow.Define("Script", run)))
 	case roleHost:
-		project.Main(agent.Host(clerks()))
+		project.Main(agent.Host(clerks(), crowds()))
 	case roleGate:
 		project.Main(agent.Host(agent.Define("Porter", func() *porter { return &porter{} })))
 	case roleServer:

@@ -73,6 +73,7 @@ func (k *Kit) KillHost() {
 	k.t.Helper()
 	dead := k.host
 	dead.dead = true
+	dead.project.Config.Settings.ShutdownGrace = 0 // nobody waits for the dead
 	dead.nc.Close()
 	k.startHost()
 	k.takeOver()

@@ -1,4 +1,4 @@
-// Package contract is what the two example projects agree on: the values that travel between them as JSON.
+// Package contract is what the projects flightdesk and emailworkflows agree on: the values that travel between them as JSON.
 //
 // It must never import either of them. Projects that share no code declare such types twice.
 package contract

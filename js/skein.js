@@ -175,8 +175,14 @@ export class AgentClient extends EventTarget {
 
   setState(state) {
     const data = JSON.stringify({ type: "cf_agent_state", state });
-    this.#queue = this.#queue.filter((waiting) => waiting.kind !== "state"); // nobody needs to hear of an older one
-    this.#put({ data, kind: "state" });
+    const before = this.#queue;
+    this.#queue = before.filter((waiting) => waiting.kind !== "state"); // nobody needs to hear of an older one
+    try {
+      this.#put({ data, kind: "state" });
+    } catch (error) {
+      this.#queue = before;
+      throw error;
+    }
     this.#show(state, "client");
   }
 

@@ -10,9 +10,22 @@ import (
 	"github.com/skein-run/skein/test/browser"
 )
 
-func TestBrowser(t *testing.T) {
+// TestPages is all that needs a browser: one does for all of it.
+func TestPages(t *testing.T) {
 	t.Parallel()
 	b := browser.Start(t)
+	for name, test := range map[string]func(*testing.T, *browser.Browser){
+		"harness": harness, "client": client, "client of hosts": clientOfHosts,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, b)
+		})
+	}
+}
+
+// harness: what this package promises to tests.
+func harness(t *testing.T, b *browser.Browser) {
 	server := httptest.NewServer(browser.HTML(`<!doctype html><title>hello</title><p id="p">one</p><script>localStorage.n ??= 7</script>`))
 	t.Cleanup(server.Close)
 	p := b.Open(t, server.URL)

@@ -21,7 +21,6 @@ type conn struct {
 	link   *link
 	ws     *websocket.Conn
 	client Client
-	log    *slog.Logger
 
 	in  *queue[protocol.SocketUp]
 	out *queue[outgoing]
@@ -56,9 +55,14 @@ type outgoing struct {
 
 func newConn(l *link, ws *websocket.Conn, client Client) *conn {
 	return &conn{
-		link: l, ws: ws, client: client, log: l.log.With(slog.String(logkey.Connection, client.ID)), gone: make(chan struct{}),
+		link: l, ws: ws, client: client, gone: make(chan struct{}),
 		set: protocol.SocketConnection{ID: client.ID, Identity: client.Identity}, calls: map[string]bool{},
 	}
+}
+
+// log is made when there is something to say: most connections are many and quiet.
+func (c *conn) log() *slog.Logger {
+	return c.link.log.With(slog.String(logkey.Connection, c.client.ID))
 }
 
 // run reads until the socket ends, and returns when the agent knows that.
@@ -71,6 +75,7 @@ func (c *conn) run(ctx context.Context) {
 	defer c.out.end()
 	defer c.link.remove(ctx, c)
 	c.up(ctx, protocol.SocketUp{Kind: protocol.SocketConnect, HTTP: c.client.Request}, 0)
+	c.client.Request = nil // it is large, and wanted no more
 	c.read(ctx)
 	select {
 	case <-c.gone:
@@ -153,7 +158,7 @@ func (c *conn) ended(ctx context.Context, err error) {
 	case ours != nil:
 		how.Reason = ours.Reason
 	default:
-		c.log.DebugContext(ctx, "the socket broke", slog.Any(logkey.Error, err))
+		c.log().DebugContext(ctx, "the socket broke", slog.Any(logkey.Error, err))
 	}
 	c.number++
 	c.in.last(protocol.SocketUp{Kind: protocol.SocketClosed, Gateway: c.link.gateway.id, Number: c.number, Close: &how})
@@ -165,7 +170,7 @@ func (c *conn) complain(ctx context.Context, reason string) {
 	if c.complained.Swap(true) {
 		level = slog.LevelDebug
 	}
-	c.log.Log(ctx, level, "frame of a client is refused", slog.String(logkey.Cause, reason))
+	c.log().Log(ctx, level, "frame of a client is refused", slog.String(logkey.Cause, reason))
 }
 
 // begin notes a call that waits for its answer. It returns false if another of the id does.
@@ -297,7 +302,7 @@ func (c *conn) fail(ctx context.Context, up protocol.SocketUp, err error) {
 		how = errFate
 	}
 	if ctx.Err() == nil {
-		c.log.WarnContext(ctx, "cannot bring a frame of a client to its agent, the socket is closed",
+		c.log().WarnContext(ctx, "cannot bring a frame of a client to its agent, the socket is closed",
 			slog.String(logkey.Kind, string(up.Kind)), slog.Uint64(logkey.Number, up.Number), slog.Any(logkey.Error, err))
 	}
 	c.close(protocol.SocketClose{Code: how.Code, Reason: how.Reason})
@@ -315,7 +320,7 @@ func (c *conn) sayGoodbye(ctx context.Context, up protocol.SocketUp) {
 		if err == nil {
 			return
 		}
-		c.log.DebugContext(ctx, "cannot tell an agent that a socket has ended, trying on", slog.Any(logkey.Error, err))
+		c.log().DebugContext(ctx, "cannot tell an agent that a socket has ended, trying on", slog.Any(logkey.Error, err))
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
@@ -361,7 +366,7 @@ func (c *conn) ping(ctx context.Context) {
 		defer cancel()
 		err := c.ws.Ping(ctx)
 		if errors.Is(err, context.DeadlineExceeded) {
-			c.log.DebugContext(ctx, "a client has said nothing for long, its socket is closed")
+			c.log().DebugContext(ctx, "a client has said nothing for long, its socket is closed")
 			_ = c.ws.CloseNow() // who reads sees it
 		}
 		c.pinged.Store(false)
@@ -406,6 +411,6 @@ func (c *conn) write(ctx context.Context, o outgoing) {
 	ctx, cancel := context.WithTimeout(ctx, c.link.gateway.limits.Stall)
 	defer cancel()
 	if err := c.ws.Write(ctx, kind, o.data); err != nil {
-		c.log.DebugContext(ctx, "write to a client", slog.Any(logkey.Error, err)) // who reads sees it, too
+		c.log().DebugContext(ctx, "write to a client", slog.Any(logkey.Error, err)) // who reads sees it, too
 	}
 }

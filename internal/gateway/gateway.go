@@ -95,24 +95,28 @@ func New(id string, host Host, log *slog.Logger, limits Limits) *Gateway {
 // ErrTooMany is returned by Accept if there are as many connections to the agent as may be.
 var ErrTooMany = errors.New("too many sockets to the agent are open at this host")
 
-// Accept makes a socket of a request and returns when it has ended and the agent knows that. Only then may ctx end. If it
+// Accept makes a socket of a request. Until the socket has ended and the agent knows that, ctx should not end; Wait waits for it. If it
 // returns an error, the request was not answered.
 func (g *Gateway) Accept(ctx context.Context, w http.ResponseWriter, r *http.Request, client Client) error {
 	l, err := g.enter(client.Agent)
 	if err != nil {
 		return err
 	}
-	defer g.leave(l)
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+	ws, err := websocket.Accept(slim{w}, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // the origin was looked at before
 		CompressionMode:    websocket.CompressionDisabled,
 	})
 	if err != nil {
+		g.leave(l)
 		g.log.DebugContext(ctx, "no socket", slog.String(logkey.Path, r.URL.Path), slog.Any(logkey.Error, err))
 		return nil // it was answered
 	}
 	ws.SetReadLimit(protocol.MaxFrame)
-	newConn(l, ws, client).run(ctx)
+	c := newConn(l, ws, client)
+	go func() { // ends before Wait does: it is counted. That of the request ends now, and with it what the request has needed
+		defer g.leave(l)
+		c.run(ctx)
+	}()
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -32,6 +33,8 @@ type rig struct {
 	// bring plays the agent, for frames that are no connect.
 	bring func(up protocol.SocketUp) (protocol.SocketAck, error)
 
+	requests sync.WaitGroup // under way
+
 	mu     sync.Mutex // guards what follows
 	place  protocol.SocketPlace
 	closed []protocol.SocketUp
@@ -56,6 +59,8 @@ func newRig(t *testing.T, change func(*Limits)) *rig {
 	r.gateway = New("here", r, slog.New(slog.DiscardHandler), limits)
 	ctx, cancel := context.WithCancel(context.Background())
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		r.requests.Add(1)
+		defer r.requests.Done()
 		if err := r.gateway.Accept(ctx, w, q, Client{Agent: room, ID: q.URL.Query().Get("_pk"), Request: &protocol.HTTPRequest{}}); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		}
@@ -381,6 +386,49 @@ func TestEnlisting(t *testing.T) {
 	r.refuse = errors.New("no")
 	r.mu.Unlock()
 	expectClose(t, r.dial("c"), websocket.StatusServiceRestart, "")
+}
+
+// TestFrameWithTheHandshake: what a client has sent before it knows that it has a socket is not lost.
+func TestFrameWithTheHandshake(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	brought := make(chan string, 2)
+	r.bring = func(up protocol.SocketUp) (protocol.SocketAck, error) {
+		brought <- up.Text
+		return protocol.SocketAck{}, nil
+	}
+	tcp, err := net.Dial("tcp", strings.TrimPrefix(r.url, "ws://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	long := strings.Repeat("x", 100)
+	frames := "\x81\x82\x00\x00\x00\x00hi" + "\x81\xe4\x00\x00\x00\x00" + long
+	if _, err := fmt.Fprint(tcp, "GET /?_pk=a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n",
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n", frames); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"hi", long} {
+		select {
+		case got := <-brought:
+			if got != want {
+				t.Errorf("brought %q, want %q", got, want)
+			}
+		case <-time.After(soon):
+			t.Fatalf("not in time: %q is brought", want)
+		}
+	}
+}
+
+// TestRequestEnds: a socket keeps nothing busy that its request has needed.
+func TestRequestEnds(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	r.open("a")
+	r.requests.Wait() // else this never ends
+	if len(r.gateway.all()) != 1 {
+		t.Error("the socket has ended with its request")
+	}
 }
 
 // TestRows: many connections are in several rows; one that has room again is used again, and one that is empty is taken away, once.

@@ -48,7 +48,7 @@ type host struct {
 
 	// launch runs an actor in a goroutine of crew.
 	launch func(*actor)
-	// accept makes a socket of a request and returns when it has ended.
+	// accept makes a socket of a request.
 	accept func(http.ResponseWriter, *http.Request, gateway.Client) error
 	crew   crew
 	// draining is closed when the agents must be let go.

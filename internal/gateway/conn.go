@@ -30,8 +30,10 @@ type conn struct {
 	dead   atomic.Bool   // nothing more goes to the agent but that
 	// refused is set if the agent never took the connection: then it needs not to know of the end.
 	refused atomic.Bool
-	// ending is how this side has ended it.
+	// ending is how this side has ended it. When it has done what it can, shut is closed; agreed tells that the client has said so, too.
 	ending     atomic.Pointer[protocol.SocketClose]
+	shut       chan struct{}
+	agreed     bool
 	complained atomic.Bool
 	pinged     atomic.Bool // and no answer yet
 	running    sync.WaitGroup
@@ -55,7 +57,7 @@ type outgoing struct {
 
 func newConn(l *link, ws *websocket.Conn, client Client) *conn {
 	return &conn{
-		link: l, ws: ws, client: client, gone: make(chan struct{}),
+		link: l, ws: ws, client: client, gone: make(chan struct{}), shut: make(chan struct{}),
 		set: protocol.SocketConnection{ID: client.ID, Identity: client.Identity}, calls: map[string]bool{},
 	}
 }
@@ -157,6 +159,13 @@ func (c *conn) ended(ctx context.Context, err error) {
 		how = protocol.SocketClose{Code: int(said.Code), Reason: said.Reason, Clean: true}
 	case ours != nil:
 		how.Reason = ours.Reason
+		select {
+		case <-c.shut: // the answer of the client is read here or there
+		case <-ctx.Done():
+		}
+		if c.hasAgreed() {
+			how.Code, how.Clean = ours.Code, true
+		}
 	default:
 		c.log().DebugContext(ctx, "the socket broke", slog.Any(logkey.Error, err))
 	}
@@ -388,7 +397,7 @@ func (c *conn) push(o outgoing) {
 	}
 	how := protocol.SocketClose{Code: int(websocket.StatusTryAgainLater), Reason: "the client takes its frames too slowly"}
 	if c.ending.CompareAndSwap(nil, &how) {
-		c.running.Go(func() { closeSocket(c.ws, how) }) // it must not wait behind what the client does not take
+		c.running.Go(func() { c.shake(how) }) // it must not wait behind what the client does not take
 	}
 }
 
@@ -399,9 +408,25 @@ func (c *conn) close(how protocol.SocketClose) {
 	}
 }
 
+// shake does the closing handshake.
+func (c *conn) shake(how protocol.SocketClose) {
+	defer close(c.shut)
+	c.agreed = closeSocket(c.ws, how)
+}
+
+// hasAgreed reports whether the client has answered the close of this side.
+func (c *conn) hasAgreed() bool {
+	select {
+	case <-c.shut:
+		return c.agreed
+	default:
+		return false
+	}
+}
+
 func (c *conn) write(ctx context.Context, o outgoing) {
 	if o.end != nil {
-		closeSocket(c.ws, *o.end)
+		c.shake(*o.end)
 		return
 	}
 	kind := websocket.MessageText

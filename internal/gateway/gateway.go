@@ -280,14 +280,13 @@ func (g *Gateway) Wait() { g.running.Wait() }
 // goingAway is how sockets end whose host stops: their clients come back at another.
 var goingAway = protocol.SocketClose{Code: int(websocket.StatusGoingAway), Reason: "the host is shutting down, come back at another"}
 
-// closeSocket does the closing handshake.
-func closeSocket(ws *websocket.Conn, how protocol.SocketClose) {
+// closeSocket does the closing handshake, and reports whether the other side has answered. It may be gone: then there is nothing to say.
+func closeSocket(ws *websocket.Conn, how protocol.SocketClose) bool {
 	reason := how.Reason
 	for len(reason) > maxReason {
 		reason = reason[:maxReason]
 	}
-	// The other side may be gone: then there is nothing to say.
-	_ = ws.Close(websocket.StatusCode(how.Code), cleanText(reason))
+	return ws.Close(websocket.StatusCode(how.Code), cleanText(reason)) == nil
 }
 
 // maxReason is what the protocol leaves for a reason.

@@ -533,6 +533,61 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestEndByThisSide: the agent hears of the code with which this side has closed a socket, also if nobody reads frames when the client
+// answers. If it does not answer, the socket has broken.
+func TestEndByThisSide(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name    string
+		answers bool
+		want    protocol.SocketClose
+	}{
+		{"the client answers", true, protocol.SocketClose{Code: 4001, Reason: "enough", Clean: true}},
+		{"the client is gone", false, protocol.SocketClose{Code: 1006, Reason: "enough"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, func(l *Limits) { l.Waiting = 1 })
+			begun, goOn := make(chan struct{}, 1), make(chan struct{})
+			r.bring = func(up protocol.SocketUp) (protocol.SocketAck, error) {
+				select {
+				case begun <- struct{}{}:
+				default:
+				}
+				<-goOn
+				return protocol.SocketAck{}, nil
+			}
+			a := r.open("a")
+			for range 2 { // the second one holds up who reads
+				if err := a.Write(t.Context(), websocket.MessageText, []byte("hello")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			<-begun
+			if !row.answers {
+				_ = a.CloseNow()
+			}
+			r.take(r.next(), protocol.SocketFrame{Gateway: "here", Conn: 1, Close: &protocol.SocketClose{Code: 4001, Reason: "enough"}})
+			if row.answers {
+				expectClose(t, a, 4001, "enough")
+			}
+			c := r.gateway.find(room).all()[0]
+			<-c.shut
+			close(goOn)
+			natstest.Eventually(t, soon, "the agent is told", func() bool {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				return len(r.closed) > 0
+			})
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if got := *r.closed[0].Close; got != row.want {
+				t.Errorf("the agent is told %+v, want %+v", got, row.want)
+			}
+		})
+	}
+}
+
 // TestDrainOfThoseOnTheirWay: who was let in before the host stops, and waits for its turn to connect, is closed as all are.
 func TestDrainOfThoseOnTheirWay(t *testing.T) {
 	t.Parallel()

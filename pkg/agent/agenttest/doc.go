@@ -8,6 +8,13 @@
 //	kit.Advance(30 * 24 * time.Hour)
 //	items := agenttest.State[[]string](kit, "Cart", "ada")
 //
+// Clients of an agent are those of [Kit.Dial]:
+//
+//	ada := kit.Dial("/agents/chat-room/lobby?_pk=ada", nil)
+//	ada.Send("hello")
+//	kit.KillHost() // the socket stays open
+//	heard := ada.Messages()
+//
 // The clock stands still until the test lets it go on; turns take no time. Callbacks that fail are tried again at once.
 // Workflows that agents start run on package workflowtest, with the same clock: see [In].
 //

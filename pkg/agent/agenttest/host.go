@@ -14,7 +14,7 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// host is the agent host that lives.
+// host is an agent host.
 type host struct {
 	nc      *nats.Conn
 	service *agent.HostService
@@ -26,10 +26,19 @@ type host struct {
 	kit     *Kit
 }
 
-// startHost starts the host, which is the only one.
+// startHost starts the host of the agents, which is the only one.
 func (k *Kit) startHost() {
 	k.t.Helper()
-	h := &host{nc: k.Connect(), service: agent.Host(k.classes...), ended: make(chan error, 1), kit: k}
+	k.host = k.start(k.classes...)
+	if k.gate != nil {
+		k.t.Cleanup(k.gate.stop) // before it: there must be a host to tell of the ends of sockets
+	}
+}
+
+// start starts a host.
+func (k *Kit) start(classes ...agent.Class) *host {
+	k.t.Helper()
+	h := &host{nc: k.Connect(), service: agent.Host(classes...), ended: make(chan error, 1), kit: k}
 	config := k.Project.Config
 	config.Settings.HTTPAddr = "127.0.0.1:0"
 	log := slog.New(slog.NewTextHandler(k.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
@@ -50,7 +59,7 @@ func (k *Kit) startHost() {
 			return h.project.IsReady(), nil
 		}
 	})
-	k.host = h
+	return h
 }
 
 // stop ends the host, in order unless it is dead. Once is enough.

@@ -26,6 +26,11 @@ type Kit struct {
 	stage   *stage.Stage
 	hand    *scheduler.Hand
 	host    *host
+	// gate holds the sockets of clients; nil before the first.
+	gate    *host
+	clients []*Client
+	// told is of how many clients the agents are known to have been told that their sockets have ended.
+	told int
 }
 
 // patience bounds how long anything may take that takes no time on the test's clock.
@@ -75,12 +80,13 @@ func (k *Kit) hastenBells() {
 	}
 }
 
-// Rests reports whether no agent has anything to do: no turn runs, no mail waits. A Kit is a [workflowtest.Source].
+// Rests reports whether no agent has anything to do: no turn runs, no mail waits, no frame of a client. A Kit is a [workflowtest.Source].
 func (k *Kit) Rests() (moved uint64, rests bool) {
 	k.t.Helper()
+	sent, still := k.clientsRest()
 	moved, rests = k.stage.Rests()
 	mail := k.state(protocol.InboxStream(k.Project.Config.Name))
-	return moved + mail.LastSeq, rests && mail.Msgs == 0
+	return sent + moved + mail.LastSeq, still && rests && mail.Msgs == 0
 }
 
 func (k *Kit) state(stream string) jetstream.StreamState {

@@ -1,0 +1,140 @@
+package agenttest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/skein-run/skein/pkg/agent"
+	"github.com/skein-run/skein/pkg/agent/agenttest"
+)
+
+// lobby is the agent of the tests with clients: what is said there is noted and told to all.
+type lobby struct{ agent.Base[[]string] }
+
+func (l *lobby) OnConnect(_ context.Context, _ *agent.Connection, r *http.Request) error {
+	if r.Header.Get("Banned") != "" {
+		return &agent.Error{Status: http.StatusForbidden, Name: "Banned", Message: "not you"}
+	}
+	return nil
+}
+
+func (l *lobby) OnMessage(ctx context.Context, c *agent.Connection, m agent.Message) error {
+	switch {
+	case m.Binary:
+		return c.Send(ctx, m)
+	case m.Text == "out":
+		return c.Close(ctx, 4001, "as you wish")
+	}
+	return errors.Join(l.Note(ctx, c.ID()+": "+m.Text), agent.Broadcast(ctx, m))
+}
+
+func (l *lobby) OnClose(ctx context.Context, c *agent.Connection, how agent.Closed) error {
+	return l.Note(ctx, fmt.Sprintf("%s left with %d %s", c.ID(), how.Code, how.Reason))
+}
+
+func (l *lobby) ValidateStateChange(_ context.Context, next []string) error {
+	if slices.Contains(next, "") {
+		return errors.New("a note is empty")
+	}
+	return nil
+}
+
+func (l *lobby) Note(ctx context.Context, text string) error {
+	return l.Update(ctx, func(notes *[]string) error { *notes = append(*notes, text); return nil })
+}
+
+// Remind broadcasts tomorrow, and tells how many notes there are.
+func (l *lobby) Remind(ctx context.Context, text string) (int, error) {
+	_, err := agent.Schedule(ctx, agent.After(24*time.Hour), l.Announce, text)
+	return len(l.State()), err
+}
+
+func (l *lobby) Announce(ctx context.Context, text string) error {
+	return agent.Broadcast(ctx, agent.Text(text))
+}
+
+func lobbyKit(t *testing.T) *agenttest.Kit {
+	t.Helper()
+	return agenttest.New(t, agent.Define("Lobby", func() *lobby { return &lobby{} }, agent.Clients((*lobby).Remind)))
+}
+
+func texts(messages []agent.Message) (all []string) {
+	for _, m := range messages {
+		all = append(all, m.Text+string(m.Data))
+	}
+	return all
+}
+
+func expectAll(t *testing.T, what string, got []string, want ...string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("%s: %q, want %q", what, got, want)
+	}
+}
+
+func TestClients(t *testing.T) {
+	t.Parallel()
+	k := lobbyKit(t)
+	a, b := k.Dial("/agents/lobby/main?_pk=a", nil), k.Dial("/agents/lobby/main?_pk=b", nil)
+	a.Send("one")
+	a.Send(`{"two":2}`)
+	expectAll(t, "a hears", texts(a.Messages()), "one", `{"two":2}`)
+	b.SendBinary([]byte("bytes"))
+	if m := b.Next(); m.Text != "one" {
+		t.Errorf("b hears %+v first", m)
+	}
+	if all := b.Messages(); len(all) != 2 || !all[1].Binary || string(all[1].Data) != "bytes" {
+		t.Errorf("b hears %+v then", all)
+	}
+	if result, err := a.Call("remind", "tea"); string(result) != "2" || err != nil {
+		t.Errorf("call: %s, %v", result, err)
+	}
+	if _, err := a.Call("announce", "no"); err == nil {
+		t.Error("a client can call what it may not")
+	}
+	k.KillHost()
+	b.Send("three")
+	expectAll(t, "a hears through a kill", texts(a.Messages()), "three")
+	k.Sleep()
+	k.Advance(25 * time.Hour)
+	expectAll(t, "a hears a day later", texts(a.Messages()), "tea")
+	expectAll(t, "b hears in the end", texts(b.Messages()), "three", "tea")
+	expectAll(t, "a sees", agenttest.Seen[[]string](a), "a: one", `a: {"two":2}`, "b: three")
+	a.SetState([]string{"new"})
+	expectAll(t, "b sees the state of a", agenttest.Seen[[]string](b), "new")
+	a.SetState([]string{""})
+	if m := a.Next(); !strings.Contains(m.Text, "a note is empty") {
+		t.Errorf("a is told why not: %+v", m)
+	}
+}
+
+func TestEndsOfClients(t *testing.T) {
+	t.Parallel()
+	k := lobbyKit(t)
+	a, b := k.Dial("/agents/lobby/main?_pk=a", nil), k.Dial("/agents/lobby/main?_pk=b", nil)
+	c, d := k.Dial("/agents/lobby/main?_pk=c", nil), k.Dial("/agents/lobby/main?_pk=d", http.Header{"Banned": {"yes"}})
+	if how, ok := d.Closed(); !ok || how.Code != 1008 || how.Reason != "not you" {
+		t.Errorf("who was refused: %+v, %v", how, ok)
+	}
+	if how, ok := a.Closed(); ok {
+		t.Errorf("a has ended: %+v", how)
+	}
+	a.Send("bye")
+	a.Close(1000, "tired")
+	k.KillHost()
+	b.Break()
+	c.Send("out")
+	if how, ok := c.Closed(); !ok || how.Code != 4001 || how.Reason != "as you wish" {
+		t.Errorf("who was closed: %+v, %v", how, ok)
+	}
+	if _, err := c.Call("remind", "tea"); err == nil {
+		t.Error("a call over a socket that has ended is answered")
+	}
+	expectAll(t, "notes", agenttest.State[[]string](k, "Lobby", "main"), "a: bye", "a left with 1000 tired", "b left with 1006 ", "c left with 4001 as you wish")
+}

@@ -7,9 +7,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"github.com/coder/websocket"
+	"golang.org/x/time/rate"
 
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/wire"
@@ -37,6 +37,12 @@ type conn struct {
 	complained atomic.Bool
 	pinged     atomic.Bool // and no answer yet
 	running    sync.WaitGroup
+	// pace is how fast the client may send. heard counts its frames; held is set while this side reads none.
+	pace  *rate.Limiter
+	heard atomic.Uint64
+	held  atomic.Bool
+	// refusing is set once the client has done what ends its connection: what else it sends counts no more. It belongs to who reads.
+	refusing bool
 
 	// Guarded by the link.
 	set      protocol.SocketConnection
@@ -55,10 +61,12 @@ type outgoing struct {
 	end      *protocol.SocketClose
 }
 
-func newConn(l *link, ws *websocket.Conn, client Client) *conn {
+func newConn(l *link, client Client) *conn {
+	perSecond := l.gateway.limits.Rate
 	return &conn{
-		link: l, ws: ws, client: client, gone: make(chan struct{}), shut: make(chan struct{}),
-		set: protocol.SocketConnection{ID: client.ID, Identity: client.Identity}, calls: map[string]bool{},
+		link: l, client: client, gone: make(chan struct{}), shut: make(chan struct{}),
+		pace: rate.NewLimiter(rate.Limit(perSecond), perSecond),
+		set:  protocol.SocketConnection{ID: client.ID, Identity: client.Identity}, calls: map[string]bool{},
 	}
 }
 
@@ -83,114 +91,6 @@ func (c *conn) run(ctx context.Context) {
 	case <-c.gone:
 	case <-ctx.Done():
 	}
-}
-
-// read takes the frames of the client until there are no more.
-func (c *conn) read(ctx context.Context) {
-	for {
-		kind, data, err := c.ws.Read(ctx)
-		if err != nil {
-			c.ended(ctx, err)
-			return
-		}
-		if kind == websocket.MessageBinary {
-			c.up(ctx, protocol.SocketUp{Kind: protocol.SocketData, Data: data}, len(data))
-			continue
-		}
-		if err := c.text(ctx, data); err != nil {
-			c.complain(ctx, err.Reason)
-			c.close(protocol.SocketClose{Code: err.Code, Reason: err.Reason})
-		}
-	}
-}
-
-// text takes a text frame. The error ends the connection.
-func (c *conn) text(ctx context.Context, data []byte) *Close {
-	if !utf8.Valid(data) {
-		return &Close{Code: int(websocket.StatusInvalidFramePayloadData), Reason: "a text frame is not UTF-8"}
-	}
-	f, err := wire.Decode(data)
-	if wrong, ok := errors.AsType[*wire.FrameError](err); ok {
-		c.complain(ctx, wrong.Error())
-		switch {
-		case wrong.Kind == wire.KindState:
-			c.say(wire.StateError(wire.StateRejected, wrong.Reason))
-		case wrong.CallID != "":
-			c.say(wire.CallError(wrong.CallID, wrong.Error()))
-		default:
-			return &Close{Code: int(websocket.StatusInvalidFramePayloadData), Reason: wrong.Error()}
-		}
-		return nil
-	}
-	switch f.Kind {
-	case wire.KindState:
-		c.up(ctx, protocol.SocketUp{Kind: protocol.SocketState, State: f.State}, len(data))
-	case wire.KindCall:
-		if !c.begin(f.Call.ID) {
-			c.say(wire.CallError(f.Call.ID, "another call of this id is not answered yet"))
-			return nil
-		}
-		call := protocol.SocketCalled(f.Call)
-		c.up(ctx, protocol.SocketUp{Kind: protocol.SocketCall, Call: &call}, len(data))
-	case wire.KindPing:
-		c.say(wire.Pong()) // the agent need not know
-	case wire.KindMessage:
-		c.up(ctx, protocol.SocketUp{Kind: protocol.SocketText, Text: string(data)}, len(data))
-	}
-	return nil
-}
-
-// up puts a frame behind those that wait to be brought to the agent. While too many do, it waits, and nothing is read.
-func (c *conn) up(ctx context.Context, up protocol.SocketUp, size int) {
-	c.number++
-	up.Gateway, up.Number = c.link.gateway.id, c.number
-	if err := c.in.wait(ctx, up, size); err != nil {
-		c.dead.Store(true) // the host ends
-	}
-}
-
-// ended is called when nothing more can be read.
-func (c *conn) ended(ctx context.Context, err error) {
-	how := protocol.SocketClose{Code: int(websocket.StatusAbnormalClosure)}
-	said, ok := errors.AsType[websocket.CloseError](err)
-	ours := c.ending.Load()
-	switch {
-	case ok:
-		how = protocol.SocketClose{Code: int(said.Code), Reason: said.Reason, Clean: true}
-	case ours != nil:
-		how.Reason = ours.Reason
-		select {
-		case <-c.shut: // the answer of the client is read here or there
-		case <-ctx.Done():
-		}
-		if c.hasAgreed() {
-			how.Code, how.Clean = ours.Code, true
-		}
-	default:
-		c.log().DebugContext(ctx, "the socket broke", slog.Any(logkey.Error, err))
-	}
-	c.number++
-	c.in.last(protocol.SocketUp{Kind: protocol.SocketClosed, Gateway: c.link.gateway.id, Number: c.number, Close: &how})
-}
-
-// complain tells once per connection what is wrong with its frames.
-func (c *conn) complain(ctx context.Context, reason string) {
-	level := slog.LevelWarn
-	if c.complained.Swap(true) {
-		level = slog.LevelDebug
-	}
-	c.log().Log(ctx, level, "frame of a client is refused", slog.String(logkey.Cause, reason))
-}
-
-// begin notes a call that waits for its answer. It returns false if another of the id does.
-func (c *conn) begin(id string) bool {
-	c.link.mu.Lock()
-	defer c.link.mu.Unlock()
-	if c.calls[id] {
-		return false
-	}
-	c.calls[id] = true
-	return true
 }
 
 // answered notes that a call has its answer. It returns false if it had.
@@ -268,10 +168,16 @@ func (c *conn) settle(ctx context.Context, up protocol.SocketUp, ack protocol.So
 		return
 	}
 	if ack.Close != nil {
+		if ack.Refused != "" {
+			c.complain(ctx, ack.Refused)
+		}
 		c.dead.Store(true)
 		c.refused.Store(up.Kind == protocol.SocketConnect)
 		c.close(*ack.Close)
 		return
+	}
+	if ack.Refused != "" {
+		c.complain(ctx, ack.Refused)
 	}
 	c.link.reach(ctx, ack.Place)
 	answered := false
@@ -360,7 +266,7 @@ func (c *conn) give(f protocol.SocketFrame, state *outgoing) {
 	}
 }
 
-// ping asks the client whether it is there. One that says nothing for long is gone.
+// ping asks the client whether it is there. One that says nothing for long is gone, unless it is this side that does not read.
 func (c *conn) ping(ctx context.Context) {
 	if c.pinged.Swap(true) {
 		return
@@ -370,11 +276,12 @@ func (c *conn) ping(ctx context.Context) {
 	if c.link.conns[c.set.Conn] != c {
 		return // it has ended
 	}
+	heard := c.heard.Load()
 	c.running.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, c.link.gateway.limits.Dead)
 		defer cancel()
 		err := c.ws.Ping(ctx)
-		if errors.Is(err, context.DeadlineExceeded) {
+		if errors.Is(err, context.DeadlineExceeded) && !c.held.Load() && c.heard.Load() == heard {
 			c.log().DebugContext(ctx, "a client has said nothing for long, its socket is closed")
 			_ = c.ws.CloseNow() // who reads sees it
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"golang.org/x/time/rate"
 
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -51,8 +52,14 @@ type Client struct {
 type Limits struct {
 	// Waiting and WaitingBytes bound, per connection and direction, the frames that wait.
 	Waiting, WaitingBytes int
+	// Sockets is how many connections there may be.
+	Sockets int
 	// PerAgent is how many connections there may be to one agent, PerRow how many are in one row, which is stored anew with each.
 	PerAgent, PerRow int
+	// Rate is how many frames per second one connection may send, and as many at once. Then it is held up: see paced.
+	Rate int
+	// Calls is how many calls of one connection may wait for their answers, most of them outside (T5).
+	Calls int
 	// Waves is in how many steps the sockets are closed when the host stops, Wave what lies between two: their clients come
 	// to other hosts, which shall not get all of them at once.
 	Waves int
@@ -68,7 +75,8 @@ type Limits struct {
 // DefaultLimits are those of a gateway that is told nothing else.
 func DefaultLimits() Limits {
 	return Limits{
-		Waiting: 256, WaitingBytes: 1 << 20, PerAgent: protocol.MaxConnections, PerRow: protocol.ConnectionsPerRow, Waves: 20, Wave: 50 * time.Millisecond,
+		Waiting: 256, WaitingBytes: 1 << 20, Sockets: 20_000, PerAgent: protocol.MaxConnections, PerRow: protocol.ConnectionsPerRow,
+		Rate: 5000, Calls: 1000, Waves: 20, Wave: 50 * time.Millisecond,
 		Stall: 30 * time.Second, Gap: 2 * time.Second, Ping: 30 * time.Second, Dead: time.Minute,
 	}
 }
@@ -80,39 +88,55 @@ type Gateway struct {
 	log    *slog.Logger
 	limits Limits
 	last   atomic.Uint64 // number of a connection
+	// complaints bounds the log lines about clients, whose number is not ours to choose. kept counts those that were kept back.
+	complaints *rate.Limiter
+	kept       atomic.Int64
 
 	mu      sync.Mutex // guards what follows
 	closed  bool
+	sockets int
 	links   map[protocol.Agent]*link
 	running sync.WaitGroup // connections
 }
 
 // New makes the gateway of the host of an id.
 func New(id string, host Host, log *slog.Logger, limits Limits) *Gateway {
-	return &Gateway{id: id, host: host, log: log, limits: limits, links: map[protocol.Agent]*link{}}
+	return &Gateway{
+		id: id, host: host, log: log, limits: limits, links: map[protocol.Agent]*link{},
+		complaints: rate.NewLimiter(complaintsPerSecond, complaintsAtOnce),
+	}
 }
 
-// ErrTooMany is returned by Accept if there are as many connections to the agent as may be.
-var ErrTooMany = errors.New("too many sockets to the agent are open at this host")
+// ErrFull is returned by Accept if there are as many connections as may be, ErrTooMany if there are as many to the agent.
+var (
+	ErrFull    = errors.New("this host holds as many sockets as it may")
+	ErrTooMany = errors.New("too many sockets to the agent are open at this host")
+)
 
 // Accept makes a socket of a request. Until the socket has ended and the agent knows that, ctx should not end; Wait waits for it. If it
 // returns an error, the request was not answered.
 func (g *Gateway) Accept(ctx context.Context, w http.ResponseWriter, r *http.Request, client Client) error {
 	l, err := g.enter(client.Agent)
 	if err != nil {
+		if !errors.Is(err, ErrClosed) {
+			g.complain(ctx, g.log, "socket is refused", err.Error())
+		}
 		return err
 	}
+	c := newConn(l, client)
 	ws, err := websocket.Accept(slim{w}, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // the origin was looked at before
 		CompressionMode:    websocket.CompressionDisabled,
+		OnPingReceived:     func(ctx context.Context, _ []byte) bool { return c.paced(ctx) == nil },
+		OnPongReceived:     func(ctx context.Context, _ []byte) { _ = c.paced(ctx) }, // who reads on sees it, too
 	})
 	if err != nil {
 		g.leave(l)
 		g.log.DebugContext(ctx, "no socket", slog.String(logkey.Path, r.URL.Path), slog.Any(logkey.Error, err))
 		return nil // it was answered
 	}
-	ws.SetReadLimit(protocol.MaxFrame)
-	c := newConn(l, ws, client)
+	ws.SetReadLimit(-1) // see next
+	c.ws = ws
 	go func() { // ends before Wait does: it is counted. That of the request ends now, and with it what the request has needed
 		defer g.leave(l)
 		c.run(ctx)
@@ -130,6 +154,9 @@ func (g *Gateway) enter(agent protocol.Agent) (*link, error) {
 	if g.closed {
 		return nil, ErrClosed
 	}
+	if g.sockets >= g.limits.Sockets {
+		return nil, ErrFull
+	}
 	l := g.links[agent]
 	if l != nil && l.users >= g.limits.PerAgent {
 		return nil, ErrTooMany
@@ -139,6 +166,7 @@ func (g *Gateway) enter(agent protocol.Agent) (*link, error) {
 		g.links[agent] = l
 	}
 	l.users++
+	g.sockets++
 	g.running.Add(1)
 	return l, nil
 }
@@ -152,6 +180,7 @@ func (g *Gateway) isClosed() bool {
 func (g *Gateway) leave(l *link) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.sockets--
 	if l.users--; l.users == 0 {
 		delete(g.links, l.agent)
 	}

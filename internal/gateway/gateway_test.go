@@ -90,8 +90,11 @@ func (r *rig) Enlist(_ context.Context, _ protocol.Agent, row int, ids map[uint6
 	return r.refuse
 }
 
-// Bring opens every connection, and plays the rest by the test.
-func (r *rig) Bring(ctx context.Context, agent protocol.Agent, up protocol.SocketUp, _ func()) (protocol.SocketAck, error) {
+// Bring opens every connection, and plays the rest by the test. Calls are outside.
+func (r *rig) Bring(ctx context.Context, agent protocol.Agent, up protocol.SocketUp, outside func()) (protocol.SocketAck, error) {
+	if up.Kind == protocol.SocketCall {
+		outside()
+	}
 	switch up.Kind {
 	case protocol.SocketConnect:
 		r.mu.Lock()

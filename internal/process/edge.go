@@ -3,7 +3,6 @@ package process
 import (
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -13,6 +12,8 @@ const (
 	minHTTPBody     Size = 1 << 10
 	maxHTTPBody     Size = 64 << 20
 	maxHTTPRequests      = 100_000
+	maxHTTPSockets       = 1_000_000
+	maxFrameRate         = 1_000_000
 )
 
 // Origins takes http_origins apart.
@@ -49,9 +50,4 @@ func parseHTTPBody(s string) (Size, bool) {
 func parseHTTPTimeout(s string) (Duration, bool) {
 	d, err := time.ParseDuration(s)
 	return Duration(d), err == nil && d >= time.Second && d <= 24*time.Hour
-}
-
-func parseHTTPRequests(s string) (int, bool) {
-	n, err := strconv.Atoi(s)
-	return n, err == nil && n >= 1 && n <= maxHTTPRequests
 }

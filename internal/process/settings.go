@@ -45,6 +45,10 @@ type Settings struct {
 	HTTPTimeout Duration
 	// HTTPMaxRequests is how many requests may wait for one agent. Default 1000.
 	HTTPMaxRequests int
+	// HTTPMaxSockets is how many sockets of clients an agent host holds. Default 20000.
+	HTTPMaxSockets int
+	// HTTPFrameRate is how many frames per second one socket may send, and as many at once. Default 5000.
+	HTTPFrameRate int
 	// Version is that of the project's code: every run of an instance records it. Default: the revision that the program
 	// was built from, if it is known.
 	Version string
@@ -67,6 +71,8 @@ const (
 	SettingHTTPMaxBody  = "http_max_body"
 	SettingHTTPTimeout  = "http_timeout"
 	SettingHTTPRequests = "http_max_requests"
+	SettingHTTPSockets  = "http_max_sockets"
+	SettingFrameRate    = "http_frame_rate"
 	SettingVersion      = "version"
 	SettingMaxValueSize = "max_value_size"
 	SettingCleanAfter   = "clean_after"
@@ -85,6 +91,8 @@ func Defaults() Settings {
 		HTTPMaxBody:     8 << 20,
 		HTTPTimeout:     Duration(time.Minute),
 		HTTPMaxRequests: 1000,
+		HTTPMaxSockets:  20_000,
+		HTTPFrameRate:   5000,
 		Version:         buildVersion(),
 		MaxValueSize:    64 << 20,
 		CleanAfter:      minCleanAfter,
@@ -280,7 +288,7 @@ func fields() []field {
 		typed[int]{name: "replicas", usage: "replicas of new streams", allowed: "1, 3 or 5",
 			at: func(s *Settings) *int { return &s.Replicas }, parse: parseReplicas}.field(),
 		typed[int]{name: SettingSlots, usage: "instances executed at a time", allowed: fmt.Sprintf("1 to %d", maxSlots), extra: true,
-			at: func(s *Settings) *int { return &s.Slots }, parse: parseSlots}.field(),
+			at: func(s *Settings) *int { return &s.Slots }, parse: parseUpTo(maxSlots)}.field(),
 		typed[string]{name: SettingHTTPAddr, usage: "address for requests to agents", allowed: "host:port", extra: true,
 			at: func(s *Settings) *string { return &s.HTTPAddr }, parse: parseAddr}.field(),
 		typed[string]{name: SettingHTTPOrigins, usage: "origins of web pages that may read answers of agents", extra: true,
@@ -293,7 +301,13 @@ func fields() []field {
 			at: func(s *Settings) *Duration { return &s.HTTPTimeout }, parse: parseHTTPTimeout}.field(),
 		typed[int]{name: SettingHTTPRequests, usage: "requests that may wait for one agent", extra: true,
 			allowed: fmt.Sprintf("1 to %d", maxHTTPRequests),
-			at:      func(s *Settings) *int { return &s.HTTPMaxRequests }, parse: parseHTTPRequests}.field(),
+			at:      func(s *Settings) *int { return &s.HTTPMaxRequests }, parse: parseUpTo(maxHTTPRequests)}.field(),
+		typed[int]{name: SettingHTTPSockets, usage: "sockets of clients that a host holds", extra: true,
+			allowed: fmt.Sprintf("1 to %d", maxHTTPSockets),
+			at:      func(s *Settings) *int { return &s.HTTPMaxSockets }, parse: parseUpTo(maxHTTPSockets)}.field(),
+		typed[int]{name: SettingFrameRate, usage: "frames per second that a socket may send, and as many at once", extra: true,
+			allowed: fmt.Sprintf("1 to %d", maxFrameRate),
+			at:      func(s *Settings) *int { return &s.HTTPFrameRate }, parse: parseUpTo(maxFrameRate)}.field(),
 		typed[string]{name: SettingVersion, usage: "version of the project's code", allowed: fmt.Sprintf("a text of at most %d bytes", maxVersion), extra: true,
 			at: func(s *Settings) *string { return &s.Version }, parse: parseVersion}.field(),
 		typed[Size]{name: SettingMaxValueSize, usage: "most that a value may have as JSON", allowed: fmt.Sprintf("%s to %s, as in 64MiB", minValueSize, maxValueSize), extra: true,
@@ -350,9 +364,12 @@ func parseReplicas(s string) (int, bool) {
 	return n, err == nil && (n == 1 || n == 3 || n == 5)
 }
 
-func parseSlots(s string) (int, bool) {
-	n, err := strconv.Atoi(s)
-	return n, err == nil && n >= 1 && n <= maxSlots
+// parseUpTo takes numbers from 1 to most.
+func parseUpTo(most int) func(string) (int, bool) {
+	return func(s string) (int, bool) {
+		n, err := strconv.Atoi(s)
+		return n, err == nil && n >= 1 && n <= most
+	}
 }
 
 // RedactURL hides user and password in a list of URLs.

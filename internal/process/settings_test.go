@@ -57,13 +57,13 @@ func TestEverySettingInThreeSpellings(t *testing.T) {
 		"nats_url": "tls://a:1,nats://b:2", "nats_creds": "/some/file", "health_addr": "127.0.0.1:0", "log_level": "error",
 		"log_format": "json", "shutdown_grace": "3s", "replicas": "3", "slots": "9", "http_addr": ":80", "version": "v1.4", "max_value_size": "2MiB",
 		"clean_after": "48h", "http_origins": "https://a.example, http://localhost:3000", "http_max_body": "1MiB", "http_timeout": "5s",
-		"http_max_requests": "3",
+		"http_max_requests": "3", "http_max_sockets": "4", "http_frame_rate": "5",
 	}
 	if len(values) != len(SettingNames()) {
 		t.Fatalf("this test knows %d settings, there are %v", len(values), SettingNames())
 	}
 	extra := []string{SettingSlots, SettingHTTPAddr, SettingVersion, SettingMaxValueSize, SettingCleanAfter,
-		SettingHTTPOrigins, SettingHTTPMaxBody, SettingHTTPTimeout, SettingHTTPRequests}
+		SettingHTTPOrigins, SettingHTTPMaxBody, SettingHTTPTimeout, SettingHTTPRequests, SettingHTTPSockets, SettingFrameRate}
 	for name, value := range values {
 		t.Run(name, func(t *testing.T) {
 			var want Settings
@@ -113,6 +113,10 @@ func TestBadValuesAreNamed(t *testing.T) {
 		{"http_timeout", "25h", "1s to 24h"},
 		{"http_max_requests", "0", "1 to 100000"},
 		{"http_max_requests", "100001", "1 to 100000"},
+		{"http_max_sockets", "0", "1 to 1000000"},
+		{"http_max_sockets", "1000001", "1 to 1000000"},
+		{"http_frame_rate", "0", "1 to 1000000"},
+		{"http_frame_rate", "1e3", "1 to 1000000"},
 		{"max_value_size", "64", "128KiB to 1GiB, as in 64MiB"},
 		{"max_value_size", "64MB", "128KiB to 1GiB"},
 		{"max_value_size", "2GiB", "128KiB to 1GiB"},

@@ -23,8 +23,17 @@ const (
 	StateReadonly = "Connection is readonly"
 )
 
-// MaxCallID is how many bytes the id of a call may have: it comes back with every answer.
-const MaxCallID = 256
+// Limits of frames.
+const (
+	// MaxCallID is how many bytes the id of a call may have: it comes back with every answer.
+	MaxCallID = 256
+	// MaxMethod is how many bytes the name of a method may have: errors repeat it.
+	MaxMethod = 256
+	// MaxArgs is how many arguments a call may have: no method has as many, and each takes more memory than the frame has for it.
+	MaxArgs = 100
+	// MaxDepth is how deep states and arguments may be nested: they travel inside of other JSON, whose readers have limits of their own.
+	MaxDepth = 1000
+)
 
 // Kind says what a frame of a client is.
 type Kind int
@@ -61,14 +70,23 @@ type FrameError struct {
 	Kind Kind
 	// CallID is that of the call, if it has one that can be answered.
 	CallID string
+	// Field is the one that is wrong.
+	Field  string
 	Reason string
 }
 
-func (e *FrameError) Error() string {
+func (e *FrameError) Error() string { return e.what() + e.Reason }
+
+// Brief says it without anything of the frame itself, for logs.
+func (e *FrameError) Brief() string {
+	return e.what() + "the field " + e.Field + " is missing or not allowed"
+}
+
+func (e *FrameError) what() string {
 	if e.Kind == KindState {
-		return "frame of a state: " + e.Reason
+		return "frame of a state: "
 	}
-	return "frame of a call: " + e.Reason
+	return "frame of a call: "
 }
 
 // Decode reads a text frame of a client. What does not say of itself that it is a state or a call is a message; what does,
@@ -108,7 +126,10 @@ func decodeText(raw json.RawMessage) (text string, err error) {
 func decodeState(fields map[string]json.RawMessage) (Frame, error) {
 	state, ok := fields["state"]
 	if !ok {
-		return Frame{}, &FrameError{Kind: KindState, Reason: "the field state is missing"}
+		return Frame{}, &FrameError{Kind: KindState, Field: "state", Reason: "the field state is missing"}
+	}
+	if depth(state) > MaxDepth {
+		return Frame{}, &FrameError{Kind: KindState, Field: "state", Reason: tooDeep("state")}
 	}
 	return Frame{Kind: KindState, State: state}, nil
 }
@@ -121,20 +142,51 @@ func decodeCall(fields map[string]json.RawMessage) (Frame, error) {
 		if value, ok := fields[field]; ok {
 			reason = fmt.Sprintf("the field %s is %s", field, excerpt(value))
 		}
-		return Frame{}, &FrameError{Kind: KindCall, CallID: f.Call.ID, Reason: reason + "; allowed is " + allowed}
+		return Frame{}, &FrameError{Kind: KindCall, CallID: f.Call.ID, Field: field, Reason: reason + "; allowed is " + allowed}
 	}
 	if f.Call.ID, err = decodeText(fields["id"]); err != nil || f.Call.ID == "" || len(f.Call.ID) > MaxCallID {
 		f.Call.ID = ""
 		return refuse("id", fmt.Sprintf("a text of 1 to %d bytes", MaxCallID))
 	}
-	if f.Call.Method, err = decodeText(fields["method"]); err != nil {
-		return refuse("method", "a text")
+	if f.Call.Method, err = decodeText(fields["method"]); err != nil || len(f.Call.Method) > MaxMethod {
+		return refuse("method", fmt.Sprintf("a text of up to %d bytes", MaxMethod))
 	}
 	args := bytes.TrimLeft(fields["args"], " \t\r\n")
 	if len(args) == 0 || args[0] != '[' || json.Unmarshal(args, &f.Call.Args) != nil {
 		return refuse("args", "an array")
 	}
+	if n := len(f.Call.Args); n > MaxArgs {
+		return Frame{}, &FrameError{Kind: KindCall, CallID: f.Call.ID, Field: "args",
+			Reason: fmt.Sprintf("the field args has %d elements; allowed are %d", n, MaxArgs)}
+	}
+	if depth(args) > MaxDepth+1 {
+		return Frame{}, &FrameError{Kind: KindCall, CallID: f.Call.ID, Field: "args", Reason: tooDeep("args")}
+	}
 	return f, nil
+}
+
+func tooDeep(field string) string {
+	return fmt.Sprintf("the field %s is nested more than %d deep", field, MaxDepth)
+}
+
+// depth is how deep arrays and objects are nested in valid JSON.
+func depth(value []byte) (deepest int) {
+	now, quoted := 0, false
+	for i := 0; i < len(value); i++ {
+		switch b := value[i]; {
+		case quoted && b == '\\':
+			i++
+		case b == '"':
+			quoted = !quoted
+		case quoted:
+		case b == '{' || b == '[':
+			now++
+			deepest = max(deepest, now)
+		case b == '}' || b == ']':
+			now--
+		}
+	}
+	return deepest
 }
 
 // excerpt shows the beginning of a value, for people.

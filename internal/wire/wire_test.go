@@ -82,19 +82,48 @@ func TestDecodeSaysWhatIsWrong(t *testing.T) {
 		`{"type":"rpc","method":"add","args":[]}`:                {Kind: KindCall, Reason: "the field id is missing; allowed is a text of 1 to 256 bytes"},
 		`{"type":"rpc","id":7,"method":"add","args":[]}`:         {Kind: KindCall, Reason: "the field id is 7; allowed is a text of 1 to 256 bytes"},
 		`{"type":"rpc","id":"","method":"add","args":[]}`:        {Kind: KindCall, Reason: `the field id is ""; allowed is a text of 1 to 256 bytes`},
-		`{"type":"rpc","id":"7","args":[]}`:                      {Kind: KindCall, CallID: "7", Reason: "the field method is missing; allowed is a text"},
-		`{"type":"rpc","id":"7","method":["add"],"args":[]}`:     {Kind: KindCall, CallID: "7", Reason: `the field method is ["add"]; allowed is a text`},
+		`{"type":"rpc","id":"7","args":[]}`:                      {Kind: KindCall, CallID: "7", Reason: "the field method is missing; allowed is a text of up to 256 bytes"},
+		`{"type":"rpc","id":"7","method":["add"],"args":[]}`:     {Kind: KindCall, CallID: "7", Reason: `the field method is ["add"]; allowed is a text of up to 256 bytes`},
 		`{"type":"rpc","id":"7","method":"add"}`:                 {Kind: KindCall, CallID: "7", Reason: "the field args is missing; allowed is an array"},
 		`{"type":"rpc","id":"7","method":"add","args":{"0":1}}`:  {Kind: KindCall, CallID: "7", Reason: `the field args is {"0":1}; allowed is an array`},
 		`{"type":"rpc","id":"7","method":"add","args":null}`:     {Kind: KindCall, CallID: "7", Reason: `the field args is null; allowed is an array`},
 		`{"type":"rpc","id":"` + strings.Repeat("x", 257) + `"}`: {Kind: KindCall, Reason: `the field id is "` + strings.Repeat("x", 59) + `…; allowed is a text of 1 to 256 bytes`},
 		`{"type":"rpc","id":"7","method":"` + "a" + `","args":"` + strings.Repeat("ü", 60) + `"}`: {Kind: KindCall, CallID: "7",
 			Reason: `the field args is "` + strings.Repeat("ü", 29) + `…; allowed is an array`},
+		`{"type":"rpc","id":"7","method":"` + strings.Repeat("m", 257) + `"}`: {Kind: KindCall, CallID: "7",
+			Reason: `the field method is "` + strings.Repeat("m", 59) + `…; allowed is a text of up to 256 bytes`},
+		`{"type":"rpc","id":"7","method":"add","args":[1` + strings.Repeat(",1", 100) + `]}`: {Kind: KindCall, CallID: "7",
+			Reason: "the field args has 101 elements; allowed are 100"},
+		`{"type":"rpc","id":"7","method":"add","args":[` + nested(1001) + `]}`: {Kind: KindCall, CallID: "7",
+			Reason: "the field args is nested more than 1000 deep"},
+		`{"type":"cf_agent_state","state":` + nested(1001) + `}`: {Kind: KindState, Reason: "the field state is nested more than 1000 deep"},
 	} {
 		_, err := Decode([]byte(text))
 		wrong, ok := errors.AsType[*FrameError](err)
+		if ok {
+			field := wrong.Field
+			wrong.Field = ""
+			if !strings.HasPrefix(want.Reason, "the field "+field+" ") || wrong.Error() == wrong.Brief() {
+				t.Errorf("Decode(%.80s): the field is %q", text, field)
+			}
+		}
 		if !ok || *wrong != want {
-			t.Errorf("Decode(%s): %+v, want %+v", text, err, want)
+			t.Errorf("Decode(%.80s): %+v, want %+v", text, err, want)
+		}
+	}
+}
+
+// nested is JSON that is so deep, with texts in it that look like more.
+func nested(depth int) string {
+	return strings.Repeat(`["[{\\\"[",`, depth-1) + `{}` + strings.Repeat("]", depth-1)
+}
+
+func TestDepth(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 2, 1000} {
+		text := `{"type":"cf_agent_state","state":` + nested(n) + `}`
+		if f, err := Decode([]byte(text)); err != nil || f.Kind != KindState || depth(f.State) != n {
+			t.Errorf("Decode of %d: kind %d of depth %d, %v", n, f.Kind, depth(f.State), err)
 		}
 	}
 }

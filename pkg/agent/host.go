@@ -80,7 +80,7 @@ func newHost(p *project.Project, classes []*class, times timing) *host {
 	h.inbox = inbox{store: store, stream: protocol.InboxStream(h.name), project: h.name}
 	h.couriers = &couriers{host: h, bells: map[protocol.Agent][]protocol.Bell{}}
 	h.calls = &calls{crew: &h.crew, rememberFor: times.rememberFor, known: map[string]*call{}}
-	h.gateway = gateway.New(h.id, socketHost{h}, h.log, gateway.DefaultLimits())
+	h.gateway = gateway.New(h.id, socketHost{h}, h.log, socketLimits(p.Config.Settings))
 	return h
 }
 

@@ -42,7 +42,7 @@ func (s *HostService) Name() string { return "agent-host" }
 func (s *HostService) Settings() []string {
 	return []string{
 		process.SettingHTTPAddr, process.SettingHTTPOrigins, process.SettingHTTPMaxBody, process.SettingHTTPTimeout,
-		process.SettingHTTPRequests, process.SettingMaxValueSize,
+		process.SettingHTTPRequests, process.SettingHTTPSockets, process.SettingFrameRate, process.SettingMaxValueSize,
 	}
 }
 

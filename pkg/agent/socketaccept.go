@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/skein-run/skein/internal/gateway"
+	"github.com/skein-run/skein/internal/process"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -34,7 +35,7 @@ func (h *host) serveSocket(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err == nil:
 		return
-	case errors.Is(err, gateway.ErrTooMany):
+	case errors.Is(err, gateway.ErrFull), errors.Is(err, gateway.ErrTooMany):
 		err = &Error{Status: http.StatusServiceUnavailable, Name: "TooManySockets", Err: err, RetryAfter: time.Second}
 	case errors.Is(err, gateway.ErrClosed):
 		err = &Error{Status: http.StatusServiceUnavailable, Name: "ShuttingDown", Err: err, RetryAfter: time.Second}
@@ -101,6 +102,14 @@ func (e edge) admitOrigin(r *http.Request) error {
 	}
 	return &Error{Status: http.StatusForbidden, Name: "BadOrigin",
 		Message: fmt.Sprintf("pages of origin %.300q may open no socket here; http_origins would allow it", origin)}
+}
+
+// socketLimits are those of the gateway of a host with these settings.
+func socketLimits(settings process.Settings) gateway.Limits {
+	settings = settings.WithDefaults()
+	limits := gateway.DefaultLimits()
+	limits.Sockets, limits.Rate = settings.HTTPMaxSockets, settings.HTTPFrameRate
+	return limits
 }
 
 // socketHost is the host as its gateway sees it.

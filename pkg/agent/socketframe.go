@@ -114,7 +114,7 @@ func (a *actor) serveFrame(ctx context.Context, j *job) error {
 		return nil
 	}
 	if refused != nil {
-		finish(protocol.SocketAck{Close: refused})
+		finish(protocol.SocketAck{Close: refused, Refused: refused.Reason})
 		return nil
 	}
 	stored, err := a.frameTurn(ctx, j, t)
@@ -274,14 +274,31 @@ func (a *actor) frameFailed(ctx context.Context, t *turnSocket, err error) proto
 	case protocol.SocketConnect:
 		return protocol.SocketAck{Close: refusal(err)}
 	case protocol.SocketCall:
-		return protocol.SocketAck{Answers: []string{string(wire.CallError(t.up.Call.ID, publicText(err)))}}
+		return protocol.SocketAck{Answers: []string{string(wire.CallError(t.up.Call.ID, publicText(err)))}, Refused: fault(err)}
 	case protocol.SocketState:
-		return protocol.SocketAck{Answers: a.stateRefused(err)}
+		return protocol.SocketAck{Answers: a.stateRefused(err), Refused: fault(err)}
 	case protocol.SocketText, protocol.SocketData:
 		a.refused = append(a.refused, &ConnectionError{Hook: "OnMessage", Connection: t.conn.ID(), Err: err})
 	case protocol.SocketClosed, protocol.SocketLost: // are reported where they are done again
 	}
 	return protocol.SocketAck{}
+}
+
+// fault is what a client has done wrong, for the log: nothing of its frame is in it. It is empty if the agent's code has decided.
+func fault(err error) string {
+	if e, ok := errors.AsType[*wire.ArgumentError](err); ok {
+		return fmt.Sprintf("call of %s: the arguments do not fit", e.Method)
+	}
+	if _, ok := errors.AsType[*StateError](err); ok {
+		return "the state is refused"
+	}
+	if _, ok := errors.AsType[unknownMethod](err); ok {
+		return "call of a method that clients may not call, or that is none"
+	}
+	if errors.Is(err, ErrReadonly) {
+		return "the state was to be changed over a readonly connection"
+	}
+	return ""
 }
 
 // stateRefused tells a client that its state is none, and which is.

@@ -90,7 +90,7 @@ func TestSocketRefusals(t *testing.T) {
 		{rpc("1", "addTo", `[1,2]`), rpcError("1", "Method addTo: argument 2 is 2; allowed is a text")},
 		{rpc("1", "fail", `["no luck"]`), rpcError("1", "no luck")},
 		{rpc("1", "panic", `[]`), rpcError("1", "the agent panicked")},
-		{`{"type":"rpc","id":"1","method":1,"args":[]}`, rpcError("1", "frame of a call: the field method is 1; allowed is a text")},
+		{`{"type":"rpc","id":"1","method":1,"args":[]}`, rpcError("1", "frame of a call: the field method is 1; allowed is a text of up to 256 bytes")},
 		{`{"type":"cf_agent_state"}`, `{"type":"cf_agent_state_error","error":"State update rejected","reason":"the field state is missing"}`},
 	} {
 		c.send(test.frame)
@@ -118,10 +118,14 @@ func TestSocketRefusals(t *testing.T) {
 	other.expect(state(`{"n":1}`))
 	other.send(rpc("9", "count", `[]`))
 	other.expect(rpcDone("9", "1"))
-	if h.log.count("frame of a client is refused") != 4 { // one at warn, the others at debug
-		t.Errorf("%d lines about refused frames, want one per frame", h.log.count("frame of a client is refused"))
+	if got := h.log.count(`level=WARN msg="frame of a client is refused"`); got != 1 { // the others are told at debug
+		t.Errorf("%d warnings of refused frames, want one for the connection", got)
 	}
-	if line := h.log.line("frame of a client is refused"); !strings.Contains(line, "level=WARN") || !strings.Contains(line, "connection=a") {
+	if got := h.log.count("frame of a client is refused"); got != 11 { // not of what the agent's own code has refused
+		t.Errorf("%d lines about refused frames, want 11", got)
+	}
+	if line := h.log.line("frame of a client is refused"); !strings.Contains(line, "level=WARN") || !strings.Contains(line, "connection=a") ||
+		!strings.Contains(line, `cause="call of a method that`) {
 		t.Errorf("log line %q", line)
 	}
 }
@@ -316,6 +320,9 @@ func TestConnectionOfTheSameID(t *testing.T) {
 	old := hosts[0].dial(t, roomPath+"?_pk=a&user=ada")
 	old.expect(identity("jo"))
 	hosts[1].dial(t, roomPath+"?_pk=a&user=eve").expectClose(1008, "somebody else has a connection of this id")
+	if line := hosts[1].log.line("frame of a client is refused"); !strings.Contains(line, "connection=a") || !strings.Contains(line, "somebody else") {
+		t.Errorf("log line %q", line)
+	}
 	newer := hosts[1].dial(t, roomPath+"?_pk=a&user=ada")
 	newer.expect(identity("jo"))
 	old.expectClose(1008, "another connection of the same id was opened")

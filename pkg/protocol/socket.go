@@ -167,6 +167,8 @@ type SocketAck struct {
 	Answers []string `json:"answers,omitempty"`
 	// Close ends the connection. With SocketConnect, it was never opened.
 	Close *SocketClose `json:"close,omitempty"`
+	// Refused says what the client has done wrong, with nothing of its frame in it: for the log of who holds the socket.
+	Refused string `json:"refused,omitempty"`
 }
 
 // SocketAttach asks a gateway for the connections to an agent whose numbers are higher than After.

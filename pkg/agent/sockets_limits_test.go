@@ -1,0 +1,145 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/coder/websocket"
+
+	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/internal/process"
+	"github.com/skein-run/skein/pkg/project"
+)
+
+// TestHostThatHoldsEnoughSockets: one more is refused with 503 before it is one; requests are served, and room is given back.
+func TestHostThatHoldsEnoughSockets(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := r.host(t, rooms(nil), settings(func(s *process.Settings) { s.HTTPMaxSockets = 1 }))
+	a := h.dial(t, roomPath)
+	a.expect(identity("jo"))
+	_, response, err := h.tryDial(t.Context(), "/agents/chat-room/other", nil)
+	expectRefusal(t, response, err, "TooManySockets")
+	if status, _ := h.call(t, http.MethodGet, roomPath, ""); status != http.StatusOK {
+		t.Errorf("GET = %d", status)
+	}
+	if line := h.log.line("socket is refused"); !strings.Contains(line, "level=WARN") || !strings.Contains(line, "as many sockets as it may") {
+		t.Errorf("log line %q", line)
+	}
+	if err := a.ws.Close(websocket.StatusNormalClosure, ""); err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, soon, "there is room again", func() bool {
+		c, _, err := h.tryDial(t.Context(), roomPath, nil)
+		if err == nil {
+			_ = c.ws.CloseNow()
+		}
+		return err == nil
+	})
+}
+
+// expectRefusal fails unless a socket was refused with 503, a name, and when to come back.
+func expectRefusal(t *testing.T, response *http.Response, err error, name string) {
+	t.Helper()
+	if response == nil {
+		t.Fatalf("no answer: %v", err)
+	}
+	defer response.Body.Close()
+	text := make([]byte, 1024)
+	n, _ := response.Body.Read(text)
+	if response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") == "" || !strings.Contains(string(text[:n]), name) {
+		t.Errorf("status %d, Retry-After %q, %s; want 503 %s", response.StatusCode, response.Header.Get("Retry-After"), text[:n], name)
+	}
+}
+
+// TestSocketWhileTheHostStops: who asks for a socket while the host shuts down is told to come back.
+func TestSocketWhileTheHostStops(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	asked, goOn := make(chan bool, 1), make(chan struct{})
+	h := r.host(t, rooms(nil), func(s *HostService, _ *project.Config) {
+		s.BeforeRequest(func(r *http.Request, _ Target) (any, error) {
+			if !r.URL.Query().Has("late") {
+				return nil, nil
+			}
+			asked <- true
+			return nil, await(r.Context(), goOn)
+		})
+	})
+	open := h.dial(t, roomPath)
+	open.expect(identity("jo"))
+	type answer struct {
+		response *http.Response
+		err      error
+	}
+	answered, stopped := make(chan answer, 1), make(chan error, 1)
+	go func() {
+		_, response, err := h.tryDial(t.Context(), roomPath+"?late", nil)
+		answered <- answer{response, err}
+	}()
+	awaitTurn(t, "the hook is asked", asked)
+	go func() { stopped <- h.stop() }()
+	open.expectClose(1001, "shutting down")
+	close(goOn)
+	late := awaitTurn(t, "the request is answered", answered)
+	expectRefusal(t, late.response, late.err, "ShuttingDown")
+	if err := awaitTurn(t, "the host has stopped", stopped); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFrameRate: a client that sends faster than it may is held up, which is logged once; each of its frames is applied, in order.
+func TestFrameRate(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := r.host(t, rooms(nil), settings(func(s *process.Settings) { s.HTTPFrameRate = 50 }))
+	c := h.dial(t, roomPath+"?_pk=a")
+	c.expect(identity("jo"))
+	const n = 60
+	for i := range n {
+		c.send(rpc(fmt.Sprint(i), "count", `[]`))
+	}
+	for i := range n {
+		c.expect(rpcDone(fmt.Sprint(i), "0"))
+	}
+	line := h.log.line("more than 50 frames in a second")
+	if !strings.Contains(line, "level=WARN") || !strings.Contains(line, "connection=a") {
+		t.Errorf("log line %q", line)
+	}
+}
+
+// TestLargestFrame: a frame of 512 KiB comes through both ways, one of a byte more closes the socket with the limit as its reason.
+func TestLargestFrame(t *testing.T) {
+	t.Parallel()
+	for name, letter := range map[string]string{"plain": "x"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bothRooms(t, echo, func(t *testing.T, r *rig, gate *testHost) {
+				c := gate.dial(t, roomPath+"?_pk=a")
+				c.expect(identity("jo"))
+				for _, size := range []int{1000, 512 << 10} {
+					text := strings.Repeat(letter, size)
+					c.send(text)
+					if got, err := c.next(); got != text {
+						t.Fatalf("%d bytes come back as %.100q, %v", size, got, err)
+					}
+				}
+				c.send(strings.Repeat(letter, 512<<10+1))
+				c.expectClose(1009, "a frame has more than 524288 bytes")
+				if line := gate.log.line("frame of a client is refused"); !strings.Contains(line, "connection=a") || !strings.Contains(line, "524288") {
+					t.Errorf("log line %q", line)
+				}
+			})
+		})
+	}
+}
+
+// echo makes rooms that send back what they get.
+func echo(r *room) {
+	r.message = func(ctx context.Context, r *room, c *Connection, m Message) error { return c.Send(ctx, m) }
+	r.failed = func(_ context.Context, _ *room, err error) error { return errors.Join(errors.New("unexpected"), err) }
+}

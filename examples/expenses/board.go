@@ -115,7 +115,7 @@ func (b *Board) countPages(ctx context.Context, gone *agent.Connection) error {
 	}
 	ids := map[string]bool{} // a page that has come back has two connections for a moment
 	for _, c := range open {
-		if c != gone && c.ID() != "" {
+		if c != gone {
 			ids[c.ID()] = true
 		}
 	}

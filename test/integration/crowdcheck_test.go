@@ -88,12 +88,12 @@ func (e *ear) hearJSON(frame string) error {
 type attendance struct {
 	// opened and live are connections that clients have seen welcomed, and that they have now.
 	opened, live map[string]int
-	// broken are those that were open when the process of their gateway was killed.
-	broken map[string]int
+	// broken are those that were open when the process of their gateway was killed, drained those that one has closed that was stopped.
+	broken, drained map[string]int
 }
 
 func newAttendance() attendance {
-	return attendance{opened: map[string]int{}, live: map[string]int{}, broken: map[string]int{}}
+	return attendance{opened: map[string]int{}, live: map[string]int{}, broken: map[string]int{}, drained: map[string]int{}}
 }
 
 // check holds what a crowd has noted against what its clients have seen, and returns what does not fit.
@@ -116,8 +116,10 @@ func (a attendance) check(s crowdState) (wrong []string) {
 		if s.Begun[place]-ended[place] != a.live[place] {
 			say("%s: %d OnConnect, %d OnClose, %d are open", place, s.Begun[place], ended[place], a.live[place])
 		}
-		if s.Ended[place]["1006"] < a.broken[place] {
-			say("%s: %d connections broke with their gateway, OnClose(1006) came %d times", place, a.broken[place], s.Ended[place]["1006"])
+		for code, n := range map[string]int{"1006": a.broken[place], "1001": a.drained[place]} {
+			if s.Ended[place][code] < n {
+				say("%s: %d connections have ended with %s, OnClose came with that %d times", place, n, code, s.Ended[place][code])
+			}
 		}
 	}
 	open, live := 0, 0
@@ -189,7 +191,7 @@ func TestEar(t *testing.T) {
 func TestAttendance(t *testing.T) {
 	t.Parallel()
 	views := func() (attendance, crowdState) {
-		return attendance{opened: map[string]int{"g1": 3, "g2": 2, "any": 4}, live: map[string]int{"g2": 2, "any": 1}, broken: map[string]int{"g1": 2}},
+		return attendance{opened: map[string]int{"g1": 3, "g2": 2, "any": 4}, live: map[string]int{"g2": 2, "any": 1}, broken: map[string]int{"g1": 2}, drained: map[string]int{"any": 3}},
 			crowdState{
 				Begun: map[string]int{"g1": 4, "g2": 2, "any": 4},
 				Ended: map[string]map[string]int{"g1": {"1006": 3, "1000": 1}, "any": {"1001": 3}},
@@ -206,6 +208,7 @@ func TestAttendance(t *testing.T) {
 		"an OnConnect is missing":         func(_ attendance, s *crowdState) { s.Begun["g2"]-- },
 		"one is open that nobody noted":   func(a attendance, _ *crowdState) { a.live["g2"]++; a.opened["g2"]++ },
 		"the end of a kill is another":    func(_ attendance, s *crowdState) { s.Ended["g1"] = map[string]int{"1006": 1, "1000": 3} },
+		"the end of a stop is another":    func(_ attendance, s *crowdState) { s.Ended["any"] = map[string]int{"1001": 2, "1006": 1} },
 		"one is noted as open for ever":   func(_ attendance, s *crowdState) { s.Open["d"] = 1 },
 		"the crowd has seen a fault":      func(_ attendance, s *crowdState) { s.Faults = []string{"frame 3 after 1"} },
 		"more were welcomed than noted":   func(a attendance, _ *crowdState) { a.opened["any"] = 5 },

@@ -40,6 +40,7 @@ type crowdStorm struct {
 	next       int
 	attendance map[string]attendance
 	ticks      map[string]int
+	longest    time.Duration // tick
 	codes      map[string]int
 	ended      int // that no client has left
 	faults     []string
@@ -144,9 +145,11 @@ func (s *crowdStorm) begin(sockets int) {
 // tick lets an agent tick until ctx ends. None may fail.
 func (s *crowdStorm) tick(ctx context.Context, name string) {
 	for ctx.Err() == nil {
+		began := time.Now()
 		n, err := agent.Call(s.t.Context(), crowdClass.In(s.project).Agent(name), (*crowd).Tick, false, agent.Timeout(patience))
 		s.mu.Lock()
 		before := s.ticks[name]
+		s.longest = max(s.longest, time.Since(began))
 		s.ticks[name] = n
 		s.mu.Unlock()
 		if err != nil || n != before+1 {
@@ -336,7 +339,7 @@ func (s *crowdStorm) end() {
 			total.opened[place] += n
 		}
 	}
-	s.t.Logf("%d sockets, opened in all %v, ended %v, ticks %v", len(s.members), total.opened, s.codes, s.ticks)
+	s.t.Logf("%d sockets, opened in all %v, ended %v, ticks %v, the longest took %v", len(s.members), total.opened, s.codes, s.ticks, s.longest.Round(time.Millisecond))
 }
 
 // audit holds the books of an agent against what its members have seen, once the last ends are told.

@@ -141,8 +141,12 @@ func (m *member) ended(ctx context.Context, g *socketHost, err error) {
 		m.at = nil
 		m.crowd.note(func(a *attendance) {
 			a.live[m.place(g)]--
-			if fate == gateKilled && !isSaid && !m.leaving && !m.keeps {
+			switch {
+			case m.leaving || m.keeps:
+			case fate == gateKilled && !isSaid:
 				a.broken[m.place(g)]++
+			case said.Code == websocket.StatusGoingAway:
+				a.drained[m.place(g)]++
 			}
 		}, m.name)
 	}

@@ -155,7 +155,12 @@ func (c *class) problem(format string, args ...any) {
 
 // serves reports whether the part of a path that names a class names this one.
 func (c *class) serves(segment string) bool {
-	return strings.EqualFold(segment, c.route) || strings.EqualFold(segment, c.name)
+	return isPathOf(segment, c.name)
+}
+
+// isPathOf reports whether a part of a path names a class: in kebab case, as it is, or as Cloudflare's clients write it.
+func isPathOf(segment, class string) bool {
+	return strings.EqualFold(segment, kebab(class)) || strings.EqualFold(segment, class) || strings.EqualFold(segment, hyphenated(class))
 }
 
 // instance makes the agent in memory. Its state is checked here, so that handlers never meet one they cannot read.
@@ -204,4 +209,22 @@ func kebab(name string) string {
 		b.WriteRune(unicode.ToLower(r))
 	}
 	return b.String()
+}
+
+// hyphenated is how Cloudflare's clients write the name of a class in a path: with a hyphen before every capital letter, unless all are.
+func hyphenated(name string) string {
+	if name == strings.ToUpper(name) {
+		return strings.ToLower(strings.ReplaceAll(name, "_", "-"))
+	}
+	var b strings.Builder
+	for i, r := range name {
+		switch {
+		case r == '_':
+			r = '-'
+		case 'A' <= r && r <= 'Z' && i > 0:
+			b.WriteByte('-')
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return strings.TrimSuffix(b.String(), "-")
 }

@@ -138,6 +138,26 @@ func TestKebab(t *testing.T) {
 	}
 }
 
+// TestPathsOfClasses: clients write the names of classes in their own ways.
+func TestPathsOfClasses(t *testing.T) {
+	t.Parallel()
+	for class, segments := range map[string][]string{
+		"FlightDesk": {"flight-desk", "FlightDesk", "flightdesk", "Flight-Desk"},
+		"HTTPDesk2":  {"http-desk2", "h-t-t-p-desk2", "HTTPDesk2"},
+		"SHOP_FLOOR": {"shop-floor"},
+		"Desk_":      {"desk-", "desk"},
+	} {
+		for _, segment := range segments {
+			if !isPathOf(segment, class) {
+				t.Errorf("%s is no path of %s", segment, class)
+			}
+		}
+		if isPathOf("f-l-i-g-h-t-desk", class) || isPathOf("", class) {
+			t.Errorf("%s has a path that is none", class)
+		}
+	}
+}
+
 type starter struct {
 	Base[[]string]
 	fail func() error

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -48,7 +47,7 @@ func (h *host) foreignClass(ctx context.Context, segment string) (string, error)
 		return "", err
 	}
 	for _, name := range names {
-		if strings.EqualFold(segment, name) || strings.EqualFold(segment, kebab(name)) {
+		if isPathOf(segment, name) {
 			return name, nil
 		}
 	}

@@ -17,18 +17,18 @@ import (
 const tombstoneTTL = "1s"
 
 // settle brings the clock subject of a schedule in line with its row. handled is the firing that was just put into the
-// inbox; nil if this is not about one. A row that can never fire is disarmed, and returned as a *RowError.
-func (s *Scheduler) settle(ctx context.Context, k key, handled *protocol.Tick) error {
-	for {
-		v, tail, err := s.look(ctx, k, handled == nil)
+// inbox, at now; nil if this is not about one. A row that can never fire is disarmed, and returned as a *RowError.
+func (s *Scheduler) settle(ctx context.Context, k key, handled *protocol.Tick, now time.Time) error {
+	for first := true; ; first = false {
+		v, tail, err := s.look(ctx, k, handled == nil || !first)
 		bad, isBad := errors.AsType[*RowError](err)
 		if err != nil && !isBad {
 			return err
 		}
-		v.handled, v.now = handled, s.now()
-		switch do, moment := decide(v); do {
+		v.handled, v.now = handled, now
+		switch do, next := decide(v); do {
 		case arm:
-			err = s.arm(ctx, k, v.row, moment, tail)
+			err = s.arm(ctx, k, v.row, next, tail)
 		case disarm:
 			err = s.disarm(ctx, k, tail)
 		default:
@@ -103,15 +103,17 @@ func (s *Scheduler) row(ctx context.Context, k key) (*row, error) {
 	return parseRow(k, m)
 }
 
-func (s *Scheduler) arm(ctx context.Context, k key, r *row, moment time.Time, tail uint64) error {
-	body, err := json.Marshal(protocol.Tick{
-		V: protocol.Version, Revision: r.revision, Definition: r.definition, Planned: moment.UTC(),
-	})
+func (s *Scheduler) arm(ctx context.Context, k key, r *row, next step, tail uint64) error {
+	tick := protocol.Tick{V: protocol.Version, Revision: r.revision, Definition: r.definition, Planned: next.moment.UTC()}
+	if next.progress != (protocol.Progress{}) {
+		tick.Progress = &next.progress
+	}
+	body, err := json.Marshal(tick)
 	if err != nil {
 		return fmt.Errorf("arm %s: %w", k.clockSubject(), err)
 	}
 	_, err = s.store.AppendWith(ctx, protocol.StreamClock, k.clockSubject(), tail, nats.Header{
-		protocol.HeaderSchedule:       {"@at " + fireAt(moment)},
+		protocol.HeaderSchedule:       {"@at " + fireAt(r.plan.Due(next.moment))},
 		protocol.HeaderScheduleTarget: {k.dueSubject()},
 		protocol.HeaderRollup:         {protocol.RollupSubject},
 	}, body)

@@ -15,7 +15,8 @@ type view struct {
 	row          *row
 	// handled is the firing that has just become mail, if one has.
 	handled *protocol.Tick
-	now     time.Time
+	// now is when it was handled.
+	now time.Time
 }
 
 type verb string
@@ -26,36 +27,39 @@ const (
 	disarm verb = "disarm"
 )
 
-// decide says what to do with the clock subject of a schedule, and for arm the moment. Doing it twice, or for several
-// schedulers at once, comes to the same.
-func decide(v view) (verb, time.Time) {
+// decide says what to do with the clock subject of a schedule, and for arm the moment and the progress. Doing it twice, or
+// for several schedulers at once, comes to the same.
+func decide(v view) (verb, step) {
 	r := v.row
 	if r == nil {
 		if v.armed == nil {
-			return leave, time.Time{}
+			return leave, step{}
 		}
-		return disarm, time.Time{}
+		return disarm, step{}
 	}
 	if v.armed != nil && v.armed.Revision > r.revision && !r.made(v.armed) {
-		return leave, time.Time{}
+		return leave, step{}
 	}
-	moment := r.first()
+	s := step{moment: r.plan.First()}
 	switch {
-	case r.made(v.handled) && !r.Kind.Recurs():
-		return leave, time.Time{} // it was its only moment
 	case r.made(v.handled):
-		if r.made(v.armed) && v.armed.Planned.After(v.handled.Planned) {
-			return leave, time.Time{} // the firing came twice
+		if r.isPast(v.handled, v) {
+			return leave, step{} // the firing came twice
 		}
-		moment = r.next(v.handled.Planned, v.now)
+		s = r.step(v.handled, v.now)
 	case r.made(v.armed), r.made(v.fired):
 		// Its firing goes on from there. A row put again unchanged must not start over from its creation.
-		return leave, time.Time{}
+		return leave, step{}
 	}
-	if moment.IsZero() { // a line that has no further moment
-		return leave, time.Time{}
+	if s.moment.IsZero() { // it is over
+		return leave, step{}
 	}
-	return arm, moment
+	return arm, s
+}
+
+// isPast reports whether the schedule has gone on from a moment: then a later one is armed, or fires.
+func (r *row) isPast(t *protocol.Tick, v view) bool {
+	return r.made(v.armed) && v.armed.Planned.After(t.Planned) || r.made(v.fired) && v.fired.Planned.After(t.Planned)
 }
 
 // made reports whether a moment was computed from a row of the same content.

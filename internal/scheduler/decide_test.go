@@ -30,6 +30,8 @@ func once(at time.Time) protocol.Schedule {
 	return protocol.Schedule{V: 1, ID: "s", Class: "Desk", Name: "jo", Kind: protocol.ScheduleDate, At: &at, Callback: "C", Created: created}
 }
 
+var latest = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
+
 var testKey = key{agent: protocol.Agent{Project: "desk", Class: "Desk", Name: "jo"}, id: "s"}
 
 func stored(t *testing.T, revision uint64, s protocol.Schedule) *row {
@@ -91,14 +93,15 @@ func TestDecide(t *testing.T) {
 		{"fired, a newer row is armed", view{row: cron, armed: of(changed, minute(5)), handled: of(cron, minute(4)), now: minute(4)}, leave, time.Time{}},
 		{"new interval", view{row: interval}, arm, minute(10)},
 		{"interval has fired late", view{row: interval, handled: of(interval, minute(10)), now: minute(17)}, arm, minute(20)},
+		{"fired again, the next one fires", view{row: cron, fired: of(cron, minute(2)), handled: of(cron, minute(1)), now: minute(9)}, leave, time.Time{}},
 		{"date has fired", view{row: date, handled: of(date, minute(9)), now: minute(9)}, leave, time.Time{}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			do, moment := decide(tt.view)
-			if do != tt.want || !moment.Equal(tt.moment) {
-				t.Errorf("got %s %s, want %s %s", do, moment, tt.want, tt.moment)
+			do, next := decide(tt.view)
+			if do != tt.want || !next.moment.Equal(tt.moment) {
+				t.Errorf("got %s %s, want %s %s", do, next.moment, tt.want, tt.moment)
 			}
 		})
 	}
@@ -123,10 +126,10 @@ func TestNextMoments(t *testing.T) {
 			s := everyMinute()
 			s.Cron, s.Zone = tt.line, tt.zone
 			r := stored(t, 1, s)
-			if got := r.first(); !got.Equal(tt.first) {
+			if got := r.plan.First(); !got.Equal(tt.first) {
 				t.Errorf("first is %s, want %s", got, tt.first)
 			}
-			if got := r.next(tt.fired, tt.now); !got.Equal(tt.later) {
+			if got := r.step(&protocol.Tick{Planned: tt.fired}, tt.now).moment; !got.Equal(tt.later) {
 				t.Errorf("next is %s, want %s", got, tt.later)
 			}
 		})
@@ -136,7 +139,7 @@ func TestNextMoments(t *testing.T) {
 func TestIntervalKeepsToItsPlan(t *testing.T) {
 	t.Parallel()
 	r := stored(t, 1, everyTen())
-	if got := r.first(); !got.Equal(minute(10)) {
+	if got := r.plan.First(); !got.Equal(minute(10)) {
 		t.Errorf("first is %s, want %s", got, minute(10))
 	}
 	for _, tt := range []struct {
@@ -149,7 +152,7 @@ func TestIntervalKeepsToItsPlan(t *testing.T) {
 		{"missed moments collapse, the plan stays", minute(10), minute(65), minute(70)},
 		{"early by another clock", minute(20), minute(19), minute(30)},
 	} {
-		if got := r.next(tt.fired, tt.now); !got.Equal(tt.want) {
+		if got := r.step(&protocol.Tick{Planned: tt.fired}, tt.now).moment; !got.Equal(tt.want) {
 			t.Errorf("%s: next is %s, want %s", tt.name, got, tt.want)
 		}
 	}
@@ -176,21 +179,21 @@ func TestParseRowRefuses(t *testing.T) {
 		{"other id", change(func(s *protocol.Schedule) { s.ID = "X" }), `schedule row: id "X": its key says "s"`},
 		{"no callback", change(func(s *protocol.Schedule) { s.Callback = "" }), `schedule row: callback "": is empty`},
 		{"no creation", change(func(s *protocol.Schedule) { s.Created = time.Time{} }), `schedule row: created "": is missing`},
-		{"created too late", change(func(s *protocol.Schedule) { s.Created = lastMoment.Add(time.Hour) }),
+		{"created too late", change(func(s *protocol.Schedule) { s.Created = latest.Add(time.Hour) }),
 			`schedule row: created "2200-01-01T01:00:00Z": allowed is before 2200-01-01`},
 		{"unknown kind", change(func(s *protocol.Schedule) { s.Kind = "moon" }),
 			`schedule row: kind "moon": allowed are "delay", "date", "cron" and "interval"`},
 		{"interval too short", change(func(s *protocol.Schedule) {
 			s.Kind, s.Interval = protocol.ScheduleInterval, protocol.Duration(time.Second-1)
 		}),
-			`schedule row: interval "999.999999ms": allowed is 1s to 365 days`},
+			`schedule row: interval "999.999999ms": an interval must be 1s to 365 days long`},
 		{"interval too long", change(func(s *protocol.Schedule) {
 			s.Kind, s.Interval = protocol.ScheduleInterval, protocol.Duration(protocol.MaxInterval+1)
 		}),
-			`schedule row: interval "8760h0m0.000000001s": allowed is 1s to 365 days`},
+			`schedule row: interval "8760h0m0.000000001s": an interval must be 1s to 365 days long`},
 		{"date without moment", change(func(s *protocol.Schedule) { s.At = nil }), `schedule row: at "": a date needs a moment`},
 		{"moment that is zero", change(func(s *protocol.Schedule) { s.At = new(time.Time) }), `schedule row: at "": a date needs a moment`},
-		{"moment too late", change(func(s *protocol.Schedule) { s.At = new(lastMoment.Add(time.Hour)) }),
+		{"moment too late", change(func(s *protocol.Schedule) { s.At = new(latest.Add(time.Hour)) }),
 			`schedule row: at "2200-01-01T01:00:00Z": allowed is before 2200-01-01`},
 		{"empty line", cron("", ""),
 			`schedule row: cron "": cron line "": has 0 fields; allowed are 5, 6 with seconds first, or a descriptor such as "@hourly"; correct is for example "30 9 * * MON-FRI"`},
@@ -211,7 +214,7 @@ func TestParseRowRefuses(t *testing.T) {
 
 func TestParseRowOfANewerProgram(t *testing.T) {
 	t.Parallel()
-	_, err := parseRow(testKey, &journal.Message{Sequence: 1, Data: []byte(`{"v":2,"kind":"moon"}`)})
+	_, err := parseRow(testKey, &journal.Message{Sequence: 1, Data: []byte(`{"v":3,"kind":"moon"}`)})
 	if !errors.Is(err, errNewerRow) {
 		t.Errorf("got %v, want errNewerRow", err)
 	}

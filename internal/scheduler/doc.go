@@ -9,7 +9,10 @@
 // Order of a firing: mail, then the next moment (or, for a schedule that fires once, the deletion of its row), then
 // the ack. A crash in between brings the firing again, and with it mail of the same source and number, which the agent
 // drops. Moments that passed while nobody could serve them collapse into the one that fires: an agent gets one mail
-// for all of them, with the oldest moment.
+// for all of them, with the oldest moment, or as many as the schedule wants to catch up, the oldest first.
+//
+// What a schedule has done so far (firings, missed moments) travels in the message that is armed and fires. So it is
+// counted on by whoever arms the next moment, once, and gone with the schedule.
 //
 // It must never act on what a message says without having read the row, never let an older row replace what a newer
 // one armed, and never drop a firing because something failed.

@@ -14,21 +14,21 @@ import (
 type Hand struct {
 	*Scheduler
 	project string
-	fired   map[string]*protocol.Tick // by the subject of the row
+	armed   map[string]*protocol.Tick // by the subject of the row
 }
 
 // NewHand makes a Hand. The options are those of a Scheduler; Now is needed.
 func NewHand(opts Options, store *journal.Store, project string) *Hand {
-	h := &Hand{Scheduler: New(opts), project: project, fired: map[string]*protocol.Tick{}}
+	h := &Hand{Scheduler: New(opts), project: project, armed: map[string]*protocol.Tick{}}
 	h.store = store
 	return h
 }
 
-// due is a schedule with the moment at which it fires next.
+// due is a schedule with what it fires next.
 type due struct {
 	key
-	row    *row
-	moment time.Time
+	row  *row
+	tick *protocol.Tick
 }
 
 // Next is the next moment at which a schedule fires; ok is false if none ever will.
@@ -37,7 +37,7 @@ func (h *Hand) Next(ctx context.Context) (moment time.Time, ok bool, err error) 
 	if err != nil || d == nil {
 		return time.Time{}, false, err
 	}
-	return d.moment, true, nil
+	return d.row.plan.Due(d.tick.Planned), true, nil
 }
 
 func (h *Hand) next(ctx context.Context) (first *due, err error) {
@@ -58,12 +58,15 @@ func (h *Hand) next(ctx context.Context) (first *due, err error) {
 		if r == nil {
 			continue
 		}
-		moment := r.first()
-		if last := h.fired[m.Subject]; r.made(last) {
-			moment = r.next(last.Planned, last.Planned) // the clock stops at each: none is missed
+		t := &protocol.Tick{Definition: r.definition, Planned: r.plan.First()}
+		if next := h.armed[m.Subject]; r.made(next) {
+			t = next
 		}
-		if !moment.IsZero() && (first == nil || moment.Before(first.moment)) {
-			first = &due{key: k, row: r, moment: moment}
+		if t.Planned.IsZero() {
+			continue
+		}
+		if first == nil || r.plan.Due(t.Planned).Before(first.row.plan.Due(first.tick.Planned)) {
+			first = &due{key: k, row: r, tick: t}
 		}
 	}
 	return first, nil
@@ -78,13 +81,13 @@ func (h *Hand) Fire(ctx context.Context) error {
 	if d == nil {
 		return errors.New("no schedule fires any more")
 	}
-	t := &protocol.Tick{Definition: d.row.definition, Planned: d.moment}
-	if err := h.mail(ctx, d.key, d.row, t, h.now()); err != nil {
+	s := d.row.step(d.tick, d.row.plan.Due(d.tick.Planned)) // the clock stops at each: none is missed
+	if err := h.mail(ctx, d.key, d.row, d.tick, s, h.now()); err != nil {
 		return err
 	}
-	if !d.row.Kind.Recurs() {
+	if s.moment.IsZero() {
 		return h.deleteRow(ctx, d.key, d.row.revision)
 	}
-	h.fired[d.rowSubject()] = t
+	h.armed[d.rowSubject()] = &protocol.Tick{Definition: d.row.definition, Planned: s.moment, Progress: &s.progress}
 	return nil
 }

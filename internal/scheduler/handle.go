@@ -42,7 +42,7 @@ func (s *Scheduler) handleRow(ctx context.Context, project string, m jetstream.M
 		s.log.WarnContext(ctx, "ignored a row that is no schedule", slog.Any(logkey.Error, err))
 		return nil
 	}
-	err = s.settle(ctx, k, nil)
+	err = s.settle(ctx, k, nil, time.Time{})
 	if bad, ok := errors.AsType[*RowError](err); ok {
 		s.log.WarnContext(ctx, "schedule cannot fire", k.attr(), slog.Any(logkey.Error, bad))
 		return nil
@@ -84,17 +84,21 @@ func (s *Scheduler) fire(ctx context.Context, k key, t *protocol.Tick, m jetstre
 		return s.settleOther(ctx, k, r, t, m)
 	}
 	now := s.now()
-	if wait := t.Planned.Sub(now); wait > 0 {
+	if wait := r.plan.Due(t.Planned).Sub(now); wait > 0 {
 		return &notYet{wait}
 	}
-	if err := s.mail(ctx, k, r, t, now); err != nil {
+	next := r.step(t, now)
+	if past, err := s.isPast(ctx, k, r, t, m); err != nil || past {
+		return err
+	}
+	if err := s.mail(ctx, k, r, t, next, now); err != nil {
 		return err
 	}
 	testsignal.At(SignalMailed)
-	if r.Kind.Recurs() {
-		err = s.settle(ctx, k, t)
-	} else {
+	if next.moment.IsZero() {
 		err = s.deleteRow(ctx, k, r.revision)
+	} else {
+		err = s.settle(ctx, k, t, now)
 	}
 	if bad, ok := errors.AsType[*RowError](err); ok { // the row was replaced meanwhile; its own message tells
 		s.log.DebugContext(ctx, "schedule cannot fire again", k.attr(), slog.Any(logkey.Error, bad))
@@ -104,6 +108,19 @@ func (s *Scheduler) fire(ctx context.Context, k key, t *protocol.Tick, m jetstre
 		testsignal.At(SignalSettled)
 	}
 	return err
+}
+
+// isPast reports whether a firing that came again was handled before, and the schedule has gone on. As time has passed
+// since, it could seem to be the last one now, or its successor to be missed.
+func (s *Scheduler) isPast(ctx context.Context, k key, r *row, t *protocol.Tick, m jetstream.Msg) (bool, error) {
+	if meta, err := m.Metadata(); err == nil && meta.NumDelivered == 1 {
+		return false, nil
+	}
+	v, _, err := s.look(ctx, k, true)
+	if _, bad := errors.AsType[*RowError](err); bad {
+		err = nil // told when the row came
+	}
+	return err == nil && r.isPast(t, v), err
 }
 
 // settleOther is for a firing that is not of the row that stands there. The row arms itself; should it be older than
@@ -117,41 +134,51 @@ func (s *Scheduler) settleOther(ctx context.Context, k key, r *row, t *protocol.
 	if r.revision < t.Revision && meta.NumDelivered < staleTries {
 		return fmt.Errorf("row %s has revision %d, its firing is of %d", k.rowSubject(), r.revision, t.Revision)
 	}
-	err = s.settle(ctx, k, nil)
+	err = s.settle(ctx, k, nil, time.Time{})
 	if _, ok := errors.AsType[*RowError](err); ok {
 		return nil // told when the row came
 	}
 	return err
 }
 
-// mail puts a firing into the agent's inbox.
-func (s *Scheduler) mail(ctx context.Context, k key, r *row, t *protocol.Tick, now time.Time) error {
+// mail puts a firing into the agent's inbox. One that comes too late is left out; if it was the last one, the agent is
+// told that.
+func (s *Scheduler) mail(ctx context.Context, k key, r *row, t *protocol.Tick, next step, now time.Time) error {
 	planned := t.Planned.UTC()
-	body, err := json.Marshal(protocol.Mail{
+	mail := protocol.Mail{
 		V: protocol.Version, Source: protocol.ScheduleSource(k.id), Number: protocol.FiringNumber(planned), Life: r.Life,
-		Callback: r.Callback, Payload: r.Payload, Retry: r.Retry, Planned: &planned, Sent: now.UTC(),
-	})
+		Planned: &planned, Sent: now.UTC(), Last: r.Kind.Recurs() && next.moment.IsZero(),
+	}
+	switch {
+	case next.fires:
+		mail.Callback, mail.Payload, mail.Retry = r.Callback, r.Payload, r.Retry
+	case !mail.Last:
+		return nil
+	}
+	body, err := json.Marshal(mail)
 	if err != nil {
 		return fmt.Errorf("mail of %s: %w", k.rowSubject(), err)
 	}
 	if _, err := s.store.Publish(ctx, k.agent.InboxSubject(k.agent.Project), nil, body); err != nil {
 		return err
 	}
-	s.count(ctx, k, r, planned, now)
+	if next.fires {
+		s.count(ctx, k, r, r.plan.Due(planned), now)
+	}
 	return nil
 }
 
 // count counts a firing and tells a late one. What was asked for in the past is not late.
-func (s *Scheduler) count(ctx context.Context, k key, r *row, planned, now time.Time) {
+func (s *Scheduler) count(ctx context.Context, k key, r *row, due, now time.Time) {
 	s.fired.Add(1)
-	if r.Created.After(planned) {
-		planned = r.Created
+	if r.Created.After(due) {
+		due = r.Created
 	}
-	late := now.Sub(planned)
+	late := now.Sub(due)
 	if late <= lateAfter {
 		return
 	}
 	s.late.Add(1)
-	s.log.WarnContext(ctx, "schedule fired late", k.attr(), slog.Time(logkey.Planned, planned),
+	s.log.WarnContext(ctx, "schedule fired late", k.attr(), slog.Time(logkey.Planned, due),
 		slog.Duration(logkey.Delay, late))
 }

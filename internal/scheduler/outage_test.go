@@ -182,6 +182,57 @@ func TestRowsThatCameWhileNobodyWasThere(t *testing.T) {
 	}
 }
 
+// TestCatchUp has a schedule of every ten minutes that nobody has served for an hour: six moments have passed.
+func TestCatchUp(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name          string
+		change        func(*protocol.Schedule)
+		mails, missed int
+		over          bool
+	}{
+		{"collapse", func(*protocol.Schedule) {}, 1, 5, false},
+		{"some", func(s *protocol.Schedule) { s.CatchUp = new(3) }, 3, 3, false},
+		{"all", func(s *protocol.Schedule) { s.CatchUp = new(100) }, 6, 0, false},
+		{"none", func(s *protocol.Schedule) { s.CatchUp = new(0) }, 0, 6, false},
+		{"all, but only four times", func(s *protocol.Schedule) { s.CatchUp, s.Times = new(100), 4 }, 4, 0, true},
+		{"all, until a moment", func(s *protocol.Schedule) { s.CatchUp, s.Until = new(100), new(time.Now().Add(-30*time.Minute)) }, 3, 0, true},
+		{"none, until a moment: told that it is over", func(s *protocol.Schedule) { s.CatchUp, s.Until = new(0), new(time.Now().Add(-30*time.Minute)) }, 1, 0, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := setup(t)
+			row := cron("s", "@every 10m")
+			row.Created = time.Now().Add(-65 * time.Minute).UTC()
+			tt.change(&row)
+			row.SetVersion()
+			w.put(t, row)
+			w.start(t)
+			if tt.over {
+				w.awaitMails(t, tt.mails)
+				w.awaitNothingLeft(t)
+			} else {
+				natstest.Eventually(t, wait, "the next moment is armed", func() bool {
+					tick := w.armed(t, "s")
+					return tick != nil && tick.Planned.After(time.Now()) && tick.Progress != nil &&
+						tick.Progress.Runs == tt.mails && tick.Progress.Missed == tt.missed
+				})
+			}
+			mails := w.mails(t, project)
+			if len(mails) != tt.mails {
+				t.Fatalf("%d mails, want %d: %+v", len(mails), tt.mails, mails)
+			}
+			for i, m := range mails {
+				late := tt.name == "none, until a moment: told that it is over"
+				if !late && !m.Planned.Equal(row.Created.Truncate(time.Second).Add(time.Duration(i+1)*10*time.Minute)) ||
+					m.Last != (tt.over && i == len(mails)-1) || (m.Callback == "") != late {
+					t.Errorf("mail %d: %+v", i, m)
+				}
+			}
+		})
+	}
+}
+
 func TestProjectThatComesLater(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
@@ -244,7 +295,7 @@ func TestRowOfANewerProgramIsKept(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
 	w.start(t)
-	w.putRaw(t, "s", []byte(`{"v":2}`))
+	w.putRaw(t, "s", []byte(`{"v":3}`))
 	natstest.Eventually(t, wait, "the log tells", func() bool { return w.log.has("newer version") })
 	if n := w.unacked(t, protocol.KVStream(protocol.SchedulesBucket(project)), protocol.ConsumerScheduler); n != 1 {
 		t.Errorf("%d messages wait for a newer program, want 1", n)
@@ -350,7 +401,10 @@ func TestKilled(t *testing.T) {
 		{scheduler.SignalMailed, 2, after("s", 0)},
 		{scheduler.SignalSettled, 1, after("s", 0)},
 		{scheduler.SignalMailed, 2, cron("s", "@every 1h")},
-		{scheduler.SignalSettled, 2, cron("s", "@every 1h")},
+		{scheduler.SignalSettled, 1, cron("s", "@every 1h")},
+		{scheduler.SignalMailed, 2, schedule("s", func(s *protocol.Schedule) {
+			s.Kind, s.Interval, s.Times = protocol.ScheduleInterval, protocol.Duration(time.Hour), 1
+		})},
 	} {
 		t.Run(string(tt.row.Kind)+" "+tt.point, func(t *testing.T) {
 			t.Parallel()

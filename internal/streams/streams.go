@@ -70,8 +70,8 @@ func EnsureWorkflows(ctx context.Context, js jetstream.JetStream, project string
 	return e.consumer(ctx, protocol.TimersStream(project), dueConfig(project))
 }
 
-// EnsureAgents makes what the agents of a project need: records, inbox, schedules, leases, dead letters and the object
-// store. It waits for JetStream until ctx ends.
+// EnsureAgents makes what the agents of a project need: records, inbox, schedules, leases, dead letters, the object
+// store, and the clock of all projects. It waits for JetStream until ctx ends.
 func EnsureAgents(ctx context.Context, js jetstream.JetStream, project string, opts Options) error {
 	if err := protocol.CheckProject(project); err != nil {
 		return err
@@ -93,7 +93,10 @@ func EnsureAgents(ctx context.Context, js jetstream.JetStream, project string, o
 	if err := e.consumer(ctx, protocol.KVStream(schedules), schedulerConfig(schedules)); err != nil {
 		return err
 	}
-	return e.consumer(ctx, protocol.InboxStream(project), doorbellConfig())
+	if err := e.consumer(ctx, protocol.InboxStream(project), doorbellConfig()); err != nil {
+		return err
+	}
+	return EnsureClock(ctx, js, opts)
 }
 
 // EnsureClock makes the stream on which the schedules of all projects come due. It waits for JetStream until ctx ends.

@@ -92,7 +92,7 @@ func (e *CallbackError) Terminal() bool { return true }
 
 // ScheduleError says which part of a schedule cannot be used.
 type ScheduleError struct {
-	// Field is "when", "payload" or "count".
+	// Field is "when", "payload" or "count", or names an option: "from", "until", "times", "jitter" or "catch_up".
 	Field  string
 	Value  string
 	Reason string

@@ -126,6 +126,8 @@ func (a *actor) isVoid(l *letter) string {
 		return unknownSchedule
 	case queued && !known:
 		return "of a queue that is not there"
+	case scheduled && a.isEndOnly(l):
+		return ""
 	case l.mail.Number <= applied:
 		return "applied before"
 	case l.mail.Key != "":
@@ -148,10 +150,21 @@ func (a *actor) forgetRow(id string) {
 	a.pending = append(a.pending, protocol.Outgoing{ID: "forget." + id, Kind: protocol.OutgoingCancelSchedule, Cancel: id})
 }
 
+// isEndOnly reports whether a letter only says that its schedule is over: the last moment was left out, or its firing was
+// applied before, when nobody knew yet that it is the last.
+func (a *actor) isEndOnly(l *letter) bool {
+	_, own := a.schedule(l)
+	applied, known := mark(a.at.record, l.lane)
+	return own && l.mail.Last && (l.mail.Callback == "" || known && l.mail.Number == applied)
+}
+
 // handlerOf is what the agent does with a letter.
 func (a *actor) handlerOf(l *letter) (func(context.Context, *draft) error, error) {
 	if n := l.mail.Notice; n != nil {
 		return func(ctx context.Context, d *draft) error { return a.hear(ctx, d, n) }, nil
+	}
+	if a.isEndOnly(l) {
+		return func(context.Context, *draft) error { return nil }, nil
 	}
 	cb, err := a.callbackOf(l)
 	return func(ctx context.Context, _ *draft) error { return cb.call(ctx, a.agent, l.mail.Payload) }, err
@@ -193,8 +206,8 @@ func (l *letter) callMark() *callMark {
 	return &callMark{key: l.keyMark(), until: keyUntil(keep), isMail: true, ended: true}
 }
 
-// markApplied drafts that a letter is applied: a schedule that fires once is over, one that the callback has cancelled
-// stays unknown.
+// markApplied drafts that a letter is applied: a schedule that has fired for the last time is over, one that the
+// callback has cancelled stays unknown.
 func (d *draft) markApplied(a *actor, l *letter) error {
 	id, own := a.schedule(l)
 	return d.change(func() error {
@@ -219,7 +232,7 @@ func (d *draft) markApplied(a *actor, l *letter) error {
 		if _, known := d.applied(l.lane); !known {
 			return nil
 		}
-		if firesOnce(id) {
+		if firesOnce(id) || l.mail.Last {
 			d.forget(l.lane)
 			return nil
 		}

@@ -65,6 +65,46 @@ func firing(id string, life, number uint64, payload string) protocol.Mail {
 	return protocol.Mail{Source: protocol.ScheduleSource(id), Number: numbered(number), Life: life, Callback: "Note", Payload: raw, Planned: &planned}
 }
 
+// TestLastFiringEndsTheSchedule holds that the agent forgets a schedule that is over, also if that becomes known only
+// when its last firing comes again, or is left out.
+func TestLastFiringEndsTheSchedule(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name  string
+		mails func(first protocol.Mail) []protocol.Mail
+		want  string
+	}{
+		{"with it", func(m protocol.Mail) []protocol.Mail { m.Last = true; return []protocol.Mail{m, m} }, "1"},
+		{"when it comes again", func(m protocol.Mail) []protocol.Mail {
+			again := m
+			again.Last = true
+			return []protocol.Mail{m, m, again, again}
+		}, "1"},
+		{"left out", func(m protocol.Mail) []protocol.Mail {
+			end := protocol.Mail{Source: m.Source, Number: m.Number + 1, Life: m.Life, Planned: m.Planned, Last: true}
+			return []protocol.Mail{m, end, end}
+		}, "1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			h := r.host(t, desks(func(d *desk) { d.request = showLog }))
+			id, life := h.schedule(t, r, "?cron", "tick")
+			for _, m := range test.mails(firing(id, life, 1, "1")) {
+				r.mail(t, "jo", testProject, m)
+			}
+			r.inboxEmpty(t)
+			h.expect(t, "/agents/desk/jo", 200, test.want)
+			if record, _ := r.record(t, "jo"); len(record.Seen) != 0 {
+				t.Errorf("the record has marks of %v, want none", record.Seen)
+			}
+			if n := len(r.deadLetters(t)); n != 0 {
+				t.Errorf("%d dead letters, want none", n)
+			}
+		})
+	}
+}
+
 func TestFiringIsAppliedOnce(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

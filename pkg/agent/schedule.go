@@ -8,19 +8,21 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/skein-run/skein/internal/cronline"
+	"github.com/skein-run/skein/internal/moments"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// When says at which moments a schedule fires. After, At, Cron and Every make one; the zero When is refused.
+// When says at which moments a schedule fires. After, At, Cron, CronLines and Every make one; the zero When is refused.
 type When struct {
 	kind  protocol.ScheduleKind
 	delay time.Duration
 	at    time.Time
-	line  string
+	lines []string
 	zones []string
 }
 
@@ -38,7 +40,12 @@ func At(moment time.Time) When { return When{kind: protocol.ScheduleDate, at: mo
 // skips it, at the first moment after the change (several of them then are one firing), and if the clock shows it twice,
 // the first time. A line of every hour fires whenever the clock shows one of its times.
 func Cron(line string, zone ...string) When {
-	return When{kind: protocol.ScheduleCron, line: line, zones: zone}
+	return When{kind: protocol.ScheduleCron, lines: []string{line}, zones: zone}
+}
+
+// CronLines fires at every moment of each line, once where moments of several lines are one. Up to 32 lines.
+func CronLines(lines []string, zone ...string) When {
+	return When{kind: protocol.ScheduleCron, lines: slices.Clone(lines), zones: zone}
 }
 
 // Every fires again and again: an interval after Schedule was called, and then after every further one. It keeps to that
@@ -56,20 +63,34 @@ type Task struct {
 	Callback string                `json:"callback"`
 	Payload  json.RawMessage       `json:"payload,omitempty"`
 	Cron     string                `json:"cron,omitempty"`
-	Zone     string                `json:"zone,omitempty"`
-	Interval protocol.Duration     `json:"interval,omitempty"`
-	// Created is when it was made, Next the next moment. Both are zero if it has fired for the only time and the firing
+	// Lines come in place of Cron if there are several.
+	Lines    []string          `json:"lines,omitempty"`
+	Zone     string            `json:"zone,omitempty"`
+	Interval protocol.Duration `json:"interval,omitempty"`
+	// From, Until, Times, Jitter and CatchUp are what the options of that name have said.
+	From    *time.Time        `json:"from,omitempty"`
+	Until   *time.Time        `json:"until,omitempty"`
+	Times   int               `json:"times,omitempty"`
+	Jitter  protocol.Duration `json:"jitter,omitempty"`
+	CatchUp *int              `json:"catch_up,omitempty"`
+	// Created is when it was made, Next the next moment. Both are zero if it has fired for the last time and the firing
 	// is on its way to the agent.
 	Created time.Time `json:"created"`
 	Next    time.Time `json:"next"`
+	// Last is the moment that fired last; zero if none has. Runs counts firings, and Missed moments that did not fire
+	// because no scheduler could serve them in time: up to 1,000 at a time. Only ListSchedules tells these.
+	Last   time.Time `json:"last,omitzero"`
+	Runs   int       `json:"runs,omitempty"`
+	Missed int       `json:"missed,omitempty"`
 }
 
 // Schedule calls the callback with the payload at the moments of when, each in a turn of its own. The callback is a
 // method value of the agent, such as a.RunWorkflow: it is stored by the method's name, so closures are refused.
 //
 // The schedule exists when the turn is stored. A schedule that recurs is known by its callback, line and zone or interval,
-// and payload: scheduling it again returns the one there is, unless Idempotent(false) is given. One that fires once is
-// another one each time, unless Idempotent(true) is given: then it is known by callback and payload.
+// and payload: scheduling it again returns the one there is, whatever its other options are, unless Idempotent(false) is
+// given. One that fires once is another one each time, unless Idempotent(true) is given: then it is known by callback and
+// payload.
 func Schedule[P any](ctx context.Context, when When, callback func(context.Context, P) error, payload P, options ...ScheduleOption) (Task, error) {
 	d, err := anyDraft(ctx)
 	if err != nil {
@@ -104,6 +125,9 @@ func Schedule[P any](ctx context.Context, when When, callback func(context.Conte
 	if err := when.resolve(&row); err != nil {
 		return Task{}, err
 	}
+	if err := setBounds(&row, o.bounds); err != nil {
+		return Task{}, err
+	}
 	exists, err := d.schedule(&row, bool(*o.idempotent))
 	if err != nil {
 		return Task{}, err
@@ -120,6 +144,7 @@ type ScheduleOption interface{ applySchedule(*scheduleOptions) }
 type scheduleOptions struct {
 	retry      Retry
 	idempotent *Idempotent
+	bounds     []bound
 }
 
 // Idempotent says whether scheduling the same again returns the schedule there is.
@@ -186,14 +211,21 @@ func (w When) resolveCron(row *protocol.Schedule) error {
 	if len(w.zones) > 1 {
 		return &ScheduleError{Field: "when", Value: fmt.Sprintf("%q", w.zones), Reason: "one time zone at most is allowed"}
 	}
-	line := strings.TrimSpace(w.line)
-	row.Cron = strings.Join(strings.Fields(line), " ")
 	if len(w.zones) == 1 {
 		row.Zone = w.zones[0]
 	}
-	_, err := cronline.Parse(row.Zone, line)
+	lines, plain := make([]string, len(w.lines)), make([]string, len(w.lines))
+	for i, line := range w.lines {
+		lines[i], plain[i] = strings.TrimSpace(line), strings.Join(strings.Fields(line), " ")
+	}
+	if len(plain) == 1 {
+		row.Cron = plain[0]
+	} else {
+		row.Lines = plain
+	}
+	_, err := cronline.Parse(row.Zone, lines...)
 	if refused, ok := errors.AsType[*cronline.LineError](err); ok {
-		value := fmt.Sprintf("%q", line)
+		value := fmt.Sprintf("%q", refused.Line)
 		if row.Zone != "" {
 			value += fmt.Sprintf(" in time zone %q", row.Zone)
 		}
@@ -227,7 +259,7 @@ func firesOnce(id string) bool {
 
 // digestID derives the id from what the schedule is, so that the same one is one schedule however often it is made.
 func digestID(row *protocol.Schedule) string {
-	parts := []string{row.Callback, row.Cron, row.Zone, string(row.Payload)}
+	parts := []string{row.Callback, strings.Join(moments.Lines(row), "\n"), row.Zone, string(row.Payload)}
 	switch row.Kind {
 	case protocol.ScheduleInterval:
 		parts = []string{row.Callback, time.Duration(row.Interval).String(), string(row.Payload)}

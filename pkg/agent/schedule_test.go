@@ -270,6 +270,32 @@ func TestScheduleRefusesBeforeAnythingIsStored(t *testing.T) {
 			}
 		})
 	}
+	now := time.Now()
+	for _, test := range []struct {
+		name, field, want string
+		when              When
+		options           []ScheduleOption
+	}{
+		{"no lines", "when", "there are 0 lines", CronLines(nil), nil},
+		{"second line", "when", `"0 25 * * *": hour, column 3`, CronLines([]string{"@daily", "0 25 * * *"}), nil},
+		{"zero from", "from", "not set", Every(time.Hour), []ScheduleOption{From(time.Time{})}},
+		{"zero until", "until", "not set", Every(time.Hour), []ScheduleOption{Until(time.Time{})}},
+		{"no times", "times", "1 and more", Every(time.Hour), []ScheduleOption{Times(0)}},
+		{"too many times", "times", "1000000", Every(time.Hour), []ScheduleOption{Times(1_000_001)}},
+		{"no jitter", "jitter", "more than nothing", Every(time.Hour), []ScheduleOption{Jitter(0)}},
+		{"too much to catch up", "catch_up", "0 to 1000", Every(time.Hour), []ScheduleOption{CatchUp(1001)}},
+		{"until before from", "until", "is before from", Every(time.Hour), []ScheduleOption{From(now.Add(3 * time.Hour)), Until(now.Add(2 * time.Hour))}},
+		{"until that has passed", "until", "leaves no moment", Cron("@daily"), []ScheduleOption{Until(now.Add(-time.Hour))}},
+		{"times of a delay", "times", "fire more than once", After(time.Hour), []ScheduleOption{Times(2)}},
+		{"from of a date", "from", "fire more than once", At(now), []ScheduleOption{From(now)}},
+	} {
+		ctx, d := turnOf(t, class, a, protocol.Record{Life: 1})
+		_, err := Schedule(ctx, test.when, a.Note, "x", test.options...)
+		refused, ok := errors.AsType[*ScheduleError](err)
+		if !ok || refused.Field != test.field || !strings.Contains(refused.Error(), test.want) || len(d.out) != 0 {
+			t.Errorf("%s: got %v and %d drafted; want a ScheduleError about %s that says %s", test.name, err, len(d.out), test.field, test.want)
+		}
+	}
 	ctx, d := turnOf(t, class, a, protocol.Record{Life: 1})
 	if _, err := Schedule(ctx, After(0), a.Note, "x", Retry{MaxAttempts: -1}); err == nil || len(d.out) != 0 {
 		t.Errorf("Schedule with a Retry that cannot be = %v, and drafted %+v; want a RetryError and nothing", err, d.out)

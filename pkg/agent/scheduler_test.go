@@ -50,6 +50,9 @@ func TestSchedulesFire(t *testing.T) {
 			if _, err := Schedule(r.Context(), Every(time.Second), d.Ring, "beat"); err != nil {
 				return err
 			}
+			if _, err := Schedule(r.Context(), Every(time.Second), d.Note, "twice", Times(2), Jitter(200*time.Millisecond)); err != nil {
+				return err
+			}
 			if _, err := Schedule(r.Context(), After(0), d.Fail, "x", Retry{MaxAttempts: 2, BaseDelay: 1}); err != nil {
 				return err
 			}
@@ -75,10 +78,10 @@ func TestSchedulesFire(t *testing.T) {
 	}, IdleAfter(50*time.Millisecond))) // so that a firing wakes the agent
 	r.scheduler(t)
 	h.call(t, http.MethodPost, "/agents/desk/jo", "")
-	r.awaitRecord(t, "jo", "all schedules are over", func(p protocol.Record) bool { return p.Turn >= 6 && len(p.Seen) == 0 })
+	r.awaitRecord(t, "jo", "all schedules are over", func(p protocol.Record) bool { return p.Turn >= 8 && len(p.Seen) == 0 })
 	_, log := h.call(t, http.MethodGet, "/agents/desk/jo", "")
-	if strings.Count(log, "once") != 1 || strings.Count(log, "tick") != 2 || strings.Count(log, "beat") != 2 {
-		t.Errorf("applied %q, want one firing of the delay and two each of the cron line and the interval", log)
+	if strings.Count(log, "once") != 1 || strings.Count(log, "tick") != 2 || strings.Count(log, "beat") != 2 || strings.Count(log, "twice") != 2 {
+		t.Errorf("applied %q, want one firing of the delay and two each of the cron line and the intervals", log)
 	}
 	natstest.Eventually(t, soon, "the dead letter is there", func() bool { return len(r.rows(t, protocol.DeadBucket(testProject))) == 1 })
 	for _, letter := range r.deadLetters(t) {

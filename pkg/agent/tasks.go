@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/skein-run/skein/internal/cronline"
 	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/moments"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -24,7 +24,7 @@ type ScheduleFilter struct {
 }
 
 // ListSchedules returns the agent's schedules, the turn's own changes among them, by their next moment. One that has
-// fired for the only time is no more in the list.
+// fired for the last time is no more in the list.
 func ListSchedules(ctx context.Context, filter ScheduleFilter) ([]Task, error) {
 	d, err := anyDraft(ctx)
 	if err != nil {
@@ -43,6 +43,9 @@ func ListSchedules(ctx context.Context, filter ScheduleFilter) ([]Task, error) {
 		if t := taskOf(row, now); filter.takes(t) {
 			tasks = append(tasks, t)
 		}
+	}
+	if err := d.addProgress(ctx, tasks); err != nil {
+		return nil, fmt.Errorf("list schedules of agent %q: %w", d.agent.Name, err)
 	}
 	slices.SortFunc(tasks, func(a, b Task) int { return cmp.Or(a.Next.Compare(b.Next), strings.Compare(a.ID, b.ID)) })
 	return tasks, nil
@@ -66,18 +69,17 @@ func (f ScheduleFilter) takes(t Task) bool {
 // taskOf is a schedule as users see it.
 func taskOf(row *protocol.Schedule, now time.Time) Task {
 	t := Task{
-		ID: row.ID, Kind: row.Kind, Callback: row.Callback, Payload: row.Payload, Cron: row.Cron, Zone: row.Zone,
-		Interval: row.Interval, Created: row.Created,
+		ID: row.ID, Kind: row.Kind, Callback: row.Callback, Payload: row.Payload, Cron: row.Cron, Lines: row.Lines, Zone: row.Zone,
+		Interval: row.Interval, From: row.From, Until: row.Until, Times: row.Times, Jitter: row.Jitter, CatchUp: row.CatchUp,
+		Created: row.Created,
 	}
-	switch row.Kind {
-	case protocol.ScheduleCron:
-		if plan, err := cronline.Stored(row.Zone, row.Cron); err == nil { // it was read when the row was made
-			t.Next = plan.From(row.Created).Next(now)
-		}
-	case protocol.ScheduleInterval:
-		t.Next = row.NextInterval(now)
-	case protocol.ScheduleDelay, protocol.ScheduleDate:
-		t.Next = *row.At
+	plan, err := moments.Of(row)
+	switch {
+	case err != nil: // of a newer program: it was read when the row was made
+	case row.Kind.Recurs():
+		t.Next = plan.After(now)
+	default:
+		t.Next = plan.First()
 	}
 	return t
 }

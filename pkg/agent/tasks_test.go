@@ -44,6 +44,14 @@ func TestIdempotencyOfSchedules(t *testing.T) {
 			func() (Task, error) { return Schedule(ctx, Every(time.Minute), a.Ring, "5") }, false},
 		{"interval, not wanted", func() (Task, error) { return Schedule(ctx, Every(time.Minute), a.Note, "6", Idempotent(false)) },
 			func() (Task, error) { return Schedule(ctx, Every(time.Minute), a.Note, "6", Idempotent(false)) }, false},
+		{"one line of several", func() (Task, error) { return Schedule(ctx, Cron("@daily"), a.Note, "1") },
+			func() (Task, error) { return Schedule(ctx, CronLines([]string{"@daily"}), a.Note, "1") }, true},
+		{"several lines", func() (Task, error) { return Schedule(ctx, CronLines([]string{"@daily", "0 9  * * *"}), a.Note, "1") },
+			func() (Task, error) { return Schedule(ctx, CronLines([]string{"@daily", "0 9 * * *"}), a.Note, "1") }, true},
+		{"other lines", func() (Task, error) { return Schedule(ctx, CronLines([]string{"@daily", "0 9 * * *"}), a.Note, "2") },
+			func() (Task, error) { return Schedule(ctx, CronLines([]string{"@daily", "0 8 * * *"}), a.Note, "2") }, false},
+		{"other bounds", func() (Task, error) { return Schedule(ctx, Every(time.Minute), a.Note, "11", Times(3)) },
+			func() (Task, error) { return Schedule(ctx, Every(time.Minute), a.Note, "11", Times(4)) }, true},
 		{"delay", func() (Task, error) { return Schedule(ctx, After(time.Hour), a.Note, "1") },
 			func() (Task, error) { return Schedule(ctx, After(time.Hour), a.Note, "1") }, false},
 		{"delay, wanted: the time is not in the key", func() (Task, error) { return Schedule(ctx, After(time.Hour), a.Note, "7", Idempotent(true)) },
@@ -157,6 +165,17 @@ func TestListSchedules(t *testing.T) {
 		}
 	}
 	filter = ScheduleFilter{}
+	tick := protocol.Tick{V: 1, Revision: 1, Definition: "d", Planned: now, Progress: &protocol.Progress{Runs: 4, Missed: 2, Last: &now}}
+	body, err := json.Marshal(tick)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.store.Publish(t.Context(), protocol.ClockSubject(testProject, "Desk", "jo", stored[3].ID), nil, body); err != nil {
+		t.Fatal(err)
+	}
+	if got := get(http.MethodGet); got[3].Runs != 4 || got[3].Missed != 2 || !got[3].Last.Equal(now) || got[2].Runs != 0 {
+		t.Errorf("what schedules have done: %+v", got[2:])
+	}
 	// One that has fired for the only time has no row any more.
 	bucket := bucketOf(protocol.SchedulesBucket(testProject))
 	if err := removeRow(t.Context(), r.store, bucket.stream, bucket.subject(protocol.ScheduleKey("Desk", "jo", stored[0].ID))); err != nil {

@@ -186,8 +186,20 @@ type Schedule struct {
 	// time zone; empty is UTC.
 	Cron string `json:"cron,omitempty"`
 	Zone string `json:"zone,omitempty"`
+	// Lines come in place of Cron if a cron schedule has several lines: it fires at the moments of each, once.
+	Lines []string `json:"lines,omitempty"`
 	// Interval is that of an interval schedule: MinInterval to MaxInterval.
 	Interval Duration `json:"interval,omitempty"`
+	// From and Until bound the moments of a schedule that recurs; both are moments that may be. The moments of an interval
+	// schedule count from From, if that is set.
+	From  *time.Time `json:"from,omitempty"`
+	Until *time.Time `json:"until,omitempty"`
+	// Times is how often a schedule that recurs fires; 0: without end.
+	Times int `json:"times,omitempty"`
+	// Jitter bounds by how much a firing is delayed after its moment. The delay follows from agent, schedule and moment.
+	Jitter Duration `json:"jitter,omitempty"`
+	// CatchUp is how many of the moments that nobody could serve in time fire late, the oldest first; nil: 1.
+	CatchUp *int `json:"catch_up,omitempty"`
 	// Callback is the name of the agent's method, Payload its argument.
 	Callback string          `json:"callback"`
 	Payload  json.RawMessage `json:"payload,omitempty"`
@@ -195,14 +207,26 @@ type Schedule struct {
 	Created  time.Time       `json:"created"`
 }
 
+// SetVersion sets the version of the row: one that an older program would misread has a newer one, and waits for a program that
+// knows it.
+func (s *Schedule) SetVersion() {
+	s.V = Version
+	if len(s.Lines) > 0 || s.From != nil || s.Until != nil || s.Times != 0 || s.Jitter != 0 || s.CatchUp != nil {
+		s.V = ScheduleVersion
+	}
+}
+
 // ScheduleSource is the source, in Record.Seen and Mail, of the firings of a schedule.
 func ScheduleSource(id string) string { return "schedule/" + id }
 
 // NextInterval is the first moment after t of an interval schedule: moments count from its creation, so they do not drift
-// with the lateness of firings.
+// with the lateness of firings, or from From.
 func (s *Schedule) NextInterval(t time.Time) time.Time {
 	interval := max(time.Duration(s.Interval), MinInterval)
 	next := s.Created.Add(interval)
+	if s.From != nil {
+		next = *s.From
+	}
 	if late := t.Sub(next); late >= 0 {
 		next = next.Add((late/interval + 1) * interval)
 	}
@@ -226,6 +250,20 @@ type Tick struct {
 	// definition, and goes on from the moment that is armed.
 	Definition string    `json:"definition"`
 	Planned    time.Time `json:"planned"`
+	// Progress is what the schedule has done before Planned; nil: nothing that counts.
+	Progress *Progress `json:"progress,omitempty"`
+}
+
+// Progress is what a schedule has done so far. It travels with the moment that is armed, so whoever fires that and arms
+// the next one counts on, once.
+type Progress struct {
+	// Runs counts firings, Missed moments that did not fire because nobody could serve them in time.
+	Runs   int `json:"runs,omitempty"`
+	Missed int `json:"missed,omitempty"`
+	// CaughtUp counts the last firings in a row that were so late that the next moment had passed.
+	CaughtUp int `json:"caught_up,omitempty"`
+	// Last is the moment that fired last.
+	Last *time.Time `json:"last,omitempty"`
 }
 
 // Mail is a message in an agent's inbox.
@@ -251,6 +289,8 @@ type Mail struct {
 	// Planned is when a schedule wanted to fire, Sent when the mail was put into the inbox.
 	Planned *time.Time `json:"planned,omitempty"`
 	Sent    time.Time  `json:"sent"`
+	// Last says that the schedule never fires again: its agent forgets it.
+	Last bool `json:"last,omitempty"`
 }
 
 // DeadLetter is mail that an agent gave up on, with the reason. It never changes; its id is that of the outbox entry

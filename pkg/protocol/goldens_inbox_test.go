@@ -19,6 +19,17 @@ func inboxGoldens() []golden {
 			V: protocol.Version, ID: "s", Class: "Desk", Name: "a", Life: 1, Kind: protocol.ScheduleInterval,
 			Interval: protocol.Duration(90 * time.Minute), Callback: "C", Created: at(1),
 		}},
+		{"schedule.bounded", protocol.Schedule{
+			V: protocol.ScheduleVersion, ID: "s", Class: "Desk", Name: "a", Life: 1, Kind: protocol.ScheduleCron, Lines: []string{"@daily", "0 9 * * 1-5"},
+			From: new(at(2)), Until: new(at(50)), Times: 3, Jitter: protocol.Duration(time.Minute), CatchUp: new(0), Callback: "C", Created: at(1),
+		}},
+		{"tick.progress", protocol.Tick{
+			V: protocol.Version, Revision: 11, Definition: "0123456789abcdef", Planned: at(5),
+			Progress: &protocol.Progress{Runs: 3, Missed: 2, CaughtUp: 1, Last: new(at(4))},
+		}},
+		{"mail.last", protocol.Mail{
+			V: 1, Source: protocol.ScheduleSource("s"), Number: 1795357205000, Life: 1, Callback: "C", Planned: new(at(5)), Sent: at(6), Last: true,
+		}},
 		{"schedule.retry", protocol.Schedule{
 			V: protocol.Version, ID: "s", Class: "Desk", Name: "a", Life: 1, Kind: protocol.ScheduleDelay, At: new(at(4)), Callback: "C",
 			Payload: json.RawMessage(`1`), Retry: retry, Created: at(1),

@@ -23,11 +23,17 @@ const (
 // MaxWaiting is how many messages of one project may wait in the inbox of an agent.
 const MaxWaiting = 10_000
 
-// Bounds of the interval of a schedule.
+// Bounds of a schedule.
 const (
 	MinInterval = time.Second
 	MaxInterval = 365 * 24 * time.Hour
+	// MaxTimes is the most firings to which a schedule can be limited, MaxCatchUp the most that can be caught up.
+	MaxTimes   = 1_000_000
+	MaxCatchUp = 1000
 )
+
+// ScheduleVersion is the newest version of the rows of schedules.
+const ScheduleVersion = 2
 
 // MaxBatch is how many instances one call can create, terminate or delete.
 const MaxBatch = 100

@@ -1,0 +1,74 @@
+package scheduler
+
+import (
+	"time"
+
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+const (
+	// missedAfter is how late a moment of a schedule that catches up nothing may still fire.
+	missedAfter = time.Minute
+	// mostCounted bounds how many missed moments are counted at a time: a line of every second that nobody served for a
+	// year has 30 million.
+	mostCounted = 1000
+)
+
+// step is what a schedule does at a moment that came due, and where it stands after that.
+type step struct {
+	// fires is false if the moment has come too late.
+	fires bool
+	// moment is the next to arm; zero: there is none, the schedule is over.
+	moment   time.Time
+	progress protocol.Progress
+}
+
+// step follows from the moment that came due and the time alone, so that whoever repeats it comes to the same, or to a
+// later moment.
+func (r *row) step(t *protocol.Tick, now time.Time) step {
+	s := step{fires: true}
+	if t.Progress != nil {
+		s.progress = *t.Progress
+	}
+	if r.catchUp() == 0 && now.Sub(r.plan.Due(t.Planned)) > missedAfter {
+		s.fires = false
+		s.progress.Missed++
+	} else {
+		s.progress.Runs++
+		s.progress.Last = new(t.Planned.UTC())
+	}
+	if r.Times == 0 || s.progress.Runs < r.Times {
+		s.moment = r.next(t.Planned, now, &s.progress)
+	}
+	return s
+}
+
+// next is the moment after the one that came due. One that has passed as well fires late, too, while there is something
+// left to catch up; else all that have passed collapse into the one that came due, and count as missed.
+func (r *row) next(planned, now time.Time, p *protocol.Progress) time.Time {
+	next := r.plan.After(planned)
+	if next.IsZero() || r.plan.Due(next).After(now) {
+		p.CaughtUp = 0
+		return next
+	}
+	if p.CaughtUp++; p.CaughtUp < r.catchUp() {
+		return next
+	}
+	p.CaughtUp = 0
+	for range mostCounted {
+		p.Missed++
+		next = r.plan.After(next)
+		if next.IsZero() || r.plan.Due(next).After(now) {
+			return next
+		}
+	}
+	return r.plan.After(now)
+}
+
+// catchUp is how many moments fire that nobody could serve in time.
+func (r *row) catchUp() int {
+	if r.CatchUp == nil {
+		return 1
+	}
+	return *r.CatchUp
+}

@@ -92,7 +92,7 @@ func (d *draft) keep(c *Connection) {
 func (d *draft) openKeys() []connKey {
 	var keys []connKey
 	for _, gateway := range slices.Sorted(maps.Keys(d.stored.Gateways)) {
-		for _, conn := range slices.Sorted(maps.Keys(d.stored.Gateways[gateway].Open)) {
+		for conn := range d.stored.Gateways[gateway].Open.All() {
 			keys = append(keys, connKey{gateway, conn})
 		}
 	}
@@ -145,16 +145,12 @@ func (d *draft) markFrame(r *protocol.Record) {
 	if !known {
 		g.Since = d.number()
 	}
-	g.Open = maps.Clone(g.Open)
-	if g.Open == nil {
-		g.Open = map[uint64]uint64{}
-	}
-	g.Open[s.key.conn] = s.up.Number
+	g.Open = g.Open.With(s.key.conn, s.up.Number)
 	switch s.up.Kind {
 	case protocol.SocketConnect:
 		g.Connected = max(g.Connected, s.key.conn)
 	case protocol.SocketClosed:
-		delete(g.Open, s.key.conn)
+		g.Open = g.Open.Without(s.key.conn)
 	}
 	r.Gateways = maps.Clone(r.Gateways)
 	if r.Gateways == nil {

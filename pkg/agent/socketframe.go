@@ -155,7 +155,7 @@ func (a *actor) frameTurn(ctx context.Context, j *job, t *turnSocket) (stored bo
 // decided is what became of a frame that needs no turn; nil if it does.
 func (a *actor) decided(up *protocol.SocketUp) *protocol.SocketAck {
 	g := a.at.record.Gateways[up.Gateway]
-	applied, open := g.Open[up.Conn]
+	applied, open := g.Open.Applied(up.Conn)
 	switch {
 	case up.Kind == protocol.SocketConnect && up.Conn <= g.Connected, open && up.Number <= applied:
 		return &protocol.SocketAck{Applied: true}
@@ -192,7 +192,10 @@ func (a *actor) socketTurn(ctx context.Context, j *job) (t *turnSocket, refused 
 		return nil, nil, err
 	}
 	for key, other := range a.sockets {
-		if _, open := a.at.record.Gateways[key.gateway].Open[key.conn]; !open || other.ID != up.Connection.ID {
+		if other.ID != up.Connection.ID {
+			continue
+		}
+		if _, open := a.at.record.Gateways[key.gateway].Open.Applied(key.conn); !open {
 			continue
 		}
 		if !bytes.Equal(other.Identity, up.Connection.Identity) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"slices"
 	"strings"
 
 	"github.com/skein-run/skein/internal/journal"
@@ -111,9 +110,9 @@ func (a *actor) serveLost(ctx context.Context, j *job) error {
 			return nil
 		}
 	}
-	for _, conn := range slices.Sorted(maps.Keys(open)) {
+	for conn, applied := range open.All() {
 		up := &protocol.SocketUp{
-			Kind: protocol.SocketClosed, Gateway: gateway, Conn: conn, Number: open[conn] + 1,
+			Kind: protocol.SocketClosed, Gateway: gateway, Conn: conn, Number: applied + 1,
 			Close: &protocol.SocketClose{Code: 1006, Reason: "the host that held the socket is lost"},
 		}
 		t := &turnSocket{key: connKey{gateway, conn}, up: up, lost: true}

@@ -6,6 +6,14 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
+// manySockets are so many that they are written in short.
+func manySockets(n uint64) (open protocol.OpenSockets) {
+	for i := range n {
+		open = append(open, protocol.OpenSocket{Conn: 1000 + i + i/3, Applied: 100 * i})
+	}
+	return open
+}
+
 // socketGoldens are the messages between the agents of clients and the hosts that hold their sockets.
 func socketGoldens() []golden {
 	connection := protocol.SocketConnection{
@@ -28,9 +36,13 @@ func socketGoldens() []golden {
 	return []golden{
 		{"record.gateways", protocol.Record{
 			V: protocol.Version, Class: "Room", Name: "jo", Life: 3, Commit: "co-1", Updated: at(7),
-			Gateways: map[string]protocol.Gateway{"host-a": {Since: 4, Connected: 8, Sent: 9, Open: map[uint64]uint64{7: 2, 8: 1}}},
+			Gateways: map[string]protocol.Gateway{"host-a": {Since: 4, Connected: 8, Sent: 9, Open: protocol.OpenSockets{{7, 2}, {8, 1}}}},
 			Outbox: []protocol.Outgoing{{ID: protocol.OutgoingID(3, 9, 1), Kind: protocol.OutgoingFrames,
 				Frames: &protocol.SocketBatch{Frames: frames, Places: map[string]protocol.SocketPlace{"host-a": place}}}},
+		}},
+		{"record.many-sockets", protocol.Record{
+			V: protocol.Version, Class: "Room", Name: "jo", Life: 3, Commit: "co-1", Updated: at(7),
+			Gateways: map[string]protocol.Gateway{"host-a": {Since: 4, Connected: 1020, Open: manySockets(17)}},
 		}},
 		{"socket.down", protocol.SocketDown{V: protocol.Version, Class: "Room", Name: "jo", Place: place, Frames: frames,
 			State: json.RawMessage(`{"n":1}`), Revision: 5}},

@@ -7,10 +7,10 @@ import (
 )
 
 // Encode is json.Marshal for records, which are written with every turn. What can be large in them stands at the end, and
-// is not gone over more often than it must be: State, which is JSON already, is taken as it is, and marks in any order.
+// is not gone over more often than it must be: State, which is JSON already, is taken as it is, and marks and gateways in any order.
 func (r Record) Encode() ([]byte, error) {
-	state, seen, aged := r.State, r.Seen, r.Aged
-	r.State, r.Seen, r.Aged = nil, nil, nil
+	state, seen, aged, gateways := r.State, r.Seen, r.Aged, r.Gateways
+	r.State, r.Seen, r.Aged, r.Gateways = nil, nil, nil, nil
 	body, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
@@ -19,6 +19,7 @@ func (r Record) Encode() ([]byte, error) {
 	body = body[:len(body)-1] // the end of the object; there are fields before it
 	body = appendMarks(body, "seen", seen)
 	body = appendMarks(body, "aged", aged)
+	body = appendGateways(body, gateways)
 	if len(state) > 0 {
 		body = append(append(body, `,"state":`...), state...)
 	}
@@ -34,6 +35,20 @@ func appendMarks(body []byte, field string, marks map[string]uint64) []byte {
 	for source, n := range marks {
 		body = appendText(body, source)
 		body = strconv.AppendUint(append(body, ':'), n, 10)
+		body = append(body, ',')
+	}
+	body[len(body)-1] = '}'
+	return body
+}
+
+// appendGateways adds the field with gateways.
+func appendGateways(body []byte, gateways map[string]Gateway) []byte {
+	if len(gateways) == 0 {
+		return body
+	}
+	body = append(body, `,"gateways":{`...)
+	for id, g := range gateways {
+		body = g.appendTo(append(appendText(body, id), ':'))
 		body = append(body, ',')
 	}
 	body[len(body)-1] = '}'

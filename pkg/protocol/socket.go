@@ -24,13 +24,12 @@ func SocketsSubject(project, gateway string) string { return "sockets." + projec
 // Gateway is what the record of an agent says of a host that holds sockets of its clients.
 type Gateway struct {
 	// Since is the turn from which on the gateway is known: what it was sent before counts no more.
-	Since uint64 `json:"since"`
+	Since uint64
 	// Connected is the number of the last connection that was opened.
-	Connected uint64 `json:"connected"`
+	Connected uint64
 	// Sent counts the batches of frames that it was sent: who misses one knows it.
-	Sent uint64 `json:"sent,omitempty"`
-	// Open are the connections that are open, by their numbers, with the last frame of each that is known to be applied.
-	Open map[uint64]uint64 `json:"open,omitempty"`
+	Sent uint64
+	Open OpenSockets
 }
 
 // SocketPlace is how far a gateway has been sent the frames of an agent. Later ones are greater.

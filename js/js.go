@@ -3,6 +3,8 @@
 //
 //	project.Main(agent.Host(rooms).Handle("/skein.js", js.Handler()))
 //
+// skein.d.ts has the types of the module, and docs/clients.md says how it behaves.
+//
 // It must never need anything but the standard library, nor know of a server: whoever wants the module can copy the file.
 package js
 

@@ -168,11 +168,20 @@ export class AgentClient extends EventTarget {
     this.#start();
   }
 
+  /** Resolves when the agent has taken the connection, and its state, if it has one, is here. @type {Promise<void>} */
   get ready() { return this.#ready.promise; }
+  /** The address of the last attempt. @type {string} */
   get url() { return this.#url; }
+  /** One of CONNECTING, OPEN, CLOSING and CLOSED. @type {number} */
   get readyState() { return this.#ws?.readyState ?? (this.#ended ? CLOSED : CONNECTING); }
+  /** How many bytes wait to be sent. @type {number} */
   get bufferedAmount() { return this.#queued() + (this.#ws?.bufferedAmount ?? 0); }
 
+  /**
+   * Sets the state, here at once and then there. Without a connection, only the newest is sent later.
+   *
+   * @param {unknown} state
+   */
   setState(state) {
     const data = JSON.stringify({ type: "cf_agent_state", state });
     const before = this.#queue;
@@ -186,6 +195,14 @@ export class AgentClient extends EventTarget {
     this.#show(state, "client");
   }
 
+  /**
+   * Calls a method of the agent.
+   *
+   * @param {string} method
+   * @param {unknown[]} [args]
+   * @param {{timeout?: number, stream?: {onChunk?: Function, onDone?: Function, onError?: Function}}} [options]
+   * @returns {Promise<any>} its result, or an AgentCallError or AgentQueueFullError
+   */
   call(method, args = [], options = {}) {
     const isStream = (o) => "onChunk" in o || "onDone" in o || "onError" in o;
     const stream = isStream(options) ? options : options.stream;
@@ -208,14 +225,22 @@ export class AgentClient extends EventTarget {
     });
   }
 
+  /**
+   * Sends a message, at once or when there is a connection again.
+   *
+   * @param {string | ArrayBuffer | ArrayBufferView} data
+   * @returns {boolean} whether it was sent at once
+   */
   send(data) { return this.#put({ data, kind: "message" }); }
 
+  /** Ends it. What waits is not sent, what waits for answers is rejected. */
   close(code = 1000, reason = "") {
     if (this.#ended) return;
     this.#ended = true;
     this.#lost({ code, reason, wasClean: true });
   }
 
+  /** Connects anew, also after close(). */
   reconnect() {
     if (this.#ended) {
       this.#expectReady();

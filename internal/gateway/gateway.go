@@ -218,6 +218,19 @@ func (g *Gateway) Compare(ctx context.Context, agent protocol.Agent, look func()
 	return nil
 }
 
+// Has reports whether everything up to a place has come for the connections to an agent. Where there are none, nothing is missed.
+func (g *Gateway) Has(agent protocol.Agent, place protocol.SocketPlace) bool {
+	l := g.find(agent)
+	return l == nil || l.has(place)
+}
+
+// Await returns when everything up to a place has come for the connections to an agent. What does not come for long is lost.
+func (g *Gateway) Await(ctx context.Context, agent protocol.Agent, place protocol.SocketPlace) {
+	if l := g.find(agent); l != nil {
+		l.reach(ctx, place)
+	}
+}
+
 // Agents are those to which sockets are held.
 func (g *Gateway) Agents() []protocol.Agent {
 	g.mu.Lock()

@@ -180,6 +180,12 @@ func (l *link) reached(place protocol.SocketPlace) {
 	l.moved = make(chan struct{})
 }
 
+func (l *link) has(place protocol.SocketPlace) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.place.Compare(place) >= 0
+}
+
 // reach returns when everything up to a place has come. What does not come for long is lost.
 func (l *link) reach(ctx context.Context, place protocol.SocketPlace) {
 	timer := time.NewTimer(l.gateway.limits.Gap)

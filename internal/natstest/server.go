@@ -172,6 +172,19 @@ func connect(t testing.TB, url string, opts []nats.Option) *nats.Conn {
 	return nc
 }
 
+// Lose makes what is published to a subject go nowhere, until heal is called.
+func (s *Server) Lose(t testing.TB, subject string) (heal func()) {
+	t.Helper()
+	account, err := s.server().LookupAccount(server.DEFAULT_GLOBAL_ACCOUNT)
+	if err == nil {
+		err = account.AddMapping(subject, "nowhere."+subject)
+	}
+	if err != nil {
+		t.Fatalf("natstest: lose %s: %v", subject, err)
+	}
+	return func() { account.RemoveMapping(subject) }
+}
+
 func (s *Server) server() *server.Server {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -139,6 +139,9 @@ func (a *actor) start(ctx context.Context) error {
 	if err := a.carryOut(ctx); err != nil {
 		return err
 	}
+	if len(a.pending) == 0 { // a former owner may not have told the gateways
+		a.host.sure.noteOpen(ctx, a.id, &a.at.record)
+	}
 	if a.at.record.Large {
 		if err := a.states.list(ctx, a.at.record); err != nil {
 			a.log.WarnContext(ctx, "cannot look for states that were replaced", slog.Any(logkey.Error, err))
@@ -248,8 +251,11 @@ func (a *actor) serveOne(ctx context.Context, j *job) error {
 func (a *actor) wait(ctx context.Context, due, active time.Time) (more bool, err error) {
 	until := active.Add(a.class.idle)
 	idle := len(a.pending) == 0 && (due.IsZero() || due.After(until)) && len(a.away) == 0
-	if !idle {
+	switch {
+	case !idle:
 		until = earliest(earliest(due, a.retry.at), time.Now().Add(a.class.idle))
+	case a.host.sure.waits(a.id): // as long as the record names an owner, whoever sweeps up after that one tells the gateways
+		idle, until = false, time.Now().Add(max(a.class.idle, a.host.times.sureEvery))
 	}
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()

@@ -43,6 +43,7 @@ type host struct {
 	pages     http.Handler // beside the agents; nil: there are none
 	gateway   *gateway.Gateway
 	glances   glances
+	sure      *sure
 	// registered is what is known of the registry.
 	registered registered
 
@@ -78,6 +79,7 @@ func newHost(p *project.Project, classes []*class, times timing) *host {
 	h.peers = &peers{store: store, where: h.lease.where, id: h.id, misses: times.leaseMisses, seen: map[string]peer{}}
 	h.records = &records{store: store, where: bucketOf(protocol.AgentsBucket(h.name))}
 	h.inbox = inbox{store: store, stream: protocol.InboxStream(h.name), project: h.name}
+	h.sure = &sure{host: h, sent: map[string]map[protocol.Agent]protocol.SocketPlace{}}
 	h.couriers = &couriers{host: h, bells: map[protocol.Agent][]protocol.Bell{}}
 	h.calls = &calls{crew: &h.crew, rememberFor: times.rememberFor, known: map[string]*call{}}
 	h.gateway = gateway.New(h.id, socketHost{h}, h.log, socketLimits(p.Config.Settings))

@@ -53,6 +53,7 @@ func (h *host) run(ctx context.Context, service string, listener net.Listener) e
 	intake.Go(func() { failed <- h.followDoorbell(bells, work) })
 	intake.Go(func() { failed <- server.Serve(listener) })
 	intake.Go(func() { h.gateway.Run(bells) })
+	intake.Go(func() { h.sure.run(bells) })
 	h.log.InfoContext(ctx, "taking requests", slog.String(logkey.Address, listener.Addr().String()),
 		slog.String(logkey.Path, "/agents/{"+strings.Join(h.routes(), ",")+"}/<name>"))
 	h.project.Ready(service)
@@ -68,6 +69,7 @@ func (h *host) run(ctx context.Context, service string, listener net.Listener) e
 	h.stopServer(ctx, server, grace/2)
 	intake.Wait()
 	h.drain(ctx, grace/4)
+	h.tellRest(ctx, grace/8)
 	unsubscribe()
 	endLease()
 	if n := h.dropped.Load(); n > 0 {
@@ -167,6 +169,13 @@ func (h *host) drainSockets(ctx context.Context, grace time.Duration) {
 		h.leftBehind.Store(true) // others tell them
 		h.log.WarnContext(ctx, "the grace period does not allow to tell all agents that the sockets of their clients are closed")
 	}
+}
+
+// tellRest tells gateways of the last things that they were sent.
+func (h *host) tellRest(ctx context.Context, grace time.Duration) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	h.sure.tellAll(ctx)
 }
 
 // drain lets all agents go, and returns when they are gone or the grace is over. No new ones come into memory.

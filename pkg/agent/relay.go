@@ -174,6 +174,11 @@ func (h *host) onHostRequest(ctx context.Context, m *nats.Msg) {
 		}
 		return
 	}
+	if err == nil && len(request.Sent) > 0 {
+		h.respond(ctx, m, protocol.Reply{Accepted: true})
+		h.onSent(ctx, request.Sent)
+		return
+	}
 	if err == nil && request.Attach != nil {
 		h.onAttach(ctx, m, *request.Attach)
 		return

@@ -294,6 +294,7 @@ func (a *actor) sendFrames(ctx context.Context, o protocol.Outgoing) error {
 		if err := a.host.sendDown(ctx, gateway, a.id, down); err != nil {
 			return fmt.Errorf("%w: %w", journal.ErrUnknownOutcome, err)
 		}
+		a.host.sure.note(gateway, a.id, place)
 	}
 	return nil
 }

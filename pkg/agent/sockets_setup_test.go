@@ -109,6 +109,9 @@ func (r *room) Long(ctx context.Context) (string, error) {
 
 func (r *room) Hidden(context.Context) error { return nil }
 
+// Heed takes a letter that changes nothing.
+func (r *room) Heed(context.Context, string) error { return nil }
+
 func rooms(prepare func(*room), options ...ClassOption) []Class {
 	options = append([]ClassOption{Clients((*room).AddTo, (*room).Count, (*room).Fail, (*room).Panic, (*room).Say, (*room).Long)}, options...)
 	return []Class{Define("ChatRoom", func() *room {

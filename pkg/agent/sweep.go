@@ -190,6 +190,8 @@ func (h *host) leftBy(ctx context.Context, lost map[string]uint64, mailed map[pr
 			l.agents[id] = r.Owner
 		case isBlank(r): // one that never stored anything is to leave nothing
 			return h.records.remove(ctx, id, m.Sequence)
+		default:
+			h.sure.noteOpen(ctx, id, r)
 		}
 		return nil
 	})

@@ -29,6 +29,9 @@ type timing struct {
 	// attachWithin is how long an owner waits for a gateway to have what it was sent before it asks for its connections.
 	attachWithin time.Duration
 
+	// sureEvery is how often gateways are told what they were sent.
+	sureEvery time.Duration
+
 	// stallFor is how long a client may take nothing of a streamed answer.
 	stallFor time.Duration
 
@@ -52,7 +55,7 @@ func defaultTiming() timing {
 	return timing{
 		leaseEvery: 1500 * time.Millisecond, leaseFor: 5 * time.Second, leaseMisses: 4, absentGap: 150 * time.Millisecond,
 		acceptWithin: 500 * time.Millisecond, acceptEvery: 2 * time.Second, acceptLost: 6 * time.Second,
-		findWithin: 30 * time.Second, nobodyFor: nobodyFor, bellWithin: 10 * time.Second, rememberFor: 30 * time.Second, stallFor: 30 * time.Second, attachWithin: 2 * time.Second,
+		findWithin: 30 * time.Second, nobodyFor: nobodyFor, bellWithin: 10 * time.Second, rememberFor: 30 * time.Second, stallFor: 30 * time.Second, attachWithin: 2 * time.Second, sureEvery: time.Second,
 		slowTurn: 10 * time.Second, stuckAfter: 5 * time.Second, carryOut: 5 * time.Second, retryFirst: time.Second, retryMost: 30 * time.Second,
 		release: 3 * time.Second, maxParked: maxParked,
 	}

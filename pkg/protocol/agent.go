@@ -322,6 +322,8 @@ type Request struct {
 	Confirm string        `json:"confirm,omitempty"`
 	Socket  *SocketUp     `json:"socket,omitempty"`
 	Attach  *SocketAttach `json:"attach,omitempty"`
+	// Sent tells a gateway what it was sent, in case it missed that.
+	Sent []SocketSent `json:"sent,omitempty"`
 	// Identity comes with HTTP: what the host that took the request has found out about who sent it.
 	Identity json.RawMessage `json:"identity,omitempty"`
 	// Again says that another host, or this one, has begun with the HTTP request of this ID: only its answer is wanted.

@@ -177,6 +177,18 @@ type SocketAttach struct {
 	After uint64 `json:"after,omitempty"`
 }
 
+// SocketSent says how far a gateway was sent what an agent had to say to clients there.
+type SocketSent struct {
+	Class string      `json:"class"`
+	Name  string      `json:"name"`
+	Place SocketPlace `json:"place"`
+}
+
+// Agent is the agent of a project that it is about.
+func (s SocketSent) Agent(project string) Agent {
+	return Agent{Project: project, Class: s.Class, Name: s.Name}
+}
+
 // SocketAttached answers it, in the order of the numbers.
 type SocketAttached struct {
 	// Place is how far the gateway has got.

@@ -17,7 +17,7 @@ import (
 const tombstoneTTL = "1s"
 
 // settle brings the clock subject of a schedule in line with its row. handled is the firing that was just put into the
-// inbox, at now; nil if this is not about one. A row that can never fire is disarmed, and returned as a *RowError.
+// inbox, at now, or that is kept if now is zero; nil if this is not about one. A row that can never fire is disarmed, and returned as a *RowError.
 func (s *Scheduler) settle(ctx context.Context, k key, handled *protocol.Tick, now time.Time) error {
 	for first := true; ; first = false {
 		v, tail, err := s.look(ctx, k, handled == nil || !first)
@@ -29,6 +29,8 @@ func (s *Scheduler) settle(ctx context.Context, k key, handled *protocol.Tick, n
 		switch do, next := decide(v); do {
 		case arm:
 			err = s.arm(ctx, k, v.row, next, tail)
+		case park:
+			err = s.park(ctx, k, v.row, next, tail)
 		case disarm:
 			err = s.disarm(ctx, k, tail)
 		default:
@@ -104,11 +106,7 @@ func (s *Scheduler) row(ctx context.Context, k key) (*row, error) {
 }
 
 func (s *Scheduler) arm(ctx context.Context, k key, r *row, next step, tail uint64) error {
-	tick := protocol.Tick{V: protocol.Version, Revision: r.revision, Definition: r.definition, Planned: next.moment.UTC()}
-	if next.progress != (protocol.Progress{}) {
-		tick.Progress = &next.progress
-	}
-	body, err := json.Marshal(tick)
+	body, err := json.Marshal(r.tick(next))
 	if err != nil {
 		return fmt.Errorf("arm %s: %w", k.clockSubject(), err)
 	}
@@ -116,6 +114,29 @@ func (s *Scheduler) arm(ctx context.Context, k key, r *row, next step, tail uint
 		protocol.HeaderSchedule:       {"@at " + fireAt(r.plan.Due(next.moment))},
 		protocol.HeaderScheduleTarget: {k.dueSubject()},
 		protocol.HeaderRollup:         {protocol.RollupSubject},
+	}, body)
+	return err
+}
+
+// tick is what stands on the clock for a step.
+func (r *row) tick(next step) protocol.Tick {
+	t := protocol.Tick{V: protocol.Version, Revision: r.revision, Definition: r.definition, Planned: next.moment.UTC()}
+	if next.progress != (protocol.Progress{}) {
+		t.Progress = &next.progress
+	}
+	return t
+}
+
+// park puts a moment in the place of what is armed that has no timer.
+func (s *Scheduler) park(ctx context.Context, k key, r *row, next step, tail uint64) error {
+	t := r.tick(next)
+	t.Parked = true
+	body, err := json.Marshal(t)
+	if err != nil {
+		return fmt.Errorf("park %s: %w", k.clockSubject(), err)
+	}
+	_, err = s.store.AppendWith(ctx, protocol.StreamClock, k.clockSubject(), tail, nats.Header{
+		protocol.HeaderRollup: {protocol.RollupSubject},
 	}, body)
 	return err
 }

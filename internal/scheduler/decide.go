@@ -13,10 +13,10 @@ type view struct {
 	// armed is the moment that waits on the clock subject, fired the newest firing that is not acked.
 	armed, fired *protocol.Tick
 	row          *row
-	// handled is the firing that has just become mail, if one has.
+	// handled is the firing that has just become mail, if one has, and now is when. If now is zero, it was found that the
+	// schedule is paused, and the firing is kept.
 	handled *protocol.Tick
-	// now is when it was handled.
-	now time.Time
+	now     time.Time
 }
 
 type verb string
@@ -25,9 +25,10 @@ const (
 	leave  verb = "leave"
 	arm    verb = "arm"
 	disarm verb = "disarm"
+	park   verb = "park"
 )
 
-// decide says what to do with the clock subject of a schedule, and for arm the moment and the progress. Doing it twice, or
+// decide says what to do with the clock subject of a schedule, and for arm and park the moment and the progress. Doing it twice, or
 // for several schedulers at once, comes to the same.
 func decide(v view) (verb, step) {
 	r := v.row
@@ -42,11 +43,15 @@ func decide(v view) (verb, step) {
 	}
 	s := step{moment: r.plan.First()}
 	switch {
+	case r.Paused != nil:
+		return decidePaused(v)
 	case r.made(v.handled):
 		if r.isPast(v.handled, v) {
 			return leave, step{} // the firing came twice
 		}
 		s = r.step(v.handled, v.now)
+	case r.made(v.armed) && v.armed.Parked: // it was resumed
+		s = at(v.armed)
 	case r.made(v.armed), r.made(v.fired):
 		// Its firing goes on from there. A row put again unchanged must not start over from its creation.
 		return leave, step{}
@@ -55,6 +60,37 @@ func decide(v view) (verb, step) {
 		return leave, step{}
 	}
 	return arm, s
+}
+
+// decidePaused keeps the moment that is next, and the progress, without a timer.
+func decidePaused(v view) (verb, step) {
+	r := v.row
+	switch {
+	case r.made(v.handled):
+		if r.isPast(v.handled, v) {
+			return leave, step{}
+		}
+		if v.now.IsZero() {
+			return park, at(v.handled)
+		}
+		return park, r.step(v.handled, v.now)
+	case r.made(v.armed) && v.armed.Parked:
+		return leave, step{}
+	case r.made(v.armed):
+		return park, at(v.armed)
+	case r.made(v.fired): // who handles that parks it
+		return leave, step{}
+	}
+	return park, step{moment: r.plan.First()}
+}
+
+// at is where a schedule stood before a moment.
+func at(t *protocol.Tick) step {
+	s := step{moment: t.Planned}
+	if t.Progress != nil {
+		s.progress = *t.Progress
+	}
+	return s
 }
 
 // isPast reports whether the schedule has gone on from a moment: then a later one is armed, or fires.

@@ -57,6 +57,17 @@ func TestDecide(t *testing.T) {
 	of := func(r *row, planned time.Time) *protocol.Tick {
 		return &protocol.Tick{V: 1, Revision: r.revision, Definition: r.definition, Planned: planned}
 	}
+	parked := func(r *row, planned time.Time) *protocol.Tick {
+		t := of(r, planned)
+		t.Parked = true
+		return t
+	}
+	stopped, went := everyMinute(), everyMinute()
+	stopped.Pause(minute(2), "for a test")
+	paused := stored(t, 9, stopped)
+	went.Pause(minute(2), "for a test")
+	went.Resume(minute(8))
+	resumed := stored(t, 10, went)
 	tests := []struct {
 		name   string
 		view   view
@@ -94,6 +105,19 @@ func TestDecide(t *testing.T) {
 		{"new interval", view{row: interval}, arm, minute(10)},
 		{"interval has fired late", view{row: interval, handled: of(interval, minute(10)), now: minute(17)}, arm, minute(20)},
 		{"fired again, the next one fires", view{row: cron, fired: of(cron, minute(2)), handled: of(cron, minute(1)), now: minute(9)}, leave, time.Time{}},
+		{"paused", view{row: paused, armed: of(cron, minute(3))}, park, minute(3)},
+		{"paused, came twice", view{row: paused, armed: parked(cron, minute(3))}, leave, time.Time{}},
+		{"paused before it was armed", view{row: paused}, park, minute(1)},
+		{"paused, something else is armed", view{row: paused, armed: of(changed, minute(3))}, park, minute(1)},
+		{"paused while it fires", view{row: paused, fired: of(cron, minute(3))}, leave, time.Time{}},
+		{"paused, its firing comes", view{row: paused, handled: of(cron, minute(3))}, park, minute(3)},
+		{"paused, its firing comes again", view{row: paused, armed: parked(cron, minute(4)), handled: of(cron, minute(3))}, leave, time.Time{}},
+		{"paused when its firing was mail", view{row: paused, handled: of(cron, minute(3)), now: minute(3)}, park, minute(4)},
+		{"paused, deleted", view{armed: parked(cron, minute(3))}, disarm, time.Time{}},
+		{"resumed", view{row: resumed, armed: parked(cron, minute(3))}, arm, minute(3)},
+		{"resumed, came twice", view{row: resumed, armed: of(cron, minute(3))}, leave, time.Time{}},
+		{"resumed, what was planned in the pause fires", view{row: resumed, handled: of(cron, minute(3)), now: minute(8)}, arm, minute(9)},
+		{"resumed, and nobody has seen it for long", view{row: resumed, handled: of(cron, minute(3)), now: minute(20)}, arm, minute(9)},
 		{"date has fired", view{row: date, handled: of(date, minute(9)), now: minute(9)}, leave, time.Time{}},
 	}
 	for _, tt := range tests {

@@ -55,12 +55,16 @@ func (h *Hand) next(ctx context.Context) (first *due, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if r == nil {
+		if r == nil || r.Paused != nil {
 			continue
 		}
 		t := &protocol.Tick{Definition: r.definition, Planned: r.plan.First()}
 		if next := h.armed[m.Subject]; r.made(next) {
 			t = next
+		}
+		if r.inPause(t.Planned) {
+			s := r.step(t, t.Planned)
+			t = &protocol.Tick{Definition: r.definition, Planned: s.moment, Progress: &s.progress}
 		}
 		if t.Planned.IsZero() {
 			continue

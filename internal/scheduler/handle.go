@@ -84,6 +84,9 @@ func (s *Scheduler) fire(ctx context.Context, k key, t *protocol.Tick, m jetstre
 		return s.settleOther(ctx, k, r, t, m)
 	}
 	now := s.now()
+	if r.Paused != nil {
+		return s.settleFired(ctx, k, t, time.Time{})
+	}
 	if wait := r.plan.Due(t.Planned).Sub(now); wait > 0 {
 		return &notYet{wait}
 	}
@@ -98,14 +101,21 @@ func (s *Scheduler) fire(ctx context.Context, k key, t *protocol.Tick, m jetstre
 	if next.moment.IsZero() {
 		err = s.deleteRow(ctx, k, r.revision)
 	} else {
-		err = s.settle(ctx, k, t, now)
-	}
-	if bad, ok := errors.AsType[*RowError](err); ok { // the row was replaced meanwhile; its own message tells
-		s.log.DebugContext(ctx, "schedule cannot fire again", k.attr(), slog.Any(logkey.Error, bad))
-		err = nil
+		err = s.settleFired(ctx, k, t, now)
 	}
 	if err == nil {
 		testsignal.At(SignalSettled)
+	}
+	return err
+}
+
+// settleFired is settle for a firing. If its row was replaced meanwhile by one that can never fire, the message of that
+// tells.
+func (s *Scheduler) settleFired(ctx context.Context, k key, t *protocol.Tick, now time.Time) error {
+	err := s.settle(ctx, k, t, now)
+	if bad, ok := errors.AsType[*RowError](err); ok {
+		s.log.DebugContext(ctx, "schedule cannot fire again", k.attr(), slog.Any(logkey.Error, bad))
+		return nil
 	}
 	return err
 }

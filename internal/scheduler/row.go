@@ -45,8 +45,7 @@ func parseRow(k key, m *journal.Message) (*row, error) {
 	if m.Header.Get(protocol.HeaderKVOperation) != "" || len(m.Data) == 0 {
 		return nil, nil
 	}
-	digest := sha256.Sum256(m.Data)
-	r := &row{revision: m.Sequence, definition: hex.EncodeToString(digest[:8])}
+	r := &row{revision: m.Sequence, definition: digest(m.Data)}
 	if err := json.Unmarshal(m.Data, &r.Schedule); err != nil {
 		return nil, &RowError{Reason: err.Error()}
 	}
@@ -56,7 +55,28 @@ func parseRow(k key, m *journal.Message) (*row, error) {
 	if err := r.check(k); err != nil {
 		return nil, err
 	}
+	if r.Paused != nil || r.Resumed != nil {
+		return r, r.define()
+	}
 	return r, nil
+}
+
+// define makes the definition that of the row as it was before it was paused for the first time.
+func (r *row) define() error {
+	plain := r.Schedule
+	plain.Paused, plain.Resumed = nil, nil
+	plain.SetVersion()
+	data, err := json.Marshal(plain)
+	if err != nil {
+		return fmt.Errorf("define schedule %q: %w", r.ID, err)
+	}
+	r.definition = digest(data)
+	return nil
+}
+
+func digest(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:8])
 }
 
 func (r *row) check(k key) error {

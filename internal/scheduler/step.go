@@ -16,7 +16,7 @@ const (
 
 // step is what a schedule does at a moment that came due, and where it stands after that.
 type step struct {
-	// fires is false if the moment has come too late.
+	// fires is false if the moment has come too late, or in a pause.
 	fires bool
 	// moment is the next to arm; zero: there is none, the schedule is over.
 	moment   time.Time
@@ -29,6 +29,11 @@ func (r *row) step(t *protocol.Tick, now time.Time) step {
 	s := step{fires: true}
 	if t.Progress != nil {
 		s.progress = *t.Progress
+	}
+	if r.inPause(t.Planned) {
+		s.fires = false
+		s.moment = r.plan.After(*r.Resumed)
+		return s
 	}
 	if r.catchUp() == 0 && now.Sub(r.plan.Due(t.Planned)) > missedAfter {
 		s.fires = false
@@ -63,6 +68,12 @@ func (r *row) next(planned, now time.Time, p *protocol.Progress) time.Time {
 		}
 	}
 	return r.plan.After(now)
+}
+
+// inPause reports whether a moment does not fire because it came before the schedule was resumed. What fires once is not
+// lost by a pause.
+func (r *row) inPause(moment time.Time) bool {
+	return r.Kind.Recurs() && r.Resumed != nil && !moment.After(*r.Resumed)
 }
 
 // catchUp is how many moments fire that nobody could serve in time.

@@ -73,6 +73,8 @@ type Task struct {
 	Times   int               `json:"times,omitempty"`
 	Jitter  protocol.Duration `json:"jitter,omitempty"`
 	CatchUp *int              `json:"catch_up,omitempty"`
+	// Paused is set while it does not fire; then Next is zero.
+	Paused *protocol.Pause `json:"paused,omitempty"`
 	// Created is when it was made, Next the next moment. Both are zero if it has fired for the last time and the firing
 	// is on its way to the agent.
 	Created time.Time `json:"created"`

@@ -71,10 +71,11 @@ func taskOf(row *protocol.Schedule, now time.Time) Task {
 	t := Task{
 		ID: row.ID, Kind: row.Kind, Callback: row.Callback, Payload: row.Payload, Cron: row.Cron, Lines: row.Lines, Zone: row.Zone,
 		Interval: row.Interval, From: row.From, Until: row.Until, Times: row.Times, Jitter: row.Jitter, CatchUp: row.CatchUp,
-		Created: row.Created,
+		Paused: row.Paused, Created: row.Created,
 	}
 	plan, err := moments.Of(row)
 	switch {
+	case row.Paused != nil:
 	case err != nil: // of a newer program: it was read when the row was made
 	case row.Kind.Recurs():
 		t.Next = plan.After(now)

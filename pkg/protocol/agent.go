@@ -200,6 +200,10 @@ type Schedule struct {
 	Jitter Duration `json:"jitter,omitempty"`
 	// CatchUp is how many of the moments that nobody could serve in time fire late, the oldest first; nil: 1.
 	CatchUp *int `json:"catch_up,omitempty"`
+	// Paused is set while the schedule does not fire. Resumed is when it was resumed last: of a schedule that recurs, what
+	// was planned until then does not fire any more. Neither changes what the schedule is.
+	Paused  *Pause     `json:"paused,omitempty"`
+	Resumed *time.Time `json:"resumed,omitempty"`
 	// Callback is the name of the agent's method, Payload its argument.
 	Callback string          `json:"callback"`
 	Payload  json.RawMessage `json:"payload,omitempty"`
@@ -211,7 +215,7 @@ type Schedule struct {
 // knows it.
 func (s *Schedule) SetVersion() {
 	s.V = Version
-	if len(s.Lines) > 0 || s.From != nil || s.Until != nil || s.Times != 0 || s.Jitter != 0 || s.CatchUp != nil {
+	if len(s.Lines) > 0 || s.From != nil || s.Until != nil || s.Times != 0 || s.Jitter != 0 || s.CatchUp != nil || s.Paused != nil || s.Resumed != nil {
 		s.V = ScheduleVersion
 	}
 }
@@ -252,6 +256,8 @@ type Tick struct {
 	Planned    time.Time `json:"planned"`
 	// Progress is what the schedule has done before Planned; nil: nothing that counts.
 	Progress *Progress `json:"progress,omitempty"`
+	// Parked says that the moment is kept without a timer, because the schedule is paused.
+	Parked bool `json:"parked,omitempty"`
 }
 
 // Progress is what a schedule has done so far. It travels with the moment that is armed, so whoever fires that and arms

@@ -23,6 +23,11 @@ func inboxGoldens() []golden {
 			V: protocol.ScheduleVersion, ID: "s", Class: "Desk", Name: "a", Life: 1, Kind: protocol.ScheduleCron, Lines: []string{"@daily", "0 9 * * 1-5"},
 			From: new(at(2)), Until: new(at(50)), Times: 3, Jitter: protocol.Duration(time.Minute), CatchUp: new(0), Callback: "C", Created: at(1),
 		}},
+		{"schedule.paused", protocol.Schedule{
+			V: protocol.ScheduleVersion, ID: "s", Class: "Desk", Name: "a", Life: 1, Kind: protocol.ScheduleInterval, Interval: protocol.Duration(time.Hour),
+			Paused: &protocol.Pause{Since: at(7), Note: "the shop is closed"}, Resumed: new(at(4)), Callback: "C", Created: at(1),
+		}},
+		{"tick.parked", protocol.Tick{V: protocol.Version, Revision: 11, Definition: "0123456789abcdef", Planned: at(5), Parked: true}},
 		{"tick.progress", protocol.Tick{
 			V: protocol.Version, Revision: 11, Definition: "0123456789abcdef", Planned: at(5),
 			Progress: &protocol.Progress{Runs: 3, Missed: 2, CaughtUp: 1, Last: new(at(4))},

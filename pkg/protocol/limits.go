@@ -30,6 +30,8 @@ const (
 	// MaxTimes is the most firings to which a schedule can be limited, MaxCatchUp the most that can be caught up.
 	MaxTimes   = 1_000_000
 	MaxCatchUp = 1000
+	// MaxNote is the most bytes of the note of a pause.
+	MaxNote = 1024
 )
 
 // ScheduleVersion is the newest version of the rows of schedules.

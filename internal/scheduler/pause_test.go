@@ -1,0 +1,70 @@
+package scheduler_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+func (w *world) awaitParked(t *testing.T, id string) *protocol.Tick {
+	t.Helper()
+	var tick *protocol.Tick
+	natstest.Eventually(t, wait, "it is parked", func() bool {
+		tick = w.armed(t, id)
+		return tick != nil && tick.Parked && w.unacked(t, protocol.StreamClock, protocol.ConsumerClock) == 0
+	})
+	return tick
+}
+
+// TestPause pauses a schedule that has fired, and resumes it after moments have passed.
+func TestPause(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.start(t)
+	row := cron("s", "* * * * * *")
+	w.put(t, row)
+	w.awaitMails(t, 2)
+	paused := time.Now()
+	row.Pause(paused, "for a test")
+	w.put(t, row)
+	tick := w.awaitParked(t, "s")
+	before := len(w.mails(t, project))
+	if tick.Progress == nil || tick.Progress.Runs != before {
+		t.Fatalf("parked is %+v, after %d firings", tick, before)
+	}
+	natstest.Eventually(t, wait, "moments have passed", func() bool { return time.Since(tick.Planned) > 1500*time.Millisecond })
+	if n := len(w.mails(t, project)); n != before {
+		t.Fatalf("%d firings of a schedule that is paused", n-before)
+	}
+	resumed := time.Now()
+	row.Resume(resumed)
+	w.put(t, row)
+	mails := w.awaitMails(t, before+2)
+	if first := mails[before]; !first.Planned.After(resumed) || first.Planned.After(resumed.Add(1500*time.Millisecond)) {
+		t.Errorf("resumed at %s, the first firing is of %s", resumed, first.Planned)
+	}
+	natstest.Eventually(t, wait, "it counts on", func() bool {
+		tick := w.armed(t, "s")
+		return tick != nil && tick.Progress.Runs >= before+2
+	})
+}
+
+func TestPausedDateFiresWhenItIsResumed(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.start(t)
+	row := after("s", time.Hour)
+	w.awaitArmed(t, "s", w.put(t, row))
+	row.At = new(time.Now().Add(-time.Minute).UTC())
+	row.Pause(time.Now(), "")
+	w.put(t, row)
+	w.awaitParked(t, "s")
+	row.Resume(time.Now())
+	w.put(t, row)
+	if mails := w.awaitMails(t, 1); len(mails) != 1 || !mails[0].Planned.Equal(*row.At) {
+		t.Errorf("mails %+v", mails)
+	}
+	w.awaitNothingLeft(t)
+}

@@ -1,0 +1,69 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// PauseSchedule lets a schedule of the agent not fire any more, from when the turn is stored; the note, of up to 1 KiB, says
+// why. A firing that is on its way to the agent still comes. It reports whether there is such a schedule. To pause it again
+// changes the note.
+func PauseSchedule(ctx context.Context, id, note string) (bool, error) {
+	if len(note) > protocol.MaxNote {
+		return false, &ScheduleError{Field: "note", Value: fmt.Sprintf("of %d bytes", len(note)), Reason: fmt.Sprintf("at most %d are allowed", protocol.MaxNote)}
+	}
+	return changeSchedule(ctx, id, func(d *draft, row *protocol.Schedule) bool { return row.Pause(d.now(), note) })
+}
+
+// ResumeSchedule lets a schedule that is paused fire again, when the turn is stored. What was planned meanwhile does not
+// fire, nor is it missed; but one that fires once does, at once if its moment has passed. It reports whether there is such
+// a schedule.
+func ResumeSchedule(ctx context.Context, id string) (bool, error) {
+	return changeSchedule(ctx, id, func(d *draft, row *protocol.Schedule) bool { return row.Resume(d.now()) })
+}
+
+// changeSchedule drafts the row of a schedule that change has changed. It reports whether there is one.
+func changeSchedule(ctx context.Context, id string, change func(*draft, *protocol.Schedule) bool) (bool, error) {
+	d, err := anyDraft(ctx)
+	if err != nil {
+		return false, err
+	}
+	current, err := d.currentSchedule(ctx, id)
+	if err != nil {
+		return false, fmt.Errorf("read schedule %q: %w", id, err)
+	}
+	if current == nil {
+		return false, nil
+	}
+	row := *current
+	if !change(d, &row) {
+		return true, nil
+	}
+	return true, d.change(func() error {
+		d.put(protocol.Outgoing{Kind: protocol.OutgoingSchedule, Schedule: &row})
+		return nil
+	})
+}
+
+// currentSchedule is the row of a schedule as it is to be changed: a replica could have an older one. It is nil if there is
+// none.
+func (d *draft) currentSchedule(ctx context.Context, id string) (*protocol.Schedule, error) {
+	if id == "" {
+		return nil, nil
+	}
+	ids, rows := d.knownSchedules(id)
+	if len(rows) > 0 {
+		return rows[0], nil
+	}
+	if len(ids) == 0 || d.actor == nil {
+		return nil, nil
+	}
+	bucket := bucketOf(protocol.SchedulesBucket(d.agent.Project))
+	row, err := d.actor.host.scheduleRow(ctx, bucket, nil, bucket.subject(protocol.ScheduleKey(d.agent.Class, d.agent.Name, id)), id)
+	if err != nil || row == nil || row.Life != d.stored.Life {
+		return nil, err
+	}
+	return row, nil
+}

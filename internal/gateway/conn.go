@@ -59,6 +59,8 @@ type outgoing struct {
 	state    bool
 	revision uint64
 	end      *protocol.SocketClose
+	// wide says that many others get it, too.
+	wide bool
 }
 
 func newConn(l *link, client Client) *conn {
@@ -78,9 +80,9 @@ func (c *conn) log() *slog.Logger {
 // run reads until the socket ends, and returns when the agent knows that.
 func (c *conn) run(ctx context.Context) {
 	limits := c.link.gateway.limits
-	start := func(fn func()) { c.running.Go(fn) }
-	c.in = newQueue(limits.Waiting, limits.WaitingBytes, start, func(up protocol.SocketUp) { c.send(ctx, up) })
-	c.out = newQueue(limits.Waiting, limits.WaitingBytes, start, func(o outgoing) { c.write(ctx, o) })
+	c.in = newQueue(limits.Waiting, limits.WaitingBytes, func(_ protocol.SocketUp, run func()) { c.running.Go(run) },
+		func(up protocol.SocketUp) { c.send(ctx, up) })
+	c.out = newQueue(limits.Waiting, limits.WaitingBytes, c.startWriting, func(o outgoing) { c.write(ctx, o) })
 	defer c.running.Wait()
 	defer c.out.end()
 	defer c.link.remove(ctx, c)
@@ -244,8 +246,21 @@ func (c *conn) sayGoodbye(ctx context.Context, up protocol.SocketUp) {
 	}
 }
 
-// give takes a frame of the agent. The link is locked.
-func (c *conn) give(f protocol.SocketFrame, state *outgoing) {
+// startWriting has what waits for the client written, from a frame on.
+func (c *conn) startWriting(first outgoing, run func()) {
+	if !first.wide {
+		c.running.Go(run)
+		return
+	}
+	c.running.Add(1)
+	c.link.gateway.fan.start(func() {
+		defer c.running.Done()
+		run()
+	})
+}
+
+// give takes a frame of the agent, which is for many if wide is set. The link is locked.
+func (c *conn) give(f protocol.SocketFrame, state *outgoing, wide bool) {
 	switch {
 	case f.Protocol && c.set.Silent:
 	case f.Set != nil:
@@ -257,12 +272,14 @@ func (c *conn) give(f protocol.SocketFrame, state *outgoing) {
 			return // it has one
 		}
 		delete(c.calls, f.Answers)
-		c.push(outgoing{data: []byte(*f.Text)})
+		c.push(outgoing{data: []byte(*f.Text), wide: wide})
 	case f.Data != nil:
-		c.push(outgoing{data: *f.Data, binary: true})
+		c.push(outgoing{data: *f.Data, binary: true, wide: wide})
 	case f.State && state != nil && (c.revision == 0 || state.revision > c.revision):
 		c.revision = state.revision
-		c.push(*state)
+		o := *state
+		o.wide = wide
+		c.push(o)
 	}
 }
 

@@ -92,6 +92,8 @@ type Gateway struct {
 	complaints *rate.Limiter
 	kept       atomic.Int64
 
+	fan fan
+
 	mu      sync.Mutex // guards what follows
 	closed  bool
 	sockets int

@@ -238,15 +238,16 @@ func stateFrame(raw json.RawMessage, revision uint64) *outgoing {
 func (l *link) give(f protocol.SocketFrame, state *outgoing) {
 	if f.Conn != 0 && !f.Not {
 		if c := l.conns[f.Conn]; c != nil && f.Gateway == l.gateway.id {
-			c.give(f, state)
+			c.give(f, state, false)
 		}
 		return
 	}
+	wide := len(l.conns) > together
 	for _, c := range l.conns {
 		except := f.Not && f.Gateway == l.gateway.id && f.Conn == c.set.Conn
 		tagged := f.Tag == "" || f.Tag == c.set.ID || slices.Contains(c.set.Tags, f.Tag)
 		if c.open && !except && tagged && !slices.Contains(f.Except, c.set.ID) {
-			c.give(f, state)
+			c.give(f, state, wide)
 		}
 	}
 }

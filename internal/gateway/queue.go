@@ -8,7 +8,7 @@ import (
 // queue is what waits to be handled one after the other. There is a goroutine only while something waits.
 type queue[T any] struct {
 	handle func(T)
-	start  func(func())
+	start  func(first T, run func())
 	most   int // items and bytes of them that may wait
 	bytes  int
 
@@ -26,7 +26,7 @@ type queued[T any] struct {
 	size int
 }
 
-func newQueue[T any](most, bytes int, start func(func()), handle func(T)) *queue[T] {
+func newQueue[T any](most, bytes int, start func(first T, run func()), handle func(T)) *queue[T] {
 	return &queue[T]{most: most, bytes: bytes, start: start, handle: handle}
 }
 
@@ -103,7 +103,7 @@ func (q *queue[T]) put(item T, size int) {
 	q.size += size
 	if !q.running {
 		q.running = true
-		q.start(q.run)
+		q.start(item, q.run)
 	}
 }
 

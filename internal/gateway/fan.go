@@ -1,0 +1,72 @@
+package gateway
+
+import (
+	"os"
+	"runtime"
+	"sync"
+)
+
+// together is how many writes to clients are started at a time if there are many.
+const together = 16
+
+// fan starts the writes of what goes to many clients. A thousand at once would keep everything else of the host waiting for all of them,
+// such as the turns of its agents: each would be queued behind them, and what comes over the network is looked at when nothing is
+// queued. So a few are started at a time, and the network is looked at in between. None of them waits for a client that does not take
+// what is written.
+type fan struct {
+	mu      sync.Mutex // guards what follows
+	waiting []func()
+	running bool
+}
+
+// start has a write run soon, in a goroutine of its own.
+func (f *fan) start(write func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waiting = append(f.waiting, write)
+	if !f.running {
+		f.running = true
+		go f.run() // ends after the last write was started; who wants that write to end waits for it
+	}
+}
+
+func (f *fan) run() {
+	look, end := lookAtNetwork()
+	defer end()
+	for {
+		f.mu.Lock()
+		n := min(len(f.waiting), together)
+		writes := f.waiting[:n]
+		f.waiting = f.waiting[n:]
+		if n == 0 {
+			f.waiting, f.running = nil, false
+		}
+		f.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		for _, write := range writes {
+			go write()
+		}
+		look()
+	}
+}
+
+// lookAtNetwork returns a function that returns when all that was ready to run has run, and all that came over the network since is ready:
+// it waits for a byte, which is seen just as what comes over the network is.
+func lookAtNetwork() (look, end func()) {
+	r, w, err := os.Pipe()
+	if err != nil { // too many files are open
+		return runtime.Gosched, func() {}
+	}
+	look = func() {
+		var writing sync.WaitGroup
+		writing.Go(func() { _, _ = w.Write([]byte{0}) })
+		_, _ = r.Read(make([]byte, 1))
+		writing.Wait()
+	}
+	return look, func() {
+		_ = r.Close()
+		_ = w.Close()
+	}
+}

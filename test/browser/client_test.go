@@ -180,7 +180,7 @@ func queueBound(_ *testing.T, _ *script, p *browser.Page) {
 	p.Await("['one', 'after'].every((call) => seen.includes(`${call} ! AgentCallError: Connection closed (unsent)`))", "true")
 	p.Run(`connect({host: "127.0.0.1:1", maxEnqueuedBytes: 110}), agent.send("x".repeat(60)), 0`)
 	p.Expect(`(() => { try { agent.send("y".repeat(60)) } catch (e) { return e.message } })()`, `"Too much waits to be sent: 60 bytes"`)
-	p.Expect(`(() => { agent.setState("z"); try { agent.setState("z".repeat(60)) } catch { return agent.state } })()`, `"z"`)
+	p.Expect(`(() => { agent.setState("z"); try { agent.setState("z".repeat(60)) } catch { return [agent.state, agent.bufferedAmount] } })()`, `["z",97]`)
 	p.Run(`agent.close()`)
 }
 
@@ -217,6 +217,7 @@ func streams(t *testing.T, s *script, p *browser.Page) {
 		peer.write(`{"type":"rpc","id":"` + id + `","success":true,"result":` + chunk + `,"done":false}`)
 	}
 	expectSeen(t, p, "a chunk 1", "a chunk 2")
+	p.Run("new Promise((done) => setTimeout(done, 50))") // a timeout of the call would have come before
 	peer.answer(id, `"end"`)
 	expectSeen(t, p, "a done end", `a = "end"`)
 	p.Run(`follow("b", agent.call("count", [2], stream("b"))), 0`) // as older code has it
@@ -254,8 +255,21 @@ func states(t *testing.T, s *script, p *browser.Page) {
 
 // silence: who does not answer is left, and connected to anew.
 func silence(t *testing.T, s *script, p *browser.Page) {
-	p.Run("connect({pingInterval: 30, pingTimeout: 60000})")
+	p.Run(`window.due = new Set(), ((set, clear) => {
+		window.setTimeout = (fn, ms) => { const id = set(fn, ms); if (ms === 54321) due.add(id); return id };
+		window.clearTimeout = (id) => { due.delete(id); clear(id) };
+	})(setTimeout, clearTimeout), connect({pingInterval: 60000, pingTimeout: 54321})`)
 	peer := s.greet("")
+	expectSeen(t, p, "open", "identity jo chat-room")
+	for range 2 {
+		p.Run(`window.dispatchEvent(new Event("pageshow"))`)
+		peer.expect(`{"type":"skein_ping"}`)
+		p.Expect("due.size", "1") // the end of the connection, unless there is an answer
+		peer.write(`{"type":"skein_pong"}`)
+		p.Await("due.size", "0")
+	}
+	p.Run("agent.close(), connect({pingInterval: 30, pingTimeout: 60000}), take(), 0")
+	peer = s.greet("")
 	for range 2 {
 		peer.expect(`{"type":"skein_ping"}`)
 		peer.write(`{"type":"skein_pong"}`)

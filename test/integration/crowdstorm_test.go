@@ -434,18 +434,23 @@ func TestCrowd(t *testing.T) {
 	s.open(w.host(""))
 	s.begin(*crowdSize)
 	kills := 0
-	for began := time.Now(); ; {
+	for began, round := time.Now(), 0; ; round++ {
 		if i := s.busiest(owners); i >= 0 {
 			s.killOwner(owners[i])
 			owners[i] = w.host("")
 			kills++
 		}
-		s.killGate(s.gates[0])
-		s.open(w.host(""))
-		if i := s.busiest(owners); i >= 0 {
-			s.freezeBoth(s.gates[0], owners[i])
+		first, second := s.killGate, s.drainGate
+		if round%2 == 1 { // one that was held for lost may be lost again
+			first, second = second, first
 		}
-		s.drainGate(s.gates[0])
+		first(s.gates[0])
+		s.open(w.host(""))
+		g := s.gates[0]
+		if i := s.busiest(owners); i >= 0 {
+			s.freezeBoth(g, owners[i])
+		}
+		second(g)
 		if time.Since(began) > *soak {
 			break
 		}

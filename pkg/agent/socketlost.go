@@ -49,14 +49,28 @@ func (h *host) tellAgent(ctx context.Context, lost string, id protocol.Agent, su
 	if err != nil || len(stored) == 0 {
 		return err
 	}
-	up := protocol.SocketUp{Kind: protocol.SocketLost, Gateway: lost}
-	if _, err := (socketHost{h}).Bring(ctx, id, up, func() {}); err != nil {
+	number := uint64(0)
+	for _, m := range stored {
+		number = max(number, m.Sequence)
+	}
+	if err := h.bringLost(ctx, lost, id, number); err != nil {
 		return err
 	}
 	for _, m := range stored {
 		err = errors.Join(err, h.store.Purge(ctx, rows.stream, m.Subject, m.Sequence+1))
 	}
 	return err
+}
+
+// bringLost brings an agent the loss of a gateway, until it has told itself of all that has ended. A gateway can be lost twice, if it was only
+// away: what is new about its rows is in the number, or an owner would take this for what it has heard before.
+func (h *host) bringLost(ctx context.Context, lost string, id protocol.Agent, number uint64) error {
+	for part := uint64(0); ; part++ {
+		ack, err := (socketHost{h}).Bring(ctx, id, protocol.SocketUp{Kind: protocol.SocketLost, Gateway: lost, Conn: part, Number: number}, func() {})
+		if err != nil || !ack.More {
+			return err
+		}
+	}
 }
 
 // connectionRows reads those rows that are there.
@@ -97,8 +111,11 @@ func (h *host) idsAt(ctx context.Context, gateway string, id protocol.Agent) (ma
 	return ids, nil
 }
 
-// serveLost gives every connection at a gateway that is gone its end, each in a turn of its own. What of it was done before is not done
-// again: those connections are open no more.
+// lostAtATime bounds how many ends are told before the agent does something else.
+const lostAtATime = 64
+
+// serveLost gives connections at a gateway that is gone their ends, each in a turn of its own, and says whether there are more. What of it was
+// done before is not done again: those connections are open no more.
 func (a *actor) serveLost(ctx context.Context, j *job) error {
 	gateway := j.frame.Gateway
 	open := a.at.record.Gateways[gateway].Open
@@ -110,7 +127,12 @@ func (a *actor) serveLost(ctx context.Context, j *job) error {
 			return nil
 		}
 	}
+	ack := protocol.SocketAck{More: len(open) > lostAtATime}
+	told := 0
 	for conn, applied := range open.All() {
+		if told++; told > lostAtATime {
+			break
+		}
 		up := &protocol.SocketUp{
 			Kind: protocol.SocketClosed, Gateway: gateway, Conn: conn, Number: applied + 1,
 			Close: &protocol.SocketClose{Code: 1006, Reason: "the host that held the socket is lost"},
@@ -131,6 +153,6 @@ func (a *actor) serveLost(ctx context.Context, j *job) error {
 			return err
 		}
 	}
-	j.finish(outcome{reply: protocol.Reply{Socket: &protocol.SocketAck{}}})
+	j.finish(outcome{reply: protocol.Reply{Socket: &ack}})
 	return nil
 }

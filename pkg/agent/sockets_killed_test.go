@@ -184,6 +184,47 @@ func TestManyRowsOfAGateway(t *testing.T) {
 	natstest.Eventually(t, soon, "no row is left", func() bool { return len(r.rows(t, protocol.ConnectionsBucket(testProject))) == 0 })
 }
 
+// TestManySocketsOfLostGateway: each gets its OnClose, and the agent is there for others between them.
+func TestManySocketsOfLostGateway(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	classes := rooms(func(r *room) {
+		r.message = func(ctx context.Context, r *room, c *Connection, m Message) error {
+			return errors.Join(r.log(ctx, m.Text), c.Send(ctx, m))
+		}
+	})
+	owner, lost := r.host(t, classes, timings(quick)), r.host(t, desks(nil), timings(quick))
+	const many = lostAtATime + 6
+	var ends []string
+	for i := range many {
+		id := fmt.Sprint(i)
+		lost.dial(t, roomPath+"?_pk="+id).expect(identity("jo"))
+		ends = append(ends, "closed "+id)
+	}
+	b := owner.dial(t, roomPath+"?silent")
+	lost.kill(t)
+	var log []string
+	for len(log) == 0 || log[len(log)-1] != "after" {
+		text := "meanwhile"
+		if slices.Contains(log, ends[many-1]) {
+			text = "after"
+		}
+		b.send(text)
+		for next := ""; next != text; {
+			next, _ = b.next()
+		}
+		log = r.roomLog(t, "jo")
+	}
+	closed := slices.DeleteFunc(slices.Clone(log), func(text string) bool { return !strings.HasPrefix(text, "closed") })
+	if !slices.Equal(closed, ends) {
+		t.Errorf("ends: %q, want each once", closed)
+	}
+	first, last := slices.Index(log, ends[0]), slices.Index(log, ends[many-1])
+	if last-first == many-1 {
+		t.Errorf("nobody else had a turn while %d ends were told", many)
+	}
+}
+
 // TestConnectionsOfLostGateway: a new owner that can ask a gateway no more leaves its connections out of the list, and tells of their ends by
 // their ids all the same.
 func TestConnectionsOfLostGateway(t *testing.T) {

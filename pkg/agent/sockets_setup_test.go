@@ -228,18 +228,23 @@ func (r *rig) roomRecord(t *testing.T, name string) protocol.Record {
 	return v.record
 }
 
+// roomLog is what the room has noted.
+func (r *rig) roomLog(t *testing.T, name string) []string {
+	t.Helper()
+	var s roomState
+	if raw := r.roomRecord(t, name).State; raw != nil {
+		if err := json.Unmarshal(raw, &s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s.Log
+}
+
 // awaitLog waits until the room has noted texts, in their order.
 func (r *rig) awaitLog(t *testing.T, name string, want ...string) {
 	t.Helper()
-	var s roomState
 	natstest.Eventually(t, soon, fmt.Sprintf("the log of room %q is %q", name, want), func() bool {
-		s = roomState{}
-		if raw := r.roomRecord(t, name).State; raw != nil {
-			if err := json.Unmarshal(raw, &s); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return slices.Equal(s.Log, want)
+		return slices.Equal(r.roomLog(t, name), want)
 	})
 }
 

@@ -62,6 +62,7 @@ func socketGoldens() []golden {
 		{"reply.socket-outside", protocol.Reply{V: protocol.Version, Accepted: true, Socket: &protocol.SocketAck{Outside: true}}},
 		{"reply.socket-other", protocol.Reply{V: protocol.Version, Socket: &protocol.SocketAck{
 			Applied: true, Unknown: true, Place: place, Close: &protocol.SocketClose{Code: 1008, Reason: "no"}}}},
+		{"reply.socket-more", protocol.Reply{V: protocol.Version, Socket: &protocol.SocketAck{More: true}}},
 		{"reply.attached", protocol.Reply{V: protocol.Version, Attached: &protocol.SocketAttached{
 			Place: place, Connections: []protocol.SocketConnection{connection}, More: true}}},
 		{"reply.attached-none", protocol.Reply{V: protocol.Version, Attached: &protocol.SocketAttached{None: true}}},

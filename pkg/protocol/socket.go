@@ -114,7 +114,8 @@ const (
 	SocketState   SocketKind = "state"
 	SocketCall    SocketKind = "call"
 	SocketClosed  SocketKind = "closed"
-	// SocketLost is no frame of a client, but of who has seen that the gateway is gone: all its connections have ended.
+	// SocketLost is no frame of a client, but of who has seen that the gateway is gone: all its connections have ended. Its number tells one loss
+	// from the next, Conn the parts in which the ends are told.
 	SocketLost SocketKind = "lost"
 )
 
@@ -166,6 +167,8 @@ type SocketAck struct {
 	Answers []string `json:"answers,omitempty"`
 	// Close ends the connection. With SocketConnect, it was never opened.
 	Close *SocketClose `json:"close,omitempty"`
+	// More says that not all ends at a lost gateway are told yet, and that it is to be brought again.
+	More bool `json:"more,omitempty"`
 	// Refused says what the client has done wrong, with nothing of its frame in it: for the log of who holds the socket.
 	Refused string `json:"refused,omitempty"`
 }

@@ -65,7 +65,8 @@ func TestHostsOfSocketsKilled(t *testing.T) {
 }
 
 // TestHostOfSocketsCutOff: a host that holds a socket loses its way to NATS, for a moment or until it is held for lost. Meanwhile the
-// agent tells its clients something, and then never anything again. The client that has missed it is not left in silence.
+// agent tells its clients something, and then never anything again. The client that has missed it is not left in silence. One that was held
+// for lost takes sockets again, and the agent is told of their ends if it is lost indeed.
 func TestHostOfSocketsCutOff(t *testing.T) {
 	t.Parallel()
 	for _, long := range []bool{false, true} {
@@ -107,8 +108,16 @@ func TestHostOfSocketsCutOff(t *testing.T) {
 			if got := within(t, "the client hears that it has missed something", heard); !strings.Contains(got[0], "StatusServiceRestart") {
 				t.Errorf("heard %q, want a close with 1012", got)
 			}
-			said := []string{"before", "meanwhile"}
-			eventually(t, patience, "the end is noted", func() bool { return slices.Equal(w.notes("jo"), append(said, ended)) })
+			said := []string{"before", "meanwhile", ended}
+			eventually(t, patience, "the end is noted", func() bool { return slices.Equal(w.notes("jo"), said) })
+			if !long {
+				return
+			}
+			gate.dial(t, "jo", "c")
+			eventually(t, patience, "another is there", func() bool { r, _ := w.recordOf("jo"); return len(r.Gateways[gate.hostID()].Open) == 1 })
+			gate.kill(t) // a host can be lost twice
+			said = append(said, "closed c 1006")
+			eventually(t, patience, "the end of the other is noted", func() bool { return slices.Equal(w.notes("jo"), said) })
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,9 +44,12 @@ func (h *host) ask(ctx context.Context, subject string, request protocol.Request
 // ask sends a request to another host and waits for its answer: as long as the host says that it is at it, which heard is
 // told, as it is given the parts of an answer that comes in parts. A bell is answered when it is accepted.
 func (q asker) ask(ctx context.Context, subject string, request protocol.Request, heard func(protocol.Reply) error) (protocol.Reply, error) {
-	body, err := json.Marshal(request)
+	body, err := encodePlain(request)
 	if err != nil {
 		return protocol.Reply{}, fmt.Errorf("encode request to %s: %w", subject, err)
+	}
+	if most := q.nc.MaxPayload(); int64(len(body)) > most {
+		return protocol.Reply{}, fmt.Errorf("request to %s has %d bytes, the NATS server takes %d", subject, len(body), most)
 	}
 	wait := q.answers.Wait()
 	defer wait.Close()
@@ -90,6 +94,15 @@ func (q asker) ask(ctx context.Context, subject string, request protocol.Request
 	}
 }
 
+// encodePlain writes JSON without the escapes that browsers may need in HTML: markup would take six times as much.
+func encodePlain(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
+
 func moved(owner string) error {
 	if owner == "" {
 		return errMoved
@@ -128,7 +141,11 @@ func (h *host) respond(ctx context.Context, m *nats.Msg, reply protocol.Reply) {
 		return
 	}
 	reply.V = protocol.Version
-	body, err := json.Marshal(reply)
+	body, err := encodePlain(reply)
+	if most := h.nc.MaxPayload(); err == nil && int64(len(body)) > most { // else it would be asked for again and again
+		body, err = encodePlain(protocol.Reply{V: protocol.Version, Error: &protocol.Failure{
+			Name: "AnswerTooLarge", Message: fmt.Sprintf("the answer has %d bytes as a message, at most %d are allowed", len(body), most)}})
+	}
 	if err == nil {
 		err = h.nc.Publish(m.Reply, body)
 	}

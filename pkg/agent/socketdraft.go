@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -305,7 +304,7 @@ func (h *host) sendDown(ctx context.Context, gateway string, id protocol.Agent, 
 		h.gateway.Take(ctx, id, down)
 		return nil
 	}
-	body, err := json.Marshal(down)
+	body, err := encodePlain(down)
 	if err != nil {
 		return err
 	}

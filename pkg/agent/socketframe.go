@@ -230,7 +230,7 @@ func (a *actor) applyFrame(ctx context.Context, d *draft, j *job, t *turnSocket)
 		return a.applyCall(ctx, t)
 	case protocol.SocketText, protocol.SocketData:
 		if handler, ok := a.agent.(MessageHandler); ok {
-			return handler.OnMessage(ctx, t.conn, Message{Text: t.up.Text, Data: t.up.Data, Binary: t.up.Kind == protocol.SocketData})
+			return handler.OnMessage(ctx, t.conn, messageOf(t.up))
 		}
 	case protocol.SocketClosed:
 		if handler, ok := a.agent.(CloseHandler); ok && t.up.Close != nil {
@@ -238,6 +238,13 @@ func (a *actor) applyFrame(ctx context.Context, d *draft, j *job, t *turnSocket)
 		}
 	}
 	return nil
+}
+
+func messageOf(up *protocol.SocketUp) Message {
+	if up.Kind == protocol.SocketText && up.Data != nil {
+		return Text(string(up.Data))
+	}
+	return Message{Text: up.Text, Data: up.Data, Binary: up.Kind == protocol.SocketData}
 }
 
 func (a *actor) applyConnect(ctx context.Context, t *turnSocket) error {

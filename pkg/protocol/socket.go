@@ -140,11 +140,12 @@ type SocketUp struct {
 	// Connection and HTTP, the request that it began with, come with SocketConnect.
 	Connection *SocketConnection `json:"connection,omitempty"`
 	HTTP       *HTTPRequest      `json:"http,omitempty"`
-	Text       string            `json:"text,omitempty"`
-	Data       []byte            `json:"data,omitempty"`
-	State      json.RawMessage   `json:"state,omitempty"`
-	Call       *SocketCalled     `json:"call,omitempty"`
-	Close      *SocketClose      `json:"close,omitempty"`
+	// Text is that of SocketText, unless it is in Data because it is shorter so.
+	Text  string          `json:"text,omitempty"`
+	Data  []byte          `json:"data,omitempty"`
+	State json.RawMessage `json:"state,omitempty"`
+	Call  *SocketCalled   `json:"call,omitempty"`
+	Close *SocketClose    `json:"close,omitempty"`
 }
 
 // SocketCalled is a method that a client calls.

@@ -178,22 +178,7 @@ func (d *deadLetters) each(verb, done, short, long string, do func(agent.DeadLet
 		Use: verb + " ID...", Short: short, Long: long, Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			return d.letters(cmd, func(ctx context.Context, letters agent.DeadLetters) error {
-				var errs []error
-				encoder := json.NewEncoder(cmd.OutOrStdout())
-				for _, id := range ids {
-					if err := do(letters, ctx, id); err != nil {
-						errs = append(errs, err)
-						continue
-					}
-					var err error
-					if d.output == "json" {
-						err = encoder.Encode(map[string]string{"id": id, "state": done})
-					} else {
-						_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", id, done)
-					}
-					errs = append(errs, err)
-				}
-				return errors.Join(errs...)
+				return d.eachOf(cmd.OutOrStdout(), ids, done, func(id string) error { return do(letters, ctx, id) })
 			})
 		},
 	}

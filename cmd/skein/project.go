@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -31,6 +34,26 @@ type projectCommand struct {
 func (c *projectCommand) define(cmd *cobra.Command) {
 	c.project.define(cmd)
 	cmd.PersistentFlags().StringVar(&c.output, "output", "text", "text or json")
+}
+
+// eachOf does something with every id, goes on after an error, and says of each what is done.
+func (c *projectCommand) eachOf(out io.Writer, ids []string, done string, do func(id string) error) error {
+	var errs []error
+	encoder := json.NewEncoder(out)
+	for _, id := range ids {
+		if err := do(id); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		var err error
+		if c.output == "json" {
+			err = encoder.Encode(map[string]string{"id": id, "state": done})
+		} else {
+			_, err = fmt.Fprintf(out, "%s: %s\n", id, done)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // run opens the project for one sub-command.

@@ -33,6 +33,7 @@ func newRoot() *cobra.Command {
 		newDemo(),
 		newWorkflows(),
 		newAgents(),
+		newSchedules(),
 		newDeadLetters(),
 		bench.Command(),
 		demo.ProcessCommand(),

@@ -69,8 +69,6 @@ func (e *DeadLetterError) FailureName() string { return "DeadLetterError" }
 // ErrNoDeadLetter is wrapped if there is no dead letter of an id: it was dropped, or redriven and applied.
 var ErrNoDeadLetter = errors.New("no such dead letter")
 
-const deadPage = 100
-
 // List returns the dead letters, by class, agent and number. One that is put there or taken away meanwhile may be
 // missing.
 func (d DeadLetters) List(ctx context.Context, filter DeadFilter) iter.Seq2[DeadLetter, error] {
@@ -81,52 +79,16 @@ func (d DeadLetters) List(ctx context.Context, filter DeadFilter) iter.Seq2[Dead
 		}
 		bucket := bucketOf(protocol.DeadBucket(d.project.Config.Name))
 		wanted := bucket.subject(protocol.DeadKeys(filter.Class, filter.Agent))
-		for offset := 0; ; {
-			listing, err := d.project.Journal().Subjects(ctx, bucket.stream, wanted, offset)
+		for m, err := range rowsOf(ctx, d.project.Journal(), bucket, wanted) {
 			if err != nil {
 				yield(DeadLetter{}, err)
 				return
 			}
-			if !d.page(ctx, bucket, listing.Subjects, yield) {
-				return
-			}
-			offset += len(listing.Subjects)
-			if len(listing.Subjects) == 0 || offset >= listing.Total {
-				return
-			}
-		}
-	}
-}
-
-// page yields the letters of some subjects. It returns false if there is to be no more.
-func (d DeadLetters) page(ctx context.Context, bucket bucket, subjects []string, yield func(DeadLetter, error) bool) bool {
-	for size := deadPage; len(subjects) > 0; {
-		size = min(size, len(subjects))
-		batch, err := d.project.Journal().LastOfMany(ctx, bucket.stream, subjects[:size])
-		if err != nil {
-			yield(DeadLetter{}, err)
-			return false
-		}
-		if batch.Cut && size > 1 {
-			size = max(size/4, 1)
-			continue
-		}
-		found := map[string]journal.Message{}
-		for _, m := range batch.Messages {
-			found[m.Subject] = m
-		}
-		for _, subject := range subjects[:size] {
-			m, ok := found[subject]
-			if !ok {
-				continue // taken away meanwhile
-			}
 			if !yield(parseDead(bucket, m)) {
-				return false
+				return
 			}
 		}
-		subjects = subjects[size:]
 	}
-	return true
 }
 
 func parseDead(bucket bucket, m journal.Message) (DeadLetter, error) {

@@ -184,6 +184,9 @@ func (a *actor) callbackOf(l *letter) (callback, error) {
 
 func (a *actor) firing(l *letter) *Moment {
 	id, own := a.schedule(l)
+	if !own && l.from == a.id.Project {
+		id, own = l.mail.Schedule, l.mail.Schedule != ""
+	}
 	if !own {
 		return nil
 	}

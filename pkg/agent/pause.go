@@ -11,10 +11,17 @@ import (
 // why. A firing that is on its way to the agent still comes. It reports whether there is such a schedule. To pause it again
 // changes the note.
 func PauseSchedule(ctx context.Context, id, note string) (bool, error) {
-	if len(note) > protocol.MaxNote {
-		return false, &ScheduleError{Field: "note", Value: fmt.Sprintf("of %d bytes", len(note)), Reason: fmt.Sprintf("at most %d are allowed", protocol.MaxNote)}
+	if err := checkNote(note); err != nil {
+		return false, err
 	}
 	return changeSchedule(ctx, id, func(d *draft, row *protocol.Schedule) bool { return row.Pause(d.now(), note) })
+}
+
+func checkNote(note string) error {
+	if len(note) <= protocol.MaxNote {
+		return nil
+	}
+	return &ScheduleError{Field: "note", Value: fmt.Sprintf("of %d bytes", len(note)), Reason: fmt.Sprintf("at most %d are allowed", protocol.MaxNote)}
 }
 
 // ResumeSchedule lets a schedule that is paused fire again, when the turn is stored. What was planned meanwhile does not

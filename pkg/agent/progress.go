@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -21,7 +22,7 @@ func (d *draft) addProgress(ctx context.Context, tasks []Task) error {
 	}
 	for len(recurring) > 0 {
 		n := min(len(recurring), schedulePage)
-		if err := d.actor.host.addProgress(ctx, d.agent, recurring[:n]); err != nil {
+		if err := addProgress(ctx, d.actor.host.store, d.agent, recurring[:n]); err != nil {
 			return err
 		}
 		recurring = recurring[n:]
@@ -29,8 +30,8 @@ func (d *draft) addProgress(ctx context.Context, tasks []Task) error {
 	return nil
 }
 
-// addProgress reads what is armed for the tasks, or fires. What a replica has may be a moment old.
-func (h *host) addProgress(ctx context.Context, agent protocol.Agent, tasks []*Task) error {
+// addProgress reads what is armed for tasks of an agent, or fires. What a replica has may be a moment old.
+func addProgress(ctx context.Context, store *journal.Store, agent protocol.Agent, tasks []*Task) error {
 	bySubject := map[string]*Task{}
 	var subjects []string
 	for _, t := range tasks {
@@ -42,7 +43,7 @@ func (h *host) addProgress(ctx context.Context, agent protocol.Agent, tasks []*T
 			subjects = append(subjects, subject)
 		}
 	}
-	batch, err := h.store.LastOfMany(ctx, protocol.StreamClock, subjects)
+	batch, err := store.LastOfMany(ctx, protocol.StreamClock, subjects)
 	if err != nil {
 		return fmt.Errorf("read the clock: %w", err)
 	}

@@ -297,6 +297,8 @@ type Mail struct {
 	Sent    time.Time  `json:"sent"`
 	// Last says that the schedule never fires again: its agent forgets it.
 	Last bool `json:"last,omitempty"`
+	// Schedule is the id of the schedule that an operator has triggered with this mail. It has a key.
+	Schedule string `json:"schedule,omitempty"`
 }
 
 // DeadLetter is mail that an agent gave up on, with the reason. It never changes; its id is that of the outbox entry

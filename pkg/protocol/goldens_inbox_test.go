@@ -32,6 +32,9 @@ func inboxGoldens() []golden {
 			V: protocol.Version, Revision: 11, Definition: "0123456789abcdef", Planned: at(5),
 			Progress: &protocol.Progress{Runs: 3, Missed: 2, CaughtUp: 1, Last: new(at(4))},
 		}},
+		{"mail.triggered", protocol.Mail{
+			V: 1, Source: protocol.KeySource("k-1"), Key: "k-1", Life: 1, Schedule: "s", Callback: "C", Planned: new(at(5)), Sent: at(5),
+		}},
 		{"mail.last", protocol.Mail{
 			V: 1, Source: protocol.ScheduleSource("s"), Number: 1795357205000, Life: 1, Callback: "C", Planned: new(at(5)), Sent: at(6), Last: true,
 		}},

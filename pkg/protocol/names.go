@@ -245,17 +245,11 @@ func ParseScheduleKey(key string) (class, name, schedule string, err error) {
 	return class, name, schedule, err
 }
 
-// ScheduleKeys matches the keys of all schedules of an agent.
-func ScheduleKeys(class, name string) string { return AgentKey(class, name) + ".*" }
+// ScheduleKeys matches the keys of all schedules of an agent; without a name of a class, without both of all.
+func ScheduleKeys(class, name string) string { return rowKeys(class, name) }
 
-// DeadKey is the key of a dead letter of an agent in DeadBucket; id is that of the outbox entry that put it there.
-func DeadKey(class, name, id string) string { return AgentKey(class, name) + "." + Escape(id) }
-
-// ParseDeadKey is the inverse of DeadKey.
-func ParseDeadKey(key string) (class, name, id string, err error) { return ParseScheduleKey(key) }
-
-// DeadKeys matches the keys of all dead letters of an agent; without a name of a class, without both of all.
-func DeadKeys(class, name string) string {
+// rowKeys matches the keys of rows of an agent, of a class or of all.
+func rowKeys(class, name string) string {
 	switch {
 	case class == "":
 		return ">"
@@ -264,6 +258,15 @@ func DeadKeys(class, name string) string {
 	}
 	return AgentKey(class, name) + ".*"
 }
+
+// DeadKey is the key of a dead letter of an agent in DeadBucket; id is that of the outbox entry that put it there.
+func DeadKey(class, name, id string) string { return AgentKey(class, name) + "." + Escape(id) }
+
+// ParseDeadKey is the inverse of DeadKey.
+func ParseDeadKey(key string) (class, name, id string, err error) { return ParseScheduleKey(key) }
+
+// DeadKeys matches the keys of all dead letters of an agent; without a name of a class, without both of all.
+func DeadKeys(class, name string) string { return rowKeys(class, name) }
 
 // callPrefix cannot begin the type or the id of an event that a user chooses.
 const callPrefix = "="

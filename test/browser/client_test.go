@@ -48,7 +48,7 @@ func addresses(t *testing.T, s *script, p *browser.Page) {
 	for options, want := range map[string]string{
 		`{}`:                "/agents/chat-room/jo",
 		`{name: undefined}`: "/agents/chat-room/default",
-		`{agent: "HTTPDesk2Go", name: "a/b c", path: "x/y"}`: "/agents/http-desk2-go/a/b c/x/y",
+		`{agent: "HTTPDesk2Go", name: "a/b c", path: "x/y"}`: "/agents/http-desk2-go/a%2Fb%20c/x/y",
 		`{agent: "flight_desk"}`:                             "/agents/flight-desk/jo",
 		`{basePath: "agents/of/mine"}`:                       "/agents/of/mine",
 		`{host: "` + s.url + `/"}`:                           "/agents/chat-room/jo",

@@ -63,7 +63,7 @@ func newScript(t *testing.T) *script {
 		if err != nil {
 			return // it was answered
 		}
-		p := &peer{t: t, ws: ws, path: r.URL.Path, query: r.URL.Query(), frames: make(chan string, 1000)}
+		p := &peer{t: t, ws: ws, path: r.URL.EscapedPath(), query: r.URL.Query(), frames: make(chan string, 1000)}
 		s.peers <- p
 		p.read(ctx)
 	})

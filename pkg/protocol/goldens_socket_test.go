@@ -62,6 +62,8 @@ func socketGoldens() []golden {
 		{"reply.socket-outside", protocol.Reply{V: protocol.Version, Accepted: true, Socket: &protocol.SocketAck{Outside: true}}},
 		{"reply.socket-other", protocol.Reply{V: protocol.Version, Socket: &protocol.SocketAck{
 			Applied: true, Unknown: true, Place: place, Close: &protocol.SocketClose{Code: 1008, Reason: "no"}}}},
+		{"request.sent", protocol.Request{V: protocol.Version, Sent: []protocol.SocketSent{{Class: "Room", Name: "jo", Place: place}}}},
+		{"reply.socket-refused", protocol.Reply{V: protocol.Version, Socket: &protocol.SocketAck{Place: place, Answers: []string{"{}"}, Refused: "state"}}},
 		{"reply.socket-more", protocol.Reply{V: protocol.Version, Socket: &protocol.SocketAck{More: true}}},
 		{"reply.attached", protocol.Reply{V: protocol.Version, Attached: &protocol.SocketAttached{
 			Place: place, Connections: []protocol.SocketConnection{connection}, More: true}}},

@@ -66,6 +66,8 @@ type Limits struct {
 	Wave  time.Duration
 	// Stall is how long a client may take no byte of a frame.
 	Stall time.Duration
+	// Read is how long a large state may take to be read.
+	Read time.Duration
 	// Gap is how long a batch may be late that something else has told of.
 	Gap time.Duration
 	// Ping is how often a client is asked whether it is there, Dead how long it may say nothing.
@@ -77,7 +79,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		Waiting: 256, WaitingBytes: 1 << 20, Sockets: 20_000, PerAgent: protocol.MaxConnections, PerRow: protocol.ConnectionsPerRow,
 		Rate: 5000, Calls: 1000, Waves: 20, Wave: 50 * time.Millisecond,
-		Stall: 30 * time.Second, Gap: 2 * time.Second, Ping: 30 * time.Second, Dead: time.Minute,
+		Stall: 30 * time.Second, Read: 5 * time.Second, Gap: 2 * time.Second, Ping: 30 * time.Second, Dead: time.Minute,
 	}
 }
 
@@ -197,9 +199,16 @@ func (g *Gateway) find(agent protocol.Agent) *link {
 
 // Take gives the frames of a batch to the connections that they are for. Batches of one agent come one at a time.
 func (g *Gateway) Take(ctx context.Context, agent protocol.Agent, down protocol.SocketDown) {
-	if l := g.find(agent); l != nil {
-		l.take(ctx, down)
+	g.mu.Lock()
+	l := g.links[agent]
+	if l == nil {
+		g.mu.Unlock()
+		return
 	}
+	g.running.Add(1) // what begins here may go on alone
+	g.mu.Unlock()
+	defer g.running.Done()
+	l.take(ctx, down)
 }
 
 // Compare ends the sockets of which an agent knows less than the gateway: those that it does not have as open any more, and all if

@@ -35,6 +35,9 @@ type rig struct {
 
 	requests sync.WaitGroup // under way
 
+	// large holds large states back.
+	large chan struct{}
+
 	mu     sync.Mutex // guards what follows
 	place  protocol.SocketPlace
 	closed []protocol.SocketUp
@@ -74,8 +77,14 @@ func newRig(t *testing.T, change func(*Limits)) *rig {
 	return r
 }
 
-// LargeState has one.
-func (r *rig) LargeState(context.Context, protocol.Object) (json.RawMessage, error) {
+// LargeState has one, when the test lets it.
+func (r *rig) LargeState(ctx context.Context, _ protocol.Object) (json.RawMessage, error) {
+	if r.large != nil {
+		<-r.large
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	return json.RawMessage(`"large"`), nil
 }
 

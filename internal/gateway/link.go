@@ -25,6 +25,9 @@ type link struct {
 	// connecting takes one: connections are opened in the order of their numbers.
 	connecting chan struct{}
 
+	// late are batches that wait for a large state to be read, and those behind it.
+	late *queue[late]
+
 	mu    sync.Mutex // guards what follows, and what connections say is guarded by it
 	conns map[uint64]*conn
 	rows  []*row // in the order of their numbers
@@ -33,10 +36,12 @@ type link struct {
 }
 
 func newLink(g *Gateway, agent protocol.Agent) *link {
-	return &link{
+	l := &link{
 		gateway: g, agent: agent, conns: map[uint64]*conn{}, connecting: make(chan struct{}, 1), moved: make(chan struct{}),
 		log: g.log.With(slog.String(logkey.Class, agent.Class), slog.String(logkey.Agent, agent.Name)),
 	}
+	l.late = newQueue(g.limits.Waiting, g.limits.Waiting, func(_ late, run func()) { g.running.Go(run) }, func(b late) { l.takeNow(b.ctx, b.down) })
+	return l
 }
 
 // row is some of the connections, which are stored together.
@@ -104,9 +109,25 @@ func (l *link) all() []*conn {
 	return all
 }
 
-// take gives the frames of a batch out. One that was taken before is left; if one is missing, the connections that were open then
-// end: nobody can tell what they have missed.
+// late is a batch that waits.
+type late struct {
+	ctx  context.Context // of who has brought it
+	down protocol.SocketDown
+}
+
+// take gives the frames of a batch out. If it has a large state, which must be read, that keeps up only later batches of this agent. With
+// too many of those, one is left out, which the next one shows.
 func (l *link) take(ctx context.Context, down protocol.SocketDown) {
+	if down.StateObject == nil && l.late.isIdle() {
+		l.takeNow(ctx, down)
+		return
+	}
+	l.late.add(late{context.WithoutCancel(ctx), down}, 1, nil)
+}
+
+// takeNow gives the frames of a batch out. One that was taken before is left; if one is missing, the connections that were open then
+// end: nobody can tell what they have missed.
+func (l *link) takeNow(ctx context.Context, down protocol.SocketDown) {
 	state := l.stateOf(ctx, down)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -217,6 +238,8 @@ func (l *link) reach(ctx context.Context, place protocol.SocketPlace) {
 func (l *link) stateOf(ctx context.Context, down protocol.SocketDown) *outgoing {
 	raw := down.State
 	if down.StateObject != nil {
+		ctx, cancel := context.WithTimeout(ctx, l.gateway.limits.Read)
+		defer cancel()
 		var err error
 		if raw, err = l.gateway.host.LargeState(ctx, *down.StateObject); err != nil {
 			// Another has taken its place, and comes with a batch of its own.

@@ -30,6 +30,13 @@ func newQueue[T any](most, bytes int, start func(first T, run func()), handle fu
 	return &queue[T]{most: most, bytes: bytes, start: start, handle: handle}
 }
 
+// isIdle reports whether nothing waits or is handled.
+func (q *queue[T]) isIdle() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return !q.running
+}
+
 // isFull reports whether nothing more may wait. The queue is locked.
 func (q *queue[T]) isFull() bool { return q.count >= q.most || q.size >= q.bytes }
 

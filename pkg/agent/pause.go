@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -29,6 +30,41 @@ func checkNote(note string) error {
 // a schedule.
 func ResumeSchedule(ctx context.Context, id string) (bool, error) {
 	return changeSchedule(ctx, id, func(d *draft, row *protocol.Schedule) bool { return row.Resume(d.now()) })
+}
+
+// TriggerSchedule lets a schedule of the agent fire when the turn is stored, once, also if it is paused. Its plan and its
+// counts stay as they are; Firing tells the moment of the trigger as the planned one. It reports whether there is such a
+// schedule.
+func TriggerSchedule(ctx context.Context, id string) (bool, error) {
+	d, err := anyDraft(ctx)
+	if err != nil {
+		return false, err
+	}
+	row, err := d.currentSchedule(ctx, id)
+	if err != nil {
+		return false, fmt.Errorf("read schedule %q: %w", id, err)
+	}
+	if row == nil {
+		return false, nil
+	}
+	return true, d.change(func() error {
+		// The key follows from the turn: what is projected twice is applied once.
+		mail := triggerOf(row, "trigger "+d.nextID(), d.now())
+		d.put(protocol.Outgoing{Kind: protocol.OutgoingMail, Tell: &protocol.OutgoingTell{
+			Project: d.agent.Project, Class: d.agent.Class, Name: d.agent.Name, Mail: mail,
+		}})
+		return nil
+	})
+}
+
+// triggerOf is the mail that lets a schedule fire now. It has a key, and so no place in the order of the firings: it hides
+// none that is late, and none hides it.
+func triggerOf(row *protocol.Schedule, key string, now time.Time) protocol.Mail {
+	now = now.UTC()
+	return protocol.Mail{
+		V: protocol.Version, Source: protocol.KeySource(key), Key: key, Schedule: row.ID, Life: row.Life,
+		Callback: row.Callback, Payload: row.Payload, Retry: row.Retry, Planned: &now, Sent: now,
+	}
 }
 
 // changeSchedule drafts the row of a schedule that change has changed. It reports whether there is one.

@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -12,6 +14,7 @@ import (
 func TestPauseAndResume(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	fired := make(chan Moment, 4)
 	h := r.host(t, desks(func(d *desk) {
 		d.request = func(d *desk, w http.ResponseWriter, r *http.Request) error {
 			id, note := r.URL.Query().Get("id"), r.URL.Query().Get("note")
@@ -19,11 +22,13 @@ func TestPauseAndResume(t *testing.T) {
 			found := true
 			switch r.Method {
 			case http.MethodPost:
-				_, err = Schedule(r.Context(), Cron("@hourly"), d.Note, "x")
+				_, err = Schedule(r.Context(), Cron("@hourly"), d.Ring, "x")
 			case http.MethodPut:
 				found, err = PauseSchedule(r.Context(), id, note)
 			case http.MethodDelete:
 				found, err = ResumeSchedule(r.Context(), id)
+			case http.MethodPatch:
+				found, err = TriggerSchedule(r.Context(), id)
 			}
 			if err != nil || !found {
 				http.Error(w, "not found", http.StatusNotFound)
@@ -34,6 +39,11 @@ func TestPauseAndResume(t *testing.T) {
 				return err
 			}
 			return json.NewEncoder(w).Encode(tasks)
+		}
+		d.ring = func(ctx context.Context, d *desk, _ string) error {
+			m, _ := Firing(ctx)
+			fired <- m
+			return nil
 		}
 	}))
 	do := func(method, query string) Task {
@@ -57,13 +67,23 @@ func TestPauseAndResume(t *testing.T) {
 	if got := do(http.MethodGet, ""); got.Paused == nil || got.Paused.Note != "sold" {
 		t.Errorf("stored is %+v", got)
 	}
+	before := time.Now()
+	do(http.MethodPatch, id) // also while it is paused
+	select {
+	case m := <-fired:
+		if m.Schedule != made.ID || m.Planned.Before(before) {
+			t.Errorf("triggered is %+v", m)
+		}
+	case <-time.After(soon):
+		t.Fatal("what was triggered did not fire")
+	}
 	if resumed := do(http.MethodDelete, id); resumed.Paused != nil || resumed.Next.IsZero() {
 		t.Errorf("resumed is %+v", resumed)
 	}
 	if again := do(http.MethodDelete, id); again.Paused != nil {
 		t.Errorf("resumed again is %+v", again)
 	}
-	for _, method := range []string{http.MethodPut, http.MethodDelete} {
+	for _, method := range []string{http.MethodPut, http.MethodDelete, http.MethodPatch} {
 		if status, _ := h.call(t, method, "/agents/desk/jo?id=other", ""); status != 404 {
 			t.Errorf("%s of another schedule = %d, want 404", method, status)
 		}

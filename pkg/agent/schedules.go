@@ -20,8 +20,8 @@ import (
 // Schedules are the schedules of a project's agents, for those who operate it: see SchedulesOf.
 type Schedules struct{ project *project.Project }
 
-// SchedulesOf gives access to the schedules of all agents of a project. What is asked of it happens at once, also in a turn;
-// agents are not woken by it.
+// SchedulesOf gives access to the schedules of all agents of a project. What is asked of it happens at once, also in a turn.
+// Only Trigger and Delete wake an agent.
 func SchedulesOf(p *project.Project) Schedules { return Schedules{p} }
 
 // AgentTask is a schedule of one of a project's agents. Its ID is "<class>/<agent>/<id>".
@@ -162,18 +162,19 @@ func (s Schedules) change(ctx context.Context, id string, change func(*protocol.
 
 // Trigger lets a schedule fire now, once, also if it is paused. Its plan and its counts stay as they are.
 func (s Schedules) Trigger(ctx context.Context, id string) error {
-	return s.tell(ctx, id, func(row *protocol.Schedule, mail *protocol.Mail) {
-		mail.Key, mail.Schedule = uuid.NewString(), row.ID
-		mail.Source = protocol.KeySource(mail.Key)
-		mail.Callback, mail.Payload, mail.Retry = row.Callback, row.Payload, row.Retry
+	return s.tell(ctx, id, func(row *protocol.Schedule, now time.Time) protocol.Mail {
+		return triggerOf(row, uuid.NewString(), now)
 	})
 }
 
 // Delete takes a schedule away. Its agent forgets it with the next turn; firings that came before still count.
 func (s Schedules) Delete(ctx context.Context, id string) error {
 	// In this order: a schedule that its agent does not know any more is taken away when it fires.
-	err := s.tell(ctx, id, func(row *protocol.Schedule, mail *protocol.Mail) {
-		mail.Source, mail.Number, mail.Last = protocol.ScheduleSource(row.ID), protocol.FiringNumber(mail.Sent), true
+	err := s.tell(ctx, id, func(row *protocol.Schedule, now time.Time) protocol.Mail {
+		return protocol.Mail{
+			V: protocol.Version, Source: protocol.ScheduleSource(row.ID), Number: protocol.FiringNumber(now), Life: row.Life,
+			Planned: &now, Sent: now, Last: true,
+		}
 	})
 	if err != nil {
 		return err
@@ -193,7 +194,7 @@ func (s Schedules) Delete(ctx context.Context, id string) error {
 }
 
 // tell sends the agent of a schedule mail about it.
-func (s Schedules) tell(ctx context.Context, id string, fill func(*protocol.Schedule, *protocol.Mail)) error {
+func (s Schedules) tell(ctx context.Context, id string, mailOf func(*protocol.Schedule, time.Time) protocol.Mail) error {
 	m, err := s.find(ctx, id)
 	if err != nil {
 		return err
@@ -202,9 +203,6 @@ func (s Schedules) tell(ctx context.Context, id string, fill func(*protocol.Sche
 	if err != nil {
 		return err
 	}
-	now := time.Now().UTC()
-	mail := protocol.Mail{V: protocol.Version, Life: row.Life, Planned: &now, Sent: now}
-	fill(row, &mail)
 	to := protocol.Agent{Project: s.project.Config.Name, Class: row.Class, Name: row.Name}
-	return sendMail(ctx, s.project.Journal(), to, to.Project, mail)
+	return sendMail(ctx, s.project.Journal(), to, to.Project, mailOf(row, time.Now().UTC()))
 }

@@ -86,6 +86,7 @@ func (d *draft) save(ctx context.Context) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
+	ctx = ownContext(ctx)
 	a := d.actor
 	if err := a.fit(ctx); err != nil {
 		return d.lose(err)

@@ -46,7 +46,8 @@ func (a *actor) runDraft(ctx context.Context, d *draft, fn func(context.Context,
 	d.clock.start()
 	defer d.clock.stop()
 	defer d.end()
-	err := protect(func() error { return fn(turn.With(turnCtx, d), d) })
+	own := context.WithValue(turnCtx, ownKey{}, turnCtx)
+	err := protect(func() error { return fn(turn.With(own, d), d) })
 	if !d.fate.returns() {
 		return &endError{errStuck} // the agent has gone on
 	}
@@ -59,6 +60,17 @@ func (a *actor) runDraft(ctx context.Context, d *draft, fn func(context.Context,
 		return context.Cause(turnCtx)
 	}
 	return nil
+}
+
+// ownKey leads from a context of a handler to that of its turn.
+type ownKey struct{}
+
+// ownContext is that of the turn itself, which does not end because somebody has left: what is being stored must not be cut off for that.
+func ownContext(ctx context.Context) context.Context {
+	if own, ok := ctx.Value(ownKey{}).(context.Context); ok {
+		return own
+	}
+	return ctx
 }
 
 // clock is the one of a turn: at the limit it ends its context, and some time later it says that the turn is stuck.

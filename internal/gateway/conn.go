@@ -26,8 +26,12 @@ type conn struct {
 	out *queue[outgoing]
 	// number is that of the last frame of the client; it belongs to who reads.
 	number uint64
+	over   chan struct{} // closed when nothing more can be read, or written
+	once   sync.Once     // for over
 	gone   chan struct{} // closed when the agent knows that the socket has ended
-	dead   atomic.Bool   // nothing more goes to the agent but that
+	// streaming takes one: of all answers that come in chunks, one chunk is in out.
+	streaming chan struct{}
+	dead      atomic.Bool // nothing more goes to the agent but that
 	// refused is set if the agent never took the connection: then it needs not to know of the end.
 	refused atomic.Bool
 	// ending is how this side has ended it. When it has done what it can, shut is closed; agreed tells that the client has said so, too.
@@ -61,12 +65,13 @@ type outgoing struct {
 	end      *protocol.SocketClose
 	// wide says that many others get it, too.
 	wide bool
+	left chan struct{} // closed when it has been written; nil if nobody waits for that
 }
 
 func newConn(l *link, client Client) *conn {
 	perSecond := l.gateway.limits.Rate
 	return &conn{
-		link: l, client: client, gone: make(chan struct{}), shut: make(chan struct{}),
+		link: l, client: client, over: make(chan struct{}), gone: make(chan struct{}), streaming: make(chan struct{}, 1), shut: make(chan struct{}),
 		pace: rate.NewLimiter(rate.Limit(perSecond), perSecond),
 		set:  protocol.SocketConnection{ID: client.ID, Identity: client.Identity}, calls: map[string]bool{},
 	}
@@ -132,7 +137,11 @@ func (c *conn) send(ctx context.Context, up protocol.SocketUp) {
 	left, done := make(chan struct{}), make(chan struct{})
 	c.running.Go(func() {
 		defer close(done)
-		ack, err := c.link.gateway.host.Bring(ctx, c.link.agent, up, sync.OnceFunc(func() { close(left) }))
+		u := Underway{Outside: sync.OnceFunc(func() { close(left) }), Gone: c.over}
+		if up.Call != nil {
+			u.Chunk = func(text []byte, place protocol.SocketPlace) { c.chunk(ctx, up.Call.ID, text, place) }
+		}
+		ack, err := c.link.gateway.host.Bring(ctx, c.link.agent, up, u)
 		c.settle(ctx, up, ack, err)
 	})
 	select {
@@ -157,6 +166,39 @@ func (c *conn) conn() uint64 {
 	c.link.mu.Lock()
 	defer c.link.mu.Unlock()
 	return c.set.Conn
+}
+
+// leaves notes that the client has gone.
+func (c *conn) leaves() { c.once.Do(func() { close(c.over) }) }
+
+// chunk gives the client a part of the answer to a call, and returns when it has left. Those that wait are not in the way of other
+// frames: a client that is slow with them is not closed for that.
+func (c *conn) chunk(ctx context.Context, call string, text []byte, place protocol.SocketPlace) {
+	c.link.reach(ctx, place)
+	if !c.waits(call) {
+		return
+	}
+	select {
+	case c.streaming <- struct{}{}:
+		defer func() { <-c.streaming }()
+	case <-c.over:
+		return
+	}
+	o := outgoing{data: text, left: make(chan struct{})}
+	if c.out.wait(ctx, o, 0) != nil {
+		return
+	}
+	select {
+	case <-o.left:
+	case <-c.over:
+	}
+}
+
+// waits reports whether a call waits for its answer.
+func (c *conn) waits(id string) bool {
+	c.link.mu.Lock()
+	defer c.link.mu.Unlock()
+	return c.calls[id]
 }
 
 // settle does what follows a frame that was brought.
@@ -233,7 +275,7 @@ func (c *conn) sayGoodbye(ctx context.Context, up protocol.SocketUp) {
 		return
 	}
 	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
-		_, err := c.link.gateway.host.Bring(ctx, c.link.agent, up, func() {})
+		_, err := c.link.gateway.host.Bring(ctx, c.link.agent, up, Underway{})
 		if err == nil {
 			return
 		}
@@ -353,6 +395,9 @@ func (c *conn) write(ctx context.Context, o outgoing) {
 		c.shake(*o.end)
 		return
 	}
+	if o.left != nil {
+		defer close(o.left)
+	}
 	kind := websocket.MessageText
 	if o.binary {
 		kind = websocket.MessageBinary
@@ -360,6 +405,7 @@ func (c *conn) write(ctx context.Context, o outgoing) {
 	ctx, cancel := context.WithTimeout(ctx, c.link.gateway.limits.Stall)
 	defer cancel()
 	if err := c.ws.Write(ctx, kind, o.data); err != nil {
-		c.log().DebugContext(ctx, "write to a client", slog.Any(logkey.Error, err)) // who reads sees it, too
+		c.log().DebugContext(ctx, "write to a client", slog.Any(logkey.Error, err)) // who reads sees it, too, if nothing holds that up
+		c.leaves()
 	}
 }

@@ -22,13 +22,24 @@ import (
 // Host is what a gateway needs of the host that it is a part of.
 type Host interface {
 	// Bring brings a frame of a client to its agent, wherever that lives, however often it has to be repeated, and returns
-	// what became of it. It calls outside if later frames of the connection may be brought meanwhile. An error that wraps
-	// a *Close says how the connection is to end; after any other, it is not known what became of the frame.
-	Bring(ctx context.Context, agent protocol.Agent, up protocol.SocketUp, outside func()) (protocol.SocketAck, error)
+	// what became of it. An error that wraps a *Close says how the connection is to end; after any other, it is not known
+	// what became of the frame.
+	Bring(ctx context.Context, agent protocol.Agent, up protocol.SocketUp, u Underway) (protocol.SocketAck, error)
 	// Enlist stores which connections of a row are held to an agent, by their numbers, or that none are.
 	Enlist(ctx context.Context, agent protocol.Agent, row int, ids map[uint64]string) error
 	// LargeState reads a state that is too large for a message.
 	LargeState(ctx context.Context, object protocol.Object) (json.RawMessage, error)
+}
+
+// Underway is what may happen while a frame is brought to its agent.
+type Underway struct {
+	// Outside is called if later frames of the connection may be brought meanwhile.
+	Outside func()
+	// Chunk gives the client a part of the answer to its call, after all that was sent up to a place, and returns when
+	// it has left or nobody takes it any more.
+	Chunk func(text []byte, place protocol.SocketPlace)
+	// Gone is closed when the client has gone.
+	Gone <-chan struct{}
 }
 
 // Close is an error that says how a connection is to end.

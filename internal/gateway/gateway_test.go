@@ -31,7 +31,7 @@ type rig struct {
 	gateway *Gateway
 	url     string
 	// bring plays the agent, for frames that are no connect.
-	bring func(up protocol.SocketUp) (protocol.SocketAck, error)
+	bring func(up protocol.SocketUp, u Underway) (protocol.SocketAck, error)
 
 	requests sync.WaitGroup // under way
 
@@ -100,9 +100,9 @@ func (r *rig) Enlist(_ context.Context, _ protocol.Agent, row int, ids map[uint6
 }
 
 // Bring opens every connection, and plays the rest by the test. Calls are outside.
-func (r *rig) Bring(ctx context.Context, agent protocol.Agent, up protocol.SocketUp, outside func()) (protocol.SocketAck, error) {
+func (r *rig) Bring(ctx context.Context, agent protocol.Agent, up protocol.SocketUp, u Underway) (protocol.SocketAck, error) {
 	if up.Kind == protocol.SocketCall {
-		outside()
+		u.Outside()
 	}
 	switch up.Kind {
 	case protocol.SocketConnect:
@@ -126,7 +126,7 @@ func (r *rig) Bring(ctx context.Context, agent protocol.Agent, up protocol.Socke
 	r.mu.Lock()
 	r.taken++
 	r.mu.Unlock()
-	return r.bring(up)
+	return r.bring(up, u)
 }
 
 func (r *rig) next() protocol.SocketPlace {
@@ -311,7 +311,7 @@ func TestBackPressure(t *testing.T) {
 	letGo := sync.OnceFunc(func() { close(goOn) })
 	t.Cleanup(letGo)
 	var order []string
-	r.bring = func(up protocol.SocketUp) (protocol.SocketAck, error) {
+	r.bring = func(up protocol.SocketUp, _ Underway) (protocol.SocketAck, error) {
 		<-goOn
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -364,7 +364,7 @@ func TestFrameThatCannotBeBrought(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, nil)
-			r.bring = func(protocol.SocketUp) (protocol.SocketAck, error) { return test.ack, test.err }
+			r.bring = func(protocol.SocketUp, Underway) (protocol.SocketAck, error) { return test.ack, test.err }
 			ws := r.open("a")
 			if err := ws.Write(t.Context(), websocket.MessageText, []byte("hi")); err != nil {
 				t.Fatal(err)
@@ -405,7 +405,7 @@ func TestFrameWithTheHandshake(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
 	brought := make(chan string, 2)
-	r.bring = func(up protocol.SocketUp) (protocol.SocketAck, error) {
+	r.bring = func(up protocol.SocketUp, _ Underway) (protocol.SocketAck, error) {
 		brought <- up.Text
 		return protocol.SocketAck{}, nil
 	}
@@ -489,7 +489,7 @@ func (r *rig) stored() []string {
 func TestPings(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(l *Limits) { l.Ping, l.Dead = 30*time.Millisecond, 300*time.Millisecond })
-	r.bring = func(protocol.SocketUp) (protocol.SocketAck, error) { return protocol.SocketAck{}, nil }
+	r.bring = func(protocol.SocketUp, Underway) (protocol.SocketAck, error) { return protocol.SocketAck{}, nil }
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var running sync.WaitGroup
@@ -516,7 +516,10 @@ func TestClientsMayAskWhetherTheyAreConnected(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
 	busy := make(chan struct{})
-	r.bring = func(protocol.SocketUp) (protocol.SocketAck, error) { <-busy; return protocol.SocketAck{}, nil }
+	r.bring = func(protocol.SocketUp, Underway) (protocol.SocketAck, error) {
+		<-busy
+		return protocol.SocketAck{}, nil
+	}
 	defer close(busy)
 	c := r.open("a")
 	for _, frame := range []string{"a message", `{"type":"skein_ping"}`} {
@@ -561,7 +564,7 @@ func TestEndByThisSide(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, func(l *Limits) { l.Waiting = 1 })
 			begun, goOn := make(chan struct{}, 1), make(chan struct{})
-			r.bring = func(up protocol.SocketUp) (protocol.SocketAck, error) {
+			r.bring = func(up protocol.SocketUp, _ Underway) (protocol.SocketAck, error) {
 				select {
 				case begun <- struct{}{}:
 				default:

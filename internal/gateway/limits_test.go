@@ -36,7 +36,7 @@ func TestFastClient(t *testing.T) {
 	const perSecond, n = 50, 60
 	r := newRig(t, func(l *Limits) { l.Rate = perSecond })
 	var order, want []string
-	r.bring = func(up protocol.SocketUp) (protocol.SocketAck, error) {
+	r.bring = func(up protocol.SocketUp, _ Underway) (protocol.SocketAck, error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		order = append(order, up.Text)
@@ -72,7 +72,7 @@ func TestHeldClientIsNotDead(t *testing.T) {
 	goOn := make(chan struct{})
 	letGo := sync.OnceFunc(func() { close(goOn) })
 	t.Cleanup(letGo)
-	r.bring = func(protocol.SocketUp) (protocol.SocketAck, error) {
+	r.bring = func(protocol.SocketUp, Underway) (protocol.SocketAck, error) {
 		<-goOn
 		return protocol.SocketAck{Place: r.place}, nil
 	}
@@ -105,7 +105,7 @@ func TestTooManyCalls(t *testing.T) {
 	goOn := make(chan struct{})
 	letGo := sync.OnceFunc(func() { close(goOn) })
 	t.Cleanup(letGo)
-	r.bring = func(up protocol.SocketUp) (protocol.SocketAck, error) {
+	r.bring = func(up protocol.SocketUp, _ Underway) (protocol.SocketAck, error) {
 		<-goOn
 		return protocol.SocketAck{Answers: []string{up.Call.ID}}, nil
 	}

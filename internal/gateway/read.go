@@ -171,6 +171,7 @@ func (c *conn) up(ctx context.Context, up protocol.SocketUp, size int) {
 
 // ended is called when nothing more can be read.
 func (c *conn) ended(ctx context.Context, err error) {
+	c.leaves()
 	how := protocol.SocketClose{Code: int(websocket.StatusAbnormalClosure)}
 	said, ok := errors.AsType[websocket.CloseError](err)
 	ours := c.ending.Load()

@@ -4,8 +4,12 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/coder/websocket"
 
 	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/pkg/protocol"
 )
 
 // TestPingBehindASlowFrame: who takes a frame slowly is not taken for gone, though no ping reaches it.
@@ -27,4 +31,53 @@ func TestPingBehindASlowFrame(t *testing.T) {
 		t.Fatalf("%d bytes, %v", len(got), err)
 	}
 	expect(t, ws, "after")
+}
+
+// TestChunksOfAnswers: they come one by one, after what was sent before them, and nobody waits for a client that has gone.
+func TestChunksOfAnswers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(l *Limits) { l.Gap = soon })
+	passed, goOn := make(chan string, 10), make(chan struct{})
+	large := strings.Repeat("x", 8<<20)
+	r.bring = func(up protocol.SocketUp, u Underway) (protocol.SocketAck, error) {
+		if up.Call == nil {
+			return protocol.SocketAck{}, nil
+		}
+		place := r.next()
+		go func() {
+			<-goOn
+			r.take(place, say("before"))
+		}()
+		for _, chunk := range []string{"1", "2", large} {
+			u.Chunk([]byte(chunk), place)
+			passed <- chunk
+		}
+		u.Chunk([]byte(large), place)
+		<-u.Gone
+		u.Chunk([]byte("late"), place)
+		passed <- "all"
+		return protocol.SocketAck{Place: place, Answers: []string{"late"}}, nil
+	}
+	ws := r.open("a")
+	if err := ws.Write(t.Context(), websocket.MessageText, []byte(`{"type":"rpc","id":"1","method":"tail","args":[]}`)); err != nil {
+		t.Fatal(err)
+	}
+	goOn <- struct{}{}
+	expect(t, ws, "before", "1", "2", large)
+	for range 300 { // more than may wait beside the chunk
+		r.take(r.next(), protocol.SocketFrame{State: true})
+	}
+	for _, want := range []string{"1", "2", large} {
+		if got := <-passed; got != want {
+			t.Fatalf("passed %.10q", got)
+		}
+	}
+	if err := ws.CloseNow(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-passed:
+	case <-time.After(soon):
+		t.Fatal("the chunks wait for a client that has gone")
+	}
 }

@@ -30,6 +30,9 @@ func findCallbacks(kind reflect.Type) map[string]callback {
 		if ofBase || looksLikeHook(m.Name) || t.NumIn() != 3 || t.NumOut() != 1 || t.IsVariadic() {
 			continue
 		}
+		if is, _ := isChunked(t.In(2)); is {
+			continue // it answers clients
+		}
 		if t.In(1) == reflect.TypeFor[context.Context]() && t.Out(0) == reflect.TypeFor[error]() {
 			found[m.Name] = callback{index: i, payload: t.In(2)}
 		}

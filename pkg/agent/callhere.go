@@ -145,12 +145,12 @@ func (h *host) onRelayedCall(ctx context.Context, m *nats.Msg, a *actor, request
 // attend answers a request with what work returns, and says until then that it is at it.
 func (h *host) attend(ctx context.Context, m *nats.Msg, work func(hear func(protocol.Reply)) protocol.Reply) {
 	h.respond(ctx, m, protocol.Reply{Accepted: true})
-	heard, done := make(chan protocol.Reply, 1), make(chan protocol.Reply, 1)
+	heard, done := make(chan protocol.Reply), make(chan protocol.Reply, 1)
 	h.crew.do(func() {
 		done <- work(func(reply protocol.Reply) {
 			select {
 			case heard <- reply:
-			default:
+			case <-ctx.Done():
 			}
 		})
 	})
@@ -163,11 +163,12 @@ func (h *host) attend(ctx context.Context, m *nats.Msg, work func(hear func(prot
 			h.respond(ctx, m, reply)
 			return
 		case reply := <-heard:
-			if reply.Socket != nil || reply.Busy != accepted.Busy { // else there is nothing new in it
-				accepted.Busy = reply.Busy
-				if reply.Socket != nil {
-					accepted.Socket = reply.Socket
-				}
+			isNew := reply.Socket != nil || reply.Busy != accepted.Busy || reply.Owner != accepted.Owner
+			accepted.Busy, accepted.Owner, accepted.Sent = reply.Busy, reply.Owner, reply.Sent
+			if reply.Socket != nil {
+				accepted.Socket = reply.Socket
+			}
+			if isNew {
 				h.respond(ctx, m, accepted)
 			}
 		case <-ticker.C:
@@ -180,7 +181,7 @@ func (h *host) attend(ctx context.Context, m *nats.Msg, work func(hear func(prot
 
 // startCall runs a call, or joins the run of it if the same one is there already.
 func (a *actor) startCall(ctx context.Context, id string, call *protocol.AgentCall, deadline time.Time) *call {
-	return a.host.calls.start(a.id.String()+" "+id, func(func()) protocol.Reply {
+	return a.host.calls.start(a.id.String()+" "+id, nil, func(func()) protocol.Reply {
 		ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 		defer cancel()
 		if failure := a.wouldWait(call); failure != nil {

@@ -16,6 +16,7 @@ type calls struct {
 	mu    sync.Mutex // guards what follows
 	known map[string]*call
 	ended []*call // in the order in which they ended
+	cause error   // why no answers leave in chunks any more
 }
 
 type call struct {
@@ -25,22 +26,36 @@ type call struct {
 	reply protocol.Reply
 	ended time.Time
 	once  sync.Once
+	// chunks is the answer, if it comes in parts.
+	chunks *chunks
 }
 
 // leave says that the turn has gone outside.
 func (c *call) leave() { c.once.Do(func() { close(c.left) }) }
 
-// start runs fn, unless a request of this id has been started before.
-func (c *calls) start(id string, fn func(leave func()) protocol.Reply) *call {
+func (c *call) hasLeft() bool {
+	select {
+	case <-c.left:
+		return true
+	default:
+		return false
+	}
+}
+
+// start runs fn, unless a request of this id has been started before. Its answer may come in chunks, if those are not nil.
+func (c *calls) start(id string, chunks *chunks, fn func(leave func()) protocol.Reply) *call {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.forgetOld(time.Now())
 	if id != "" && c.known[id] != nil {
 		return c.known[id]
 	}
-	started := &call{id: id, done: make(chan struct{}), left: make(chan struct{})}
+	started := &call{id: id, done: make(chan struct{}), left: make(chan struct{}), chunks: chunks}
 	if id != "" {
 		c.known[id] = started
+	}
+	if chunks != nil && c.cause != nil {
+		chunks.quit(c.cause)
 	}
 	c.crew.do(func() {
 		reply := fn(started.leave)
@@ -57,12 +72,34 @@ func (c *calls) start(id string, fn func(leave func()) protocol.Reply) *call {
 	return started
 }
 
-// forget lets a request go that will not come again, if it has ended.
+// forget lets a request go that will not come again, if it has ended. One that was outside may: it was not waited for.
 func (c *calls) forget(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if known := c.known[id]; known != nil && !known.ended.IsZero() {
+	if known := c.known[id]; known != nil && !known.ended.IsZero() && !known.hasLeft() {
 		delete(c.known, id)
+	}
+}
+
+// chunksOf are those of the answer to a request; nil if there are none.
+func (c *calls) chunksOf(id string) *chunks {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known := c.known[id]; known != nil {
+		return known.chunks
+	}
+	return nil
+}
+
+// endChunks breaks all answers off that leave in chunks, and those that come later.
+func (c *calls) endChunks(cause error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cause = cause
+	for _, known := range c.known {
+		if known.chunks != nil {
+			known.chunks.quit(cause)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"github.com/skein-run/skein/internal/wire"
 )
@@ -12,15 +13,16 @@ import (
 // clientMethod is a method that clients may call: func(context.Context, …) error or func(context.Context, …) (R, error).
 type clientMethod struct {
 	index    int
+	chunks   reflect.Type // *Chunks[T], if it answers in parts
 	args     wire.Method
 	isResult bool
 }
 
-const clientForms = "func(context.Context, …) error or func(context.Context, …) (R, error)"
+const clientForms = "func(context.Context, …) error or func(context.Context, …) (R, error), where the first of … may be a *agent.Chunks"
 
 // Clients lets clients open sockets to agents of the class, and call methods, given as method expressions like (*Cart).Add: these and
-// no others. They call AddItem as addItem, with as many arguments as it has parameters after the context. A class that has OnConnect or
-// OnMessage takes sockets without it.
+// no others. They call AddItem as addItem, with as many arguments as it has parameters after the context. A method whose first one is a
+// *Chunks answers in parts. A class that has OnConnect or OnMessage takes sockets without the option.
 func Clients(methods ...any) ClassOption {
 	return classOption(func(c *class) {
 		c.sockets = true
@@ -52,11 +54,20 @@ func (c *class) clientMethod(expression any) (name string, found clientMethod, e
 	if !ok || ofBase || looksLikeHook(f.method) || !isClientForm(m.Type) {
 		return "", found, fmt.Errorf("method %s has the signature %s, wanted is %s", f.method, t, clientForms)
 	}
-	var params []reflect.Type
-	for i := 2; i < m.Type.NumIn(); i++ {
-		params = append(params, m.Type.In(i))
+	params := slices.Collect(m.Type.Ins())[2:]
+	found = clientMethod{index: m.Index, isResult: m.Type.NumOut() == 2}
+	if len(params) > 0 {
+		if is, _ := isChunked(params[0]); is {
+			found.chunks, params = params[0], params[1:]
+		}
 	}
-	return f.method, clientMethod{index: m.Index, args: wire.NewMethod(f.method, params), isResult: m.Type.NumOut() == 2}, nil
+	for _, p := range params {
+		if is, byMistake := isChunked(p); is || byMistake {
+			return "", found, fmt.Errorf("method %s has a parameter %s; a *agent.Chunks is wanted, as the first one after the context", f.method, p)
+		}
+	}
+	found.args = wire.NewMethod(f.method, params)
+	return f.method, found, nil
 }
 
 // isClientForm looks at a method with its receiver.
@@ -83,13 +94,19 @@ func (c *class) methodForClient(name string) (clientMethod, error) {
 	return clientMethod{}, unknownMethod("Method " + name + " does not exist")
 }
 
-// call binds the arguments, calls the method of a, and encodes what it returns.
-func (m clientMethod) call(ctx context.Context, a Agent, args []json.RawMessage) (json.RawMessage, error) {
+// call binds the arguments, calls the method of a, and encodes what it returns. Chunks leave through an outlet.
+func (m clientMethod) call(ctx context.Context, a Agent, args []json.RawMessage, chunks *outlet) (json.RawMessage, error) {
 	values, err := m.args.Bind(args)
 	if err != nil {
 		return nil, err
 	}
-	out := reflect.ValueOf(a).Method(m.index).Call(append([]reflect.Value{reflect.ValueOf(ctx)}, values...))
+	in := []reflect.Value{reflect.ValueOf(ctx)}
+	if m.chunks != nil {
+		c := reflect.New(m.chunks.Elem())
+		c.Interface().(chunked).bind(chunks)
+		in = append(in, c)
+	}
+	out := reflect.ValueOf(a).Method(m.index).Call(append(in, values...))
 	if err, _ := out[len(out)-1].Interface().(error); err != nil || !m.isResult {
 		return nil, err
 	}

@@ -182,7 +182,7 @@ func (h *host) newHTTPErrand(r *http.Request, body []byte, u *upload, identity j
 	id := uuid.NewString()
 	return &httpErrand{
 		id: id, http: r, body: body, upload: u, identity: identity, client: c, until: time.Now().Add(h.edge.timeout),
-		parts: &relayed{host: h, id: id, client: c}, forward: &forward{host: h, id: id, upload: u},
+		parts: &relayed{host: h, id: id, pass: c.pass}, forward: &forward{host: h, id: id, upload: u},
 	}
 }
 

@@ -56,6 +56,8 @@ type draft struct {
 	conns  map[connKey]*Connection
 	// left is called when the turn goes outside, if somebody wants to know.
 	left func()
+	// chunks are those of the answer to the frame; nil if it comes whole.
+	chunks *chunks
 	// settles is the sequence of the mail that the turn is for; 0 for none.
 	settles uint64
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -21,19 +20,9 @@ type flows struct {
 	known map[string]*flow
 }
 
-// flow is one of them, at the host of the agent. The other host says what it has taken, and so that it is there.
+// flow is one of them, at the host of the agent.
 type flow struct {
-	host *host
-	id   string
-
-	mu      sync.Mutex // guards what follows
-	to      []string   // where the copies of the request want their answers: whoever sent it listens to one of them
-	sent    int
-	taken   int
-	kept    [][]byte      // what was sent and is not taken: a copy that comes late needs it
-	changed chan struct{} // closed at the next word
-	silence *time.Timer
-	gone    context.CancelCauseFunc
+	window
 	// upload is the body, if it comes in parts; got how many have come. waiting ends if no more do.
 	upload  *upload
 	got     int
@@ -49,7 +38,7 @@ func (f *flows) open(h *host, request protocol.Request, to string) *flow {
 	}
 	one := f.known[request.ID]
 	if one == nil {
-		one = &flow{host: h, id: request.ID, changed: make(chan struct{})}
+		one = &flow{window: newWindow(h)}
 		f.known[request.ID] = one
 		one.await(request.HTTP.Length)
 	}
@@ -79,57 +68,6 @@ func (f *flows) find(id string) *flow {
 	return f.known[id]
 }
 
-// start makes a context that ends when the other host is gone, once parts have been sent.
-func (f *flow) start(ctx context.Context) (context.Context, context.CancelCauseFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.gone = cancel
-	return ctx, cancel
-}
-
-// join sends what is sent to one more inbox.
-func (f *flow) join(to string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !strings.HasPrefix(to, protocol.InboxPrefix) {
-		return
-	}
-	f.to = append(f.to, to)
-	for _, body := range f.kept {
-		send(f.host.nc, to, body)
-	}
-}
-
-func (f *flow) hear(word protocol.StreamWord) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if word.Gone && f.gone != nil {
-		f.gone(ErrClientGone)
-	}
-	f.taken = min(max(f.taken, word.Taken), f.sent)
-	f.kept = f.kept[max(len(f.kept)-(f.sent-f.taken), 0):]
-	if word.Missing {
-		for _, body := range f.kept {
-			f.sendOne(body)
-		}
-	}
-	if f.silence != nil {
-		f.silence.Reset(f.host.times.acceptLost)
-	}
-	close(f.changed)
-	f.changed = make(chan struct{})
-}
-
-// cut breaks the answer off, if it has begun.
-func (f *flow) cut(cause error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.sent > 0 {
-		f.gone(cause)
-	}
-}
-
 // end is called when no more parts are sent or wanted.
 func (f *flow) end() {
 	f.mu.Lock()
@@ -141,12 +79,6 @@ func (f *flow) end() {
 	}
 }
 
-func (f *flow) hasBegun() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.sent > 0
-}
-
 // take sends a part, in pieces that fit into messages, and no more than the other host has room for.
 func (f *flow) take(ctx context.Context, p part) error {
 	for {
@@ -155,57 +87,22 @@ func (f *flow) take(ctx context.Context, p part) error {
 		if err := f.room(ctx); err != nil {
 			return err
 		}
-		if err := f.send(p.head, piece); err != nil {
-			return err
-		}
+		f.send(p.head, piece)
 		if p.head = nil; len(p.data) == 0 {
 			return nil
 		}
 	}
 }
 
-// room returns when there is room for one more.
-func (f *flow) room(ctx context.Context) error {
-	for {
-		f.mu.Lock()
-		free, changed := f.sent-f.taken < windowParts, f.changed
-		f.mu.Unlock()
-		if free {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-func (f *flow) send(head *protocol.HTTPResponse, data []byte) error {
+func (f *flow) send(head *protocol.HTTPResponse, data []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.sent++
-	if f.silence == nil {
-		f.silence = time.AfterFunc(f.host.times.acceptLost, func() { f.gone(fmt.Errorf("%w: its host is silent", ErrClientGone)) })
-	}
-	reply := protocol.Reply{V: protocol.Version, HTTP: head, Stream: &protocol.StreamPart{Number: f.sent, Data: data}}
+	f.listen()
+	part := protocol.Reply{HTTP: head, Stream: &protocol.StreamPart{Data: data}}
 	if head != nil {
-		reply.Stream.Host = f.host.id
+		part.Stream.Host = f.host.id
 	}
-	body, err := json.Marshal(reply)
-	if err != nil {
-		return err
-	}
-	f.kept = append(f.kept, body)
-	f.sendOne(body)
-	return nil
-}
-
-// sendOne sends to all who want the answer. What is lost is missed there. The flow is locked.
-func (f *flow) sendOne(body []byte) {
-	for _, to := range f.to {
-		send(f.host.nc, to, body)
-	}
+	f.put(part)
 }
 
 // last is the reply after all parts. An error breaks the answer off.
@@ -222,11 +119,12 @@ func (f *flow) last(err error, kept bool) protocol.Reply {
 // errBroken is that a streamed answer does not come to its end.
 var errBroken = errors.New("the answer broke off")
 
-// relayed is a streamed answer at the host that took the request.
+// relayed is an answer that comes in parts, at the host that took the request.
 type relayed struct {
-	host   *host
-	id     string
-	client *reader
+	host *host
+	id   string
+	pass func(protocol.Reply) error // passes a part on
+	gone <-chan struct{}            // closed when nobody takes more; nil if pass says so
 
 	mu    sync.Mutex // guards what follows
 	owner string     // the host that sends; empty before the first part
@@ -236,7 +134,7 @@ type relayed struct {
 	words sync.WaitGroup
 }
 
-// take passes one part on to the client, and says so to its sender.
+// take passes one part on, and says so to its sender.
 func (r *relayed) take(reply protocol.Reply) error {
 	r.mu.Lock()
 	number := r.taken + 1
@@ -248,20 +146,29 @@ func (r *relayed) take(reply protocol.Reply) error {
 		return nil // it will come again
 	case n > number:
 		return r.miss()
-	case (reply.HTTP != nil) != (number == 1):
-		return fmt.Errorf("%w: part %d is none that begins or goes on", errBroken, n)
 	}
-	if reply.HTTP != nil {
+	if reply.Stream.Host != "" {
 		r.begin(reply.Stream.Host)
 	}
-	if err := r.client.take(part{head: reply.HTTP, data: reply.Stream.Data}); err != nil {
+	if err := r.pass(reply); err != nil {
 		return err
 	}
-	r.mu.Lock()
-	r.taken = number
-	r.mu.Unlock()
+	r.took(number)
 	r.say(protocol.StreamWord{})
 	return nil
+}
+
+// isNext reports whether everything before a part was taken, and it was not.
+func (r *relayed) isNext(number int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return number == r.taken+1
+}
+
+func (r *relayed) took(number int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.taken = number
 }
 
 // check finds out whether parts are missing of those that were sent.
@@ -291,14 +198,21 @@ func (r *relayed) miss() error {
 func (r *relayed) begin(owner string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.ended != nil {
+		r.owner = owner // who had it before has lost it
+		return
+	}
 	r.owner, r.ended = owner, make(chan struct{})
 	r.words.Go(func() {
 		ticker := time.NewTicker(r.host.times.acceptEvery)
 		defer ticker.Stop()
-		for {
+		for word, gone := (protocol.StreamWord{}), r.gone; ; {
 			select {
+			case <-gone:
+				word.Gone, gone = true, nil
+				r.say(word)
 			case <-ticker.C:
-				r.say(protocol.StreamWord{})
+				r.say(word)
 			case <-r.ended:
 				return
 			}
@@ -306,11 +220,15 @@ func (r *relayed) begin(owner string) {
 	})
 }
 
-func (r *relayed) hasBegun() bool { return r.owner != "" }
+func (r *relayed) hasBegun() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ended != nil
+}
 
 // end stops that. Unless the answer has come to its end, its sender is told that nobody takes more of it.
 func (r *relayed) end(whole bool) {
-	if r.owner == "" {
+	if !r.hasBegun() {
 		return
 	}
 	close(r.ended)
@@ -323,11 +241,12 @@ func (r *relayed) end(whole bool) {
 // say tells the sender how much was taken, and what else there is to say.
 func (r *relayed) say(word protocol.StreamWord) {
 	r.mu.Lock()
+	owner := r.owner
 	word.Taken = r.taken
 	r.mu.Unlock()
 	body, err := json.Marshal(protocol.Request{V: protocol.Version, ID: r.id, Word: &word})
 	if err == nil {
-		err = r.host.nc.Publish(protocol.HostSubject(r.host.name, r.owner), body)
+		err = r.host.nc.Publish(protocol.HostSubject(r.host.name, owner), body)
 	}
 	if err != nil {
 		r.host.log.DebugContext(context.Background(), "say what was taken of an answer", slog.Any(logkey.Error, err))

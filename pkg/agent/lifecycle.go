@@ -64,6 +64,7 @@ func (h *host) run(ctx context.Context, service string, listener net.Listener) e
 	grace := time.Duration(h.project.Config.Settings.ShutdownGrace)
 	h.streaming.end(ErrShutdown) // they may go on for ever; who reads them comes back elsewhere
 	h.flows.end(ErrShutdown)
+	h.calls.endChunks(ErrShutdown)
 	stopBells()
 	intake.Go(func() { h.drainSockets(ctx, grace/2) })
 	h.stopServer(ctx, server, grace/2)

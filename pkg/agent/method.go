@@ -29,6 +29,9 @@ func findMethods(kind reflect.Type) map[string]method {
 		if ofBase || looksLikeHook(m.Name) || t.NumIn() != 3 || t.NumOut() < 1 || t.NumOut() > 2 || t.IsVariadic() {
 			continue
 		}
+		if is, _ := isChunked(t.In(2)); is {
+			continue // it answers clients
+		}
 		if t.In(1) == reflect.TypeFor[context.Context]() && t.Out(t.NumOut()-1) == reflect.TypeFor[error]() {
 			found[m.Name] = method{index: i, payload: t.In(2), isResult: t.NumOut() == 2}
 		}

@@ -86,10 +86,16 @@ func (d *draft) save(ctx context.Context) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
+	if err := d.drainChunks(ctx); err != nil {
+		return err
+	}
 	ctx = ownContext(ctx)
 	a := d.actor
 	if err := a.fit(ctx); err != nil {
 		return d.lose(err)
+	}
+	if d.isNoted() && d.isEmpty() {
+		return nil
 	}
 	d.forceFrame()
 	stored, err := a.commit(ctx, d)
@@ -129,6 +135,9 @@ func (d *draft) leave(ctx context.Context, fn func(context.Context) error) (err 
 		d.left()
 	}
 	defer func() { // also if fn panics: the turn needs the agent to end
+		if d.chunks != nil {
+			_ = d.chunks.drain(ctx) // so that the agent need not wait for a slow client later
+		}
 		if lost := d.comeBack(s); lost != nil {
 			err = lost
 		}

@@ -66,7 +66,7 @@ func (q asker) ask(ctx context.Context, subject string, request protocol.Request
 			return reply, err
 		case reply.Moved && reply.Begun:
 			return reply, errFate
-		case reply.Moved && parts:
+		case reply.Moved && parts && request.Socket == nil: // what a client is told of a frame, the record knows
 			return reply, fmt.Errorf("%w: the agent has moved", errBroken)
 		case reply.Moved:
 			return reply, moved(reply.Owner)
@@ -84,7 +84,10 @@ func (q asker) ask(ctx context.Context, subject string, request protocol.Request
 				return reply, err
 			}
 		case reply.Stream != nil && !reply.Stream.End && reply.Stream.Broken == "":
-			patience, silence, parts = q.times.acceptLost, errFate, true
+			silence, parts = errFate, true
+			if request.Socket == nil {
+				patience = q.times.acceptLost
+			}
 			if err := heard(reply); err != nil {
 				return reply, err
 			}
@@ -186,9 +189,7 @@ func (h *host) onHostRequest(ctx context.Context, m *nats.Msg) {
 	var request protocol.Request
 	err := json.Unmarshal(m.Data, &request)
 	if err == nil && request.Word != nil {
-		if f := h.flows.find(request.ID); f != nil {
-			f.hear(*request.Word)
-		}
+		h.onWord(request.ID, *request.Word)
 		return
 	}
 	if err == nil && len(request.Sent) > 0 {
@@ -211,6 +212,16 @@ func (h *host) onHostRequest(ctx context.Context, m *nats.Msg) {
 		return
 	}
 	h.onRequest(ctx, m, a)
+}
+
+// onWord takes what is said about the parts of an answer.
+func (h *host) onWord(id string, word protocol.StreamWord) {
+	if f := h.flows.find(id); f != nil {
+		f.hear(word)
+	}
+	if c := h.calls.chunksOf(id); c != nil {
+		c.hear(word)
+	}
 }
 
 // onBody takes a part of the body of a request, in the order in which they come.
@@ -303,7 +314,7 @@ func (h *host) onHTTP(ctx context.Context, m *nats.Msg, a *actor, request protoc
 	f := h.flows.open(h, request, m.Reply)
 	defer h.flows.close(request.ID)
 	h.respond(ctx, m, f.accepted())
-	call := h.calls.start(request.ID, func(func()) protocol.Reply { return h.callAgent(ctx, a, request, f) })
+	call := h.calls.start(request.ID, nil, func(func()) protocol.Reply { return h.callAgent(ctx, a, request, f) })
 	ticker := time.NewTicker(h.times.acceptEvery)
 	defer ticker.Stop()
 	for {

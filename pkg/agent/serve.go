@@ -20,7 +20,8 @@ type job struct {
 	id      string // of a call, or of a request that came over another host
 	call    *protocol.AgentCall
 	frame   *protocol.SocketUp
-	left    func() // called when the turn of a frame goes outside
+	left    func()  // called when the turn of a frame goes outside
+	chunks  *chunks // the answer to a frame, if it comes in parts
 	request *http.Request
 	body    []byte
 	upload  *upload // in the place of body, if it is long
@@ -39,6 +40,14 @@ func (j *job) finish(o outcome) {
 	case j.done <- o:
 	default:
 	}
+}
+
+// lastChunk is what follows the chunks of an answer; nil if none have left.
+func (j *job) lastChunk() *protocol.StreamPart {
+	if j.chunks == nil {
+		return nil
+	}
+	return j.chunks.last()
 }
 
 // what says what the job is, for those who wait.

@@ -116,8 +116,13 @@ func socketLimits(settings process.Settings) gateway.Limits {
 type socketHost struct{ host *host }
 
 // Bring brings a frame to the agent.
-func (s socketHost) Bring(ctx context.Context, id protocol.Agent, up protocol.SocketUp, outside func()) (protocol.SocketAck, error) {
-	reply, err := s.host.deliver(ctx, id, &frameErrand{up: up, outside: outside}, s.host.times.findWithin)
+func (s socketHost) Bring(ctx context.Context, id protocol.Agent, up protocol.SocketUp, u gateway.Underway) (protocol.SocketAck, error) {
+	e := s.host.newFrameErrand(id, up, u)
+	reply, err := s.host.deliver(ctx, id, e, s.host.times.findWithin)
+	for tries := 0; err == nil && !e.isWhole(reply) && tries < 3; tries++ { // a joined call sends again what was not taken
+		reply, err = s.host.deliver(ctx, id, e, s.host.times.findWithin)
+	}
+	e.parts.end(err == nil)
 	if err == nil {
 		err = result(reply)
 	}
@@ -126,6 +131,9 @@ func (s socketHost) Bring(ctx context.Context, id protocol.Agent, up protocol.So
 	}
 	if err != nil {
 		return protocol.SocketAck{}, bringError(err)
+	}
+	if !e.isWhole(reply) {
+		reply.Socket.Answers = e.broken()
 	}
 	return *reply.Socket, nil
 }

@@ -19,8 +19,9 @@ type turnSocket struct {
 	key  connKey
 	up   *protocol.SocketUp
 	conn *Connection
-	// answer is that to a call.
+	// answer is that to a call. last is the end of one of which parts have left: it comes after those, and not with the batch.
 	answer *string
+	last   *string
 	// forced is set if the frame must be known to be applied although nothing else has changed.
 	forced bool
 	// lost is set if the gateway of the connection is held for lost.

@@ -3,64 +3,48 @@ package agent
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/wire"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// frameErrand brings a frame of a client to its agent. It may be brought again however often: the record knows which were applied.
-type frameErrand struct {
-	up      protocol.SocketUp
-	outside func()
-}
-
-func (e *frameErrand) request() (protocol.Request, error) {
-	return protocol.Request{V: protocol.Version, Socket: &e.up}, nil
-}
-
-func (e *frameErrand) heard(reply protocol.Reply) error {
-	if reply.Socket != nil && reply.Socket.Outside {
-		e.outside()
-	}
-	return nil
-}
-
-func (e *frameErrand) repeatable() bool { return true }
-
-func (e *frameErrand) asked(error) {}
-
-func (e *frameErrand) do(ctx context.Context, a *actor) (protocol.Reply, error) {
-	reply := a.joinFrame(ctx, &e.up, e.outside)
-	switch {
-	case ctx.Err() != nil && reply.Moved:
-		return reply, context.Cause(ctx)
-	case reply.Moved:
-		return reply, moved(reply.Owner)
-	}
-	return reply, nil
-}
-
-// onRelayedFrame serves a frame that a gateway has brought to the owner of the agent.
-func (h *host) onRelayedFrame(ctx context.Context, m *nats.Msg, a *actor, up *protocol.SocketUp) {
-	h.attend(ctx, m, func(hear func(protocol.Reply)) protocol.Reply {
-		return a.joinFrame(ctx, up, func() { hear(protocol.Reply{Socket: &protocol.SocketAck{Outside: true}}) })
-	})
-}
-
 // joinFrame runs the turn of a frame, or joins it if the same frame is there already.
-func (a *actor) joinFrame(ctx context.Context, up *protocol.SocketUp, outside func()) protocol.Reply {
-	id := func(number uint64) string { return fmt.Sprintf("%s %s/%d/%d", a.id, up.Gateway, up.Conn, number) }
-	a.host.calls.forget(id(up.Number - 1)) // whoever sends a frame has heard what became of the one before
-	c := a.host.calls.start(id(up.Number), func(leave func()) protocol.Reply {
-		reply, err := a.do(context.WithoutCancel(ctx), &job{frame: up, left: leave, done: make(chan outcome, 1)})
+func (a *actor) joinFrame(ctx context.Context, up *protocol.SocketUp, f follower) protocol.Reply {
+	c := a.startFrame(ctx, up)
+	if c.chunks != nil {
+		return a.host.followChunks(ctx, c, f)
+	}
+	left := c.left
+	for {
+		select {
+		case <-c.done:
+			return c.reply
+		case <-left:
+			left = nil
+			f.hear(protocol.Reply{Socket: &protocol.SocketAck{Outside: true}})
+		case <-ctx.Done():
+			return protocol.Reply{Moved: true}
+		}
+	}
+}
+
+func (a *actor) startFrame(ctx context.Context, up *protocol.SocketUp) *call {
+	a.host.calls.forget(protocol.FrameID(a.id, up.Gateway, up.Conn, up.Number-1)) // whoever sends a frame has heard what became of the one before
+	var out *chunks
+	if up.Call != nil {
+		if m, err := a.class.methodForClient(up.Call.Method); err == nil && m.chunks != nil {
+			out = newChunks(a.host)
+		}
+	}
+	return a.host.calls.start(protocol.FrameID(a.id, up.Gateway, up.Conn, up.Number), out, func(leave func()) protocol.Reply {
+		reply, err := a.do(context.WithoutCancel(ctx), &job{frame: up, left: leave, chunks: out, done: make(chan outcome, 1)})
 		switch {
 		case errors.Is(err, errMoved) || errors.Is(err, ErrShutdown): // if it was stored, the record knows it
 			return movedReply(err)
@@ -69,18 +53,6 @@ func (a *actor) joinFrame(ctx context.Context, up *protocol.SocketUp, outside fu
 		}
 		return reply
 	})
-	left := c.left
-	for {
-		select {
-		case <-c.done:
-			return c.reply
-		case <-left:
-			left = nil
-			outside()
-		case <-ctx.Done():
-			return protocol.Reply{Moved: true}
-		}
-	}
 }
 
 // whatFrame says what a frame is, for those who wait.
@@ -102,7 +74,7 @@ func (a *actor) serveFrame(ctx context.Context, j *job) error {
 	}
 	finish := func(ack protocol.SocketAck) {
 		ack.Place = placeOf(a.at.record, j.frame.Gateway)
-		j.finish(outcome{reply: protocol.Reply{Socket: &ack}})
+		j.finish(outcome{reply: protocol.Reply{Socket: &ack, Stream: j.lastChunk()}})
 	}
 	if ack := a.decided(j.frame); ack != nil {
 		finish(*ack)
@@ -125,6 +97,8 @@ func (a *actor) serveFrame(ctx context.Context, j *job) error {
 	ack := protocol.SocketAck{}
 	if err != nil {
 		ack = a.frameFailed(ctx, t, err)
+	} else if t.last != nil {
+		ack.Answers = []string{*t.last}
 	} else if !stored && t.answer != nil {
 		ack.Answers = []string{*t.answer}
 	}
@@ -227,7 +201,7 @@ func (a *actor) applyFrame(ctx context.Context, d *draft, j *job, t *turnSocket)
 	case protocol.SocketState:
 		return a.agent.setClientState(ctx, t.up.State)
 	case protocol.SocketCall:
-		return a.applyCall(ctx, t)
+		return a.applyCall(ctx, d, j, t)
 	case protocol.SocketText, protocol.SocketData:
 		if handler, ok := a.agent.(MessageHandler); ok {
 			return handler.OnMessage(ctx, t.conn, messageOf(t.up))
@@ -260,12 +234,12 @@ func (a *actor) applyConnect(ctx context.Context, t *turnSocket) error {
 	return handler.OnConnect(ctx, t.conn, r.WithContext(ctx))
 }
 
-func (a *actor) applyCall(ctx context.Context, t *turnSocket) error {
+func (a *actor) applyCall(ctx context.Context, d *draft, j *job, t *turnSocket) error {
 	m, err := a.class.methodForClient(t.up.Call.Method)
 	if err != nil {
 		return err
 	}
-	result, err := m.call(ctx, a.agent, t.up.Call.Args)
+	result, err := a.callForClient(ctx, d, j, m)
 	if err != nil {
 		return err
 	}
@@ -273,8 +247,30 @@ func (a *actor) applyCall(ctx context.Context, t *turnSocket) error {
 	if len(answer) > protocol.MaxFrame {
 		return &FramesError{Agent: a.id.Name, Size: len(answer), Limit: protocol.MaxFrame}
 	}
+	if j.lastChunk() != nil {
+		d.endChunks(answer)
+		return nil
+	}
 	t.answer = &answer
 	return nil
+}
+
+// callForClient calls the method. If it answers in chunks, they leave meanwhile.
+func (a *actor) callForClient(ctx context.Context, d *draft, j *job, m clientMethod) (json.RawMessage, error) {
+	call := j.frame.Call
+	if m.chunks == nil {
+		return m.call(ctx, a.agent, call.Args, nil)
+	}
+	d.chunks = j.chunks
+	defer j.chunks.end()
+	method, cancel := j.chunks.start(ctx)
+	defer cancel(nil)
+	out := &outlet{call: call.ID, agent: a.id.Name, chunks: j.chunks, draft: d, letOut: func() error { return d.letOut(ctx) }}
+	result, err := m.call(method, a.agent, call.Args, out)
+	if err == nil {
+		err = d.drainChunks(ctx)
+	}
+	return result, err
 }
 
 // frameFailed is what follows a frame whose turn is dropped.

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"strings"
 
+	"github.com/skein-run/skein/internal/gateway"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -66,7 +67,7 @@ func (h *host) tellAgent(ctx context.Context, lost string, id protocol.Agent, su
 // away: what is new about its rows is in the number, or an owner would take this for what it has heard before.
 func (h *host) bringLost(ctx context.Context, lost string, id protocol.Agent, number uint64) error {
 	for part := uint64(0); ; part++ {
-		ack, err := (socketHost{h}).Bring(ctx, id, protocol.SocketUp{Kind: protocol.SocketLost, Gateway: lost, Conn: part, Number: number}, func() {})
+		ack, err := (socketHost{h}).Bring(ctx, id, protocol.SocketUp{Kind: protocol.SocketLost, Gateway: lost, Conn: part, Number: number}, gateway.Underway{})
 		if err != nil || !ack.More {
 			return err
 		}

@@ -25,6 +25,7 @@ type room struct {
 	closed  func(context.Context, *room, *Connection, Closed) error
 	failed  func(context.Context, *room, error) error
 	wait    func(context.Context) error
+	tail    func(context.Context, *room, *Chunks[string], int) (string, error)
 }
 
 type roomState struct {
@@ -113,7 +114,7 @@ func (r *room) Hidden(context.Context) error { return nil }
 func (r *room) Heed(context.Context, string) error { return nil }
 
 func rooms(prepare func(*room), options ...ClassOption) []Class {
-	options = append([]ClassOption{Clients((*room).AddTo, (*room).Count, (*room).Fail, (*room).Panic, (*room).Say, (*room).Long)}, options...)
+	options = append([]ClassOption{Clients((*room).AddTo, (*room).Count, (*room).Fail, (*room).Panic, (*room).Say, (*room).Long, (*room).Tail, (*room).Pour)}, options...)
 	return []Class{Define("ChatRoom", func() *room {
 		r := &room{}
 		if prepare != nil {
@@ -251,18 +252,32 @@ func (r *rig) awaitLog(t *testing.T, name string, want ...string) {
 // bothRooms runs a test with sockets at the host of the room, and at another.
 func bothRooms(t *testing.T, prepare func(*room), test func(t *testing.T, r *rig, gate *testHost), options ...hostOption) {
 	t.Helper()
+	eachRoom(t, func(t *testing.T, start startRoom) {
+		r, gate := start(prepare, options...)
+		test(t, r, gate)
+	})
+}
+
+// startRoom makes a room and a host to reach it through.
+type startRoom func(prepare func(*room), options ...hostOption) (*rig, *testHost)
+
+// eachRoom is bothRooms for tests whose rooms must not share what they are prepared with.
+func eachRoom(t *testing.T, test func(t *testing.T, start startRoom)) {
+	t.Helper()
 	for _, name := range []string{"at its host", "through another host"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			classes := rooms(prepare)
-			owner := r.host(t, classes, options...)
-			gate := owner
-			owner.call(t, http.MethodGet, roomPath, "")
-			if name != "at its host" {
-				gate = r.host(t, classes, options...)
-			}
-			test(t, r, gate)
+			test(t, func(prepare func(*room), options ...hostOption) (*rig, *testHost) {
+				r := newRig(t)
+				classes := rooms(prepare)
+				owner := r.host(t, classes, options...)
+				gate := owner
+				owner.call(t, http.MethodGet, roomPath, "")
+				if name != "at its host" {
+					gate = r.host(t, classes, options...)
+				}
+				return r, gate
+			})
 		})
 	}
 }

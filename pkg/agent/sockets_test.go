@@ -267,8 +267,9 @@ func TestConnectionSettings(t *testing.T) {
 		}
 	}
 	bothRooms(t, prepare, func(t *testing.T, r *rig, gate *testHost) {
-		a, b := gate.dial(t, roomPath+"?_pk=a1"), gate.dial(t, roomPath+"?_pk=b1&readonly")
+		a := gate.dial(t, roomPath+"?_pk=a1")
 		a.expect(identity("jo"))
+		b := gate.dial(t, roomPath+"?_pk=b1&readonly")
 		b.expect(identity("jo"))
 		c := gate.dial(t, roomPath+"?_pk=b2&silent")
 		for _, want := range []string{"2", "3"} {

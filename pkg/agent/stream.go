@@ -220,4 +220,12 @@ func (r *reader) take(p part) error {
 	return nil
 }
 
+// pass takes a part that has come from another host.
+func (r *reader) pass(reply protocol.Reply) error {
+	if (reply.HTTP != nil) != (reply.Stream.Number == 1) {
+		return fmt.Errorf("%w: part %d is none that begins or goes on", errBroken, reply.Stream.Number)
+	}
+	return r.take(part{head: reply.HTTP, data: reply.Stream.Data})
+}
+
 func (r *reader) hasBegun() bool { return r.status != 0 }

@@ -293,7 +293,7 @@ func TestPartsOfABody(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			f := &flow{host: &host{times: defaultTiming()}}
+			f := &flow{window: newWindow(&host{times: defaultTiming()})}
 			f.await(-1)
 			for _, p := range test.parts {
 				f.receive(p)

@@ -336,7 +336,7 @@ type Request struct {
 	Identity json.RawMessage `json:"identity,omitempty"`
 	// Again says that another host, or this one, has begun with the HTTP request of this ID: only its answer is wanted.
 	Again bool `json:"again,omitempty"`
-	// Word is about the parts of the answer to the HTTP request of this ID.
+	// Word is about the parts of the answer to the HTTP request, or call of a client, of this ID.
 	Word *StreamWord `json:"word,omitempty"`
 	// Part is one of the body of the HTTP request of this ID.
 	Part *BodyPart `json:"part,omitempty"`
@@ -381,7 +381,7 @@ type Reply struct {
 	// Begun comes with Moved if the request may have been carried out all the same.
 	Begun bool `json:"begun,omitempty"`
 	// Owner names the host that owns the agent, in answers to Activate; with Accepted, the host that takes the parts of the
-	// request's body, of which the agent has taken Taken. Sent is how many parts of the answer it has sent before.
+	// request's body or words about those of the answer. The agent has taken Taken of the body. Sent is how many parts of the answer it has sent before.
 	Owner string        `json:"owner,omitempty"`
 	Taken int           `json:"taken,omitempty"`
 	Sent  int           `json:"sent,omitempty"`
@@ -411,6 +411,8 @@ type StreamPart struct {
 	// Number counts the parts from 1, the end among them: who misses one can ask for it until it says that it has it.
 	Number int    `json:"number"`
 	Data   []byte `json:"data,omitempty"`
+	// Place is, in a part of an answer to a client, what the client was sent before.
+	Place SocketPlace `json:"place,omitzero"`
 	// Host is, in the first part, the host that takes words.
 	Host string `json:"host,omitempty"`
 	// End says that this was all. Broken says why there is no more, though it was not.

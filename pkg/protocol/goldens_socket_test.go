@@ -60,6 +60,12 @@ func socketGoldens() []golden {
 		{"request.attach", protocol.Request{V: protocol.Version, Attach: &protocol.SocketAttach{Class: "Room", Name: "jo", After: 7}}},
 		{"reply.socket", protocol.Reply{V: protocol.Version, Socket: &protocol.SocketAck{Place: place, Answers: []string{"{}"}}}},
 		{"reply.socket-outside", protocol.Reply{V: protocol.Version, Accepted: true, Socket: &protocol.SocketAck{Outside: true}}},
+		{"reply.chunk", protocol.Reply{V: protocol.Version, Stream: &protocol.StreamPart{Number: 1, Data: []byte("{}"), Place: place, Host: "host-a"}}},
+		{"reply.chunks-accepted", protocol.Reply{V: protocol.Version, Accepted: true, Owner: "host-a", Sent: 2}},
+		{"reply.chunks-end", protocol.Reply{V: protocol.Version, Socket: &protocol.SocketAck{Place: place, Answers: []string{"{}"}},
+			Stream: &protocol.StreamPart{Number: 2, End: true}}},
+		{"request.chunk-word", protocol.Request{V: protocol.Version, ID: protocol.FrameID(protocol.Agent{Project: "p", Class: "Room", Name: "jo"}, "host-a", 7, 2),
+			Word: &protocol.StreamWord{Taken: 1, Gone: true}}},
 		{"reply.socket-other", protocol.Reply{V: protocol.Version, Socket: &protocol.SocketAck{
 			Applied: true, Unknown: true, Place: place, Close: &protocol.SocketClose{Code: 1008, Reason: "no"}}}},
 		{"request.sent", protocol.Request{V: protocol.Version, Sent: []protocol.SocketSent{{Class: "Room", Name: "jo", Place: place}}}},

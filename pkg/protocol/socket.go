@@ -1,6 +1,9 @@
 package protocol
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"fmt"
+)
 
 // Limits of sockets.
 const (
@@ -218,4 +221,9 @@ func (p SocketPlace) Compare(other SocketPlace) int {
 // SameRow reports whether the numbers of both are of one row.
 func (p SocketPlace) SameRow(other SocketPlace) bool {
 	return p.Life == other.Life && p.Since == other.Since
+}
+
+// FrameID is the ID of words about the answer to a frame of a client.
+func FrameID(agent Agent, gateway string, conn, number uint64) string {
+	return fmt.Sprintf("%s %s/%d/%d", agent, gateway, conn, number)
 }

@@ -278,7 +278,11 @@ func (a *actor) frameFailed(ctx context.Context, t *turnSocket, err error) proto
 	a.logFrame(ctx, t, err)
 	switch t.up.Kind {
 	case protocol.SocketConnect:
-		return protocol.SocketAck{Close: refusal(err)}
+		how := refusal(err)
+		if how.Code != closeRefused {
+			a.refused = append(a.refused, &ConnectionError{Hook: "OnConnect", Connection: t.conn.ID(), Err: err})
+		}
+		return protocol.SocketAck{Close: how}
 	case protocol.SocketCall:
 		return protocol.SocketAck{Answers: []string{string(wire.CallError(t.up.Call.ID, publicText(err)))}, Refused: fault(err)}
 	case protocol.SocketState:
@@ -331,11 +335,17 @@ func publicText(err error) string {
 	return protocol.NewFailure(err).Message
 }
 
+// closeRefused is the code with which a connection ends that OnConnect did not want; closeFailed, if it could not be opened.
+const (
+	closeRefused = 1008
+	closeFailed  = 1011
+)
+
 // refusal is how a connection ends that OnConnect has refused.
 func refusal(err error) *protocol.SocketClose {
-	code := 1011
+	code := closeFailed
 	if e, ok := errors.AsType[*Error](err); ok && e.status() < http.StatusInternalServerError {
-		code = 1008
+		code = closeRefused
 	}
 	return &protocol.SocketClose{Code: code, Reason: publicText(err)}
 }

@@ -14,7 +14,7 @@ import (
 
 // Connector is implemented by agents that want a turn when a client has opened a socket. Its request is the one that the socket
 // began with. An error refuses the connection, and the socket is closed: with code 1008 if it is an *Error with a status of 4xx, else
-// with 1011. What is set for the connection here holds from its first frame on.
+// with 1011, and then OnError is told, too, by a *ConnectionError. What is set for the connection here holds from its first frame on.
 type Connector interface {
 	OnConnect(ctx context.Context, c *Connection, r *http.Request) error
 }
@@ -54,7 +54,8 @@ type Closed struct {
 	Clean bool
 }
 
-// ConnectionError is handed to OnError if OnMessage or OnClose has failed.
+// ConnectionError is handed to OnError if OnConnect, OnMessage or OnClose has failed. Connections(ctx, e.Connection) has the connection, as
+// long as it is open.
 type ConnectionError struct {
 	// Hook is the method that has failed.
 	Hook string

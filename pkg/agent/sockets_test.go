@@ -134,7 +134,9 @@ func TestSocketRefusals(t *testing.T) {
 func TestSocketAdmission(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	failures := make(chan error, 10)
 	classes := append(rooms(func(r *room) {
+		r.failed = func(_ context.Context, _ *room, err error) error { failures <- err; return nil }
 		r.connect = func(ctx context.Context, r *room, c *Connection, q *http.Request) error {
 			user, err := Identity[string](ctx)
 			if err != nil {
@@ -172,7 +174,10 @@ func TestSocketAdmission(t *testing.T) {
 	c.send("again")
 	c.expect("again ada")
 	h.dial(t, roomPath).expectClose(1008, "who are you?")
-	h.dial(t, roomPath+"?user=broken").expectClose(1011, "no room for broken")
+	h.dial(t, roomPath+"?user=broken&_pk=b").expectClose(1011, "no room for broken")
+	if err := awaitTurn(t, "OnError is called", failures); err.Error() != `OnConnect of connection "b": no room for broken` {
+		t.Errorf("OnError(%v)", err) // the first: who was refused is no failure
+	}
 	for _, test := range []struct {
 		path, origin string
 		status       int

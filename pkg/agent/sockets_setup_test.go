@@ -108,13 +108,16 @@ func (r *room) Long(ctx context.Context) (string, error) {
 	return "long", Outside(ctx, r.wait)
 }
 
+// Nothing has no result.
+func (r *room) Nothing(context.Context) error { return nil }
+
 func (r *room) Hidden(context.Context) error { return nil }
 
 // Heed takes a letter that changes nothing.
 func (r *room) Heed(context.Context, string) error { return nil }
 
 func rooms(prepare func(*room), options ...ClassOption) []Class {
-	options = append([]ClassOption{Clients((*room).AddTo, (*room).Count, (*room).Fail, (*room).Panic, (*room).Say, (*room).Long, (*room).Tail, (*room).Pour)}, options...)
+	options = append([]ClassOption{Clients((*room).AddTo, (*room).Count, (*room).Fail, (*room).Panic, (*room).Say, (*room).Long, (*room).Tail, (*room).Pour, (*room).Nothing)}, options...)
 	return []Class{Define("ChatRoom", func() *room {
 		r := &room{}
 		if prepare != nil {

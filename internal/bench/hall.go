@@ -47,7 +47,7 @@ func (h *hall) Say(ctx context.Context, text string) (struct{}, error) {
 type talk struct {
 	To, Other string
 	Rounds    int
-	// Pause is what lies between two turns that are measured.
+	// Pause is what lies between two turns that are measured; twice as long, where clients may still be reading what was said.
 	Pause time.Duration
 	Text  string
 }
@@ -72,6 +72,7 @@ func (m *meter) Talk(ctx context.Context, t talk) (took talked, err error) {
 		}
 	}
 	for range t.Rounds {
+		time.Sleep(t.Pause)
 		measure(&took.Quiet, rest(t.To))
 		if t.Text == "" {
 			continue

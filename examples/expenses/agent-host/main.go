@@ -1,4 +1,5 @@
-// Command agent-host serves the boards of the example project expenses, and the page that shows them.
+// Command agent-host serves the boards of the example project expenses, and the page that shows them, at http://127.0.0.1:8700/.
+// With --http-addr :8700 a phone of the same network can open it, too.
 package main
 
 import (

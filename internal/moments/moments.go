@@ -112,7 +112,7 @@ func (p Plan) checkBounds() error {
 		return &FieldError{"catch_up", strconv.Itoa(*row.CatchUp), fmt.Sprintf("allowed are 0 to %d", protocol.MaxCatchUp)}
 	case row.From != nil && row.Until != nil && row.Until.Before(*row.From):
 		return &FieldError{"until", row.Until.Format(time.RFC3339), "is before from, " + row.From.Format(time.RFC3339)}
-	case row.Until != nil && p.First().IsZero():
+	case row.Until != nil && row.Workflow == "" && p.First().IsZero(): // that of a workflow may be over, and changed
 		return &FieldError{"until", row.Until.Format(time.RFC3339), "leaves no moment to fire at"}
 	}
 	return nil

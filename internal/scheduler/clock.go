@@ -120,7 +120,9 @@ func (s *Scheduler) arm(ctx context.Context, k key, r *row, next step, tail uint
 
 // tick is what stands on the clock for a step.
 func (r *row) tick(next step) protocol.Tick {
-	t := protocol.Tick{V: protocol.Version, Revision: r.revision, Definition: r.definition, Planned: next.moment.UTC()}
+	t := protocol.Tick{
+		V: protocol.Version, Revision: r.revision, Definition: r.definition, Bounds: r.bounds, Planned: next.moment.UTC(), Over: next.over,
+	}
 	if next.progress != (protocol.Progress{}) {
 		t.Progress = &next.progress
 	}

@@ -14,7 +14,7 @@ import (
 func Command() *cobra.Command {
 	return process.Command(process.Spec{
 		Use:      "scheduler",
-		Short:    "Make the schedules of agents come due, and clean up after workflows",
+		Short:    "Make the schedules of agents and workflows come due, and clean up after workflows",
 		Settings: []string{process.SettingCleanAfter},
 		Parts:    []string{partClock, partProjects},
 		Run: func(ctx context.Context, env *process.Env) error {

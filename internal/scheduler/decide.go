@@ -31,6 +31,27 @@ const (
 // decide says what to do with the clock subject of a schedule, and for arm and park the moment and the progress. Doing it twice, or
 // for several schedulers at once, comes to the same.
 func decide(v view) (verb, step) {
+	do, s := choose(v)
+	if do != leave && do != disarm && s.moment.IsZero() {
+		return v.row.over(s)
+	}
+	return do, s
+}
+
+// over keeps, of the schedule of a workflow that has no moment any more, what it has done: its row stays.
+func (r *row) over(s step) (verb, step) {
+	if r.Workflow == "" {
+		return leave, step{}
+	}
+	s.over, s.moment = true, r.Created
+	if s.progress.Last != nil {
+		s.moment = *s.progress.Last
+	}
+	return park, s
+}
+
+// choose is decide without what becomes of a schedule that is over: then the step has no moment.
+func choose(v view) (verb, step) {
 	r := v.row
 	if r == nil {
 		if v.armed == nil {
@@ -50,13 +71,12 @@ func decide(v view) (verb, step) {
 			return leave, step{} // the firing came twice
 		}
 		s = r.step(v.handled, v.now)
-	case r.made(v.armed) && v.armed.Parked: // it was resumed
+	case r.made(v.armed) && v.armed.Bounds != r.bounds && v.armed.Revision < r.revision:
+		s = r.resume(v.armed)
+	case r.made(v.armed) && v.armed.Parked && !v.armed.Over: // it was resumed
 		s = at(v.armed)
 	case r.made(v.armed), r.made(v.fired):
 		// Its firing goes on from there. A row put again unchanged must not start over from its creation.
-		return leave, step{}
-	}
-	if s.moment.IsZero() { // it is over
 		return leave, step{}
 	}
 	return arm, s
@@ -95,7 +115,7 @@ func at(t *protocol.Tick) step {
 
 // isPast reports whether the schedule has gone on from a moment: then a later one is armed, or fires.
 func (r *row) isPast(t *protocol.Tick, v view) bool {
-	return r.made(v.armed) && v.armed.Planned.After(t.Planned) || r.made(v.fired) && v.fired.Planned.After(t.Planned)
+	return r.made(v.armed) && (v.armed.Over || v.armed.Planned.After(t.Planned)) || r.made(v.fired) && v.fired.Planned.After(t.Planned)
 }
 
 // made reports whether a moment was computed from a row of the same content.

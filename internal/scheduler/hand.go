@@ -51,6 +51,9 @@ func (h *Hand) next(ctx context.Context) (first *due, err error) {
 		if err != nil {
 			return nil, err
 		}
+		if k.agent.Class == protocol.ClassCron { // the instances of a test are those that the test starts
+			continue
+		}
 		r, err := parseRow(k, &m)
 		if err != nil {
 			return nil, err

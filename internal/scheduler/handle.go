@@ -17,7 +17,7 @@ import (
 
 // Points at which a test can stop a scheduler.
 const (
-	// SignalMailed is reached when a firing is in the inbox and nothing else is done.
+	// SignalMailed is reached when a firing is in the inbox, or its instance created, and nothing else is done.
 	SignalMailed = "scheduler.mailed"
 	// SignalSettled is reached when the next moment is armed, or the row deleted, and the firing is not acked.
 	SignalSettled = "scheduler.settled"
@@ -83,6 +83,11 @@ func (s *Scheduler) fire(ctx context.Context, k key, t *protocol.Tick, m jetstre
 	if !r.made(t) {
 		return s.settleOther(ctx, k, r, t, m)
 	}
+	if t.Bounds != r.bounds {
+		if err := mayBeStale(k, r, t, m); err != nil {
+			return err
+		}
+	}
 	now := s.now()
 	if r.Paused != nil {
 		return s.settleFired(ctx, k, t, time.Time{})
@@ -94,11 +99,11 @@ func (s *Scheduler) fire(ctx context.Context, k key, t *protocol.Tick, m jetstre
 	if past, err := s.isPast(ctx, k, r, t, m); err != nil || past {
 		return err
 	}
-	if err := s.mail(ctx, k, r, t, next, now); err != nil {
+	if err := s.deliver(ctx, k, r, t, next, now); err != nil {
 		return err
 	}
 	testsignal.At(SignalMailed)
-	if next.moment.IsZero() {
+	if next.moment.IsZero() && r.Workflow == "" {
 		err = s.deleteRow(ctx, k, r.revision)
 	} else {
 		err = s.settleFired(ctx, k, t, now)
@@ -137,6 +142,18 @@ func (s *Scheduler) isPast(ctx context.Context, k key, r *row, t *protocol.Tick,
 // the firing, its bucket was replaced, and only we know that it has to be armed. As such an answer can also come from a
 // server that does not know yet that it no longer leads, it must be repeated first.
 func (s *Scheduler) settleOther(ctx context.Context, k key, r *row, t *protocol.Tick, m jetstream.Msg) error {
+	if err := mayBeStale(k, r, t, m); err != nil {
+		return err
+	}
+	err := s.settle(ctx, k, nil, time.Time{})
+	if _, ok := errors.AsType[*RowError](err); ok {
+		return nil // told when the row came
+	}
+	return err
+}
+
+// mayBeStale is the error of a firing that is tried again, because its row seems older than what fired.
+func mayBeStale(k key, r *row, t *protocol.Tick, m jetstream.Msg) error {
 	meta, err := m.Metadata()
 	if err != nil {
 		return err
@@ -144,11 +161,18 @@ func (s *Scheduler) settleOther(ctx context.Context, k key, r *row, t *protocol.
 	if r.revision < t.Revision && meta.NumDelivered < staleTries {
 		return fmt.Errorf("row %s has revision %d, its firing is of %d", k.rowSubject(), r.revision, t.Revision)
 	}
-	err = s.settle(ctx, k, nil, time.Time{})
-	if _, ok := errors.AsType[*RowError](err); ok {
-		return nil // told when the row came
+	return nil
+}
+
+// deliver brings a firing to whom it is for.
+func (s *Scheduler) deliver(ctx context.Context, k key, r *row, t *protocol.Tick, next step, now time.Time) error {
+	if r.Workflow == "" {
+		return s.mail(ctx, k, r, t, next, now)
 	}
-	return err
+	if !next.fires {
+		return nil
+	}
+	return s.startInstance(ctx, k, r, t.Planned, now)
 }
 
 // mail puts a firing into the agent's inbox. One that comes too late is left out; if it was the last one, the agent is

@@ -11,6 +11,7 @@ import (
 
 // key names one schedule: where its row stands, where it is armed and where it fires to.
 type key struct {
+	// agent has, for a schedule of a workflow, the class protocol.ClassCron and the name of the workflow.
 	agent protocol.Agent
 	id    string
 }
@@ -52,6 +53,13 @@ func (k key) dueSubject() string {
 
 // attr says, in a log line, which schedule it is about.
 func (k key) attr() slog.Attr {
+	if k.agent.Class == protocol.ClassCron {
+		return slog.GroupAttrs("",
+			slog.String(logkey.Project, k.agent.Project),
+			slog.String(logkey.Workflow, k.agent.Name),
+			slog.String(logkey.Schedule, k.id),
+		)
+	}
 	return slog.GroupAttrs("",
 		slog.String(logkey.Project, k.agent.Project),
 		slog.String(logkey.Class, k.agent.Class),

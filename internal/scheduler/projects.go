@@ -21,7 +21,7 @@ import (
 // deaf does no lasting harm.
 const watchFor = time.Minute
 
-// projects has the feeds of all projects with agents. One goroutine uses it.
+// projects has the feeds of all projects that have schedules. One goroutine uses it.
 type projects struct {
 	*Scheduler
 	feeds   sync.WaitGroup
@@ -37,7 +37,7 @@ type projectFeed struct {
 
 func (f *projectFeed) wasTried() { f.closeOnce.Do(func() { close(f.tried) }) }
 
-// followProjects follows the schedules of every project with agents that the registry has, until ctx is done.
+// followProjects follows the schedules of every project that has some, until ctx is done. Those with agents may always.
 func (s *Scheduler) followProjects(ctx, work context.Context) error {
 	p := &projects{Scheduler: s, running: map[string]*projectFeed{}}
 	defer p.feeds.Wait()
@@ -113,7 +113,7 @@ func (p *projects) change(ctx, work context.Context, entry jetstream.KeyValueEnt
 		p.log.WarnContext(ctx, "ignored a row of the registry", slog.String(logkey.Project, entry.Key()), slog.Any(logkey.Error, err))
 		return
 	}
-	if len(row.Agents) == 0 || p.running[entry.Key()] != nil {
+	if !row.Schedules && len(row.Agents) == 0 || p.running[entry.Key()] != nil {
 		return
 	}
 	p.start(ctx, work, entry.Key())

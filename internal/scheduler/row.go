@@ -36,7 +36,9 @@ type row struct {
 	// revision is the sequence of the row, definition a digest of its content.
 	revision   uint64
 	definition string
-	plan       moments.Plan
+	// bounds is a digest of what bounds the moments of the schedule of a workflow; empty for one of an agent.
+	bounds string
+	plan   moments.Plan
 }
 
 // parseRow reads the newest message of a row's subject. It returns nil if the row is deleted, and a *RowError if it
@@ -55,6 +57,9 @@ func parseRow(k key, m *journal.Message) (*row, error) {
 	if err := r.check(k); err != nil {
 		return nil, err
 	}
+	if r.Workflow != "" {
+		return r, r.defineCron()
+	}
 	if r.Paused != nil || r.Resumed != nil {
 		return r, r.define()
 	}
@@ -62,16 +67,33 @@ func parseRow(k key, m *journal.Message) (*row, error) {
 }
 
 // define makes the definition that of the row as it was before it was paused for the first time.
-func (r *row) define() error {
+func (r *row) define() (err error) {
 	plain := r.Schedule
 	plain.Paused, plain.Resumed = nil, nil
 	plain.SetVersion()
-	data, err := json.Marshal(plain)
+	r.definition, err = digestOf(plain)
+	return err
+}
+
+// defineCron makes the definition that of what never changes of the schedule of a workflow, so that it goes on when the
+// rest was changed.
+func (r *row) defineCron() (err error) {
+	r.definition, err = digestOf(protocol.Schedule{
+		ID: r.ID, Class: r.Class, Name: r.Name, Kind: r.Kind, Cron: r.Cron, Zone: r.Zone, Created: r.Created,
+	})
 	if err != nil {
-		return fmt.Errorf("define schedule %q: %w", r.ID, err)
+		return err
 	}
-	r.definition = digest(data)
-	return nil
+	r.bounds, err = digestOf(protocol.Schedule{From: r.From, Until: r.Until, Times: r.Times, Jitter: r.Jitter})
+	return err
+}
+
+func digestOf(s protocol.Schedule) (string, error) {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return "", fmt.Errorf("define schedule %q: %w", s.ID, err)
+	}
+	return digest(data), nil
 }
 
 func digest(data []byte) string {
@@ -87,7 +109,13 @@ func (r *row) check(k key) error {
 		return &RowError{"name", r.Name, fmt.Sprintf("its key says %q", k.agent.Name)}
 	case r.ID != k.id:
 		return &RowError{"id", r.ID, fmt.Sprintf("its key says %q", k.id)}
-	case r.Callback == "":
+	case r.Class == protocol.ClassCron && r.Workflow != k.agent.Name:
+		return &RowError{"workflow", r.Workflow, fmt.Sprintf("its key says %q", k.agent.Name)}
+	case r.Class != protocol.ClassCron && r.Workflow != "":
+		return &RowError{"workflow", r.Workflow, "is for schedules of workflows only"}
+	case r.Workflow != "" && r.Kind != protocol.ScheduleCron:
+		return &RowError{"kind", string(r.Kind), fmt.Sprintf("allowed for workflows is %q", protocol.ScheduleCron)}
+	case r.Workflow == "" && r.Callback == "":
 		return &RowError{"callback", "", "is empty"}
 	case r.Created.IsZero():
 		return &RowError{"created", "", "is missing"}

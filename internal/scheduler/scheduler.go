@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -62,14 +63,19 @@ type Scheduler struct {
 	now    func() time.Time
 	store  *journal.Store
 	// slots bounds what is handled at a time.
-	slots       chan struct{}
-	fired, late atomic.Uint64
+	slots chan struct{}
+	// shards has the number of shards of the projects for whose workflows something has fired.
+	shards sync.Map
+	// fired, late and taken are what Stats tells.
+	fired, late, taken atomic.Uint64
 }
 
 // Stats counts what a scheduler did since it was started.
 type Stats struct {
-	// Fired counts mail put into inboxes, Late that which was more than 5 s late.
+	// Fired counts mail put into inboxes and instances started, Late those that were more than 5 s late.
 	Fired, Late uint64
+	// Taken counts instances that were not started because somebody else had taken the id.
+	Taken uint64
 }
 
 // New makes a Scheduler.
@@ -88,7 +94,9 @@ func New(opts Options) *Scheduler {
 }
 
 // Stats returns what was done so far.
-func (s *Scheduler) Stats() Stats { return Stats{Fired: s.fired.Load(), Late: s.late.Load()} }
+func (s *Scheduler) Stats() Stats {
+	return Stats{Fired: s.fired.Load(), Late: s.late.Load(), Taken: s.taken.Load()}
+}
 
 // Run works until ctx is done; then it takes nothing more, finishes what it handles and hands the rest back. It outlives
 // restarts of the server; it returns an error only if it cannot work at all.

@@ -16,11 +16,13 @@ const (
 
 // step is what a schedule does at a moment that came due, and where it stands after that.
 type step struct {
-	// fires is false if the moment has come too late, or in a pause.
+	// fires is false if the moment has come too late, or in a pause, or is none any more.
 	fires bool
 	// moment is the next to arm; zero: there is none, the schedule is over.
 	moment   time.Time
 	progress protocol.Progress
+	// over is set on what is kept of the schedule of a workflow that has no moment any more.
+	over bool
 }
 
 // step follows from the moment that came due and the time alone, so that whoever repeats it comes to the same, or to a
@@ -33,6 +35,13 @@ func (r *row) step(t *protocol.Tick, now time.Time) step {
 	if r.inPause(t.Planned) {
 		s.fires = false
 		s.moment = r.plan.After(*r.Resumed)
+		return s
+	}
+	if r.excludes(t.Planned) || r.Times != 0 && s.progress.Runs >= r.Times { // the row was changed since it was armed
+		s.fires = false
+		if r.Times == 0 || s.progress.Runs < r.Times {
+			s.moment = r.plan.After(t.Planned)
+		}
 		return s
 	}
 	if r.catchUp() == 0 && now.Sub(r.plan.Due(t.Planned)) > missedAfter {
@@ -68,6 +77,30 @@ func (r *row) next(planned, now time.Time, p *protocol.Progress) time.Time {
 		}
 	}
 	return r.plan.After(now)
+}
+
+// excludes reports whether a moment is outside the bounds of the row.
+func (r *row) excludes(moment time.Time) bool {
+	return r.Kind.Recurs() && (r.From != nil && moment.Before(*r.From) || r.Until != nil && moment.After(*r.Until))
+}
+
+// resume is where a schedule stands whose bounds were changed since t was put onto the clock. What is due stays due, unless it
+// is outside the new bounds. What the old bounds left out does not come after the fact.
+func (r *row) resume(t *protocol.Tick) step {
+	s := at(t)
+	s.moment = time.Time{}
+	if r.Times != 0 && s.progress.Runs >= r.Times {
+		return s
+	}
+	after := t.Planned.Add(-1)
+	if r.Updated != nil && (t.Over || t.Planned.After(*r.Updated)) {
+		after = *r.Updated
+		if last := s.progress.Last; last != nil && last.After(after) {
+			after = *last
+		}
+	}
+	s.moment = r.plan.After(after)
+	return s
 }
 
 // inPause reports whether a moment does not fire because it came before the schedule was resumed. What fires once is not

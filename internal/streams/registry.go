@@ -65,6 +65,15 @@ func RegisterAgents(ctx context.Context, js jetstream.JetStream, project string,
 	})
 }
 
+// RegisterSchedules tells the schedulers that the project has what EnsureSchedules makes.
+func RegisterSchedules(ctx context.Context, js jetstream.JetStream, project string) error {
+	return register(ctx, js, project, func(row *protocol.Project, _ time.Time) (bool, error) {
+		changed := !row.Schedules
+		row.Schedules = true
+		return changed, nil
+	})
+}
+
 func merge(into *map[string]protocol.RegisteredClass, classes map[string]string, now time.Time) (changed bool) {
 	if *into == nil {
 		*into = map[string]protocol.RegisteredClass{}

@@ -79,7 +79,6 @@ func EnsureAgents(ctx context.Context, js jetstream.JetStream, project string, o
 	e := ensurer{js: js, opts: opts}
 	for _, config := range []jetstream.StreamConfig{
 		bucketConfig(protocol.AgentsBucket(project)),
-		schedulesConfig(project),
 		bucketConfig(protocol.HostsBucket(project)),
 		bucketConfig(protocol.DeadBucket(project)),
 		bucketConfig(protocol.ConnectionsBucket(project)),
@@ -89,11 +88,24 @@ func EnsureAgents(ctx context.Context, js jetstream.JetStream, project string, o
 			return err
 		}
 	}
-	schedules := protocol.SchedulesBucket(project)
-	if err := e.consumer(ctx, protocol.KVStream(schedules), schedulerConfig(schedules)); err != nil {
+	if err := e.consumer(ctx, protocol.InboxStream(project), doorbellConfig()); err != nil {
 		return err
 	}
-	if err := e.consumer(ctx, protocol.InboxStream(project), doorbellConfig()); err != nil {
+	return EnsureSchedules(ctx, js, project, opts)
+}
+
+// EnsureSchedules makes what the schedules of a project need: their rows, and the clock of all projects. It waits for
+// JetStream until ctx ends.
+func EnsureSchedules(ctx context.Context, js jetstream.JetStream, project string, opts Options) error {
+	if err := protocol.CheckProject(project); err != nil {
+		return err
+	}
+	e := ensurer{js: js, opts: opts}
+	if err := e.stream(ctx, schedulesConfig(project)); err != nil {
+		return err
+	}
+	bucket := protocol.SchedulesBucket(project)
+	if err := e.consumer(ctx, protocol.KVStream(bucket), schedulerConfig(bucket)); err != nil {
 		return err
 	}
 	return EnsureClock(ctx, js, opts)

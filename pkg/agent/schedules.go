@@ -51,6 +51,9 @@ func (s Schedules) List(ctx context.Context, filter AgentTaskFilter) iter.Seq2[A
 		}
 		bucket := bucketOf(protocol.SchedulesBucket(s.project.Config.Name))
 		for m, err := range rowsOf(ctx, s.project.Journal(), bucket, bucket.subject(protocol.ScheduleKeys(filter.Class, filter.Agent))) {
+			if strings.HasPrefix(m.Subject, bucket.subject(protocol.ClassCron+".")) {
+				continue // of a workflow
+			}
 			var task AgentTask
 			if err == nil {
 				task, err = s.task(ctx, &m)

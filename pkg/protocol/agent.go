@@ -171,8 +171,8 @@ const (
 // Recurs reports whether schedules of the kind fire more than once.
 func (k ScheduleKind) Recurs() bool { return k == ScheduleCron || k == ScheduleInterval }
 
-// Schedule is the row of one schedule of an agent: it carries its whole meaning, so that whoever reads the newest
-// revision needs no older one.
+// Schedule is the row of one schedule of an agent or a workflow: it carries its whole meaning, so that whoever reads the
+// newest revision needs no older one.
 type Schedule struct {
 	V     int          `json:"v"`
 	ID    string       `json:"id"`
@@ -209,13 +209,18 @@ type Schedule struct {
 	Payload  json.RawMessage `json:"payload,omitempty"`
 	Retry    *Retry          `json:"retry,omitempty"`
 	Created  time.Time       `json:"created"`
+	// Workflow comes in place of Callback: the schedule starts instances of that workflow of the project, with Payload as
+	// their params. Class is ClassCron, Name the workflow.
+	Workflow string `json:"workflow,omitempty"`
+	// Updated is when the schedule of a workflow was changed last. It is still the same schedule, and goes on where it stood.
+	Updated *time.Time `json:"updated,omitempty"`
 }
 
 // SetVersion sets the version of the row: one that an older program would misread has a newer one, and waits for a program that
 // knows it.
 func (s *Schedule) SetVersion() {
 	s.V = Version
-	if len(s.Lines) > 0 || s.From != nil || s.Until != nil || s.Times != 0 || s.Jitter != 0 || s.CatchUp != nil || s.Paused != nil || s.Resumed != nil {
+	if len(s.Lines) > 0 || s.From != nil || s.Until != nil || s.Times != 0 || s.Jitter != 0 || s.CatchUp != nil || s.Workflow != "" || s.Paused != nil || s.Resumed != nil {
 		s.V = ScheduleVersion
 	}
 }
@@ -256,8 +261,12 @@ type Tick struct {
 	Planned    time.Time `json:"planned"`
 	// Progress is what the schedule has done before Planned; nil: nothing that counts.
 	Progress *Progress `json:"progress,omitempty"`
-	// Parked says that the moment is kept without a timer, because the schedule is paused.
+	// Parked says that the moment is kept without a timer, because the schedule is paused or over.
 	Parked bool `json:"parked,omitempty"`
+	// Over says that the schedule, of a workflow, has no moment any more. What it has done is kept, as it may be changed.
+	Over bool `json:"over,omitempty"`
+	// Bounds is a digest of what bounds the moments of a workflow's schedule: if that was changed, the moment may be another.
+	Bounds string `json:"bounds,omitempty"`
 }
 
 // Progress is what a schedule has done so far. It travels with the moment that is armed, so whoever fires that and arms

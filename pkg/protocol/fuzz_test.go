@@ -112,7 +112,7 @@ func FuzzParseClockDueSubject(f *testing.F) {
 }
 
 func FuzzParseKeys(f *testing.F) {
-	for _, s := range []string{"Desk.jo=40x.s=201", "h.Desk.a.7", "Desk.a", "Desk.=.=", "Desk", ".", "..", ""} {
+	for _, s := range []string{"Desk.jo=40x.s=201", "h.Desk.a.7", "Desk.a", "Desk.=.=", "=workflow.digest.cron-1", "Desk", ".", "..", ""} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, key string) {

@@ -28,6 +28,20 @@ func inboxGoldens() []golden {
 			Paused: &protocol.Pause{Since: at(7), Note: "the shop is closed"}, Resumed: new(at(4)), Callback: "C", Created: at(1),
 		}},
 		{"tick.parked", protocol.Tick{V: protocol.Version, Revision: 11, Definition: "0123456789abcdef", Planned: at(5), Parked: true}},
+		{"schedule.workflow", protocol.Schedule{
+			V: protocol.ScheduleVersion, ID: protocol.CronID("0 9 * * 1-5", "Europe/Oslo"), Class: protocol.ClassCron, Name: "digest", Kind: protocol.ScheduleCron,
+			Cron: "0 9 * * 1-5", Zone: "Europe/Oslo", Payload: json.RawMessage(`{"to":"all"}`), Created: at(1), Workflow: "digest", Updated: new(at(3)),
+		}},
+		{"tick.over", protocol.Tick{
+			V: protocol.Version, Revision: 11, Definition: "0123456789abcdef", Bounds: "fedcba9876543210", Planned: at(4), Parked: true, Over: true,
+			Progress: &protocol.Progress{Runs: 3, Last: new(at(4))},
+		}},
+		{"create.scheduled", protocol.Create{
+			V: protocol.Version, Input: protocol.CronInput("cron-0123456789ab", at(5)), Workflow: "digest", ID: protocol.CronInstance("cron-0123456789ab", at(5)),
+			Created: at(6), Source: protocol.Source{Kind: "cron", Project: "shop", Class: "digest", Name: "cron-0123456789ab"},
+			Schedule: &protocol.Firing{Cron: "0 9 * * 1-5", Zone: "Europe/Oslo", Planned: at(5)},
+		}},
+		{"project.schedules", protocol.Project{V: protocol.Version, Name: "shop", Shards: 1, Schedules: true, Updated: at(6)}},
 		{"tick.progress", protocol.Tick{
 			V: protocol.Version, Revision: 11, Definition: "0123456789abcdef", Planned: at(5),
 			Progress: &protocol.Progress{Runs: 3, Missed: 2, CaughtUp: 1, Last: new(at(4))},

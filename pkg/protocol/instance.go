@@ -22,10 +22,11 @@ const InlinePayload = 128 << 10
 // Source says who caused something, for people and for telling one's own repetition from another's act.
 type Source struct {
 	// Kind is "agent", "program", "schedule" (an agent whose schedule fired), "step" (the body of a step), "call" (a step
-	// that waits for the end) or "janitor" (log cleaning).
+	// that waits for the end), "cron" (a schedule of the workflow) or "janitor" (log cleaning).
 	Kind    string `json:"kind"`
 	Project string `json:"project,omitempty"`
-	// Class and Name are those of the agent; of a step or call, the workflow and id of its instance.
+	// Class and Name are those of the agent; of a step or call, the workflow and id of its instance; of a schedule of a
+	// workflow, the workflow and the id of the schedule.
 	Class string `json:"class,omitempty"`
 	Name  string `json:"name,omitempty"`
 }
@@ -51,6 +52,8 @@ type Create struct {
 	Carried uint64 `json:"carried,omitempty"`
 	// Tracker is the agent that is told what becomes of the instance.
 	Tracker *Tracker `json:"tracker,omitempty"`
+	// Schedule is set if a schedule of the workflow started the instance.
+	Schedule *Firing `json:"schedule,omitempty"`
 }
 
 // Incarnation is the number by which the instance of a create goes that is stored at sequence.

@@ -152,7 +152,8 @@ func InboxStream(project string) string { return "INBOX_" + project }
 // AgentsBucket holds one record per agent.
 func AgentsBucket(project string) string { return "AGENTS_" + project }
 
-// SchedulesBucket holds one row per schedule of an agent, a projection of the agents' outboxes.
+// SchedulesBucket holds one row per schedule: of an agent, a projection of the agents' outboxes; of a workflow, what the
+// project's skein.jsonc says.
 func SchedulesBucket(project string) string { return "SCHEDULES_" + project }
 
 // HostsBucket holds the leases of the project's agent hosts.
@@ -232,17 +233,34 @@ func ScheduleKey(class, name, schedule string) string {
 	return AgentKey(class, name) + "." + Escape(schedule)
 }
 
-// ParseScheduleKey is the inverse of ScheduleKey.
+// ParseScheduleKey is the inverse of ScheduleKey. The class is that of an agent, or ClassCron.
 func ParseScheduleKey(key string) (class, name, schedule string, err error) {
+	workflow, ok := strings.CutPrefix(key, ClassCron+".")
+	if !ok {
+		return parseEntryKey(key)
+	}
+	workflow, token, ok := strings.Cut(workflow, ".")
+	if !ok {
+		return "", "", "", fmt.Errorf("%w: schedule key %q: want %s.workflow.id", ErrName, key, ClassCron)
+	}
+	if err := CheckWorkflow(workflow); err != nil {
+		return "", "", "", err
+	}
+	schedule, err = Unescape(token)
+	return ClassCron, workflow, schedule, err
+}
+
+// parseEntryKey splits the key of something that an agent has several of.
+func parseEntryKey(key string) (class, name, id string, err error) {
 	agent, token, ok := cutLast(key)
 	if !ok {
-		return "", "", "", fmt.Errorf("%w: schedule key %q: want class.name.id", ErrName, key)
+		return "", "", "", fmt.Errorf("%w: key %q: want class.name.id", ErrName, key)
 	}
 	if class, name, err = ParseAgentKey(agent); err != nil {
 		return "", "", "", err
 	}
-	schedule, err = Unescape(token)
-	return class, name, schedule, err
+	id, err = Unescape(token)
+	return class, name, id, err
 }
 
 // ScheduleKeys matches the keys of all schedules of an agent; without a name of a class, without both of all.
@@ -263,7 +281,7 @@ func rowKeys(class, name string) string {
 func DeadKey(class, name, id string) string { return AgentKey(class, name) + "." + Escape(id) }
 
 // ParseDeadKey is the inverse of DeadKey.
-func ParseDeadKey(key string) (class, name, id string, err error) { return ParseScheduleKey(key) }
+func ParseDeadKey(key string) (class, name, id string, err error) { return parseEntryKey(key) }
 
 // DeadKeys matches the keys of all dead letters of an agent; without a name of a class, without both of all.
 func DeadKeys(class, name string) string { return rowKeys(class, name) }

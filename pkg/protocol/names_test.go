@@ -241,6 +241,7 @@ func TestParsersRefuse(t *testing.T) {
 	inbox := func(s string) error { _, _, err := protocol.ParseInboxSubject(s); return err }
 	clock := func(s string) error { _, _, err := protocol.ParseClockDueSubject(s); return err }
 	agentKey := func(s string) error { _, _, err := protocol.ParseAgentKey(s); return err }
+	deadKey := func(s string) error { _, _, _, err := protocol.ParseDeadKey(s); return err }
 	scheduleKey := func(s string) error { _, _, _, err := protocol.ParseScheduleKey(s); return err }
 	tests := []struct {
 		name, in string
@@ -271,6 +272,10 @@ func TestParsersRefuse(t *testing.T) {
 		{"agent key: empty name", "Desk.", agentKey},
 		{"schedule key: without id", "Desk", scheduleKey},
 		{"schedule key: bad id", "Desk.a.=4", scheduleKey},
+		{"schedule key: of a workflow, without id", "=workflow.digest", scheduleKey},
+		{"schedule key: of a bad workflow", "=workflow.a=40.s", scheduleKey},
+		{"schedule key: of a workflow, with a token more", "=workflow.digest.s.t", scheduleKey},
+		{"dead key: of a workflow", "=workflow.digest.s", deadKey},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -11,7 +11,9 @@ type Project struct {
 	Shards    int                        `json:"shards"`
 	Workflows map[string]RegisteredClass `json:"workflows,omitempty"`
 	Agents    map[string]RegisteredClass `json:"agents,omitempty"`
-	Updated   time.Time                  `json:"updated"`
+	// Schedules is set once a runner has made SchedulesBucket, for the schedules of workflows. Agent hosts always make it.
+	Schedules bool      `json:"schedules,omitempty"`
+	Updated   time.Time `json:"updated"`
 }
 
 // RegisteredClass says which Go definition serves a name.

@@ -1,0 +1,57 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/skein-run/skein/internal/client"
+	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/internal/streams"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// startInstance starts the instance of a workflow for a planned moment, once: its id and its create follow from schedule
+// and moment. An id that somebody else has taken does not hold up the schedule.
+func (s *Scheduler) startInstance(ctx context.Context, k key, r *row, planned, now time.Time) error {
+	planned = planned.UTC()
+	shards, err := s.shardsOf(ctx, k.agent.Project)
+	if err != nil {
+		return err
+	}
+	id := protocol.CronInstance(k.id, planned)
+	at := protocol.Instance{Project: k.agent.Project, Shard: protocol.Shard(id, shards), Workflow: r.Workflow, ID: id}
+	_, _, err = client.Client{Store: s.store}.Create(ctx, at, protocol.Create{
+		V: protocol.Version, Input: protocol.CronInput(k.id, planned), Workflow: r.Workflow, ID: id, Params: r.Payload, Created: now.UTC(),
+		Source:   protocol.Source{Kind: "cron", Project: k.agent.Project, Class: r.Workflow, Name: k.id},
+		Schedule: &protocol.Firing{Cron: r.Cron, Zone: r.Zone, Planned: planned},
+	}, protocol.ExistingFail)
+	if errors.Is(err, client.ErrExists) {
+		s.taken.Add(1)
+		s.log.WarnContext(ctx, "schedule could not start its instance, somebody else has taken the id", k.attr(),
+			slog.String(logkey.Instance, id), slog.Time(logkey.Planned, planned))
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("start instance %s: %w", at, err)
+	}
+	s.count(ctx, k, r, r.plan.Due(planned), now)
+	return nil
+}
+
+// shardsOf asks the registry once for the number of shards of a project, which is fixed for good.
+func (s *Scheduler) shardsOf(ctx context.Context, project string) (int, error) {
+	if n, ok := s.shards.Load(project); ok {
+		return n.(int), nil
+	}
+	row, err := streams.LookUp(ctx, s.js, project)
+	if err != nil {
+		return 0, err
+	}
+	if row.Shards > 0 {
+		s.shards.Store(project, row.Shards)
+	}
+	return row.Shards, nil
+}

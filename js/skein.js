@@ -143,6 +143,8 @@ export class AgentClient extends EventTarget {
   #greeted = false; // what waits was sent
   #follows = null; // the identity, while the state that comes with it is on its way
   #served; // the state that the agent has sent last
+  #own = null; // {id, state, isOvertaken}: the state that was set here last, until it is the agent's
+  #lastState = 0;
   #queue = []; // {data, kind, call}: what waits to be sent, in its order
   #calls = new Map(); // by id: what waits for an answer
   #lastCall = 0;
@@ -183,7 +185,8 @@ export class AgentClient extends EventTarget {
    * @param {unknown} state
    */
   setState(state) {
-    const data = JSON.stringify({ type: "cf_agent_state", state });
+    const id = String(++this.#lastState);
+    const data = JSON.stringify({ type: "cf_agent_state", state, id });
     const before = this.#queue;
     this.#queue = before.filter((waiting) => waiting.kind !== "state"); // nobody needs to hear of an older one
     try {
@@ -192,6 +195,7 @@ export class AgentClient extends EventTarget {
       this.#queue = before;
       throw error;
     }
+    this.#own = { id, state, isOvertaken: false };
     this.#show(state, "client");
   }
 
@@ -395,6 +399,9 @@ export class AgentClient extends EventTarget {
         if (this.#served === undefined) this.#show(undefined, "server"); // else the true one comes next
         guard(this.#options.onStateUpdateError, frame.error, frame.reason);
         return;
+      case "skein_state_set":
+        this.#takeSet(frame.id);
+        return;
       case "rpc":
         this.#takeAnswer(frame);
         return;
@@ -421,6 +428,7 @@ export class AgentClient extends EventTarget {
 
   #takeState(state) {
     this.#served = state;
+    if (this.#own) this.#own.isOvertaken = true;
     // What the page has set meanwhile is newer, and still on its way.
     if (!this.#queue.some((waiting) => waiting.kind === "state")) this.#show(state, "server");
     if (this.#follows) {
@@ -428,6 +436,15 @@ export class AgentClient extends EventTarget {
       this.#follows = null;
       this.#identify(identity);
     }
+  }
+
+  /** What the page has set is the agent's state now: also if another's has come here meanwhile, which was set before. */
+  #takeSet(id) {
+    if (this.#own?.id !== id) return; // a newer one is on its way
+    const { state, isOvertaken } = this.#own;
+    this.#own = null;
+    this.#served = state;
+    if (isOvertaken) this.#show(state, "client");
   }
 
   #show(state, source) {

@@ -53,7 +53,10 @@ type conn struct {
 	open     bool
 	revision uint64
 	calls    map[string]bool // that wait for their answers
-	row      *row
+	// states are the ids of states on their way to the agent, by the numbers of their frames; setting is the frame that is being brought.
+	states  map[uint64]string
+	setting uint64
+	row     *row
 }
 
 // outgoing is a frame for the client, or the end.
@@ -134,6 +137,7 @@ func (c *conn) send(ctx context.Context, up protocol.SocketUp) {
 		return
 	}
 	up.Conn = c.conn()
+	c.bringing(up.Number)
 	left, done := make(chan struct{}), make(chan struct{})
 	c.running.Go(func() {
 		defer close(done)
@@ -148,6 +152,32 @@ func (c *conn) send(ctx context.Context, up protocol.SocketUp) {
 	case <-left:
 	case <-done:
 	}
+}
+
+// bringing notes which frame is brought: if it is a state, what comes of it is one for all others.
+func (c *conn) bringing(number uint64) {
+	c.link.mu.Lock()
+	defer c.link.mu.Unlock()
+	c.setting = number
+}
+
+// stateSet tells the client, if it wants to know, that the state which it has sent was set: among the states of others, where its place
+// is. The link is locked.
+func (c *conn) stateSet() {
+	if id, ok := c.states[c.setting]; ok {
+		delete(c.states, c.setting)
+		c.say(wire.StateSet(id))
+	}
+}
+
+// stateSettled does that for a state that has changed nothing, so that nobody else was told, and forgets one that was refused.
+func (c *conn) stateSettled(number uint64, isSet bool) {
+	c.link.mu.Lock()
+	defer c.link.mu.Unlock()
+	if isSet && c.setting == number {
+		c.stateSet()
+	}
+	delete(c.states, number)
 }
 
 // place gives the connection its number, and a place among those of the agent.
@@ -232,6 +262,8 @@ func (c *conn) settle(ctx context.Context, up protocol.SocketUp, ack protocol.So
 		}
 	}
 	switch {
+	case up.Kind == protocol.SocketState:
+		c.stateSettled(up.Number, len(ack.Answers) == 0)
 	case up.Kind == protocol.SocketConnect && !c.isOpen():
 		c.close(missed)
 	case up.Call != nil && c.answered(up.Call.ID):

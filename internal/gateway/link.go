@@ -269,6 +269,9 @@ func (l *link) give(f protocol.SocketFrame, state *outgoing) {
 	for _, c := range l.conns {
 		except := f.Not && f.Gateway == l.gateway.id && f.Conn == c.set.Conn
 		tagged := f.Tag == "" || f.Tag == c.set.ID || slices.Contains(c.set.Tags, f.Tag)
+		if except && f.State {
+			c.stateSet()
+		}
 		if c.open && !except && tagged && !slices.Contains(f.Except, c.set.ID) {
 			c.give(f, state, wide)
 		}

@@ -82,6 +82,7 @@ func (c *conn) text(ctx context.Context, data []byte) {
 	}
 	switch f.Kind {
 	case wire.KindState:
+		c.noteState(f.StateID)
 		c.up(ctx, protocol.SocketUp{Kind: protocol.SocketState, State: f.State}, len(data))
 	case wire.KindCall:
 		if reason := c.begin(f.Call.ID); reason != "" {
@@ -156,6 +157,19 @@ func (c *conn) begin(id string) string {
 	}
 	c.calls[id] = true
 	return ""
+}
+
+// noteState notes that the client wants to know when the state was set that comes next.
+func (c *conn) noteState(id string) {
+	if id == "" {
+		return
+	}
+	c.link.mu.Lock()
+	defer c.link.mu.Unlock()
+	if c.states == nil {
+		c.states = map[uint64]string{}
+	}
+	c.states[c.number+1] = id
 }
 
 // up puts a frame behind those that wait to be brought to the agent. While too many do, it waits, and nothing is read.

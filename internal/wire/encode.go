@@ -26,6 +26,14 @@ func State(state json.RawMessage) []byte {
 	return append(append(frame, state...), '}')
 }
 
+// StateSet tells a client which of its states was set. It comes where its place is among the states that others have set.
+func StateSet(id string) []byte {
+	return encode(struct {
+		Type string `json:"type"`
+		ID   string `json:"id"`
+	}{typeStateSet, id})
+}
+
 // StateError refuses a state that the client has sent. The reason, which may be empty, is for people.
 func StateError(text, reason string) []byte {
 	return encode(struct {

@@ -13,6 +13,7 @@ const (
 	typeState      = "cf_agent_state"
 	typeStateError = "cf_agent_state_error"
 	typeCall       = "rpc"
+	typeStateSet   = "skein_state_set"
 	typePing       = "skein_ping"
 	typePong       = "skein_pong"
 )
@@ -25,7 +26,7 @@ const (
 
 // Limits of frames.
 const (
-	// MaxCallID is how many bytes the id of a call may have: it comes back with every answer.
+	// MaxCallID is how many bytes the id of a call may have: it comes back with every answer. That of a state may have as many.
 	MaxCallID = 256
 	// MaxMethod is how many bytes the name of a method may have: errors repeat it.
 	MaxMethod = 256
@@ -51,8 +52,9 @@ const (
 // Frame is a text frame of a client.
 type Frame struct {
 	Kind Kind
-	// State is set by KindState.
-	State json.RawMessage
+	// State is set by KindState. StateID is not empty if the client wants to know when the state was set.
+	State   json.RawMessage
+	StateID string
 	// Call is set by KindCall.
 	Call Call
 }
@@ -131,7 +133,15 @@ func decodeState(fields map[string]json.RawMessage) (Frame, error) {
 	if depth(state) > MaxDepth {
 		return Frame{}, &FrameError{Kind: KindState, Field: "state", Reason: tooDeep("state")}
 	}
-	return Frame{Kind: KindState, State: state}, nil
+	var id string
+	if raw, ok := fields["id"]; ok {
+		var err error
+		if id, err = decodeText(raw); err != nil || id == "" || len(id) > MaxCallID {
+			return Frame{}, &FrameError{Kind: KindState, Field: "id",
+				Reason: fmt.Sprintf("the field id is %s; allowed is a text of 1 to %d bytes", excerpt(raw), MaxCallID)}
+		}
+	}
+	return Frame{Kind: KindState, State: state, StateID: id}, nil
 }
 
 func decodeCall(fields map[string]json.RawMessage) (Frame, error) {

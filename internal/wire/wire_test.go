@@ -44,6 +44,7 @@ func TestDecode(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]Frame{
 		`{"type":"cf_agent_state","state":{"n":1}}`:                     {Kind: KindState, State: json.RawMessage(`{"n":1}`)},
+		`{"type":"cf_agent_state","state":1,"id":"7"}`:                  {Kind: KindState, State: json.RawMessage(`1`), StateID: "7"},
 		` {"state":null,"type":"cf_agent_state"}`:                       {Kind: KindState, State: json.RawMessage(`null`)},
 		`{"type":"rpc","id":"7","method":"add","args":[1,"a"]}`:         {Kind: KindCall, Call: Call{ID: "7", Method: "add", Args: args(`1`, `"a"`)}},
 		`{"type":"rpc","id":"7","method":"add","args":[],"extra":true}`: {Kind: KindCall, Call: Call{ID: "7", Method: "add", Args: args()}},
@@ -79,6 +80,8 @@ func TestDecodeSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]FrameError{
 		`{"type":"cf_agent_state"}`:                              {Kind: KindState, Reason: "the field state is missing"},
+		`{"type":"cf_agent_state","state":1,"id":7}`:             {Kind: KindState, Reason: "the field id is 7; allowed is a text of 1 to 256 bytes"},
+		`{"type":"cf_agent_state","state":1,"id":""}`:            {Kind: KindState, Reason: `the field id is ""; allowed is a text of 1 to 256 bytes`},
 		`{"type":"rpc","method":"add","args":[]}`:                {Kind: KindCall, Reason: "the field id is missing; allowed is a text of 1 to 256 bytes"},
 		`{"type":"rpc","id":7,"method":"add","args":[]}`:         {Kind: KindCall, Reason: "the field id is 7; allowed is a text of 1 to 256 bytes"},
 		`{"type":"rpc","id":"","method":"add","args":[]}`:        {Kind: KindCall, Reason: `the field id is ""; allowed is a text of 1 to 256 bytes`},

@@ -159,7 +159,7 @@ func offline(t *testing.T, s *script, p *browser.Page) {
 	p.Run(`take(), agent.setState({n: 2}), follow("late", agent.call("late", [], {timeout: 1})), agent.send("between"), agent.setState({n: 3}), 0`)
 	p.Await("seen.at(-1)", `"late ! AgentCallError: RPC call to late timed out after 1ms (unsent)"`)
 	peer := s.greet(`{"n":9}`) // what the page has set meanwhile is newer
-	peer.expect("between", `{"type":"cf_agent_state","state":{"n":3}}`)
+	peer.expect("between", `{"type":"cf_agent_state","state":{"n":3},"id":"2"}`)
 	p.Await("agent.identified", "true")
 	p.Expect("agent.state", `{"n":3}`)
 	peer.write(`{"type":"cf_agent_state_error","error":"State update rejected","reason":"n is 3"}`)
@@ -180,7 +180,7 @@ func queueBound(_ *testing.T, _ *script, p *browser.Page) {
 	p.Await("['one', 'after'].every((call) => seen.includes(`${call} ! AgentCallError: Connection closed (unsent)`))", "true")
 	p.Run(`connect({host: "127.0.0.1:1", maxEnqueuedBytes: 110}), agent.send("x".repeat(60)), 0`)
 	p.Expect(`(() => { try { agent.send("y".repeat(60)) } catch (e) { return e.message } })()`, `"Too much waits to be sent: 60 bytes"`)
-	p.Expect(`(() => { agent.setState("z"); try { agent.setState("z".repeat(60)) } catch { return [agent.state, agent.bufferedAmount] } })()`, `["z",97]`)
+	p.Expect(`(() => { agent.setState("z"); try { agent.setState("z".repeat(60)) } catch { return [agent.state, agent.bufferedAmount] } })()`, `["z",106]`)
 	p.Run(`agent.close()`)
 }
 
@@ -233,17 +233,31 @@ func streams(t *testing.T, s *script, p *browser.Page) {
 	p.Expect("take().slice(0, 3)", `["c error Connection closed","close 1012 ","c ! AgentCallError: Connection closed (unknown)"]`)
 }
 
-// states: a state that nobody ever took is gone with its refusal.
+// states: a state that nobody ever took is gone with its refusal; one that others have set in between is not taken for the newer one.
 func states(t *testing.T, s *script, p *browser.Page) {
 	p.Run(`connect(), agent.addEventListener("state", (e) => seen.push("event " + e.detail.source)), 0`)
 	peer := s.greet("")
 	expectSeen(t, p, "open", "identity jo chat-room")
 	p.Run(`agent.setState({n: -1})`)
-	peer.expect(`{"type":"cf_agent_state","state":{"n":-1}}`)
+	peer.expect(`{"type":"cf_agent_state","state":{"n":-1},"id":"1"}`)
 	p.Expect("agent.state", `{"n":-1}`)
 	peer.write(`{"type":"cf_agent_state_error","error":"Connection is readonly"}`)
 	expectSeen(t, p, `state {"n":-1} client`, "event client", "state undefined server", "event server", "refused Connection is readonly ")
 	p.Expect("[agent.state]", "[null]")
+	p.Run(`agent.setState("mine"), agent.setState("newest"), 0`)
+	peer.expect(`{"type":"cf_agent_state","state":"mine","id":"2"}`, `{"type":"cf_agent_state","state":"newest","id":"3"}`)
+	for _, frame := range []string{
+		`{"type":"cf_agent_state","state":"theirs"}`, `{"type":"skein_state_set","id":"2"}`, `{"type":"cf_agent_state","state":"theirs, too"}`,
+		`{"type":"skein_state_set","id":"3"}`, `{"type":"cf_agent_state","state":"later"}`,
+	} {
+		peer.write(frame)
+	}
+	expectSeen(t, p, `state "mine" client`, "event client", `state "newest" client`, "event client", `state "theirs" server`, "event server",
+		`state "theirs, too" server`, "event server", `state "newest" client`, "event client", `state "later" server`, "event server")
+	p.Run(`agent.setState("alone")`)
+	peer.expect(`{"type":"cf_agent_state","state":"alone","id":"4"}`)
+	peer.write(`{"type":"skein_state_set","id":"4"}`)
+	expectSeen(t, p, `state "alone" client`, "event client")
 	for _, message := range []string{"plain", `{"type":"mine"}`, `{"type"`, `[1]`, `"rpc"`} {
 		peer.write(message)
 		expectSeen(t, p, "message "+message)

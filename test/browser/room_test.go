@@ -56,6 +56,19 @@ func (r *room) Add(ctx context.Context, n int) (int, error) {
 	return r.State().N, err
 }
 
+// Count answers in chunks, and breaks off before 4.
+func (r *room) Count(ctx context.Context, out *agent.Chunks[int], to int) (string, error) {
+	for n := range to {
+		if n == 3 {
+			return "", errors.New("it goes no further")
+		}
+		if err := out.Send(ctx, n+1); err != nil {
+			return "", err
+		}
+	}
+	return "done", nil
+}
+
 func (r *room) Fail(context.Context) error { return errors.New("the room is taken") }
 
 func (r *room) Hidden(context.Context) error { return nil }
@@ -78,7 +91,7 @@ func (r *room) Leave(ctx context.Context, code int) error {
 // rooms is a host of rooms that serves the page of the client, too.
 func rooms() *agent.HostService {
 	class := agent.Define("ChatRoom", func() *room { return &room{} },
-		agent.Clients((*room).Add, (*room).Fail, (*room).People, (*room).Leave))
+		agent.Clients((*room).Add, (*room).Fail, (*room).People, (*room).Leave, (*room).Count))
 	return agent.Host(class).Handle("/skein.js", js.Handler()).Handle("/{$}", browser.HTML(moduleAt("/skein.js")))
 }
 
@@ -116,6 +129,11 @@ func stateAndCalls(t *testing.T, ada, bob *browser.Page) {
 		bob.Expect(call+".catch((e) => [e.message, e.outcome])", `[`+strconv.Quote(want)+`,"answered"]`)
 	}
 	ada.Run("take()")
+	const stream = `{stream: {onChunk: (n) => seen.push("chunk " + n), onDone: (r) => seen.push("done " + r), onError: (e) => seen.push("error " + e)}}`
+	ada.Expect(`agent.call("count", [2], `+stream+`)`, `"done"`)
+	expectSeen(t, ada, "chunk 1", "chunk 2", "done done")
+	ada.Expect(`agent.call("count", [9], `+stream+`).catch((e) => e.message)`, `"it goes no further"`)
+	expectSeen(t, ada, "chunk 1", "chunk 2", "chunk 3", "error it goes no further")
 	bob.Run("take(), agent.setState({n: -1}), agent.send('hi'), agent.send(new Uint8Array([1, 2, 3])), 0")
 	expectSeen(t, bob, `state {"n":-1} client`, `refused State update rejected state of agent "lobby": is refused: n is below 0`, `state {"n":42} server`, "message binary 3,2,1")
 	expectSeen(t, ada, "message hi")

@@ -79,7 +79,7 @@ func TestExistingClients(t *testing.T) {
 	t.Cleanup(func() { close(release) }) // before the host ends
 	t.Run("client", func(t *testing.T) {
 		for name, test := range map[string]func(*testing.T, *rig, *browser.Host){
-			"state": state, "calls": calls, "final closes": finalCloses, "reconnect": reconnect, "hook": hook, "hook reconnects": hookReconnects,
+			"state": state, "calls": calls, "chunks": chunks, "final closes": finalCloses, "reconnect": reconnect, "hook": hook, "hook reconnects": hookReconnects,
 			"requests": requests,
 		} {
 			t.Run(name, func(t *testing.T) {
@@ -138,6 +138,21 @@ func calls(t *testing.T, r *rig, host *browser.Host) {
 		`call("wait", [], {timeout: 100})`: "RPC call to wait timed out after 100ms",
 	} {
 		p.Expect(`agent.`+call+`.catch((e) => e.message)`, `"`+want+`"`)
+	}
+}
+
+// chunks: answers in parts, for both clients.
+func chunks(t *testing.T, r *rig, host *browser.Host) {
+	const stream = `{stream: {onChunk: (n) => seen.push("chunk " + n), onDone: (r) => seen.push("done " + r), onError: (e) => seen.push("error " + e)}}`
+	p := r.browser.Open(t, host.URL)
+	p.Run(`connect({name: "chunks"}), mount({name: "chunks"}), agent.ready`)
+	p.Await("hook.identified", "true")
+	for _, client := range []string{"agent", "hook"} {
+		p.Run("seen.splice(0)")
+		p.Expect(client+`.call("count", [2], `+stream+`)`, `"done"`)
+		expectSeen(t, p, "chunk 1", "chunk 2", "done done")
+		p.Expect(client+`.call("count", [9], `+stream+`).catch((e) => e.message)`, `"it goes no further"`)
+		expectSeen(t, p, "chunk 1", "chunk 2", "chunk 3", "error it goes no further")
 	}
 }
 

@@ -51,6 +51,19 @@ func (r *room) Add(ctx context.Context, n int) (int, error) {
 	return r.State().N, err
 }
 
+// Count answers in chunks, and breaks off before 4.
+func (r *room) Count(ctx context.Context, out *agent.Chunks[int], to int) (string, error) {
+	for n := range to {
+		if n == 3 {
+			return "", errors.New("it goes no further")
+		}
+		if err := out.Send(ctx, n+1); err != nil {
+			return "", err
+		}
+	}
+	return "done", nil
+}
+
 func (r *room) Fail(context.Context) error { return errors.New("the room is taken") }
 
 func (r *room) Hidden(context.Context) error { return nil }
@@ -79,5 +92,5 @@ func (r *room) Leave(ctx context.Context, code int) error {
 
 func rooms(release <-chan struct{}) agent.Class {
 	return agent.Define("HTTPRoom", func() *room { return &room{release: release} },
-		agent.Clients((*room).Add, (*room).Fail, (*room).People, (*room).Leave, (*room).Wait))
+		agent.Clients((*room).Add, (*room).Fail, (*room).People, (*room).Leave, (*room).Wait, (*room).Count))
 }

@@ -55,4 +55,6 @@ const (
 	Target     = "target"
 	Connection = "connection"
 	Kind       = "kind"
+	Cron       = "cron"
+	Zone       = "zone"
 )

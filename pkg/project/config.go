@@ -52,6 +52,8 @@ type Workflow struct {
 	// Retention is how long an instance can be read after its end, unless its create says something else: at most
 	// protocol.MaxRetention. 0 means protocol.DefaultRetention.
 	Retention protocol.Retention
+	// Schedules start instances. Runners of the project store them when they start: what the last one said counts.
+	Schedules []Schedule
 }
 
 func (w Workflow) binding() string {
@@ -213,6 +215,7 @@ func (c *Config) check() []*ConfigError {
 			continue
 		}
 		c.checkLimits(i, fail)
+		c.checkSchedules(i, fail)
 		if first, ok := names[w.Name]; ok {
 			fail(at("name"), fmt.Errorf("workflow %q of this project is defined by workflows[%d] already", w.Name, first))
 		} else {

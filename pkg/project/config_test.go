@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -55,7 +56,7 @@ func TestParse(t *testing.T) {
 			Retention: protocol.Retention{Success: protocol.Duration(36 * time.Hour), Error: protocol.Duration(90 * 24 * time.Hour)}},
 		{Name: "audit", Binding: "AUDIT", ClassName: "Audit", ScriptName: "flight-desk"},
 	}
-	if c.Name != "flight-desk" || !slices.Equal(c.Workflows, want) {
+	if c.Name != "flight-desk" || !reflect.DeepEqual(c.Workflows, want) {
 		t.Errorf("config is %+v", c)
 	}
 	agents := []project.Agent{{ClassName: "Cart", Binding: "CARTS", ScriptName: "shop"}, {ClassName: "Till"}}
@@ -68,7 +69,7 @@ func TestParse(t *testing.T) {
 	if c.Settings != settings {
 		t.Errorf("settings are %+v", c.Settings)
 	}
-	if own := c.Own(); !slices.Equal(own, want[1:]) {
+	if own := c.Own(); !reflect.DeepEqual(own, want[1:]) {
 		t.Errorf("own workflows are %+v", own)
 	}
 }
@@ -162,6 +163,31 @@ func TestFaultsAreLocated(t *testing.T) {
 		{"retention of nothing", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "default_retention": { "success_retention": «»"0s" } } ] }`, `success_retention: "0s": must be more than 0`},
 		{"no duration", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "default_retention": { "success_retention": «»"2 moons" } } ] }`, `"2 moons": allowed are durations as in "36h" and "30 days"`},
 		{"overlong retention", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "default_retention": { "success_retention": «»"53 weeks" } } ] }`, `success_retention: 8904h0m0s: allowed is at most 8760h0m0s`},
+		{"schedules of another's workflow", schedulesOf(`«»"@hourly"`, `, "script_name": "b"`), `workflows[0].schedules: can be set only by the project that owns the workflow, "b"`},
+		{"schedules of a wrong type", schedulesOf(`«»{ "cron": "@hourly" }`, ""), "workflows[0].schedules: want a string or an array, found an object"},
+		{"empty schedule", schedulesOf(`«»""`, ""), "workflows[0].schedules: is empty; leave the field out"},
+		{"no schedules", schedulesOf(`«»[]`, ""), "workflows[0].schedules: is empty; leave the field out or give it a cron line"},
+		{"empty schedule among others", schedulesOf(`[ "@hourly", «»"" ]`, ""), "workflows[0].schedules[1]: is empty"},
+		{"schedule of a wrong type", schedulesOf(`[ "@hourly", «»12 ]`, ""), "workflows[0].schedules[1]: want a string or an object, found a number"},
+		{"bad hour of the only line", schedulesOf(`"0 «»25 * * *"`, ""), `workflows[0].schedules[0].cron: cron line "0 25 * * *": hour, column 3: "25" is refused`},
+		{"bad item of a line among others", schedulesOf("[\n\t\"@hourly\",\n\t\"0 9 * * MON,«»MOO\" ]", ""), `workflows[0].schedules[1].cron: cron line "0 9 * * MON,MOO": day of week, column 13`},
+		{"bad line with an escape", schedulesOf(`«»"0 25 * *\u0020*"`, ""), `workflows[0].schedules[0].cron: cron line "0 25 * * *": hour, column 3`},
+		{"too few fields", schedulesOf(`«»"0 9 *"`, ""), `cron line "0 9 *": has 3 fields; allowed are 5, 6 with seconds first, or a descriptor`},
+		{"day that never comes", schedulesOf(`"0 0 «»30 2 *"`, ""), `never comes`},
+		{"object without a line", schedulesOf(`[ «»{ "zone": "Europe/Oslo" } ]`, ""), "workflows[0].schedules[0].cron: is missing"},
+		{"unknown field of a schedule", schedulesOf(`[ { «»"when": "@hourly" } ]`, ""), `workflows[0].schedules[0]: unknown field "when"; there are cron, zone, params, jitter, from, until, times, catch_up`},
+		{"unknown zone", schedulesOf(`[ { "cron": "@hourly", "zone": «»"Mars/Base" } ]`, ""), `workflows[0].schedules[0].zone: cron line "@hourly" in time zone "Mars/Base": unknown time zone`},
+		{"zone of the machine", schedulesOf(`[ { "cron": "@hourly", "zone": «»"Local" } ]`, ""), `workflows[0].schedules[0].zone: `},
+		{"bad moment", schedulesOf(`[ { "cron": "@hourly", "from": «»"tomorrow" } ]`, ""), `workflows[0].schedules[0].from: "tomorrow": allowed are moments as in "2026-12-24T18:00:00Z"`},
+		{"until before from", schedulesOf(`[ { "cron": "@hourly", "from": "2027-01-01T00:00:00Z", "until": «»"2026-01-01T00:00:00Z" } ]`, ""), `workflows[0].schedules[0].until: 2026-01-01T00:00:00Z: is before from`},
+		{"no times", schedulesOf(`[ { "cron": "@hourly", "times": «»0 } ]`, ""), `workflows[0].schedules[0].times: 0: allowed are whole numbers of at least 1`},
+		{"too many times", schedulesOf(`[ { "cron": "@hourly", "times": «»1000001 } ]`, ""), `workflows[0].schedules[0].times: 1000001: allowed are 1 to 1000000`},
+		{"too much to catch up", schedulesOf(`[ { "cron": "@hourly", "catch_up": «»1001 } ]`, ""), `workflows[0].schedules[0].catch_up: 1001: allowed are 0 to 1000`},
+		{"part of a moment to catch up", schedulesOf(`[ { "cron": "@hourly", "catch_up": «»0.5 } ]`, ""), `workflows[0].schedules[0].catch_up: 0.5: allowed are 0 to 1000`},
+		{"jitter without a unit", schedulesOf(`[ { "cron": "@hourly", "jitter": «»"30" } ]`, ""), `workflows[0].schedules[0].jitter: "30": allowed are durations`},
+		{"jitter of years", schedulesOf(`[ { "cron": "@hourly", "jitter": «»"366 days" } ]`, ""), `workflows[0].schedules[0].jitter: 8784h0m0s: allowed is up to 365 days`},
+		{"params too large", schedulesOf(`[ { "cron": "@hourly", "params": «»"`+strings.Repeat("x", protocol.InlinePayload)+`" } ]`, ""), `workflows[0].schedules[0].params: 131074 bytes of JSON; allowed are 131072`},
+		{"same line twice", schedulesOf(`[ "@hourly", { "cron": «»"@hourly", "params": 1 } ]`, ""), `workflows[0].schedules[1].cron: line "@hourly" in this zone is that of schedules[0] already`},
 		{"limit of another's workflow", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "script_name": "b", "concurrency": { "limit": «»3 } } ] }`,
 			`workflows[0].concurrency.limit: can be set only by the project that owns the workflow, "b"`},
 		{"bad size", `{ "name": "a", "max_value_size": «»"64MB" }`, `max_value_size: "64MB": allowed is 128KiB to 1GiB`},
@@ -281,5 +307,38 @@ func TestBindingsOfAgents(t *testing.T) {
 	}
 	if _, err := c.AgentBinding("no such"); !errors.Is(err, protocol.ErrName) {
 		t.Errorf("AgentBinding of what is no class: %v", err)
+	}
+}
+
+// schedulesOf is a file with a workflow that has schedules, and more.
+func schedulesOf(schedules, more string) string {
+	return `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "schedules": ` + schedules + more + ` } ] }`
+}
+
+func TestSchedules(t *testing.T) {
+	t.Parallel()
+	parse := func(schedules string) []project.Schedule {
+		t.Helper()
+		c, err := project.Parse("f", []byte(schedulesOf(schedules, "")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Workflows[0].Schedules
+	}
+	if got := parse(`"0 9 * * 1-5"`); !reflect.DeepEqual(got, []project.Schedule{{Cron: "0 9 * * 1-5"}}) {
+		t.Errorf("one line is %+v", got)
+	}
+	got := parse(`[ "@hourly", { "cron": "@hourly", "zone": "Europe/Oslo", "jitter": "5m", "from": "2026-01-01T00:00:00+01:00",
+		"until": "2026-06-01T00:00:00Z", "times": 3, "catch_up": 0, "params": { "to": ["all", /* now */ ], } } ]`)
+	want := []project.Schedule{{Cron: "@hourly"}, {
+		Cron: "@hourly", Zone: "Europe/Oslo", Jitter: protocol.Duration(5 * time.Minute), From: new(time.Date(2025, 12, 31, 23, 0, 0, 0, time.UTC)),
+		Until: new(time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)), Times: 3, CatchUp: new(0), Params: []byte(`{"to":["all"]}`),
+	}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("schedules are %+v, want %+v", got, want)
+	}
+	made := project.Config{Name: "a", Workflows: []project.Workflow{{Name: "w", ClassName: "W", Schedules: []project.Schedule{{Cron: "@hourly", Params: []byte("{")}}}}}
+	if err := made.Validate(); err == nil || !strings.Contains(err.Error(), "workflows[0].schedules[0].params: is no JSON") {
+		t.Errorf("error is %v", err)
 	}
 }

@@ -28,7 +28,7 @@ const (
 func (p *parser) workflow(v *hujson.Value, path string, w *Workflow) {
 	texts := []string{"name", "binding", "class_name", "script_name"}
 	into := []*string{&w.Name, &w.Binding, &w.ClassName, &w.ScriptName}
-	allowed := append(slices.Clone(texts), "limits", "concurrency", "default_retention")
+	allowed := append(slices.Clone(texts), "limits", "concurrency", "default_retention", fieldSchedules)
 	p.object(v, path, allowed, func(name, path string, v *hujson.Value) {
 		switch name {
 		case "limits":
@@ -49,6 +49,8 @@ func (p *parser) workflow(v *hujson.Value, path string, w *Workflow) {
 					p.duration(v, path, &w.Retention.Error)
 				}
 			})
+		case fieldSchedules:
+			p.schedules(v, path, &w.Schedules)
 		default:
 			p.text(v, path, into[slices.Index(texts, name)])
 		}
@@ -152,6 +154,7 @@ func (c *Config) checkForeign(i int, fail func(field string, err error)) {
 	}{
 		{fieldStepLimit, w.StepLimit != 0}, {fieldStateLimit, w.StateLimit != 0}, {fieldConcurrency, w.Concurrency != 0},
 		{fieldSuccessRetention, w.Retention.Success != 0}, {fieldErrorRetention, w.Retention.Error != 0},
+		{fieldSchedules, len(w.Schedules) > 0},
 	} {
 		if set.is {
 			fail(fmt.Sprintf("workflows[%d].%s", i, set.field), fmt.Errorf("%w %q", errForeign, w.ScriptName))

@@ -39,7 +39,8 @@ func Parse(file string, data []byte) (*Config, error) {
 	p.config(&root, &c)
 	if len(p.errs) == 0 {
 		for _, e := range c.check() {
-			p.fail(p.offset(e.Field), e.Field, e.Err)
+			offset := p.offset(e.Field)
+			p.fail(offset+p.column(offset, e.Err), e.Field, e.Err)
 		}
 	}
 	if len(p.errs) > 0 {

@@ -21,6 +21,8 @@ type Event[P any] struct {
 	Workflow   string
 	// Timestamp is when the instance was created. It is the same in every run.
 	Timestamp time.Time
+	// Schedule is set if a schedule of skein.jsonc has started the instance.
+	Schedule *Schedule
 }
 
 // Definition is a workflow function with the class name under which skein.jsonc knows it. Make it with [Define].
@@ -41,7 +43,7 @@ func Define[P, R any](class string, run func(ctx context.Context, event Event[P]
 		return Definition{class: class}
 	}
 	code := func(ctx context.Context, create protocol.Create) (json.RawMessage, error) {
-		event := Event[P]{InstanceID: create.ID, Workflow: create.Workflow, Timestamp: create.Created}
+		event := Event[P]{InstanceID: create.ID, Workflow: create.Workflow, Timestamp: create.Created, Schedule: scheduleOf(create)}
 		scope, err := execution.From(ctx)
 		if err != nil {
 			return nil, err

@@ -36,7 +36,7 @@ func (service) Settings() []string {
 	return []string{process.SettingSlots, process.SettingVersion, process.SettingMaxValueSize}
 }
 
-// Serve registers the project's workflows and executes their instances until ctx ends.
+// Serve registers the project's workflows and their schedules, and executes their instances until ctx ends.
 func (s service) Serve(ctx context.Context, p *project.Project) error {
 	code, classes, err := s.match(p)
 	if err != nil {
@@ -52,6 +52,9 @@ func (s service) Serve(ctx context.Context, p *project.Project) error {
 		return err
 	}
 	if err := streams.RegisterWorkflows(ctx, p.JS, p.Config.Name, shards, classes); err != nil {
+		return err
+	}
+	if err := setSchedules(ctx, p, options); err != nil {
 		return err
 	}
 	config := runner.Config{

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/skein-run/skein/internal/cronline"
 	"github.com/skein-run/skein/pkg/protocol"
 	"github.com/skein-run/skein/pkg/workflow"
 )
@@ -26,6 +27,8 @@ func TestLimitsAreDocumented(t *testing.T) {
 		"params, result, event":            {bytes(protocol.InlinePayload)},
 		"details of a heartbeat":           {bytes(workflow.MaxHeartbeat)},
 		"instances in a batch":             {"1 to " + thousands(workflow.MaxBatch)},
+		"schedules of a workflow":          {thousands(protocol.MaxSchedules), fmt.Sprintf("%d bytes", cronline.MaxLine)},
+		"params of a schedule":             {bytes(protocol.InlinePayload)},
 		"retention":                        {days(workflow.DefaultRetention), "to " + days(workflow.MaxRetention)},
 		"sleep":                            {"0 to " + days(workflow.MaxWait)},
 		"timeout of a step":                {minutes(workflow.DefaultTimeout), fmt.Sprintf("%d hours", workflow.DefaultEventTimeout/time.Hour), days(workflow.MaxWait)},

@@ -1,0 +1,234 @@
+package crontab_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/skein-run/skein/internal/crontab"
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/internal/streams"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+func TestMain(m *testing.M) {
+	natstest.Parallel(4)
+	os.Exit(m.Run())
+}
+
+const project = "shop"
+
+var now = time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC)
+
+type world struct {
+	js    jetstream.JetStream
+	store *journal.Store
+	table crontab.Table
+}
+
+func setup(t *testing.T) *world {
+	t.Helper()
+	nc := natstest.Start(t).Connect(t)
+	store, err := journal.Open(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{js: natstest.JetStream(t, nc), store: store, table: crontab.Table{Store: store, Project: project}}
+	if err := streams.EnsureSchedules(t.Context(), w.js, project, streams.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// line is a schedule of the workflow digest; change makes it what the test needs.
+func line(cron string, change func(*protocol.Schedule)) protocol.Schedule {
+	row := protocol.Schedule{
+		V: protocol.ScheduleVersion, ID: protocol.CronID(cron, ""), Class: protocol.ClassCron, Name: "digest", Workflow: "digest",
+		Kind: protocol.ScheduleCron, Cron: cron,
+	}
+	change(&row)
+	return row
+}
+
+func plain(*protocol.Schedule) {}
+
+// set sets the schedules, and returns what that has changed, as "<verb> <line>".
+func (w *world) set(t *testing.T, at time.Time, wanted ...protocol.Schedule) []string {
+	t.Helper()
+	changes, err := w.table.Set(t.Context(), wanted, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, c := range changes {
+		all = append(all, string(c.Did)+" "+c.Workflow+" "+c.Row.Cron)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// rows are all rows of the bucket, by key.
+func (w *world) rows(t *testing.T) map[string]protocol.Schedule {
+	t.Helper()
+	bucket := protocol.SchedulesBucket(project)
+	listing, err := w.store.Subjects(t.Context(), protocol.KVStream(bucket), protocol.KVSubject(bucket, ">"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]protocol.Schedule{}
+	for _, subject := range listing.Subjects {
+		m, err := w.store.Last(t.Context(), protocol.KVStream(bucket), subject)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Header.Get(protocol.HeaderKVOperation) != "" {
+			continue
+		}
+		var row protocol.Schedule
+		if err := json.Unmarshal(m.Data, &row); err != nil {
+			t.Fatal(err)
+		}
+		rows[subject[len(protocol.KVSubject(bucket, "")):]] = row
+	}
+	return rows
+}
+
+func (w *world) row(t *testing.T, want protocol.Schedule) protocol.Schedule {
+	t.Helper()
+	row, ok := w.rows(t)[protocol.ScheduleKey(protocol.ClassCron, "digest", want.ID)]
+	if !ok {
+		t.Fatalf("there is no row of %q", want.Cron)
+	}
+	return row
+}
+
+func (w *world) put(t *testing.T, key, body string) {
+	t.Helper()
+	subject := protocol.KVSubject(protocol.SchedulesBucket(project), key)
+	if _, err := w.store.Publish(t.Context(), subject, nil, []byte(body)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSet(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	hourly, daily := line("@hourly", plain), line("@daily", plain)
+	richer := line("@hourly", func(s *protocol.Schedule) { s.Payload, s.Times = json.RawMessage(`{"n":1}`), 3 })
+	for i, step := range []struct {
+		wanted []protocol.Schedule
+		want   []string
+	}{
+		{nil, nil},
+		{[]protocol.Schedule{hourly, daily}, []string{"created digest @daily", "created digest @hourly"}},
+		{[]protocol.Schedule{daily, hourly}, nil},
+		{[]protocol.Schedule{richer, daily}, []string{"updated digest @hourly"}},
+		{[]protocol.Schedule{richer, daily}, nil},
+		{[]protocol.Schedule{richer}, []string{"removed digest @daily"}},
+		{[]protocol.Schedule{richer}, nil},
+		{[]protocol.Schedule{daily}, []string{"created digest @daily", "removed digest @hourly"}},
+		{nil, []string{"removed digest @daily"}},
+		{nil, nil},
+	} {
+		at := now.Add(time.Duration(i) * time.Hour)
+		if got := w.set(t, at, step.wanted...); !slices.Equal(got, step.want) {
+			t.Errorf("step %d has done %q, want %q", i, got, step.want)
+		}
+		if n := len(w.rows(t)); n != len(step.wanted) {
+			t.Errorf("step %d: there are %d rows, want %d", i, n, len(step.wanted))
+		}
+	}
+}
+
+// What is changed is still the same schedule, and stays paused.
+func TestUpdateKeepsWhatItIs(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	hourly := line("@hourly", plain)
+	w.set(t, now, hourly)
+	paused := w.row(t, hourly)
+	if !paused.Created.Equal(now) || paused.Updated != nil {
+		t.Errorf("the new row is %+v", paused)
+	}
+	paused.Resumed = new(now.Add(time.Minute))
+	paused.Pause(now.Add(2*time.Minute), "for a test")
+	body, err := json.Marshal(paused)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.put(t, protocol.ScheduleKey(protocol.ClassCron, "digest", hourly.ID), string(body))
+	if got := w.set(t, now.Add(time.Hour), hourly); got != nil {
+		t.Errorf("a pause was taken for a change: %q", got)
+	}
+	w.set(t, now.Add(2*time.Hour), line("@hourly", func(s *protocol.Schedule) { s.CatchUp = new(3) }))
+	row := w.row(t, hourly)
+	if !row.Created.Equal(now) || row.Updated == nil || !row.Updated.Equal(now.Add(2*time.Hour)) || *row.CatchUp != 3 ||
+		row.Paused == nil || row.Paused.Note != "for a test" || row.Resumed == nil {
+		t.Errorf("the changed row is %+v", row)
+	}
+}
+
+func TestWhatIsNotOurs(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	hourly, daily := line("@hourly", plain), line("@daily", plain)
+	w.put(t, protocol.ScheduleKey("Desk", "jo", "s"), `{"v":1,"id":"s"}`)
+	w.put(t, protocol.ScheduleKey(protocol.ClassCron, "digest", hourly.ID), `{"v":99,"cron":"@hourly"}`)
+	w.put(t, protocol.ScheduleKey(protocol.ClassCron, "digest", daily.ID), `garbage`)
+	w.put(t, protocol.ClassCron+".odd", `garbage`)
+	left := string(crontab.Left) + " digest @hourly"
+	if got, want := w.set(t, now, hourly, daily), []string{"created digest @daily", left, "removed  "}; !slices.Equal(got, want) {
+		t.Errorf("done is %q, want %q", got, want)
+	}
+	rows := w.rows(t)
+	if keys := slices.Sorted(maps.Keys(rows)); len(keys) != 3 || rows["Desk.jo.s"].ID != "s" || w.row(t, hourly).V != 99 || !w.row(t, daily).Created.Equal(now) {
+		t.Errorf("rows are %+v", rows)
+	}
+}
+
+// Many runners that start at once make each row once.
+func TestManyAtOnce(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	var wanted []protocol.Schedule
+	for i := range 10 {
+		wanted = append(wanted, line(fmt.Sprintf("%d * * * *", i), plain))
+	}
+	const runners = 8
+	done := make([]int, runners)
+	var g errgroup.Group
+	for i := range runners {
+		g.Go(func() error {
+			changes, err := w.table.Set(t.Context(), wanted, now.Add(time.Duration(i)*time.Millisecond))
+			done[i] = len(changes)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	sum := 0
+	for _, n := range done {
+		sum += n
+	}
+	if n := len(w.rows(t)); n != len(wanted) || sum != len(wanted) {
+		t.Errorf("%d rows and %d changes (%v), want %d of both", n, sum, done, len(wanted))
+	}
+}
+
+func TestNoBucketAndNothingWanted(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	other := crontab.Table{Store: w.store, Project: "other"}
+	if changes, err := other.Set(t.Context(), nil, now); err != nil || len(changes) != 0 {
+		t.Errorf("changes %+v, error %v", changes, err)
+	}
+}

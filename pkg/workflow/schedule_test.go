@@ -1,0 +1,151 @@
+package workflow_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/internal/scheduler"
+	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/workflow"
+)
+
+// record is what was started, and what was logged.
+type record struct {
+	mu     sync.Mutex // guards what follows
+	events []workflow.Event[map[string]int]
+	log    bytes.Buffer
+}
+
+func (r *record) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.log.Write(p)
+}
+
+func (r *record) logged(text string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return strings.Count(r.log.String(), text)
+}
+
+// started are the events of the instances whose params have n, in the order in which they began.
+func (r *record) started(n int) (events []workflow.Event[map[string]int]) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.events {
+		if e.Payload["n"] == n {
+			events = append(events, e)
+		}
+	}
+	return events
+}
+
+func (r *record) digest() workflow.Definition {
+	return workflow.Define("Digest", func(_ context.Context, event workflow.Event[map[string]int]) (string, error) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.events = append(r.events, event)
+		return "done", nil
+	})
+}
+
+// run runs a runner of the project until the returned function is called.
+func (r *record) run(t *testing.T, nc *nats.Conn, schedules ...project.Schedule) (p *project.Project, stop func()) {
+	t.Helper()
+	config := project.Config{Name: "shop", Workflows: []project.Workflow{{Name: "digest", ClassName: "Digest", Schedules: schedules}}}
+	p, err := project.Open(t.Context(), config, project.Conn(nc), project.Logger(slog.New(slog.NewTextHandler(r, nil))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- project.Run(ctx, p, workflow.Runner(r.digest())) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("the runner ended with %v", err)
+		}
+		p.Close()
+	})
+	t.Cleanup(stop)
+	natstest.Eventually(t, natstest.Patience, "the runner is ready", p.IsReady)
+	return p, stop
+}
+
+// TestSchedulesStartInstances has a real runner and a real scheduler, and a line of every second.
+func TestSchedulesStartInstances(t *testing.T) {
+	t.Parallel()
+	server := natstest.Start(t)
+	nc := server.Connect(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	s := scheduler.New(scheduler.Options{NC: nc, JS: natstest.JetStream(t, nc), Log: slog.New(slog.DiscardHandler)})
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("the scheduler ended with %v", err)
+		}
+	})
+	r := new(record)
+	every := project.Schedule{Cron: "* * * * * *", Zone: "Europe/Oslo", Params: json.RawMessage(`{"n": 1}`)}
+	before := time.Now()
+	p, stop := r.run(t, server.Connect(t), every)
+	natstest.Eventually(t, natstest.Patience, "two instances have run", func() bool { return len(r.started(1)) >= 2 })
+	for _, e := range r.started(1) {
+		s := e.Schedule
+		if s == nil || s.Cron != every.Cron || s.Zone != every.Zone || s.Planned.Before(before.Truncate(time.Second)) || s.Planned.Nanosecond() != 0 ||
+			s.Actual.Before(s.Planned) || !s.Actual.Equal(e.Timestamp) || e.Workflow != "digest" {
+			t.Fatalf("event %+v of schedule %+v", e, s)
+		}
+	}
+	digest := workflow.Bind[map[string]int, string]("digest").In(p)
+	if instance, err := digest.Create(t.Context(), map[string]int{"n": 7}); err != nil {
+		t.Fatal(err)
+	} else if _, err := instance.Result(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if events := r.started(7); len(events) != 1 || events[0].Schedule != nil {
+		t.Errorf("started by a program: %+v", events)
+	}
+	first := r.started(1)[0]
+	status, err := digest.Get(t.Context(), first.InstanceID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := status.Status(t.Context()); err != nil || got.Source.Kind != "cron" || got.Source.Class != "digest" {
+		t.Errorf("status %+v, error %v", got, err)
+	}
+	stop()
+
+	// Another runner says something else: each moment has one instance all the same.
+	every.Params = json.RawMessage(`{"n":2}`)
+	_, stop = r.run(t, server.Connect(t), every)
+	natstest.Eventually(t, natstest.Patience, "an instance has the new params", func() bool { return len(r.started(2)) >= 1 })
+	stop()
+	seen := map[time.Time]int{}
+	for _, e := range append(r.started(1), r.started(2)...) {
+		seen[e.Schedule.Planned]++
+	}
+	for planned, n := range seen {
+		if n > 1 {
+			t.Errorf("%d instances are of %s", n, planned)
+		}
+	}
+	_, stop = r.run(t, server.Connect(t))
+	stop()
+	for _, did := range []string{"created", "updated", "removed"} {
+		if n := r.logged(`msg="schedule ` + did); n != 1 {
+			t.Errorf("the log says %d times that a schedule was %s, want 1", n, did)
+		}
+	}
+}

@@ -10,17 +10,27 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// Hand fires the schedules of one project when a test tells it to, instead of a Scheduler at their moments.
+// Hand fires the schedules of one project when a test tells it to, instead of a Scheduler at their moments: those of agents,
+// or those of workflows.
 type Hand struct {
 	*Scheduler
 	project string
+	keys    string                    // of the rows that it fires
+	since   time.Time                 // nothing fires that was planned before; zero: everything does
 	armed   map[string]*protocol.Tick // by the subject of the row
 }
 
-// NewHand makes a Hand. The options are those of a Scheduler; Now is needed.
+// NewHand makes a Hand for agents. The options are those of a Scheduler; Now is needed.
 func NewHand(opts Options, store *journal.Store, project string) *Hand {
-	h := &Hand{Scheduler: New(opts), project: project, armed: map[string]*protocol.Tick{}}
+	h := &Hand{Scheduler: New(opts), project: project, keys: ">", armed: map[string]*protocol.Tick{}}
 	h.store = store
+	return h
+}
+
+// NewCronHand makes a Hand for workflows. It fires what is planned from now on.
+func NewCronHand(opts Options, store *journal.Store, project string) *Hand {
+	h := NewHand(opts, store, project)
+	h.keys, h.since = protocol.CronKeys, opts.Now()
 	return h
 }
 
@@ -42,7 +52,7 @@ func (h *Hand) Next(ctx context.Context) (moment time.Time, ok bool, err error) 
 
 func (h *Hand) next(ctx context.Context) (first *due, err error) {
 	bucket := protocol.SchedulesBucket(h.project)
-	rows, err := h.store.LastOfMany(ctx, protocol.KVStream(bucket), []string{protocol.KVSubject(bucket, ">")})
+	rows, err := h.store.LastOfMany(ctx, protocol.KVStream(bucket), []string{protocol.KVSubject(bucket, h.keys)})
 	if err != nil {
 		return nil, fmt.Errorf("read the schedules of %q: %w", h.project, err)
 	}
@@ -51,7 +61,7 @@ func (h *Hand) next(ctx context.Context) (first *due, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if k.agent.Class == protocol.ClassCron { // the instances of a test are those that the test starts
+		if k.agent.Class == protocol.ClassCron && h.keys != protocol.CronKeys {
 			continue
 		}
 		r, err := parseRow(k, &m)
@@ -61,14 +71,7 @@ func (h *Hand) next(ctx context.Context) (first *due, err error) {
 		if r == nil || r.Paused != nil {
 			continue
 		}
-		t := &protocol.Tick{Definition: r.definition, Planned: r.plan.First()}
-		if next := h.armed[m.Subject]; r.made(next) {
-			t = next
-		}
-		if r.inPause(t.Planned) {
-			s := r.step(t, t.Planned)
-			t = &protocol.Tick{Definition: r.definition, Planned: s.moment, Progress: &s.progress}
-		}
+		t := h.tick(r, m.Subject)
 		if t.Planned.IsZero() {
 			continue
 		}
@@ -79,7 +82,23 @@ func (h *Hand) next(ctx context.Context) (first *due, err error) {
 	return first, nil
 }
 
-// Fire puts the firing that comes next into the inbox of its agent.
+// tick is what a schedule fires next; one that is over has no moment.
+func (h *Hand) tick(r *row, subject string) *protocol.Tick {
+	t := &protocol.Tick{Definition: r.definition, Planned: r.plan.First()}
+	if t.Planned.Before(h.since) {
+		t.Planned = r.plan.After(h.since)
+	}
+	if next := h.armed[subject]; r.made(next) {
+		t = next
+	}
+	if r.inPause(t.Planned) {
+		s := r.step(t, t.Planned)
+		t = &protocol.Tick{Definition: r.definition, Planned: s.moment, Progress: &s.progress}
+	}
+	return t
+}
+
+// Fire puts the firing that comes next into the inbox of its agent, or starts its instance.
 func (h *Hand) Fire(ctx context.Context) error {
 	d, err := h.next(ctx)
 	if err != nil {
@@ -89,10 +108,10 @@ func (h *Hand) Fire(ctx context.Context) error {
 		return errors.New("no schedule fires any more")
 	}
 	s := d.row.step(d.tick, d.row.plan.Due(d.tick.Planned)) // the clock stops at each: none is missed
-	if err := h.mail(ctx, d.key, d.row, d.tick, s, h.now()); err != nil {
+	if err := h.deliver(ctx, d.key, d.row, d.tick, s, h.now()); err != nil {
 		return err
 	}
-	if s.moment.IsZero() {
+	if s.moment.IsZero() && d.row.Workflow == "" {
 		return h.deleteRow(ctx, d.key, d.row.revision)
 	}
 	h.armed[d.rowSubject()] = &protocol.Tick{Definition: d.row.definition, Planned: s.moment, Progress: &s.progress}

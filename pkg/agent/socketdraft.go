@@ -138,19 +138,24 @@ func (d *draft) settleSockets(r *protocol.Record, changed bool) (entry *protocol
 	return &protocol.Outgoing{ID: id, Kind: protocol.OutgoingFrames, Frames: batch}, true
 }
 
-// markFrame notes that the frame is applied. The draft is locked.
+// markFrame notes that the frame is applied. What was applied while its turn was outside stays so: later frames, and the end of the
+// connection. The draft is locked.
 func (d *draft) markFrame(r *protocol.Record) {
 	s := d.socket
 	g, known := r.Gateways[s.key.gateway]
+	applied, open := g.Open.Applied(s.key.conn)
+	switch {
+	case s.up.Kind == protocol.SocketConnect && g.Connected < s.key.conn:
+		g.Open, g.Connected = g.Open.With(s.key.conn, s.up.Number), s.key.conn
+	case !open:
+		return
+	case s.up.Kind == protocol.SocketClosed:
+		g.Open = g.Open.Without(s.key.conn)
+	default:
+		g.Open = g.Open.With(s.key.conn, max(applied, s.up.Number))
+	}
 	if !known {
 		g.Since = d.number()
-	}
-	g.Open = g.Open.With(s.key.conn, s.up.Number)
-	switch s.up.Kind {
-	case protocol.SocketConnect:
-		g.Connected = max(g.Connected, s.key.conn)
-	case protocol.SocketClosed:
-		g.Open = g.Open.Without(s.key.conn)
 	}
 	r.Gateways = maps.Clone(r.Gateways)
 	if r.Gateways == nil {
@@ -251,7 +256,7 @@ func (a *actor) noteSockets(d *draft) {
 	defer d.mu.Unlock()
 	for key, c := range d.conns {
 		isNew := d.socket != nil && d.socket.key == key && d.socket.up.Kind == protocol.SocketConnect
-		if c.dirty || isNew {
+		if _, open := a.at.record.Gateways[key.gateway].Open.Applied(key.conn); open && (c.dirty || isNew) {
 			a.sockets[key] = c.known
 		}
 	}

@@ -1,0 +1,89 @@
+package agent
+
+import (
+	"context"
+	"net/http"
+	"testing"
+
+	"github.com/coder/websocket"
+
+	"github.com/skein-run/skein/internal/natstest"
+)
+
+// awaitApplied waits until the record says of the first connection of a room which frame was applied last, or that it is not open (0).
+func (r *rig) awaitApplied(t *testing.T, gate *testHost, want uint64) {
+	t.Helper()
+	natstest.Eventually(t, soon, "the mark of the connection is right", func() bool {
+		applied, _ := r.roomRecord(t, "jo").Gateways[gatewayOf(gate)].Open.Applied(1)
+		return applied == want
+	})
+}
+
+// TestFramesPassOneThatIsOutside: when a turn comes back from outside, and is stored, its frame is not the last one that was applied, if others
+// have passed it: else those would be applied again if the host died.
+func TestFramesPassOneThatIsOutside(t *testing.T) {
+	t.Parallel()
+	goOn := map[string]chan struct{}{"1": make(chan struct{}), "2": make(chan struct{})}
+	r := newRig(t)
+	h := r.host(t, rooms(func(r *room) {
+		r.message = func(ctx context.Context, r *room, _ *Connection, m Message) error {
+			if err := Outside(ctx, func(ctx context.Context) error { return await(ctx, goOn[m.Text]) }); err != nil {
+				return err
+			}
+			return r.log(ctx, m.Text)
+		}
+	}))
+	c := h.dial(t, roomPath)
+	c.expect(identity("jo"))
+	c.send("1")
+	c.send("2")
+	r.awaitApplied(t, h, 3)
+	goOn["1"] <- struct{}{}
+	r.awaitLog(t, "jo", "1")
+	r.awaitApplied(t, h, 3)
+	goOn["2"] <- struct{}{}
+	r.awaitLog(t, "jo", "1", "2")
+	r.awaitApplied(t, h, 3)
+}
+
+// TestSocketEndsWhileATurnIsOutside: the turn does not open the connection again when it comes back and is stored.
+func TestSocketEndsWhileATurnIsOutside(t *testing.T) {
+	t.Parallel()
+	for _, hook := range []string{"OnConnect", "OnMessage"} {
+		t.Run(hook, func(t *testing.T) {
+			t.Parallel()
+			goOn := make(chan struct{})
+			stay := func(ctx context.Context, r *room, c *Connection) error {
+				if err := Outside(ctx, func(ctx context.Context) error { return await(ctx, goOn) }); err != nil {
+					return err
+				}
+				if err := c.SetState(ctx, "late"); err != nil {
+					return err
+				}
+				return r.log(ctx, "back")
+			}
+			r := newRig(t)
+			h := r.host(t, rooms(func(r *room) {
+				if hook == "OnConnect" {
+					r.connect = func(ctx context.Context, r *room, c *Connection, _ *http.Request) error { return stay(ctx, r, c) }
+				}
+				r.message = func(ctx context.Context, r *room, c *Connection, _ Message) error { return stay(ctx, r, c) }
+			}))
+			c := h.dial(t, roomPath+"?_pk=c")
+			c.expect(identity("jo"))
+			if hook == "OnMessage" {
+				c.send("stay")
+				r.awaitApplied(t, h, 2)
+			}
+			if err := c.ws.Close(websocket.StatusNormalClosure, ""); err != nil {
+				t.Error(err)
+			}
+			r.awaitLog(t, "jo", "closed c")
+			goOn <- struct{}{}
+			r.awaitLog(t, "jo", "closed c", "back")
+			if found := r.roomRecord(t, "jo").Gateways[gatewayOf(h)]; len(found.Open) > 0 {
+				t.Errorf("gateway %+v, want no open connection", found)
+			}
+		})
+	}
+}

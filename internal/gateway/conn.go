@@ -246,7 +246,7 @@ func (c *conn) settle(ctx context.Context, up protocol.SocketUp, ack protocol.So
 			c.complain(ctx, ack.Refused)
 		}
 		c.dead.Store(true)
-		c.refused.Store(up.Kind == protocol.SocketConnect)
+		c.refused.Store(up.Kind == protocol.SocketConnect && !ack.Applied)
 		c.close(*ack.Close)
 		return
 	}

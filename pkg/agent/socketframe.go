@@ -282,7 +282,8 @@ func (a *actor) frameFailed(ctx context.Context, t *turnSocket, err error) proto
 		if how.Code != closeRefused {
 			a.refused = append(a.refused, &ConnectionError{Hook: "OnConnect", Connection: t.conn.ID(), Err: err})
 		}
-		return protocol.SocketAck{Close: how}
+		_, open := a.at.record.Gateways[t.key.gateway].Open.Applied(t.key.conn) // by an early commit
+		return protocol.SocketAck{Close: how, Applied: open}
 	case protocol.SocketCall:
 		return protocol.SocketAck{Answers: []string{string(wire.CallError(t.up.Call.ID, publicText(err)))}, Refused: fault(err)}
 	case protocol.SocketState:

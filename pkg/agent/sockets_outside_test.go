@@ -87,3 +87,24 @@ func TestSocketEndsWhileATurnIsOutside(t *testing.T) {
 		})
 	}
 }
+
+// TestConnectFailsAfterSave: a connection that OnConnect has opened early, by Save, and refused then, has its end as any other.
+func TestConnectFailsAfterSave(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := r.host(t, rooms(func(r *room) {
+		r.connect = func(ctx context.Context, r *room, _ *Connection, _ *http.Request) error {
+			if err := r.log(ctx, "opened"); err != nil {
+				return err
+			}
+			if err := Save(ctx); err != nil {
+				return err
+			}
+			return &Error{Status: http.StatusForbidden, Message: "not you"}
+		}
+	}))
+	c := h.dial(t, roomPath+"?_pk=c")
+	c.expect(identityBefore("jo"), state(`{"n":0,"log":["opened"]}`))
+	c.expectClose(1008, "not you")
+	r.awaitLog(t, "jo", "opened", "closed c")
+}

@@ -162,14 +162,14 @@ type SocketCalled struct {
 type SocketAck struct {
 	// Outside says that the turn has gone outside: later frames may come, the answer follows.
 	Outside bool `json:"outside,omitempty"`
-	// Applied says that the frame was applied before. Unknown, that the agent has no such connection.
+	// Applied says that the frame was applied before, or in part by an early commit of its turn. Unknown, that the agent has no such connection.
 	Applied bool `json:"applied,omitempty"`
 	Unknown bool `json:"unknown,omitempty"`
 	// Place is what was sent before the answer.
 	Place SocketPlace `json:"place"`
 	// Answers are text frames for the client, which are in no batch: nothing was stored.
 	Answers []string `json:"answers,omitempty"`
-	// Close ends the connection. With SocketConnect, it was never opened.
+	// Close ends the connection. With SocketConnect, it was never opened, unless that was applied.
 	Close *SocketClose `json:"close,omitempty"`
 	// More says that not all ends at a lost gateway are told yet, and that it is to be brought again.
 	More bool `json:"more,omitempty"`

@@ -52,6 +52,23 @@ func (e *Expense) isOver() bool {
 	return e.Status == Paid || e.Status == Rejected || e.Status == Failed
 }
 
+// undecidable says why nobody can approve or reject it now; nil: somebody can.
+func (e *Expense) undecidable() error {
+	switch e.Status {
+	case Checking:
+		return errors.New("this expense is still being checked")
+	case Paying:
+		return errors.New("too late: this expense is being paid")
+	case Paid:
+		return errors.New("too late: this expense is paid")
+	case Rejected:
+		return errors.New("too late: this expense was rejected")
+	case Failed:
+		return errors.New("too late: this expense was refused")
+	}
+	return nil
+}
+
 // Sheet is the state of a board: what every page shows.
 type Sheet struct {
 	Title string `json:"title"`
@@ -226,8 +243,8 @@ func (b *Board) decide(ctx context.Context, id, by string, answer func(*Expense,
 		if err != nil {
 			return err
 		}
-		if e.Status != Waiting {
-			return fmt.Errorf("too late: this expense is %s", e.Status)
+		if err := e.undecidable(); err != nil {
+			return err
 		}
 		instance, err := reimbursement.Get(ctx, e.Workflow)
 		if err != nil {
@@ -245,7 +262,7 @@ func (b *Board) Remove(ctx context.Context, id string) error {
 			return err
 		}
 		if e.Status == Paying {
-			return errors.New("too late: this expense is being paid")
+			return e.undecidable()
 		}
 		if !e.isOver() {
 			instance, err := reimbursement.Get(ctx, e.Workflow)

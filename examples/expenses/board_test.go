@@ -104,7 +104,7 @@ func TestOneSubmitsAnotherApproves(t *testing.T) {
 	if failure := grace.call("approve", "c1", "Grace"); failure != "" {
 		t.Errorf("approve: %s", failure)
 	}
-	if failure := ada.call("reject", "c1", "Ada", ""); failure != "too late: this expense is paying" {
+	if failure := ada.call("reject", "c1", "Ada", ""); failure != "too late: this expense is being paid" {
 		t.Errorf("reject: %q", failure)
 	}
 	kit.Advance(time.Minute)
@@ -139,6 +139,9 @@ func TestNoPayment(t *testing.T) {
 	for id, cents := range map[string]int64{"rejected": 1_00, "refused": 5_000_01, "withdrawn": 2_00, "forgotten": 3_00} {
 		page.submit(Claim{ID: id, By: "Ada", What: id, Cents: cents})
 	}
+	if failure := page.call("approve", "rejected", "Grace"); failure != "this expense is still being checked" {
+		t.Errorf("approve: %q", failure)
+	}
 	kit.Advance(time.Minute)
 	for _, id := range []string{"rejected", "withdrawn"} {
 		if e := page.expense(id); e.Status != Waiting {
@@ -158,6 +161,11 @@ func TestNoPayment(t *testing.T) {
 	} {
 		if e := page.expense(id); e.Progress != want {
 			t.Errorf("%s: %+v, want %+v", id, e.Progress, want)
+		}
+	}
+	for id, want := range map[string]string{"rejected": "was rejected", "refused": "was refused"} {
+		if failure := page.call("approve", id, "Grace"); failure != "too late: this expense "+want {
+			t.Errorf("approve %s: %q", id, failure)
 		}
 	}
 	if sheet := agenttest.State[Sheet](kit, class, team); len(sheet.Expenses) != 3 {

@@ -229,8 +229,8 @@ function say(where, text) {
   where.timer = setTimeout(() => { where.textContent = ""; }, 6_000);
 }
 
-/** Says what went wrong, until something goes well. */
-function fail(text) { $("alert").textContent = text; }
+/** Says what went wrong, as a sentence, until something goes well. */
+function fail(text) { $("alert").textContent = text.charAt(0).toUpperCase() + text.slice(1); }
 
 $("close-alert").addEventListener("click", () => fail(""));
 

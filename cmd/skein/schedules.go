@@ -23,6 +23,7 @@ func newSchedules() *cobra.Command {
 	s := &schedules{}
 	cmd := &cobra.Command{
 		Use: "schedules", Short: "See and steer the schedules of agents", Args: cobra.NoArgs,
+		Long: "See and steer the schedules of agents. A schedule is known by class, agent and id, as list has them.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	s.define(cmd)
@@ -186,7 +187,7 @@ func (s *schedules) pause() *cobra.Command {
 // each is a command that does something with every schedule that is named, and goes on after an error.
 func (s *schedules) each(verb, done, short, long string, do func(agent.Schedules, context.Context, string) error) *cobra.Command {
 	return &cobra.Command{
-		Use: verb + " ID...", Short: short, Long: long, Args: cobra.MinimumNArgs(1),
+		Use: verb + " ID...", Short: short, Long: short + ". " + long, Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			return s.on(cmd, func(ctx context.Context, all agent.Schedules) error {
 				return s.eachOf(cmd.OutOrStdout(), ids, done, func(id string) error { return do(all, ctx, id) })

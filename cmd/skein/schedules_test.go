@@ -66,6 +66,7 @@ Cart/jo@home/cron-1  0 9 1 1 * Europe/Oslo  Pay       2026-11-22T14:20:00Z  paus
 	if err := json.Unmarshal([]byte(run("", 0, "describe", once, "--output", "json")), &task); err != nil || task.ID != once || !task.Next.Equal(moment) {
 		t.Errorf("describe as JSON: %+v, %v", task, err)
 	}
+	run("Let schedules fire again. What was planned", 0, "resume", "--help")
 	run(cron+": resumed\n", 0, "resume", cron)
 	run(`{"id":"`+once+`","state":"triggered"}`, 0, "trigger", once, "--output", "json")
 	text := run(cron+": deleted", 1, "delete", cron, "Cart/jo@home/none")

@@ -27,7 +27,7 @@ type Host interface {
 	Bring(ctx context.Context, agent protocol.Agent, up protocol.SocketUp, u Underway) (protocol.SocketAck, error)
 	// Enlist stores which connections of a row are held to an agent, by their numbers, or that none are.
 	Enlist(ctx context.Context, agent protocol.Agent, row int, ids map[uint64]string) error
-	// LargeState reads a state that is too large for a message.
+	// LargeState reads a state that is too large for a message; nil if another has taken its place.
 	LargeState(ctx context.Context, object protocol.Object) (json.RawMessage, error)
 }
 

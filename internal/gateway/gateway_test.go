@@ -35,8 +35,9 @@ type rig struct {
 
 	requests sync.WaitGroup // under way
 
-	// large holds large states back.
-	large chan struct{}
+	// large holds large states back, unread is why they cannot be read.
+	large  chan struct{}
+	unread error
 
 	mu     sync.Mutex // guards what follows
 	place  protocol.SocketPlace
@@ -85,7 +86,7 @@ func (r *rig) LargeState(ctx context.Context, _ protocol.Object) (json.RawMessag
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return json.RawMessage(`"large"`), nil
+	return json.RawMessage(`"large"`), r.unread
 }
 
 // Enlist notes who is there.

@@ -2,8 +2,11 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
+
+	"github.com/coder/websocket"
 
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -22,9 +25,27 @@ func TestLargeState(t *testing.T) {
 	r.gateway.Take(ctx, room, down) // returns at once
 	cancel()
 	r.take(r.next(), say("1"))
-	r.take(r.next(), say("2"))
+	last := r.next()
+	r.take(last, say("2"))
+	if r.gateway.find(room).miss(t.Context(), last) {
+		t.Error("what waits for a large state is held for lost")
+	}
 	letGo()
 	expect(t, ws, `{"type":"cf_agent_state","state":"large"}`, "1", "2")
 	r.take(r.next(), say("3"))
 	expect(t, ws, "3")
+}
+
+// TestLargeStateThatCannotBeRead: nobody is left with an old state.
+func TestLargeStateThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	ws := r.open("a")
+	r.unread = errors.New("no")
+	first := "first"
+	r.gateway.Take(t.Context(), room, protocol.SocketDown{
+		Place: r.next(), Frames: []protocol.SocketFrame{{Text: &first}, {State: true}}, StateObject: &protocol.Object{}, Revision: 5,
+	})
+	expect(t, ws, "first")
+	expectClose(t, ws, websocket.StatusServiceRestart, "frames were lost")
 }

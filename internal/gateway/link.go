@@ -33,6 +33,8 @@ type link struct {
 	rows  []*row // in the order of their numbers
 	place protocol.SocketPlace
 	moved chan struct{} // closed when place moves on
+	// here is how far what has come reaches, of which some may wait in late.
+	here protocol.SocketPlace
 }
 
 func newLink(g *Gateway, agent protocol.Agent) *link {
@@ -122,13 +124,20 @@ func (l *link) take(ctx context.Context, down protocol.SocketDown) {
 		l.takeNow(ctx, down)
 		return
 	}
-	l.late.add(late{context.WithoutCancel(ctx), down}, 1, nil)
+	if !l.late.add(late{context.WithoutCancel(ctx), down}, 1, nil) {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.here.Compare(down.Place) < 0 {
+		l.here = down.Place
+	}
 }
 
 // takeNow gives the frames of a batch out. One that was taken before is left; if one is missing, the connections that were open then
-// end: nobody can tell what they have missed.
+// end: nobody can tell what they have missed. So do all if its state cannot be read.
 func (l *link) takeNow(ctx context.Context, down protocol.SocketDown) {
-	state := l.stateOf(ctx, down)
+	state, err := l.stateOf(ctx, down)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if down.Place.Compare(l.place) <= 0 {
@@ -139,6 +148,10 @@ func (l *link) takeNow(ctx context.Context, down protocol.SocketDown) {
 	}
 	for _, f := range down.Frames {
 		l.give(f, state)
+	}
+	if err != nil {
+		l.log.WarnContext(ctx, "cannot read a large state for clients", slog.Any(logkey.Error, err))
+		l.lose(ctx, down.Place)
 	}
 	l.reached(down.Place)
 }
@@ -223,34 +236,45 @@ func (l *link) reach(ctx context.Context, place protocol.SocketPlace) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-			l.mu.Lock()
-			if l.place.Compare(place) < 0 {
-				l.lose(ctx, place)
-				l.reached(place)
+			if l.miss(ctx, place) {
+				return
 			}
-			l.mu.Unlock()
-			return
+			timer.Reset(l.gateway.limits.Gap)
 		}
 	}
 }
 
-// stateOf is the frame that brings the state of a batch; nil if there is none.
-func (l *link) stateOf(ctx context.Context, down protocol.SocketDown) *outgoing {
+// miss ends what misses something that was to come up to a place. It returns false if that is here, and waits for a large state.
+func (l *link) miss(ctx context.Context, place protocol.SocketPlace) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.place.Compare(place) >= 0:
+	case l.here.Compare(place) >= 0:
+		return false
+	default:
+		l.lose(ctx, place)
+		l.reached(place)
+	}
+	return true
+}
+
+// stateOf is the frame that brings the state of a batch; nil if there is none, or if another has taken its place: that comes with a batch
+// of its own.
+func (l *link) stateOf(ctx context.Context, down protocol.SocketDown) (*outgoing, error) {
 	raw := down.State
 	if down.StateObject != nil {
 		ctx, cancel := context.WithTimeout(ctx, l.gateway.limits.Read)
 		defer cancel()
 		var err error
 		if raw, err = l.gateway.host.LargeState(ctx, *down.StateObject); err != nil {
-			// Another has taken its place, and comes with a batch of its own.
-			l.log.DebugContext(ctx, "read a large state for clients", slog.Any(logkey.Error, err))
-			return nil
+			return nil, err
 		}
 	}
 	if raw == nil {
-		return nil
+		return nil, nil
 	}
-	return stateFrame(raw, down.Revision)
+	return stateFrame(raw, down.Revision), nil
 }
 
 func stateFrame(raw json.RawMessage, revision uint64) *outgoing {

@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/skein-run/skein/internal/gateway"
+	"github.com/skein-run/skein/internal/objects"
 	"github.com/skein-run/skein/internal/process"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -160,7 +161,11 @@ func (s socketHost) Enlist(ctx context.Context, id protocol.Agent, row int, ids 
 	return s.host.publish(ctx, subject, protocol.SocketRow{V: protocol.Version, Class: id.Class, Name: id.Name, IDs: ids})
 }
 
-// LargeState reads a state that is too large for a message.
+// LargeState reads a state that is too large for a message; nil if another has taken its place.
 func (s socketHost) LargeState(ctx context.Context, object protocol.Object) (json.RawMessage, error) {
-	return s.host.project.Objects().Get(ctx, s.host.name, object)
+	state, err := s.host.project.Objects().Get(ctx, s.host.name, object)
+	if _, gone := errors.AsType[*objects.MissingError](err); gone {
+		return nil, nil
+	}
+	return state, err
 }

@@ -232,3 +232,41 @@ func TestNoBucketAndNothingWanted(t *testing.T) {
 		t.Errorf("changes %+v, error %v", changes, err)
 	}
 }
+
+func TestList(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	hourly := line("@hourly", plain)
+	w.set(t, now, hourly, line("@daily", plain), line("@weekly", plain), line("@yearly", plain))
+	tick := func(cron, subject, body string) {
+		t.Helper()
+		at := map[string]func(string, string, string, string) string{"at": protocol.ClockSubject, "due": protocol.ClockDueSubject}[subject]
+		if _, err := w.store.Publish(t.Context(), at(project, protocol.ClassCron, "digest", protocol.CronID(cron, "")), nil, []byte(body)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tick("@hourly", "at", `{"v":1,"planned":"2026-11-22T17:00:00Z","progress":{"runs":2,"missed":1,"last":"2026-11-22T16:00:00Z"}}`)
+	tick("@daily", "due", `{"v":1,"planned":"2026-11-23T00:00:00Z"}`)
+	tick("@weekly", "at", `{"v":1,"planned":"2026-11-22T16:00:00Z","over":true,"parked":true,"progress":{"runs":3}}`)
+	w.put(t, protocol.ScheduleKey("Desk", "jo", "s"), `{"v":1,"id":"s"}`)
+	all, err := w.table.List(t.Context())
+	if err != nil || len(all) != 4 {
+		t.Fatalf("schedules %+v, error %v", all, err)
+	}
+	lines := map[string]crontab.Status{}
+	for _, s := range all {
+		lines[s.Cron] = s
+	}
+	if s := lines["@hourly"]; !s.Next.Equal(now.Add(3*time.Hour)) || !s.Last.Equal(now.Add(2*time.Hour)) || s.Runs != 2 || s.Missed != 1 || s.Workflow != "digest" || s.ID != hourly.ID {
+		t.Errorf("armed: %+v", s)
+	}
+	if s := lines["@daily"]; s.Next == nil || !s.Next.Equal(now.Add(10*time.Hour)) {
+		t.Errorf("fires: %+v", s)
+	}
+	if s := lines["@weekly"]; s.Next != nil || s.Runs != 3 {
+		t.Errorf("over: %+v", s)
+	}
+	if s := lines["@yearly"]; s.Next == nil || !s.Next.Equal(time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)) {
+		t.Errorf("not armed yet: %+v", s)
+	}
+}

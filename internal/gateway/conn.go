@@ -145,7 +145,11 @@ func (c *conn) send(ctx context.Context, up protocol.SocketUp) {
 		if up.Call != nil {
 			u.Chunk = func(text []byte, place protocol.SocketPlace) { c.chunk(ctx, up.Call.ID, text, place) }
 		}
-		ack, err := c.link.gateway.host.Bring(ctx, c.link.agent, up, u)
+		var ack protocol.SocketAck
+		err := c.guard(ctx, func() (err error) {
+			ack, err = c.link.gateway.host.Bring(ctx, c.link.agent, up, u)
+			return err
+		})
 		c.settle(ctx, up, ack, err)
 	})
 	select {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"unicode/utf8"
 
 	"github.com/coder/websocket"
@@ -19,18 +20,40 @@ import (
 // read takes the frames of the client until there are no more.
 func (c *conn) read(ctx context.Context) {
 	for {
-		kind, data, err := c.next(ctx)
-		switch {
-		case err != nil:
+		if err := c.guard(ctx, func() error { return c.readOne(ctx) }); err != nil {
 			c.ended(ctx, err)
 			return
-		case c.refusing:
-		case kind == websocket.MessageBinary:
-			c.up(ctx, protocol.SocketUp{Kind: protocol.SocketData, Data: data}, len(data))
-		default:
-			c.text(ctx, data)
 		}
 	}
+}
+
+func (c *conn) readOne(ctx context.Context) error {
+	kind, data, err := c.next(ctx)
+	switch {
+	case err != nil:
+		return err
+	case c.refusing:
+	case kind == websocket.MessageBinary:
+		c.up(ctx, protocol.SocketUp{Kind: protocol.SocketData, Data: data}, len(data))
+	default:
+		c.text(ctx, data)
+	}
+	return nil
+}
+
+// errPanic is what a panic is made of.
+var errPanic = errors.New("panic")
+
+// guard makes an error of a panic: what one client sends must not end the host, and with it the sockets of all others.
+func (c *conn) guard(ctx context.Context, fn func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.log().ErrorContext(ctx, "panic at a frame of a client, its socket is closed",
+				slog.Any(logkey.Error, r), slog.String(logkey.Stack, string(debug.Stack())))
+			err = fmt.Errorf("%w: %v", errPanic, r)
+		}
+	}()
+	return fn()
 }
 
 // next reads a frame. One that is too large is not read into memory, and ends the connection.
@@ -201,6 +224,9 @@ func (c *conn) ended(ctx context.Context, err error) {
 		if c.hasAgreed() {
 			how.Code, how.Clean = ours.Code, true
 		}
+	case errors.Is(err, errPanic):
+		how.Reason = "the host failed at a frame"
+		c.close(protocol.SocketClose{Code: int(websocket.StatusInternalError), Reason: how.Reason})
 	case isBroken(err):
 		c.log().DebugContext(ctx, "the socket broke", slog.Any(logkey.Error, err))
 		_ = c.ws.CloseNow() // the other side is gone

@@ -211,7 +211,8 @@ type CallError struct{ Message string }
 
 func (e *CallError) Error() string { return e.Message }
 
-// Call calls a method of the agent, by the name that clients know it by, and returns its result as JSON.
+// Call calls a method of the agent, by the name that clients know it by, and returns its result as JSON. The chunks that come before the
+// result are among the messages, as the frames that they are.
 func (c *Client) Call(method string, args ...any) (json.RawMessage, error) {
 	c.kit.t.Helper()
 	if args == nil {

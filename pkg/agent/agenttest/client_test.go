@@ -2,6 +2,7 @@ package agenttest_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -55,13 +56,27 @@ func (l *lobby) Remind(ctx context.Context, text string) (int, error) {
 	return len(l.State()), err
 }
 
+// Whisper answers in chunks, to who has said who it is.
+func (l *lobby) Whisper(ctx context.Context, out *agent.Chunks[string]) (string, error) {
+	user, err := agent.Identity[string](ctx)
+	if err != nil {
+		return "", err
+	}
+	return "bye", out.Send(ctx, "hi "+user)
+}
+
+func (l *lobby) OnRequest(w http.ResponseWriter, r *http.Request) error {
+	user, err := agent.Identity[string](r.Context())
+	return errors.Join(err, json.NewEncoder(w).Encode(user))
+}
+
 func (l *lobby) Announce(ctx context.Context, text string) error {
 	return agent.Broadcast(ctx, agent.Text(text))
 }
 
 func lobbyKit(t *testing.T) *agenttest.Kit {
 	t.Helper()
-	return agenttest.New(t, agent.Define("Lobby", func() *lobby { return &lobby{} }, agent.Clients((*lobby).Remind)))
+	return agenttest.New(t, agent.Define("Lobby", func() *lobby { return &lobby{} }, agent.Clients((*lobby).Remind, (*lobby).Whisper)))
 }
 
 func texts(messages []agent.Message) (all []string) {
@@ -111,6 +126,38 @@ func TestClients(t *testing.T) {
 	a.SetState([]string{""})
 	if m := a.Next(); !strings.Contains(m.Text, "a note is empty") {
 		t.Errorf("a is told why not: %+v", m)
+	}
+}
+
+// TestWhoAsks: hooks of the test see requests and clients, at hosts that are there and at those that come later.
+func TestWhoAsks(t *testing.T) {
+	t.Parallel()
+	k := lobbyKit(t)
+	nobody := k.Dial("/agents/lobby/main", nil)
+	if _, err := nobody.Call("whisper"); err == nil || err.Error() != agent.ErrNoIdentity.Error() {
+		t.Errorf("without a hook: %v", err)
+	}
+	k.BeforeRequest(func(r *http.Request, to agent.Target) (any, error) {
+		user := r.URL.Query().Get("user")
+		if user == "" {
+			return nil, &agent.Error{Status: http.StatusUnauthorized, Name: "NoUser"}
+		}
+		return user + " of " + to.Name, nil
+	})
+	ada := k.Dial("/agents/lobby/main?user=ada", nil)
+	if result, err := ada.Call("whisper"); string(result) != `"bye"` || err != nil {
+		t.Errorf("whisper: %s, %v", result, err)
+	}
+	if all := texts(ada.Messages()); len(all) != 1 || !strings.Contains(all[0], `"result":"hi ada of main","done":false`) {
+		t.Errorf("ada hears %q", all)
+	}
+	for range 2 {
+		for path, want := range map[string]int{"/agents/lobby/main": http.StatusUnauthorized, "/agents/lobby/main?user=bob": http.StatusOK} {
+			if status, body := k.Request(http.MethodGet, path, ""); status != want || want == http.StatusOK && body != "\"bob of main\"\n" {
+				t.Errorf("%s: %d %s", path, status, body)
+			}
+		}
+		k.KillHost()
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net/http"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -38,7 +40,7 @@ func (k *Kit) startHost() {
 // start starts a host.
 func (k *Kit) start(classes ...agent.Class) *host {
 	k.t.Helper()
-	h := &host{nc: k.Connect(), service: agent.Host(classes...), ended: make(chan error, 1), kit: k}
+	h := &host{nc: k.Connect(), service: agent.Host(classes...).BeforeRequest(k.admit), ended: make(chan error, 1), kit: k}
 	config := k.Project.Config
 	config.Settings.HTTPAddr = "127.0.0.1:0"
 	log := slog.New(slog.NewTextHandler(k.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
@@ -60,6 +62,31 @@ func (k *Kit) start(classes ...agent.Class) *host {
 		}
 	})
 	return h
+}
+
+// BeforeRequest adds a hook to all hosts of the test, those that are to come included, as [agent.HostService.BeforeRequest] does: what it
+// returns is the identity of the requests and sockets that come from now on.
+func (k *Kit) BeforeRequest(hook agent.RequestHook) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.hooks = append(k.hooks, hook)
+}
+
+// admit is the hook that all hosts have.
+func (k *Kit) admit(r *http.Request, to agent.Target) (identity any, err error) {
+	k.mu.Lock()
+	hooks := slices.Clone(k.hooks)
+	k.mu.Unlock()
+	for _, hook := range hooks {
+		found, err := hook(r, to)
+		if err != nil {
+			return nil, err
+		}
+		if found != nil {
+			identity = found
+		}
+	}
+	return identity, nil
 }
 
 // stop ends the host, in order unless it is dead. Once is enough.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,6 +32,9 @@ type Kit struct {
 	clients []*Client
 	// told is of how many clients the agents are known to have been told that their sockets have ended.
 	told int
+
+	mu    sync.Mutex // guards what follows
+	hooks []agent.RequestHook
 }
 
 // patience bounds how long anything may take that takes no time on the test's clock.

@@ -85,9 +85,11 @@ export interface AgentClientOptions<State = unknown> {
   /** Called when a reconnect has led to another agent than before. */
   onIdentityChange?: (oldName: string, newName: string, oldAgent: string, newAgent: string) => void;
   onOpen?: (event: Event) => void;
+  /** Called whenever a connection, or an attempt to make one, has ended. Unless it was for good, the next attempt follows. */
   onClose?: (event: CloseInfo) => void;
   /** Called for each message of the agent: `event.data` is a text or an ArrayBuffer. Frames of the protocol are no messages. */
   onMessage?: (event: MessageEvent) => void;
+  /** Called when a connection or an attempt has failed, or `query` has: before `onClose`, and with no more to be done about it. */
   onError?: (event: ErrorInfo) => void;
   /** Called when the connection has ended for good, but not after `close()`. */
   onConnectionError?: (error: AgentConnectionError) => void;
@@ -162,9 +164,12 @@ export class AgentClient<State = any, Methods = Record<string, Method>> extends 
 
   /** Calls a method of the agent. The error is an AgentCallError, or an AgentQueueFullError. */
   call<Result = any>(method: string, args?: unknown[], options?: CallOptions | StreamOptions): Promise<Result>;
-  /** Sets the state, here at once and then there. Without a connection, only the newest is sent later. */
+  /**
+   * Sets the state, here at once and then there. Without a connection, only the newest is sent later. It throws an AgentQueueFullError,
+   * or an AgentConnectionError when the connection has ended for good.
+   */
   setState(state: State): void;
-  /** Sends a message, at once or when there is a connection again. It returns whether it was sent at once. */
+  /** Sends a message, at once or when there is a connection again. It returns whether it was sent at once, and throws as setState does. */
   send(data: string | ArrayBuffer | ArrayBufferView): boolean;
   /** Ends it. What waits is not sent, what waits for answers is rejected. */
   close(code?: number, reason?: string): void;

@@ -132,14 +132,13 @@ func TestSchedulesStartInstances(t *testing.T) {
 	_, stop = r.run(t, server.Connect(t), every)
 	natstest.Eventually(t, natstest.Patience, "an instance has the new params", func() bool { return len(r.started(2)) >= 1 })
 	stop()
-	seen := map[time.Time]int{}
+	instances := map[time.Time]string{} // one that was stopped in the middle has begun twice
 	for _, e := range append(r.started(1), r.started(2)...) {
-		seen[e.Schedule.Planned]++
-	}
-	for planned, n := range seen {
-		if n > 1 {
-			t.Errorf("%d instances are of %s", n, planned)
+		planned := e.Schedule.Planned
+		if id, ok := instances[planned]; ok && id != e.InstanceID {
+			t.Errorf("both %s and %s are of %s", id, e.InstanceID, planned)
 		}
+		instances[planned] = e.InstanceID
 	}
 	_, stop = r.run(t, server.Connect(t))
 	stop()

@@ -15,8 +15,14 @@ type calls struct {
 
 	mu    sync.Mutex // guards what follows
 	known map[string]*call
-	ended []*call // in the order in which they ended
-	cause error   // why no answers leave in chunks any more
+	ended []endedCall // in the order in which they ended
+	cause error       // why no answers leave in chunks any more
+}
+
+// endedCall is a call that is to be forgotten, without its answer: that may be large, and goes as soon as nobody can ask for it again.
+type endedCall struct {
+	id string
+	at time.Time
 }
 
 type call struct {
@@ -65,7 +71,7 @@ func (c *calls) start(id string, chunks *chunks, fn func(leave func()) protocol.
 		if reply.Moved || reply.Error != nil {
 			delete(c.known, id) // it was not started or nothing of it is stored, and may come back
 		} else if id != "" {
-			c.ended = append(c.ended, started)
+			c.ended = append(c.ended, endedCall{id, started.ended})
 		}
 		close(started.done)
 	})
@@ -104,8 +110,10 @@ func (c *calls) endChunks(cause error) {
 }
 
 func (c *calls) forgetOld(now time.Time) {
-	for len(c.ended) > 0 && now.Sub(c.ended[0].ended) > c.rememberFor {
-		delete(c.known, c.ended[0].id)
+	for len(c.ended) > 0 && now.Sub(c.ended[0].at) > c.rememberFor {
+		if old := c.ended[0]; c.known[old.id] != nil && c.known[old.id].ended.Equal(old.at) { // else it has come again
+			delete(c.known, old.id)
+		}
 		c.ended = c.ended[1:]
 	}
 }

@@ -330,6 +330,7 @@ func (a *actor) closeSockets(ctx context.Context) error {
 		if err := a.host.sendDown(ctx, gateway, a.id, down); err != nil {
 			return err
 		}
+		a.host.sure.note(gateway, a.id, place)
 	}
 	return nil
 }

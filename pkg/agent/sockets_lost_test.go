@@ -64,6 +64,29 @@ func TestLastBatchIsLost(t *testing.T) {
 	}
 }
 
+// TestLastBatchOfADestroyedAgentIsLost: no client is left with a socket to an agent that is no more.
+func TestLastBatchOfADestroyedAgentIsLost(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	times := timings(func(t *timing) { quick(t); sureSoon(t) })
+	owner := r.host(t, rooms(nil), times)
+	owner.call(t, http.MethodGet, roomPath, "")
+	gate := r.host(t, desks(nil), times)
+	far := gate.dial(t, roomPath)
+	far.expect(identity("jo"))
+	r.awaitBeats(t, gate, 5)
+	heal := r.server.Lose(t, protocol.SocketsSubject(testProject, gatewayOf(gate)))
+	defer heal()
+	p, err := project.Open(t.Context(), project.Config{Name: testProject}, project.Conn(r.nc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Destroy(t.Context(), Bind[*room]("ChatRoom").In(p).Agent("jo")); err != nil {
+		t.Fatal(err)
+	}
+	far.expectClose(1012, "frames were lost")
+}
+
 // awaitBeats waits until a host has renewed its lease so often that it does not look at its sockets by itself any more.
 func (r *rig) awaitBeats(t *testing.T, h *testHost, n uint64) {
 	t.Helper()

@@ -41,7 +41,7 @@ type conn struct {
 	complained atomic.Bool
 	pinged     atomic.Bool // and no answer yet
 	running    sync.WaitGroup
-	// pace is how fast the client may send. heard counts its frames; held is set while this side reads none.
+	// pace is how fast the client may send. heard counts what comes, its frames and their bytes; held is set while this side reads nothing.
 	pace  *rate.Limiter
 	heard atomic.Uint64
 	held  atomic.Bool

@@ -64,7 +64,7 @@ func (c *conn) next(ctx context.Context) (websocket.MessageType, []byte, error) 
 	}
 	var data []byte
 	if !c.refusing {
-		data, err = io.ReadAll(io.LimitReader(r, protocol.MaxFrame+1))
+		data, err = io.ReadAll(io.LimitReader(listener{r, c}, protocol.MaxFrame+1))
 	}
 	if len(data) > protocol.MaxFrame {
 		reason := fmt.Sprintf("a frame has more than %d bytes", protocol.MaxFrame)
@@ -78,6 +78,18 @@ func (c *conn) next(ctx context.Context) (websocket.MessageType, []byte, error) 
 	}
 	c.heard.Add(1)
 	return kind, data, c.paced(ctx)
+}
+
+// listener notes that the client is heard while a large frame comes slowly, and no pong in between.
+type listener struct {
+	frame io.Reader
+	conn  *conn
+}
+
+func (l listener) Read(p []byte) (int, error) {
+	n, err := l.frame.Read(p)
+	l.conn.heard.Add(uint64(n))
+	return n, err
 }
 
 // paced returns when the client may send its next frame. Until then nothing is read: a client that is too fast is held up, as by an

@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"fmt"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +33,26 @@ func TestPingBehindASlowFrame(t *testing.T) {
 		t.Fatalf("%d bytes, %v", len(got), err)
 	}
 	expect(t, ws, "after")
+}
+
+// TestSlowFrameOfAClient: who sends a frame slowly is heard before it is whole.
+func TestSlowFrameOfAClient(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	tcp, err := net.Dial("tcp", strings.TrimPrefix(r.url, "ws://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	half := "\x81\xfe\xff\xff\x00\x00\x00\x00" + strings.Repeat("x", 30<<10)
+	if _, err := fmt.Fprint(tcp, "GET /?_pk=a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n",
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n", half); err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, soon, "the client is heard", func() bool {
+		all := r.gateway.all()
+		return len(all) == 1 && all[0].heard.Load() > 0
+	})
 }
 
 // TestChunksOfAnswers: they come one by one, after what was sent before them, and nobody waits for a client that has gone.

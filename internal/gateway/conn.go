@@ -118,6 +118,11 @@ func (c *conn) send(ctx context.Context, up protocol.SocketUp) {
 	case up.Kind == protocol.SocketConnect:
 		c.link.connecting <- struct{}{}
 		defer func() { <-c.link.connecting }()
+		if c.hasLeft() && c.heard.Load() == 0 { // those that come back again and again must not be in each other's way
+			c.dead.Store(true)
+			c.refused.Store(true)
+			return
+		}
 		c.place(&up)
 		if c.link.gateway.isClosed() { // those that were placed before are closed in waves
 			c.dead.Store(true)
@@ -204,6 +209,15 @@ func (c *conn) conn() uint64 {
 
 // leaves notes that the client has gone.
 func (c *conn) leaves() { c.once.Do(func() { close(c.over) }) }
+
+func (c *conn) hasLeft() bool {
+	select {
+	case <-c.over:
+		return true
+	default:
+		return false
+	}
+}
 
 // chunk gives the client a part of the answer to a call, and returns when it has left. Those that wait are not in the way of other
 // frames: a client that is slow with them is not closed for that.

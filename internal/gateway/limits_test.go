@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -122,5 +124,61 @@ func TestTooManyCalls(t *testing.T) {
 		if got, err := read(t, ws); got != "0" && got != "1" {
 			t.Errorf("frame %q, %v; want the answer", got, err)
 		}
+	}
+}
+
+// broken is a log that tells when a socket has broken.
+type broken struct {
+	slog.Handler
+	told chan struct{}
+}
+
+func (broken) Enabled(context.Context, slog.Level) bool { return true }
+
+func (b broken) Handle(_ context.Context, line slog.Record) error {
+	if line.Message == "the socket broke" {
+		b.told <- struct{}{}
+	}
+	return nil
+}
+
+func (b broken) WithAttrs([]slog.Attr) slog.Handler { return b }
+
+// TestClientsThatLeaveBeforeTheyAreConnected: nobody who waits for the same agent waits for them, unless they have sent something.
+func TestClientsThatLeaveBeforeTheyAreConnected(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	left := make(chan struct{}, 8)
+	r.gateway.mu.Lock()
+	r.gateway.log = slog.New(broken{told: left})
+	r.gateway.mu.Unlock()
+	enlisting, goOn := make(chan struct{}, 8), make(chan struct{})
+	r.enlisting = func() { enlisting <- struct{}{}; <-goOn }
+	brought := make(chan string, 1)
+	r.bring = func(up protocol.SocketUp, _ Underway) (protocol.SocketAck, error) {
+		brought <- up.Text
+		return protocol.SocketAck{}, nil
+	}
+	r.dial("a")
+	<-enlisting
+	mute, brief := r.dial("mute"), r.dial("brief")
+	if err := brief.Write(t.Context(), websocket.MessageText, []byte("bye")); err != nil {
+		t.Fatal(err)
+	}
+	for _, ws := range []*websocket.Conn{mute, brief} {
+		_ = ws.CloseNow()
+		<-left
+	}
+	close(goOn)
+	if got := <-brought; got != "bye" {
+		t.Errorf("brought is %q", got)
+	}
+	natstest.Eventually(t, soon, "who has sent nothing is gone", func() bool {
+		r.gateway.mu.Lock()
+		defer r.gateway.mu.Unlock()
+		return r.gateway.links[room].users <= 2
+	})
+	if got := fmt.Sprint(r.stored()); got != "[0:1 0:2]" {
+		t.Errorf("stored were %s, want those of two connections", got)
 	}
 }

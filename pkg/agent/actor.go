@@ -244,6 +244,9 @@ func (a *actor) serveOne(ctx context.Context, j *job) error {
 	s := newStint(j.what())
 	s.call = j.id
 	s.giveUp = func(context.Context) error { j.finish(outcome{err: errStuck}); return nil }
+	if j.frame != nil {
+		s.giveUp = func(ctx context.Context) error { return a.giveUpFrame(ctx, j) }
+	}
 	return a.work(ctx, s, func(ctx context.Context) error { return a.serve(ctx, j) })
 }
 

@@ -117,13 +117,40 @@ func (a *actor) serveFrame(ctx context.Context, j *job) error {
 func (a *actor) frameTurn(ctx context.Context, j *job, t *turnSocket) (stored bool, err error) {
 	stored, err = a.turn(ctx, nil, func(ctx context.Context, d *draft) error { return a.applyFrame(ctx, d, j, t) })
 	if err != nil && !isEnd(err) && t.up.Kind == protocol.SocketClosed {
-		a.refused = append(a.refused, &ConnectionError{Hook: "OnClose", Connection: t.conn.ID(), Err: err})
-		stored, err = a.turn(ctx, nil, func(_ context.Context, d *draft) error { d.attachSocket(t); return nil })
-		if err != nil && !isEnd(err) {
-			err = &endError{err}
-		}
+		return a.endWithout(ctx, t, err)
 	}
 	return stored, err
+}
+
+// endWithout ends a connection without OnClose, which has failed.
+func (a *actor) endWithout(ctx context.Context, t *turnSocket, cause error) (stored bool, err error) {
+	a.refused = append(a.refused, &ConnectionError{Hook: "OnClose", Connection: t.conn.ID(), Err: cause})
+	stored, err = a.turn(ctx, nil, func(_ context.Context, d *draft) error { d.attachSocket(t); return nil })
+	if err != nil && !isEnd(err) {
+		err = &endError{err}
+	}
+	return stored, err
+}
+
+// giveUpFrame is what is left to do for a frame whose turn does not return. The end of a connection would come again and again.
+func (a *actor) giveUpFrame(ctx context.Context, j *job) error {
+	if j.frame.Kind != protocol.SocketClosed || a.decided(j.frame) != nil {
+		j.finish(outcome{err: errStuck})
+		return nil
+	}
+	t, _, err := a.socketTurn(ctx, j)
+	if err == nil {
+		_, err = a.endWithout(ctx, t, errStuck)
+	}
+	if err != nil {
+		j.finish(outcome{err: errMoved}) // it is brought again
+		if isEnd(err) {
+			return err
+		}
+		return nil
+	}
+	j.finish(outcome{reply: protocol.Reply{Socket: &protocol.SocketAck{Place: placeOf(a.at.record, j.frame.Gateway)}}})
+	return a.afterTurn(ctx)
 }
 
 // decided is what became of a frame that needs no turn; nil if it does.

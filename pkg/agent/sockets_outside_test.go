@@ -2,8 +2,10 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -107,4 +109,27 @@ func TestConnectFailsAfterSave(t *testing.T) {
 	c.expect(identityBefore("jo"), state(`{"n":0,"log":["opened"]}`))
 	c.expectClose(1008, "not you")
 	r.awaitLog(t, "jo", "opened", "closed c")
+}
+
+// TestOnCloseDoesNotReturn: the connection has ended all the same, and the agent goes on.
+func TestOnCloseDoesNotReturn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	forever := make(chan struct{})
+	said := make(chan error, 8)
+	h := r.host(t, rooms(func(r *room) {
+		r.closed = func(context.Context, *room, *Connection, Closed) error { <-forever; return nil }
+		r.failed = func(_ context.Context, _ *room, err error) error { said <- err; return nil }
+	}, TurnLimit(600*time.Millisecond)), timings(func(t *timing) { t.stuckAfter = 20 * time.Millisecond }))
+	t.Cleanup(func() { close(forever) })
+	c := h.dial(t, roomPath+"?_pk=c")
+	c.expect(identity("jo"))
+	if err := c.ws.CloseNow(); err != nil {
+		t.Error(err)
+	}
+	if err := awaitTurn(t, "OnError is told", said); !errors.Is(err, errStuck) {
+		t.Errorf("OnError is told %v", err)
+	}
+	r.awaitApplied(t, h, 0)
+	h.dial(t, roomPath).expect(identity("jo"))
 }

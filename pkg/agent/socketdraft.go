@@ -240,6 +240,21 @@ func placeOf(r protocol.Record, gateway string) protocol.SocketPlace {
 	return protocol.SocketPlace{Life: r.Life, Since: g.Since, Number: g.Sent}
 }
 
+// sentTo is how far a gateway was certainly sent what is for it: batches that the record still has may not have left. If its owner is
+// gone, whoever takes the agent sends those.
+func sentTo(r protocol.Record, gateway string) protocol.SocketPlace {
+	sent := placeOf(r, gateway)
+	for _, o := range r.Outbox {
+		if o.Kind != protocol.OutgoingFrames {
+			continue
+		}
+		if place, ok := o.Frames.Places[gateway]; ok && place.SameRow(sent) && place.Number <= sent.Number {
+			sent.Number = place.Number - 1
+		}
+	}
+	return sent
+}
+
 // withoutIdle leaves out the gateways that hold no socket of the agent.
 func withoutIdle(gateways map[string]protocol.Gateway) map[string]protocol.Gateway {
 	rest := maps.Clone(gateways)

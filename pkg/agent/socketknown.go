@@ -139,7 +139,7 @@ func (h *host) compareSockets(ctx context.Context) error {
 	for _, id := range h.gateway.Agents() {
 		all = errors.Join(all, h.gateway.Compare(ctx, id, func() (protocol.SocketPlace, map[uint64]uint64, error) {
 			v, err := h.records.read(ctx, id)
-			return placeOf(v.record, h.id), maps.Collect(v.record.Gateways[h.id].Open.All()), err
+			return sentTo(v.record, h.id), maps.Collect(v.record.Gateways[h.id].Open.All()), err
 		}))
 	}
 	return all

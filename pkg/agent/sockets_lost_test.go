@@ -112,3 +112,33 @@ func (r *rig) forgetBatches(t *testing.T, name string) {
 		t.Fatalf("record %+v", found)
 	}
 }
+
+// TestSentTo: a batch that its owner may not have sent before it died is not missed: whoever takes the agent sends it.
+func TestSentTo(t *testing.T) {
+	t.Parallel()
+	place := func(number uint64) protocol.SocketPlace {
+		return protocol.SocketPlace{Life: 1, Since: 2, Number: number}
+	}
+	batch := func(gateway string, p protocol.SocketPlace) protocol.Outgoing {
+		return protocol.Outgoing{Kind: protocol.OutgoingFrames, Frames: &protocol.SocketBatch{Places: map[string]protocol.SocketPlace{gateway: p}}}
+	}
+	r := protocol.Record{Life: 1, Gateways: map[string]protocol.Gateway{"a": {Since: 2, Sent: 9}}}
+	for name, test := range map[string]struct {
+		outbox []protocol.Outgoing
+		want   uint64
+	}{
+		"all has left":          {nil, 9},
+		"something else waits":  {[]protocol.Outgoing{{Kind: protocol.OutgoingMail}}, 9},
+		"two batches wait":      {[]protocol.Outgoing{batch("a", place(8)), batch("a", place(9))}, 7},
+		"for another":           {[]protocol.Outgoing{batch("b", place(3))}, 9},
+		"of a row that is gone": {[]protocol.Outgoing{batch("a", protocol.SocketPlace{Life: 1, Since: 1, Number: 4})}, 9},
+	} {
+		r.Outbox = test.outbox
+		if got := sentTo(r, "a"); got != place(test.want) {
+			t.Errorf("%s: sent is %+v, want number %d", name, got, test.want)
+		}
+	}
+	if got := sentTo(r, "unknown"); got != (protocol.SocketPlace{}) {
+		t.Errorf("to an unknown gateway was sent %+v", got)
+	}
+}

@@ -4,16 +4,26 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"time"
 )
 
-// together is how many writes to clients are started at a time if there are many.
-const together = 16
+// What is written to many clients is started together at a time. Before that it waits for turns of agents that are under way here, pause by
+// pause, at most pauses times: some of them are long. With more than hurry waiting, it does not.
+const (
+	together = 16
+	pause    = 250 * time.Microsecond
+	pauses   = 4
+	hurry    = 8192
+)
 
 // fan starts the writes of what goes to many clients. A thousand at once would keep everything else of the host waiting for all of them,
 // such as the turns of its agents: each would be queued behind them, and what comes over the network is looked at when nothing is
 // queued. So a few are started at a time, and the network is looked at in between. None of them waits for a client that does not take
 // what is written.
 type fan struct {
+	// isBusy reports whether agents have turns here.
+	isBusy func() bool
+
 	mu      sync.Mutex // guards what follows
 	waiting []func()
 	running bool
@@ -34,6 +44,7 @@ func (f *fan) run() {
 	look, end := lookAtNetwork()
 	defer end()
 	for {
+		f.giveWay()
 		f.mu.Lock()
 		n := min(len(f.waiting), together)
 		writes := f.waiting[:n]
@@ -49,6 +60,19 @@ func (f *fan) run() {
 			go write()
 		}
 		look()
+	}
+}
+
+// giveWay waits for turns that are under way.
+func (f *fan) giveWay() {
+	for range pauses {
+		f.mu.Lock()
+		left := len(f.waiting)
+		f.mu.Unlock()
+		if left == 0 || left > hurry || !f.isBusy() {
+			return
+		}
+		time.Sleep(pause)
 	}
 }
 

@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,7 +15,8 @@ import (
 // TestFan: every write is started, whatever others do, also if more come while it is at it and when it has come to rest.
 func TestFan(t *testing.T) {
 	t.Parallel()
-	var f fan
+	var busy atomic.Bool
+	f := fan{isBusy: func() bool { return !busy.Swap(!busy.Load()) }}
 	stalled := make(chan struct{})
 	var stuck, done sync.WaitGroup
 	for range 2 {

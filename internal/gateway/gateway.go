@@ -27,6 +27,8 @@ type Host interface {
 	Bring(ctx context.Context, agent protocol.Agent, up protocol.SocketUp, u Underway) (protocol.SocketAck, error)
 	// Enlist stores which connections of a row are held to an agent, by their numbers, or that none are.
 	Enlist(ctx context.Context, agent protocol.Agent, row int, ids map[uint64]string) error
+	// IsBusy reports whether agents have turns here: what can wait for those does.
+	IsBusy() bool
 	// LargeState reads a state that is too large for a message; nil if another has taken its place.
 	LargeState(ctx context.Context, object protocol.Object) (json.RawMessage, error)
 }
@@ -118,7 +120,7 @@ type Gateway struct {
 func New(id string, host Host, log *slog.Logger, limits Limits) *Gateway {
 	return &Gateway{
 		id: id, host: host, log: log, limits: limits, links: map[protocol.Agent]*link{},
-		complaints: rate.NewLimiter(complaintsPerSecond, complaintsAtOnce),
+		complaints: rate.NewLimiter(complaintsPerSecond, complaintsAtOnce), fan: fan{isBusy: host.IsBusy},
 	}
 }
 

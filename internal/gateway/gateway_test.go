@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,6 +29,7 @@ var room = protocol.Agent{Project: "p", Class: "Room", Name: "jo"}
 // rig is a gateway with a host that a test plays.
 type rig struct {
 	t       *testing.T
+	busy    atomic.Bool
 	gateway *Gateway
 	url     string
 	// bring plays the agent, for frames that are no connect.
@@ -77,6 +79,9 @@ func newRig(t *testing.T, change func(*Limits)) *rig {
 	})
 	return r
 }
+
+// IsBusy is as the test has it.
+func (r *rig) IsBusy() bool { return r.busy.Load() }
 
 // LargeState has one, when the test lets it.
 func (r *rig) LargeState(ctx context.Context, _ protocol.Object) (json.RawMessage, error) {

@@ -58,6 +58,8 @@ type host struct {
 	leftBehind atomic.Bool
 	// dropped counts mail of the agents' own that was void; slow and overdue, turns.
 	dropped, slow, overdue atomic.Uint64
+	// working counts the agents that have a turn, or what belongs to one.
+	working atomic.Int64
 
 	mu     sync.Mutex // guards what follows
 	closed bool

@@ -161,6 +161,9 @@ func (s socketHost) Enlist(ctx context.Context, id protocol.Agent, row int, ids 
 	return s.host.publish(ctx, subject, protocol.SocketRow{V: protocol.Version, Class: id.Class, Name: id.Name, IDs: ids})
 }
 
+// IsBusy reports whether agents have turns.
+func (s socketHost) IsBusy() bool { return s.host.working.Load() > 0 }
+
 // LargeState reads a state that is too large for a message; nil if another has taken its place.
 func (s socketHost) LargeState(ctx context.Context, object protocol.Object) (json.RawMessage, error) {
 	state, err := s.host.project.Objects().Get(ctx, s.host.name, object)

@@ -59,6 +59,8 @@ func (a *actor) work(ctx context.Context, s *stint, fn func(context.Context) err
 // follow waits for the end of a stint that has the agent, or until it leaves.
 func (a *actor) follow(ctx context.Context, s *stint) error {
 	defer a.busy.Store(nil)
+	a.host.working.Add(1)
+	defer a.host.working.Add(-1)
 	for {
 		select {
 		case err := <-s.ended:

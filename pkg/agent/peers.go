@@ -56,14 +56,6 @@ func (p *peers) isOurDoubt(m journal.Message) bool {
 	return json.Unmarshal(m.Data, &row) == nil && row.Doubted == p.id
 }
 
-// knows reports whether a host had a row when this one looked last.
-func (p *peers) knows(id string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	_, known := p.seen[id]
-	return known
-}
-
 // putOff makes a lease that is over count as renewed now.
 func (p *peers) putOff(id string, beat uint64) {
 	p.mu.Lock()

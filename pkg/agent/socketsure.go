@@ -82,8 +82,8 @@ func (s *sure) tellAll(ctx context.Context) {
 	for gateway, pages := range s.pages() {
 		for _, page := range pages {
 			_, err := s.host.ask(ctx, protocol.HostSubject(s.host.name, gateway), protocol.Request{V: protocol.Version, Sent: page})
-			if err != nil && errors.Is(err, errNobody) && !s.host.peers.knows(gateway) {
-				err = nil
+			if errors.Is(err, errNobody) {
+				err = s.host.stillThere(ctx, gateway)
 			}
 			if err != nil {
 				s.host.log.DebugContext(ctx, "tell a gateway what it was sent", slog.String(logkey.Host, gateway), slog.Any(logkey.Error, err))
@@ -92,6 +92,15 @@ func (s *sure) tellAll(ctx context.Context) {
 			s.forget(gateway, page)
 		}
 	}
+}
+
+// stillThere returns nil if a host to which nobody listens is gone for good: it has no row any more.
+func (h *host) stillThere(ctx context.Context, id string) error {
+	row, _, err := h.hostRow(ctx, id)
+	if err == nil && row != nil {
+		err = errNobody
+	}
+	return err
 }
 
 // maxSent bounds a message of what was sent, as JSON.

@@ -129,7 +129,8 @@ func TestChunksForWhoLeaves(t *testing.T) {
 			}
 			if n < 0 {
 				_ = wait(ctx)
-			} else if err := Outside(ctx, wait); err != nil {
+			} else if err := Outside(ctx, wait); err != nil { // it left before the last chunk was known to have come
+				said <- err
 				return "", err
 			}
 			said <- errors.Join(context.Cause(ctx), out.Send(context.WithoutCancel(ctx), "late"))

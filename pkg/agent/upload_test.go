@@ -150,7 +150,13 @@ const cutState = `{"Count":0,"Log":["cut: true, gone: true, whole: false"]}`
 // the end of the body.
 func TestBodyBreaksOff(t *testing.T) {
 	t.Parallel()
-	both(t, func(d *desk, _ chan struct{}) { d.request = onPost(noteCut) }, func(t *testing.T, r *rig, gate *testHost, _ chan struct{}) {
+	begin := func(d *desk, began chan struct{}) {
+		d.request = onPost(func(d *desk, w http.ResponseWriter, q *http.Request) error {
+			close(began)
+			return noteCut(d, w, q)
+		})
+	}
+	both(t, begin, func(t *testing.T, r *rig, gate *testHost, began chan struct{}) {
 		body, client := io.Pipe()
 		left := make(chan struct{})
 		go func() {
@@ -160,6 +166,7 @@ func TestBodyBreaksOff(t *testing.T) {
 		if _, err := client.Write(make([]byte, maxRelayed)); err != nil {
 			t.Fatal(err)
 		}
+		_ = awaitTurn(t, "the handler has begun", began) // who leaves before has no turn
 		_ = client.CloseWithError(errors.New("the client goes away"))
 		<-left
 		r.awaitRecord(t, "jo", "knows", func(p protocolRecord) bool { return string(p.State) == cutState })

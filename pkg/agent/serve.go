@@ -20,8 +20,9 @@ type job struct {
 	id      string // of a call, or of a request that came over another host
 	call    *protocol.AgentCall
 	frame   *protocol.SocketUp
-	left    func()  // called when the turn of a frame goes outside
-	chunks  *chunks // the answer to a frame, if it comes in parts
+	left    func()      // called when the turn of a frame goes outside
+	chunks  *chunks     // the answer to a frame, if it comes in parts
+	ending  *turnSocket // of a gateway that is lost, the end that was begun last
 	request *http.Request
 	body    []byte
 	upload  *upload // in the place of body, if it is long

@@ -134,6 +134,9 @@ func (a *actor) endWithout(ctx context.Context, t *turnSocket, cause error) (sto
 
 // giveUpFrame is what is left to do for a frame whose turn does not return. The end of a connection would come again and again.
 func (a *actor) giveUpFrame(ctx context.Context, j *job) error {
+	if j.frame.Kind == protocol.SocketLost && j.ending != nil {
+		return a.giveUpLost(ctx, j)
+	}
 	if j.frame.Kind != protocol.SocketClosed || a.decided(j.frame) != nil {
 		j.finish(outcome{err: errStuck})
 		return nil

@@ -130,20 +130,15 @@ func (a *actor) serveLost(ctx context.Context, j *job) error {
 	}
 	ack := protocol.SocketAck{More: len(open) > lostAtATime}
 	told := 0
-	for conn, applied := range open.All() {
+	for conn := range open.All() {
 		if told++; told > lostAtATime {
 			break
 		}
-		up := &protocol.SocketUp{
-			Kind: protocol.SocketClosed, Gateway: gateway, Conn: conn, Number: applied + 1,
-			Close: &protocol.SocketClose{Code: 1006, Reason: "the host that held the socket is lost"},
+		t := a.lostTurn(connKey{gateway, conn}, ids[conn])
+		if t == nil { // it has ended while the turn of the one before was outside
+			continue
 		}
-		t := &turnSocket{key: connKey{gateway, conn}, up: up, lost: true}
-		known, ok := a.sockets[t.key]
-		if !ok {
-			known = protocol.SocketConnection{Conn: conn, ID: ids[conn]}
-		}
-		t.conn = &Connection{agent: a.id, key: t.key, known: known}
+		j.ending = t
 		_, err := a.frameTurn(ctx, j, t)
 		if isEnd(err) {
 			j.finish(outcome{err: errMoved})
@@ -156,4 +151,34 @@ func (a *actor) serveLost(ctx context.Context, j *job) error {
 	}
 	j.finish(outcome{reply: protocol.Reply{Socket: &ack}})
 	return nil
+}
+
+// lostTurn is the end of a connection at a gateway that is gone; nil if it is open no more. The id is that of its row: who has asked the
+// gateway knows more of it.
+func (a *actor) lostTurn(key connKey, id string) *turnSocket {
+	applied, open := a.at.record.Gateways[key.gateway].Open.Applied(key.conn)
+	if !open {
+		return nil
+	}
+	known, ok := a.sockets[key]
+	if !ok {
+		known = protocol.SocketConnection{Conn: key.conn, ID: id}
+	}
+	up := &protocol.SocketUp{
+		Kind: protocol.SocketClosed, Gateway: key.gateway, Conn: key.conn, Number: applied + 1,
+		Close: &protocol.SocketClose{Code: 1006, Reason: "the host that held the socket is lost"},
+	}
+	return &turnSocket{key: key, up: up, lost: true, conn: &Connection{agent: a.id, key: key, known: known}}
+}
+
+// giveUpLost ends the connection whose end does not return, and has the rest brought again.
+func (a *actor) giveUpLost(ctx context.Context, j *job) error {
+	if t := a.lostTurn(j.ending.key, j.ending.conn.ID()); t != nil { // the code that does not return has the other one
+		if _, err := a.endWithout(ctx, t, errStuck); err != nil {
+			j.finish(outcome{err: errMoved}) // it is brought again
+			return err
+		}
+	}
+	j.finish(outcome{reply: protocol.Reply{Socket: &protocol.SocketAck{More: true}}})
+	return a.afterTurn(ctx)
 }

@@ -1,11 +1,16 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/pkg/project"
@@ -140,5 +145,97 @@ func TestSentTo(t *testing.T) {
 	}
 	if got := sentTo(r, "unknown"); got != (protocol.SocketPlace{}) {
 		t.Errorf("to an unknown gateway was sent %+v", got)
+	}
+}
+
+// TestEndsAtALostGatewayThatDoNotReturn: each connection has ended all the same, and the ends of the others are told.
+func TestEndsAtALostGatewayThatDoNotReturn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	forever := make(chan struct{})
+	said := make(chan error, 8)
+	classes := rooms(func(r *room) {
+		r.closed = func(ctx context.Context, r *room, c *Connection, _ Closed) error {
+			if c.ID() != "c" {
+				<-forever
+			}
+			return r.log(ctx, "closed "+c.ID())
+		}
+		r.failed = func(_ context.Context, _ *room, err error) error { said <- err; return nil }
+	}, TurnLimit(600*time.Millisecond))
+	times := timings(func(t *timing) { quick(t); t.stuckAfter = 20 * time.Millisecond })
+	r.host(t, classes, times)
+	gate := r.host(t, desks(nil), times)
+	t.Cleanup(func() { close(forever) })
+	for _, id := range []string{"a", "b", "c"} {
+		gate.dial(t, roomPath+"?_pk="+id).expect(identity("jo"))
+	}
+	gate.kill(t)
+	for _, id := range []string{"a", "b"} {
+		err := awaitTurn(t, "OnError is told", said)
+		if failed, ok := errors.AsType[*ConnectionError](err); !ok || failed.Connection != id || !errors.Is(err, errStuck) {
+			t.Errorf("OnError is told %v, want that OnClose of %s does not return", err, id)
+		}
+	}
+	r.awaitLog(t, "jo", "closed c")
+	natstest.Eventually(t, soon, "no row is left", func() bool { return len(r.rows(t, protocol.ConnectionsBucket(testProject))) == 0 })
+	if found := r.roomRecord(t, "jo").Gateways[gatewayOf(gate)]; len(found.Open) > 0 || len(said) > 0 {
+		t.Errorf("gateway %+v, want no open connection; %d further errors", found, len(said))
+	}
+}
+
+// TestGatewayIsLostTwiceAtATime: while the end of a connection is outside, those of the others are told by whoever finds the gateway lost once
+// more, and not again by the first.
+func TestGatewayIsLostTwiceAtATime(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	outside, goOn := make(chan struct{}), make(chan struct{})
+	r.host(t, rooms(func(r *room) {
+		r.closed = func(ctx context.Context, r *room, c *Connection, _ Closed) error {
+			if c.ID() == "a" {
+				if err := Outside(ctx, func(ctx context.Context) error { close(outside); return await(ctx, goOn) }); err != nil {
+					return err
+				}
+			}
+			return r.log(ctx, "closed "+c.ID())
+		}
+	}))
+	gate := r.host(t, desks(nil))
+	for _, id := range []string{"a", "b"} {
+		gate.dial(t, roomPath+"?_pk="+id).expect(identity("jo"))
+	}
+	lose := func(number uint64) *nats.Subscription {
+		body, err := json.Marshal(protocol.Request{V: protocol.Version, Socket: &protocol.SocketUp{Kind: protocol.SocketLost, Gateway: gatewayOf(gate), Number: number}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		inbox := r.nc.NewInbox()
+		told, err := r.nc.SubscribeSync(inbox)
+		if err == nil {
+			err = r.nc.PublishRequest(roomNamed("jo").RequestSubject(), inbox, body)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return told
+	}
+	first := lose(1)
+	awaitTurn(t, "the end of a is outside", outside)
+	lose(2)
+	r.awaitLog(t, "jo", "closed b")
+	close(goOn)
+	for done := false; !done; {
+		m, err := first.NextMsg(soon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply, err := readReply(m)
+		if err != nil || reply.Error != nil {
+			t.Fatalf("reply %+v, %v", reply, err)
+		}
+		done = reply.Socket != nil && !reply.Socket.Outside
+	}
+	if got := r.roomLog(t, "jo"); !slices.Equal(got, []string{"closed b", "closed a"}) {
+		t.Errorf("the room was told %q, want each end once", got)
 	}
 }

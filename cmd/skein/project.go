@@ -22,7 +22,19 @@ const connectLimit = 10 * time.Second
 
 // projectFlags say which project a command is about and how it is reached.
 type projectFlags struct {
-	config, name, natsURL, natsCreds string
+	config, name string
+	// nats are the settings of the connection, by their flags.
+	nats map[string]*string
+}
+
+// natsSettings are those that every command about a project takes, beside its file.
+var natsSettings = [...]struct{ setting, usage string }{
+	{"nats_url", "NATS servers, separated by commas"},
+	{"nats_creds", "file with NATS credentials"},
+	{"nats_nkey", "file with the NKey seed of a NATS user"},
+	{"nats_ca", "file with the certificates that vouch for the NATS servers"},
+	{"nats_cert", "file with the certificate that NATS servers are shown"},
+	{"nats_key", "file with the key of nats_cert"},
 }
 
 // projectCommand is a command whose sub-commands are about a project, and say in one of two forms what they find.
@@ -76,8 +88,10 @@ func (f *projectFlags) define(cmd *cobra.Command) {
 	flags := cmd.PersistentFlags()
 	flags.StringVar(&f.config, "config", project.File(), "file that describes the project (env "+project.EnvConfig+")")
 	flags.StringVar(&f.name, "project", "", "name of the project, in place of a file")
-	flags.StringVar(&f.natsURL, "nats-url", "", "NATS servers, separated by commas (env SKEIN_NATS_URL)")
-	flags.StringVar(&f.natsCreds, "nats-creds", "", "file with NATS credentials (env SKEIN_NATS_CREDS)")
+	f.nats = map[string]*string{}
+	for _, n := range natsSettings {
+		f.nats[n.setting] = flags.String(strings.ReplaceAll(n.setting, "_", "-"), "", n.usage+" (env "+process.EnvName(n.setting)+")")
+	}
 }
 
 // open opens the project, which must exist.
@@ -124,8 +138,8 @@ func (f *projectFlags) load() (*project.Config, error) {
 			return nil, err
 		}
 	}
-	for setting, flag := range map[string]string{"nats_url": f.natsURL, "nats_creds": f.natsCreds} {
-		value, source := flag, "--"+strings.ReplaceAll(setting, "_", "-")
+	for setting, flag := range f.nats {
+		value, source := *flag, "--"+strings.ReplaceAll(setting, "_", "-")
 		if value == "" {
 			value, source = os.Getenv(process.EnvName(setting)), process.EnvName(setting)
 		}

@@ -2,11 +2,9 @@ package process
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -38,9 +36,8 @@ func Connect(ctx context.Context, name string, s Settings, log *slog.Logger) (*n
 			log.InfoContext(ctx, "connected to NATS", slog.String(logkey.URL, nc.ConnectedUrlRedacted()))
 			return nc, nil
 		}
-		if errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) || errors.Is(err, nats.ErrAuthRevoked) {
-			return nil, WithHint(fmt.Errorf("connect to NATS at %s: %w", address, err),
-				"check nats_url and nats_creds against the server's users")
+		if hint, ok := refused(err); ok {
+			return nil, WithHint(fmt.Errorf("connect to NATS at %s: %w", address, err), hint)
 		}
 		if !waiting {
 			log.InfoContext(ctx, "waiting for NATS at "+address, slog.Any(logkey.Error, err))
@@ -82,13 +79,8 @@ func connOptions(ctx context.Context, name string, s Settings, log *slog.Logger)
 			log.ErrorContext(ctx, "NATS reports an error", slog.Any(logkey.Error, err), slog.String(logkey.Subject, sub.Subject))
 		}),
 	}
-	if s.NATSCreds != "" {
-		if _, err := os.Stat(s.NATSCreds); err != nil {
-			return nil, fmt.Errorf("nats_creds %q: %w", s.NATSCreds, err)
-		}
-		opts = append(opts, nats.UserCredentials(s.NATSCreds))
-	}
-	return opts, nil
+	credentials, err := credentialOptions(s)
+	return append(opts, credentials...), err
 }
 
 // closeConn sends what is still in the connection's buffer before it closes it.

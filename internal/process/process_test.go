@@ -306,6 +306,10 @@ func TestErrorsAreReported(t *testing.T) {
 		{"unknown flag", []string{"--colour"}, []string{"error: unknown flag: --colour\n", "next: see server --help\n"}},
 		{"bad setting", []string{"--replicas=2"}, []string{`error: --replicas: "2": allowed is 1, 3 or 5`}},
 		{"no credentials", []string{"--nats-creds=/does/not/exist"}, []string{`error: nats_creds "/does/not/exist": `}},
+		{"no seed", []string{"--nats-nkey=/does/not/exist"}, []string{`error: nats_nkey "/does/not/exist": `}},
+		{"two users", []string{"--nats-nkey=/a", "--nats-creds=/b"}, []string{`error: nats_nkey "/a": allowed is one of nats_creds and nats_nkey`}},
+		{"no authority", []string{"--nats-ca=process_test.go"}, []string{`error: nats_ca "process_test.go": has no certificate in PEM`}},
+		{"no key", []string{"--nats-cert=/a"}, []string{`error: nats_cert "/a" and nats_key "": allowed is both or none`}},
 		{"argument", []string{"now"}, []string{`error: unknown command "now"`}},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -22,6 +22,14 @@ type Settings struct {
 	NATSURL string
 	// NATSCreds is a file with NATS credentials. Default none.
 	NATSCreds string
+	// NATSNKey is a file with the seed of a NATS user, as `skein auth` makes it. Default none.
+	NATSNKey string
+	// NATSCA is a file with the certificates of the authorities that vouch for the NATS servers. Default empty: those that
+	// the machine trusts.
+	NATSCA string
+	// NATSCert and NATSKey are files with the certificate that a NATS server is shown and with its key. Default none.
+	NATSCert string
+	NATSKey  string
 	// HealthAddr is where /healthz and /readyz are served. Default empty: nowhere.
 	HealthAddr string
 	// LogLevel is debug, info, warn or error. Default info.
@@ -277,6 +285,14 @@ func fields() []field {
 			at: func(s *Settings) *string { return &s.NATSURL }, parse: parseURLs}.field(),
 		typed[string]{name: "nats_creds", usage: "file with NATS credentials", allowed: "a path; empty for none",
 			at: func(s *Settings) *string { return &s.NATSCreds }, parse: anyText}.field(),
+		typed[string]{name: "nats_nkey", usage: "file with the NKey seed of a NATS user", allowed: "a path; empty for none",
+			at: func(s *Settings) *string { return &s.NATSNKey }, parse: anyText}.field(),
+		typed[string]{name: "nats_ca", usage: "file with the certificates that vouch for the NATS servers", allowed: "a path; empty for those of the machine",
+			at: func(s *Settings) *string { return &s.NATSCA }, parse: anyText}.field(),
+		typed[string]{name: "nats_cert", usage: "file with the certificate that NATS servers are shown", allowed: "a path; empty for none",
+			at: func(s *Settings) *string { return &s.NATSCert }, parse: anyText}.field(),
+		typed[string]{name: "nats_key", usage: "file with the key of nats_cert", allowed: "a path; empty for none",
+			at: func(s *Settings) *string { return &s.NATSKey }, parse: anyText}.field(),
 		typed[string]{name: "health_addr", usage: "address of /healthz and /readyz", allowed: "host:port; empty for none",
 			at: func(s *Settings) *string { return &s.HealthAddr }, parse: parseOptionalAddr}.field(),
 		typed[string]{name: "log_level", usage: "least level that is logged", allowed: "debug, info, warn or error",

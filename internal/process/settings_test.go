@@ -54,7 +54,8 @@ func TestPrecedence(t *testing.T) {
 
 func TestEverySettingInThreeSpellings(t *testing.T) {
 	values := map[string]string{
-		"nats_url": "tls://a:1,nats://b:2", "nats_creds": "/some/file", "health_addr": "127.0.0.1:0", "log_level": "error",
+		"nats_url": "tls://a:1,nats://b:2", "nats_creds": "/some/file", "nats_nkey": "/some/seed", "nats_ca": "/some/ca",
+		"nats_cert": "/some/cert", "nats_key": "/some/key", "health_addr": "127.0.0.1:0", "log_level": "error",
 		"log_format": "json", "shutdown_grace": "3s", "replicas": "3", "slots": "9", "http_addr": ":80", "version": "v1.4", "max_value_size": "2MiB",
 		"clean_after": "48h", "http_origins": "https://a.example, http://localhost:3000", "http_max_body": "1MiB", "http_timeout": "5s",
 		"http_max_requests": "3", "http_max_sockets": "4", "http_frame_rate": "5",

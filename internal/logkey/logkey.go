@@ -57,4 +57,7 @@ const (
 	Kind       = "kind"
 	Cron       = "cron"
 	Zone       = "zone"
+	Replicas   = "replicas"
+	Sync       = "sync"
+	Servers    = "servers"
 )

@@ -36,6 +36,7 @@ type config struct {
 	storeDir   string
 	port       int
 	syncAlways bool
+	adjust     []func(*server.Options)
 }
 
 type optionFunc func(*config)
@@ -50,6 +51,11 @@ func Port(port int) Option { return optionFunc(func(c *config) { c.port = port }
 
 // SyncAlways makes the server flush every write to disk before it acknowledges it.
 func SyncAlways() Option { return optionFunc(func(c *config) { c.syncAlways = true }) }
+
+// Adjust changes the options of each server that is started.
+func Adjust(adjust func(*server.Options)) Option {
+	return optionFunc(func(c *config) { c.adjust = append(c.adjust, adjust) })
+}
 
 // Server is one NATS server inside the test's process. It keeps its port and store over Stop and Start.
 type Server struct {
@@ -81,7 +87,7 @@ func newOptions(t testing.TB, name string, opts []Option) server.Options {
 	if c.port == 0 {
 		c.port = FreePort(t)
 	}
-	return server.Options{
+	options := server.Options{
 		ServerName: name,
 		Host:       "127.0.0.1",
 		Port:       c.port,
@@ -91,6 +97,10 @@ func newOptions(t testing.TB, name string, opts []Option) server.Options {
 		NoSigs:     true,
 		NoLog:      true,
 	}
+	for _, adjust := range c.adjust {
+		adjust(&options)
+	}
+	return options
 }
 
 // URL is the address of the server. It stays the same over a restart.

@@ -30,6 +30,11 @@ type Settings struct {
 	// NATSCert and NATSKey are files with the certificate that a NATS server is shown and with its key. Default none.
 	NATSCert string
 	NATSKey  string
+	// NATSMonitor lists addresses of the NATS servers' monitoring, separated by commas: servers are asked there when they write
+	// to disk, if they do not tell over NATS. Default none.
+	NATSMonitor string
+	// Production refuses to start on streams and servers that can lose what was acknowledged. Default false.
+	Production bool
 	// HealthAddr is where /healthz and /readyz are served. Default empty: nowhere.
 	HealthAddr string
 	// LogLevel is debug, info, warn or error. Default info.
@@ -164,9 +169,24 @@ func SettingNames() []string {
 	return names
 }
 
-// SettingIsNumber reports whether the config file has a number for this setting. All others are strings.
-func SettingIsNumber(name string) bool {
-	return slices.ContainsFunc(fields(), func(f field) bool { return f.name == name && f.number })
+// Kind is what the config file has for a setting.
+type Kind string
+
+// What a setting can be in the config file.
+const (
+	KindString  Kind = "string"
+	KindNumber  Kind = "number"
+	KindBoolean Kind = "boolean"
+)
+
+// SettingKind is what the config file has for a setting of this name.
+func SettingKind(name string) Kind {
+	for _, f := range fields() {
+		if f.name == name {
+			return f.kind
+		}
+	}
+	return KindString
 }
 
 func flagName(setting string) string { return strings.ReplaceAll(setting, "_", "-") }
@@ -177,12 +197,20 @@ func EnvName(setting string) string { return "SKEIN_" + strings.ToUpper(setting)
 // flagText is a flag that is judged with the other sources of its setting, not while flags are parsed.
 type flagText struct {
 	text string
-	kind string
+	kind Kind
 }
 
 func (f *flagText) String() string        { return f.text }
 func (f *flagText) Set(text string) error { f.text = text; return nil }
-func (f *flagText) Type() string          { return f.kind }
+func (f *flagText) Type() string {
+	switch f.kind {
+	case KindNumber:
+		return "int"
+	case KindBoolean:
+		return "bool"
+	}
+	return "string"
+}
 
 // defineFlags makes one flag per common setting and per extra one that is listed.
 func defineFlags(set *pflag.FlagSet, extra []string) *pflag.FlagSet {
@@ -191,12 +219,11 @@ func defineFlags(set *pflag.FlagSet, extra []string) *pflag.FlagSet {
 		if f.extra && !slices.Contains(extra, f.name) {
 			continue
 		}
-		kind := "string"
-		if f.number {
-			kind = "int"
-		}
 		usage := fmt.Sprintf("%s (%s, env %s)", f.usage, f.allowed, EnvName(f.name))
-		set.Var(&flagText{text: f.get(&defaults), kind: kind}, flagName(f.name), usage)
+		flag := set.VarPF(&flagText{text: f.get(&defaults), kind: f.kind}, flagName(f.name), "", usage)
+		if f.kind == KindBoolean {
+			flag.NoOptDefVal = "true"
+		}
 	}
 	return set
 }
@@ -236,7 +263,8 @@ func resolve(file func() (Settings, error), flags *pflag.FlagSet) (Settings, err
 // field is one setting of any type.
 type field struct {
 	name, usage, allowed string
-	number, extra        bool
+	kind                 Kind
+	extra                bool
 
 	get     func(*Settings) string
 	set     func(*Settings, string) error
@@ -253,9 +281,15 @@ type typed[T comparable] struct {
 
 func (t typed[T]) field() field {
 	var zero T
-	_, number := any(zero).(int)
+	kind := KindString
+	switch any(zero).(type) {
+	case int:
+		kind = KindNumber
+	case bool:
+		kind = KindBoolean
+	}
 	return field{
-		name: t.name, usage: t.usage, allowed: t.allowed, number: number, extra: t.extra,
+		name: t.name, usage: t.usage, allowed: t.allowed, kind: kind, extra: t.extra,
 		get: func(s *Settings) string { return fmt.Sprint(*t.at(s)) },
 		set: func(s *Settings, text string) error {
 			v, ok := t.parse(text)
@@ -293,6 +327,10 @@ func fields() []field {
 			at: func(s *Settings) *string { return &s.NATSCert }, parse: anyText}.field(),
 		typed[string]{name: "nats_key", usage: "file with the key of nats_cert", allowed: "a path; empty for none",
 			at: func(s *Settings) *string { return &s.NATSKey }, parse: anyText}.field(),
+		typed[string]{name: "nats_monitor", usage: "monitoring of the NATS servers, separated by commas", allowed: "http:// or https:// with a host; empty for none",
+			at: func(s *Settings) *string { return &s.NATSMonitor }, parse: parseMonitor}.field(),
+		typed[bool]{name: "production", usage: "refuse servers and streams that can lose what was acknowledged", allowed: "true or false",
+			at: func(s *Settings) *bool { return &s.Production }, parse: parseBool}.field(),
 		typed[string]{name: "health_addr", usage: "address of /healthz and /readyz", allowed: "host:port; empty for none",
 			at: func(s *Settings) *string { return &s.HealthAddr }, parse: parseOptionalAddr}.field(),
 		typed[string]{name: "log_level", usage: "least level that is logged", allowed: "debug, info, warn or error",
@@ -339,15 +377,21 @@ func oneOf(words ...string) func(string) (string, bool) {
 	return func(s string) (string, bool) { return s, slices.Contains(words, s) }
 }
 
-func parseURLs(s string) (string, bool) {
-	for part := range strings.SplitSeq(s, ",") {
+func parseURLs(s string) (string, bool) { return s, areURLs(s, "nats", "tls", "ws", "wss") }
+
+func parseMonitor(s string) (string, bool) { return s, s == "" || areURLs(s, "http", "https") }
+
+func areURLs(list string, schemes ...string) bool {
+	for part := range strings.SplitSeq(list, ",") {
 		u, err := url.Parse(strings.TrimSpace(part))
-		if err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
-			return "", false
+		if err != nil || u.Host == "" || !slices.Contains(schemes, u.Scheme) {
+			return false
 		}
 	}
-	return s, true
+	return true
 }
+
+func parseBool(s string) (value, ok bool) { return s == "true", s == "true" || s == "false" }
 
 func parseAddr(s string) (string, bool) {
 	_, port, err := net.SplitHostPort(s)

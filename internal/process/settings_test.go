@@ -59,6 +59,7 @@ func TestEverySettingInThreeSpellings(t *testing.T) {
 		"log_format": "json", "shutdown_grace": "3s", "replicas": "3", "slots": "9", "http_addr": ":80", "version": "v1.4", "max_value_size": "2MiB",
 		"clean_after": "48h", "http_origins": "https://a.example, http://localhost:3000", "http_max_body": "1MiB", "http_timeout": "5s",
 		"http_max_requests": "3", "http_max_sockets": "4", "http_frame_rate": "5",
+		"nats_monitor": "http://a:8222,https://b", "production": "true",
 	}
 	if len(values) != len(SettingNames()) {
 		t.Fatalf("this test knows %d settings, there are %v", len(values), SettingNames())
@@ -93,6 +94,8 @@ func TestBadValuesAreNamed(t *testing.T) {
 		{"nats_url", "", "nats://"},
 		{"nats_url", "http://x", "nats://"},
 		{"nats_url", "nats://a,b", "nats://"},
+		{"nats_monitor", "nats://a", "http:// or https:// with a host; empty for none"},
+		{"production", "yes", "true or false"},
 		{"health_addr", "8080", "host:port"},
 		{"health_addr", "localhost:http", "host:port"},
 		{"log_level", "loud", "debug, info, warn or error"},

@@ -20,6 +20,7 @@ func Command() *cobra.Command {
 		Run: func(ctx context.Context, env *process.Env) error {
 			return New(Options{
 				NC: env.NC, JS: env.JS, Log: env.Log, Health: env.Health, Replicas: env.Settings.Replicas,
+				Monitor: env.Settings.NATSMonitor, Production: env.Settings.Production,
 				Cleaning: janitor.Settings{Age: time.Duration(env.Settings.CleanAfter)},
 			}).Run(ctx)
 		},

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/skein-run/skein/internal/durability"
 	"github.com/skein-run/skein/internal/janitor"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
@@ -46,6 +47,9 @@ type Options struct {
 	Health *process.Health
 	// Replicas of the streams that the scheduler makes, if they are not there.
 	Replicas int
+	// Monitor and Production are as in durability.Options.
+	Monitor    string
+	Production bool
 	// Now tells the time. Nil: time.Now.
 	Now func() time.Time
 	// Cleaning is how the logs of projects are cleaned, CleanEvery how often it is looked whether there is something to
@@ -116,8 +120,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 }
 
 func (s *Scheduler) run(ctx context.Context) error {
-	opts := streams.Options{Replicas: s.opts.Replicas, Log: s.log}
-	if err := errors.Join(streams.EnsureProjects(ctx, s.js, opts), streams.EnsureClock(ctx, s.js, opts)); err != nil {
+	if err := s.ensure(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -141,6 +144,18 @@ func (s *Scheduler) run(ctx context.Context) error {
 		}).Run(ctx)
 	})
 	return g.Wait()
+}
+
+// ensure makes the streams that all schedulers share, and tells what they survive.
+func (s *Scheduler) ensure(ctx context.Context) error {
+	var found durability.Streams
+	opts := streams.Options{Replicas: s.opts.Replicas, Log: s.log, Found: found.Add}
+	if err := errors.Join(streams.EnsureProjects(ctx, s.js, opts), streams.EnsureClock(ctx, s.js, opts)); err != nil {
+		return err
+	}
+	return durability.Tell(ctx, durability.Options{
+		NC: s.opts.NC, Log: s.log, Monitor: s.opts.Monitor, Production: s.opts.Production,
+	}, &found)
 }
 
 // finishing returns the context of what is being handled: it ends some time after ctx.

@@ -42,6 +42,9 @@ func (e ensurer) stream(ctx context.Context, want jetstream.StreamConfig) error 
 		if err != nil {
 			return err
 		}
+		if e.opts.Found != nil {
+			e.opts.Found(s.CachedInfo())
+		}
 		return compare(what, streamSettings(s.CachedInfo().Config), streamSettings(want))
 	})
 }
@@ -81,6 +84,7 @@ func streamSettings(c jetstream.StreamConfig) []setting {
 		{"subjects", fmt.Sprintf("%q", c.Subjects)},
 		{"retention", c.Retention.String()},
 		{"storage", c.Storage.String()},
+		{"persist_mode", c.PersistMode.String()}, // async acknowledges before it writes
 		{"discard", c.Discard.String()},
 		{"discard_new_per_subject", fmt.Sprint(c.DiscardNewPerSubject)},
 		{"max_msgs", limit(c.MaxMsgs)},

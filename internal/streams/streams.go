@@ -23,6 +23,8 @@ type Options struct {
 	Replicas int
 	// Log is told, once per stream, that JetStream is not ready yet. Nil: nobody is.
 	Log *slog.Logger
+	// Found is called with each stream as it is. Nil: nobody is.
+	Found func(*jetstream.StreamInfo)
 }
 
 // Settings that the protocol's timing rests on.

@@ -257,6 +257,9 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		{"retention", func(c *jetstream.StreamConfig) { c.Retention = jetstream.WorkQueuePolicy; c.AllowDirect = true }, "retention", "WorkQueue"},
 		{"subjects", func(c *jetstream.StreamConfig) { c.Subjects = []string{"wf.shop.0.>"} }, "subjects", `["wf.shop.0.>"]`},
 		{"max age", func(c *jetstream.StreamConfig) { c.MaxAge = time.Hour }, "max_age", "1h0m0s"},
+		{"number", func(c *jetstream.StreamConfig) { c.MaxMsgs = 1000 }, "max_msgs", "1000"},
+		{"memory", func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }, "storage", "Memory"},
+		{"acknowledged before it is written", func(c *jetstream.StreamConfig) { c.PersistMode = jetstream.AsyncPersistMode }, "persist_mode", "Async"},
 		{"schedules", func(c *jetstream.StreamConfig) {
 			c.AllowMsgSchedules = true
 			c.AllowRollup = true

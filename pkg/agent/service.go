@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 
+	"github.com/skein-run/skein/internal/durability"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/process"
 	"github.com/skein-run/skein/internal/streams"
@@ -95,11 +96,15 @@ func (s *HostService) Serve(ctx context.Context, p *project.Project) error {
 
 // register makes what agents need, writes the classes into the registry, and checks the bindings.
 func (s *HostService) register(ctx context.Context, p *project.Project) error {
-	opts := streams.Options{Replicas: p.Config.Settings.Replicas, Log: p.Log}
+	var found durability.Streams
+	opts := streams.Options{Replicas: p.Config.Settings.Replicas, Log: p.Log, Found: found.Add}
 	if err := streams.EnsureProjects(ctx, p.JS, opts); err != nil {
 		return err
 	}
 	if err := streams.EnsureAgents(ctx, p.JS, p.Config.Name, opts); err != nil {
+		return err
+	}
+	if err := durability.Tell(ctx, p.Durability(), &found); err != nil {
 		return err
 	}
 	names := make([]string, len(s.classes))

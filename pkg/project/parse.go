@@ -164,19 +164,16 @@ func (p *parser) text(v *hujson.Value, path string, into *string) {
 }
 
 func (p *parser) setting(v *hujson.Value, name string, c *Config) {
+	kind := process.SettingKind(name)
+	allowed := map[process.Kind]string{process.KindString: `"`, process.KindNumber: "0", process.KindBoolean: "tf"}[kind]
 	literal, ok := v.Value.(hujson.Literal)
-	var value string
-	switch number := process.SettingIsNumber(name); {
-	case ok && !number && literal.Kind() == '"':
+	if !ok || !strings.ContainsRune(allowed, rune(literal.Kind())) {
+		p.wrongType(v, name, "a "+string(kind))
+		return
+	}
+	value := string(literal)
+	if kind == process.KindString {
 		value = literal.String()
-	case ok && number && literal.Kind() == '0':
-		value = string(literal)
-	case number:
-		p.wrongType(v, name, "a number")
-		return
-	default:
-		p.wrongType(v, name, "a string")
-		return
 	}
 	if wrong, ok := errors.AsType[*process.SettingError](c.Settings.Set(name, value)); ok {
 		p.fail(v.StartOffset, name, fmt.Errorf("%q: allowed is %s", wrong.Value, wrong.Allowed))

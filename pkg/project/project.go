@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/skein-run/skein/internal/answers"
+	"github.com/skein-run/skein/internal/durability"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/objects"
@@ -128,6 +129,12 @@ func (p *Project) Objects() *objects.Store { return p.objects }
 
 // Answers are those that other processes give over the project's connection: for the services, and of no use to others.
 func (p *Project) Answers() *answers.Desk { return p.answers }
+
+// Durability is how a service of the project tells what its streams survive.
+func (p *Project) Durability() durability.Options {
+	s := p.Config.Settings
+	return durability.Options{NC: p.NC, Log: p.Log, Monitor: s.NATSMonitor, Production: s.Production}
+}
 
 // Close closes the connection, if Open made it.
 func (p *Project) Close() {

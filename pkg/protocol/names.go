@@ -46,6 +46,9 @@ func ConsumerControls(shard int) string {
 	return "controls-" + strconv.Itoa(shard)
 }
 
+// SubjectServers asks every NATS server what it is. Only the system account may, and accounts that import it from that.
+const SubjectServers = "$SYS.REQ.SERVER.PING.VARZ"
+
 // Headers that Skein sets or reads. All of them belong to the NATS server.
 const (
 	// HeaderExpectedSubjectSequence makes a publish a compare-and-append on its own literal subject.

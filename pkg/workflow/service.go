@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/skein-run/skein/internal/durability"
 	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/internal/process"
@@ -43,12 +44,16 @@ func (s service) Serve(ctx context.Context, p *project.Project) error {
 		return err
 	}
 	settings := p.Config.Settings
-	options := streams.Options{Replicas: settings.Replicas, Log: p.Log}
+	var found durability.Streams
+	options := streams.Options{Replicas: settings.Replicas, Log: p.Log, Found: found.Add}
 	const shards = 1
 	if err := errors.Join(
 		streams.EnsureProjects(ctx, p.JS, options),
 		streams.EnsureWorkflows(ctx, p.JS, p.Config.Name, shards, options),
 	); err != nil {
+		return err
+	}
+	if err := durability.Tell(ctx, p.Durability(), &found); err != nil {
 		return err
 	}
 	if err := streams.RegisterWorkflows(ctx, p.JS, p.Config.Name, shards, classes); err != nil {

@@ -10,7 +10,10 @@ import (
 	"testing"
 )
 
-const comparison = "docs/comparison.md"
+const (
+	comparison = "docs/comparison.md"
+	guarantees = "docs/guarantees.md"
+)
 
 // proof is a link to a function of a test.
 var proof = regexp.MustCompile(`\[(\w+)\]\(([^)#]+_test\.go)\)`)
@@ -35,17 +38,7 @@ func TestComparisonIsProven(t *testing.T) {
 			t.Errorf("%q has %d cells, want 6", cells[0], len(cells))
 			continue
 		}
-		found := proof.FindAllStringSubmatch(cells[1], -1)
-		if len(found) == 0 {
-			t.Errorf("%q names no test", cells[0])
-		}
-		for _, link := range found {
-			links++
-			file := path.Join(path.Dir(comparison), link[2])
-			if !functions[file+" "+link[1]] {
-				t.Errorf("%q: there is no %s in %s", cells[0], link[1], file)
-			}
-		}
+		links += proven(t, functions, comparison, cells[0], cells[1])
 		for _, cell := range cells[2:] {
 			if cell = strings.TrimSpace(cell); !strings.HasPrefix(cell, "○") && cell != "not known" && !sourced(string(text), cell) {
 				t.Errorf("%q: where does %q come from?", cells[0], cell)
@@ -55,6 +48,50 @@ func TestComparisonIsProven(t *testing.T) {
 	if rows < 60 || links < rows {
 		t.Errorf("%d links in %d rows: the table is not read as it should be", links, rows)
 	}
+}
+
+// TestGuaranteesAreProven: each promise of the guarantees names tests that are there.
+func TestGuaranteesAreProven(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(root, guarantees))
+	if err != nil {
+		t.Fatal(err)
+	}
+	functions, rows, inTable := testFunctions(t), 0, false
+	for line := range strings.Lines(string(text)) {
+		switch cells := strings.Split(strings.Trim(strings.TrimSpace(line), "| "), " | "); {
+		case line == "| promise | tests |\n":
+			inTable = true
+		case !strings.HasPrefix(line, "| "):
+			inTable = false
+		case inTable && !strings.HasPrefix(line, "| --- "):
+			rows++
+			if len(cells) != 2 {
+				t.Errorf("%q has %d cells, want 2", cells[0], len(cells))
+				continue
+			}
+			proven(t, functions, guarantees, cells[0], cells[1])
+		}
+	}
+	if rows < 15 {
+		t.Errorf("%d rows: the tables are not read as they should be", rows)
+	}
+}
+
+// proven checks that a cell of a page names tests, and that they exist. It returns how many.
+func proven(t *testing.T, functions map[string]bool, page, what, cell string) int {
+	t.Helper()
+	found := proof.FindAllStringSubmatch(cell, -1)
+	if len(found) == 0 {
+		t.Errorf("%q names no test", what)
+	}
+	for _, link := range found {
+		file := path.Join(path.Dir(page), link[2])
+		if !functions[file+" "+link[1]] {
+			t.Errorf("%q: there is no %s in %s", what, link[1], file)
+		}
+	}
+	return len(found)
 }
 
 // sourced reports whether a cell has a link, and each of its links a target.

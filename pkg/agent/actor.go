@@ -365,7 +365,7 @@ func (b *backoff) again(first, most time.Duration) {
 
 // draft is an empty one for the next turn.
 func (a *actor) draft(firing *Moment) *draft {
-	d := &draft{agent: a.id, class: a.class, core: a.agent.base(), firing: firing, actor: a, stint: a.current}
+	d := &draft{agent: a.id, class: a.class, self: a.agent, core: a.agent.base(), firing: firing, actor: a, stint: a.current}
 	a.lay(d)
 	return d
 }

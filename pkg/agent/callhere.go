@@ -252,7 +252,7 @@ func (a *actor) serveCall(ctx context.Context, j *job) error {
 	var result json.RawMessage
 	stored, err := a.turn(ctx, nil, func(ctx context.Context, d *draft) error {
 		d.call, d.reading, d.fresh = mark, a.class.reads[name], j.call.Fresh
-		result, err = m.call(context.WithValue(ctx, chainKey{}, j.call.Chain), a.agent, j.call.Payload)
+		result, err = m.call(context.WithValue(ctx, chainKey{}, j.call.Chain), d.self, j.call.Payload)
 		if err == nil {
 			mark.end(result)
 		}

@@ -16,8 +16,10 @@ import (
 
 // draft is what one turn has asked for so far. It is seen by the turn alone, and stored whole or not at all.
 type draft struct {
-	agent  protocol.Agent
-	class  *class
+	agent protocol.Agent
+	class *class
+	// self is the agent in memory: the actor goes on with another one if the turn does not return.
+	self   Agent
 	core   *core
 	log    *slog.Logger
 	firing *Moment

@@ -167,7 +167,7 @@ func (a *actor) handlerOf(l *letter) (func(context.Context, *draft) error, error
 		return func(context.Context, *draft) error { return nil }, nil
 	}
 	cb, err := a.callbackOf(l)
-	return func(ctx context.Context, _ *draft) error { return cb.call(ctx, a.agent, l.mail.Payload) }, err
+	return func(ctx context.Context, d *draft) error { return cb.call(ctx, d.self, l.mail.Payload) }, err
 }
 
 func (a *actor) callbackOf(l *letter) (callback, error) {

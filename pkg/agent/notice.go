@@ -134,27 +134,27 @@ func (a *actor) hear(ctx context.Context, d *draft, n *protocol.WorkflowNotice) 
 	}
 	switch n.Kind {
 	case protocol.NoticeProgress:
-		if handler, ok := a.agent.(WorkflowProgressHandler); ok {
+		if handler, ok := d.self.(WorkflowProgressHandler); ok {
 			return handler.OnWorkflowProgress(ctx, trackedOf(now), valueOf(n))
 		}
 	case protocol.NoticeEventReported:
-		return a.hearEvent(ctx, trackedOf(now), n)
+		return a.hearEvent(ctx, d, trackedOf(now), n)
 	case protocol.NoticeCompleted:
-		if handler, ok := a.agent.(WorkflowCompletionHandler); ok {
+		if handler, ok := d.self.(WorkflowCompletionHandler); ok {
 			return handler.OnWorkflowComplete(ctx, trackedOf(now), valueOf(n))
 		}
 	case protocol.NoticeErrored, protocol.NoticeTerminated:
-		return a.hearError(ctx, trackedOf(now), n)
+		return a.hearError(ctx, d, trackedOf(now), n)
 	case protocol.NoticeDeleted:
 		if !before.State.Finished() { // else it had ended, and that was told
-			return a.hearError(ctx, trackedOf(now), n)
+			return a.hearError(ctx, d, trackedOf(now), n)
 		}
 	}
 	return nil
 }
 
-func (a *actor) hearEvent(ctx context.Context, w Tracked, n *protocol.WorkflowNotice) error {
-	handler, ok := a.agent.(WorkflowEventHandler)
+func (a *actor) hearEvent(ctx context.Context, d *draft, w Tracked, n *protocol.WorkflowNotice) error {
+	handler, ok := d.self.(WorkflowEventHandler)
 	switch {
 	case !ok && a.deaf:
 		return nil
@@ -168,12 +168,12 @@ func (a *actor) hearEvent(ctx context.Context, w Tracked, n *protocol.WorkflowNo
 }
 
 // hearError gives the agent how a workflow has ended that did not complete.
-func (a *actor) hearError(ctx context.Context, w Tracked, n *protocol.WorkflowNotice) error {
+func (a *actor) hearError(ctx context.Context, d *draft, w Tracked, n *protocol.WorkflowNotice) error {
 	err := howEnded(n)
-	if handler, ok := a.agent.(WorkflowErrorHandler); ok {
+	if handler, ok := d.self.(WorkflowErrorHandler); ok {
 		return handler.OnWorkflowError(ctx, w, err)
 	}
-	if handler, ok := a.agent.(ErrorHandler); ok {
+	if handler, ok := d.self.(ErrorHandler); ok {
 		return handler.OnError(ctx, err)
 	}
 	a.log.ErrorContext(ctx, "agent has neither OnWorkflowError nor OnError for a workflow that did not complete",

@@ -166,7 +166,7 @@ func (a *actor) serveHTTP(ctx context.Context, j *job) error {
 		d.call = mark
 		w = newAnswer(maxBody)
 		w.save, w.send = func() error { return d.letOut(ctx) }, func(p part) error { return j.out.put(ctx, p) }
-		handler, ok := a.agent.(Requester)
+		handler, ok := d.self.(Requester)
 		if !ok {
 			return &Error{Status: http.StatusNotFound, Name: "NotFound", Message: "agents of this class take no requests"}
 		}

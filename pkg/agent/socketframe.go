@@ -227,17 +227,17 @@ func (a *actor) applyFrame(ctx context.Context, d *draft, j *job, t *turnSocket)
 	}
 	switch t.up.Kind {
 	case protocol.SocketConnect:
-		return a.applyConnect(ctx, t)
+		return a.applyConnect(ctx, d, t)
 	case protocol.SocketState:
-		return a.agent.setClientState(ctx, t.up.State)
+		return d.self.setClientState(ctx, t.up.State)
 	case protocol.SocketCall:
 		return a.applyCall(ctx, d, j, t)
 	case protocol.SocketText, protocol.SocketData:
-		if handler, ok := a.agent.(MessageHandler); ok {
+		if handler, ok := d.self.(MessageHandler); ok {
 			return handler.OnMessage(ctx, t.conn, messageOf(t.up))
 		}
 	case protocol.SocketClosed:
-		if handler, ok := a.agent.(CloseHandler); ok && t.up.Close != nil {
+		if handler, ok := d.self.(CloseHandler); ok && t.up.Close != nil {
 			return handler.OnClose(ctx, t.conn, Closed{Code: t.up.Close.Code, Reason: t.up.Close.Reason, Clean: t.up.Close.Clean})
 		}
 	}
@@ -251,8 +251,8 @@ func messageOf(up *protocol.SocketUp) Message {
 	return Message{Text: up.Text, Data: up.Data, Binary: up.Kind == protocol.SocketData}
 }
 
-func (a *actor) applyConnect(ctx context.Context, t *turnSocket) error {
-	handler, ok := a.agent.(Connector)
+func (a *actor) applyConnect(ctx context.Context, d *draft, t *turnSocket) error {
+	handler, ok := d.self.(Connector)
 	if !ok {
 		return nil
 	}
@@ -289,14 +289,14 @@ func (a *actor) applyCall(ctx context.Context, d *draft, j *job, t *turnSocket) 
 func (a *actor) callForClient(ctx context.Context, d *draft, j *job, m clientMethod) (json.RawMessage, error) {
 	call := j.frame.Call
 	if m.chunks == nil {
-		return m.call(ctx, a.agent, call.Args, nil)
+		return m.call(ctx, d.self, call.Args, nil)
 	}
 	d.chunks = j.chunks
 	defer j.chunks.end()
 	method, cancel := j.chunks.start(ctx)
 	defer cancel(nil)
 	out := &outlet{call: call.ID, agent: a.id.Name, chunks: j.chunks, draft: d, letOut: func() error { return d.letOut(ctx) }}
-	result, err := m.call(method, a.agent, call.Args, out)
+	result, err := m.call(method, d.self, call.Args, out)
 	if err == nil {
 		err = d.drainChunks(ctx)
 	}

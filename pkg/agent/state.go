@@ -169,7 +169,7 @@ func (a *actor) observe(ctx context.Context) error {
 	if !a.class.observesState() {
 		return nil
 	}
-	_, err := a.turn(ctx, nil, func(ctx context.Context, _ *draft) error { return a.agent.stateChanged(ctx, a.agent) })
+	_, err := a.turn(ctx, nil, func(ctx context.Context, d *draft) error { return d.self.stateChanged(ctx, d.self) })
 	a.changed = false // by itself
 	if isEnd(err) {
 		return err

@@ -8,6 +8,9 @@ import (
 	"log/slog"
 	"maps"
 	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/skein-run/skein/internal/gateway"
 	"github.com/skein-run/skein/internal/journal"
@@ -32,19 +35,57 @@ func (h *host) tellOfGateway(ctx context.Context, lost string) bool {
 		id := protocol.Agent{Project: h.name, Class: class, Name: name}
 		agents[id] = append(agents[id], subject)
 	}
+	var untold failures
+	untold.add(err)
+	var group errgroup.Group
+	group.SetLimit(takenAtATime)
 	for id, subjects := range agents {
-		err = errors.Join(err, h.tellAgent(ctx, lost, id, subjects))
+		group.Go(func() error {
+			untold.add(h.tellAgent(ctx, lost, id, subjects))
+			return nil
+		})
 	}
-	if err != nil && ctx.Err() == nil {
+	_ = group.Wait() // none returns an error: they are counted
+	if err = untold.err(); err != nil && ctx.Err() == nil {
 		h.log.WarnContext(ctx, "cannot tell all agents that the sockets at a lost host have ended, trying on",
 			slog.String(logkey.Owner, lost), slog.Any(logkey.Error, err))
 	}
 	return err == nil
 }
 
+// failures are what went wrong with some of many agents. One stands for all, however many there are: it is for a line of the log.
+type failures struct {
+	mu    sync.Mutex // guards what follows
+	first error
+	more  int
+}
+
+func (f *failures) add(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case err == nil:
+	case f.first == nil:
+		f.first = err
+	default:
+		f.more++
+	}
+}
+
+func (f *failures) err() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.more == 0 {
+		return f.first
+	}
+	return fmt.Errorf("%w (and %d more errors)", f.first, f.more)
+}
+
 // tellAgent tells an agent that its sockets at a lost host have ended, and then removes the rows that say which those were. They are
-// there until all of them are told.
+// there until all of them are told. One that takes long does not keep the others waiting: it goes on, and is asked again.
 func (h *host) tellAgent(ctx context.Context, lost string, id protocol.Agent, subjects []string) error {
+	ctx, cancel := context.WithTimeout(ctx, h.times.bellWithin)
+	defer cancel()
 	rows := bucketOf(protocol.ConnectionsBucket(h.name))
 	stored, err := h.connectionRows(ctx, rows, subjects)
 	if err != nil || len(stored) == 0 {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -238,4 +240,32 @@ func TestGatewayIsLostTwiceAtATime(t *testing.T) {
 	if got := r.roomLog(t, "jo"); !slices.Equal(got, []string{"closed b", "closed a"}) {
 		t.Errorf("the room was told %q, want each end once", got)
 	}
+}
+
+// TestEndsAtALostGatewayThatTakeLong: an agent whose OnClose takes long keeps no other agent from its ends, however many there are.
+func TestEndsAtALostGatewayThatTakeLong(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	const many = takenAtATime + 1
+	var met sync.WaitGroup
+	met.Add(many)
+	classes := rooms(func(r *room) {
+		r.closed = func(ctx context.Context, r *room, c *Connection, _ Closed) error {
+			met.Done()
+			met.Wait()
+			return r.log(ctx, "closed "+c.ID())
+		}
+	})
+	times := timings(func(t *timing) { quick(t); t.bellWithin = 300 * time.Millisecond })
+	r.host(t, classes, times)
+	gate := r.host(t, desks(nil), times)
+	for i := range many {
+		name := fmt.Sprint(i)
+		gate.dial(t, "/agents/chat-room/"+name+"?_pk=c").expect(identity(name))
+	}
+	gate.kill(t)
+	for i := range many {
+		r.awaitLog(t, fmt.Sprint(i), "closed c")
+	}
+	natstest.Eventually(t, soon, "no row is left", func() bool { return len(r.rows(t, protocol.ConnectionsBucket(testProject))) == 0 })
 }

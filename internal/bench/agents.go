@@ -41,7 +41,7 @@ func agentHost() *agent.HostService {
 	factory := func() *meter { return &meter{} }
 	look := agent.Reads((*meter).Look)
 	return agent.Host(agent.Define(meterClass, factory, look, agent.IdleAfter(time.Hour)), agent.Define(napperClass, factory, look, agent.IdleAfter(napAfter)),
-		hallOf(hallClass, time.Hour), hallOf(quietClass, napAfter))
+		hallOf(hallClass, time.Hour), hallOf(quietClass, napAfter), alarmsClass())
 }
 
 // Set stores another state of a size and returns how many there were.

@@ -1,6 +1,6 @@
 // Package bench measures what users feel: the time from create to result of a workflow, how many instances complete per
-// second, how long calls of agents take and how long they are silent when their host dies, and what sockets of clients
-// cost; with server, runners, hosts and client as processes of their own.
+// second, how long calls of agents take and how long they are silent when their host dies, what sockets of clients cost, and
+// how late schedules fire; with server, runners, hosts and client as processes of their own.
 //
 // It must never report a figure of a run in which an instance failed or was lost.
 package bench
@@ -202,7 +202,7 @@ func Command() *cobra.Command {
 	cmd.AddCommand(
 		measure(load{name: "latency", steps: 10, inFlight: 1}, "Time from create to result, one instance at a time"),
 		measure(load{name: "throughput", steps: 5, inFlight: 64}, "Completed instances per second"),
-		longCommand(), agentsCommand(), socketsCommand(), serverCommand(), runnerCommand(), hostCommand(),
+		longCommand(), agentsCommand(), socketsCommand(), schedulesCommand(), serverCommand(), runnerCommand(), hostCommand(), schedulerCommand(),
 	)
 	return cmd
 }

@@ -137,6 +137,32 @@ func TestMeasureSockets(t *testing.T) {
 	}
 }
 
+func TestMeasureSchedules(t *testing.T) {
+	args := []string{"schedules", "--armed", "20", "--rate", "10", "--turns", "5", "--restarts", "1", "--every", "1s", "--duration", "1s", "--idle-for", "100ms",
+		"--settle", "10ms", "--procs", "2"}
+	out, err := execute(t, append(args, "--output", "json")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r AgentReport
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	limited := 0
+	for _, f := range r.Figures {
+		if f.Samples == 0 || f.Value <= 0 && !slices.Contains([]string{"B", "messages", "% of a CPU"}, f.Unit) {
+			t.Errorf("figure %+v", f)
+		}
+		if f.Limit > 0 {
+			limited++
+		}
+	}
+	var text bytes.Buffer
+	if err := r.print(&text, "text"); err != nil || len(r.Figures) != 24 || limited != 3 || !strings.Contains(text.String(), "limit 1500 ms") {
+		t.Errorf("%d figures, %d of them with limits, as text: %q, %v", len(r.Figures), limited, text.String(), err)
+	}
+}
+
 func TestGate(t *testing.T) {
 	t.Parallel()
 	server, err := net.Listen("tcp", "127.0.0.1:0")
@@ -252,6 +278,14 @@ func TestBadFlags(t *testing.T) {
 	} {
 		if _, err := execute(t, "sockets", flag); err == nil || err.Error() != want {
 			t.Errorf("sockets: error is %v, want %s", err, want)
+		}
+	}
+	for flag, want := range map[string]string{
+		"--rate=0": "--rate: 0: allowed is 1 to 100000", "--every=999ms": "--every: 999ms: allowed is 1s to 1h", "--duration=4s": "--duration: 4s: allowed is 5s to 1h",
+		"--output=xml": `--output: "xml": allowed is text or json`,
+	} {
+		if _, err := execute(t, "schedules", flag); err == nil || err.Error() != want {
+			t.Errorf("schedules: error is %v, want %s", err, want)
 		}
 	}
 }

@@ -63,8 +63,8 @@ func withServer[R any](cmd *cobra.Command, url string, procs int, measure func(c
 		if err != nil {
 			return r, err
 		}
-		defer end(server)
 		p.url, p.server = ready, server
+		defer func() { end(p.server) }()
 	}
 	if err := os.WriteFile(p.config, []byte(configFile), 0o600); err != nil {
 		return r, err
@@ -136,9 +136,10 @@ func end(child *exec.Cmd) {
 
 func serverCommand() *cobra.Command {
 	var dir string
+	var port int
 	cmd := &cobra.Command{Use: "server", Hidden: true, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		s, err := server.NewServer(&server.Options{
-			ServerName: "bench", Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true,
+			ServerName: "bench", Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true,
 		})
 		if err != nil {
 			return err
@@ -157,6 +158,7 @@ func serverCommand() *cobra.Command {
 		return nil
 	}}
 	cmd.Flags().StringVar(&dir, "data", "", "store directory")
+	cmd.Flags().IntVar(&port, "port", server.RANDOM_PORT, "port; -1: any that is free")
 	return cmd
 }
 

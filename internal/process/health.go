@@ -23,6 +23,7 @@ type Health struct {
 	mu       sync.Mutex // guards what follows
 	parts    map[string]string
 	checks   map[string]func() error
+	warnings map[string]func() error
 	stopping bool
 }
 
@@ -31,6 +32,8 @@ type Readiness struct {
 	Ready bool `json:"ready"`
 	// Parts says "ready" or what is missing, per part.
 	Parts map[string]string `json:"parts"`
+	// Warnings say what somebody should look at although the process takes work.
+	Warnings map[string]string `json:"warnings,omitempty"`
 }
 
 const (
@@ -41,7 +44,7 @@ const (
 
 // NewHealth returns a Health that has no parts yet.
 func NewHealth() *Health {
-	return &Health{parts: map[string]string{}, checks: map[string]func() error{}}
+	return &Health{parts: map[string]string{}, checks: map[string]func() error{}, warnings: map[string]func() error{}}
 }
 
 // Expect names parts that are not ready yet.
@@ -75,6 +78,14 @@ func (h *Health) Check(part string, check func() error) {
 	h.checks[part] = check
 }
 
+// Warn has something looked at whenever somebody asks, whose error is a warning: it does not make the process unready, as
+// neither a restart nor less work for this process would help. check must be quick.
+func (h *Health) Warn(about string, check func() error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.warnings[about] = check
+}
+
 // Stop makes everything not ready, for good.
 func (h *Health) Stop() {
 	h.mu.Lock()
@@ -99,6 +110,14 @@ func (h *Health) Readiness() Readiness {
 		r.Parts[part] = state
 		r.Ready = r.Ready && state == partReady
 	}
+	for about, check := range h.warnings {
+		if err := check(); err != nil {
+			if r.Warnings == nil {
+				r.Warnings = map[string]string{}
+			}
+			r.Warnings[about] = err.Error()
+		}
+	}
 	return r
 }
 
@@ -120,8 +139,8 @@ func (h *Health) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// serveHealth serves health until the returned function is called. Without an address it does nothing.
-func serveHealth(ctx context.Context, addr string, health *Health, log *slog.Logger) (stop func() error, err error) {
+// serveHealth serves health and metrics until the returned function is called. Without an address it does nothing.
+func serveHealth(ctx context.Context, addr string, pages http.Handler, log *slog.Logger) (stop func() error, err error) {
 	if addr == "" {
 		return func() error { return nil }, nil
 	}
@@ -130,7 +149,7 @@ func serveHealth(ctx context.Context, addr string, health *Health, log *slog.Log
 		return nil, WithHint(fmt.Errorf("health_addr %q: %w", addr, err), "choose another health_addr")
 	}
 	log.InfoContext(ctx, "serving health", slog.String(logkey.Address, listener.Addr().String()))
-	server := &http.Server{Handler: health, ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Handler: pages, ReadHeaderTimeout: 5 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	return func() error {

@@ -66,6 +66,22 @@ func TestReadiness(t *testing.T) {
 	}
 }
 
+func TestWarningsLeaveItReady(t *testing.T) {
+	t.Parallel()
+	h := NewHealth()
+	h.Ready("clock")
+	var late error
+	h.Warn("schedules", func() error { return late })
+	if code, body := ask(t, h, "/readyz"); code != 200 || strings.Contains(body, "warnings") {
+		t.Errorf("in time: %d %s", code, body)
+	}
+	late = errors.New("one waits")
+	const want = `{"ready":true,"parts":{"clock":"ready"},"warnings":{"schedules":"one waits"}}`
+	if code, body := ask(t, h, "/readyz"); code != 200 || strings.TrimSpace(body) != want {
+		t.Errorf("late: %d %s", code, body)
+	}
+}
+
 func TestHealthAddressInUse(t *testing.T) {
 	t.Parallel()
 	taken := httptest.NewServer(http.NotFoundHandler())

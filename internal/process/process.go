@@ -1,4 +1,4 @@
-// Package process is what all servers of Skein share: settings, log, connection to NATS, health, signals and an
+// Package process is what all servers of Skein share: settings, log, connection to NATS, health, metrics, signals and an
 // ordered end. It exists so that each of them is a few lines and all of them are operated alike.
 //
 // It must never know what a server does, and it must never end the process while work may still be handed back, unless
@@ -17,6 +17,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/skein-run/skein/internal/logkey"
@@ -47,6 +48,8 @@ type Env struct {
 	NC       *nats.Conn
 	JS       jetstream.JetStream
 	Health   *Health
+	// Metrics takes what the server counts; it is served with what every process counts.
+	Metrics prometheus.Registerer
 }
 
 // Command makes the command of a server. It can stand alone (see Main) or below another command. It logs to the
@@ -132,7 +135,8 @@ func run(parent context.Context, spec Spec, settings Settings, log *slog.Logger)
 	health := NewHealth()
 	health.Expect(partNATS)
 	health.Expect(spec.Parts...)
-	stopHealth, err := serveHealth(ctx, settings.HealthAddr, health, log)
+	metrics := newMetrics()
+	stopHealth, err := serveHealth(ctx, settings.HealthAddr, pages(health, metrics), log)
 	if err != nil {
 		return err
 	}
@@ -155,7 +159,7 @@ func run(parent context.Context, spec Spec, settings Settings, log *slog.Logger)
 		}
 		return nil
 	})
-	env := &Env{Name: spec.Use, Settings: settings, Log: log, NC: nc, JS: js, Health: health}
+	env := &Env{Name: spec.Use, Settings: settings, Log: log, NC: nc, JS: js, Health: health, Metrics: metrics}
 	return runGracefully(ctx, spec.Run, env)
 }
 

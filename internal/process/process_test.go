@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/skein-run/skein/internal/natstest"
 )
@@ -265,6 +266,13 @@ func TestHealthOfAServer(t *testing.T) {
 	env.Health.Ready("work")
 	if code, body := get("/readyz"); code != 200 {
 		t.Errorf("ready: %d %s", code, body)
+	}
+	env.Metrics.MustRegister(prometheus.NewCounter(prometheus.CounterOpts{Name: "work_total", Help: "Work done."}))
+	code, body := get("/metrics")
+	for _, metric := range []string{"go_goroutines ", "process_cpu_seconds_total ", "work_total 0\n"} {
+		if code != 200 || !strings.Contains(body, "\n"+metric) {
+			t.Errorf("metrics: %d, want %q in\n%s", code, metric, body)
+		}
 	}
 	s.Stop(t)
 	natstest.Eventually(t, natstest.Patience, "the server is not ready without NATS", func() bool {

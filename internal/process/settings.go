@@ -35,7 +35,7 @@ type Settings struct {
 	NATSMonitor string
 	// Production refuses to start on streams and servers that can lose what was acknowledged. Default false.
 	Production bool
-	// HealthAddr is where /healthz and /readyz are served. Default empty: nowhere.
+	// HealthAddr is where /healthz, /readyz and /metrics are served. Default empty: nowhere.
 	HealthAddr string
 	// LogLevel is debug, info, warn or error. Default info.
 	LogLevel string
@@ -69,6 +69,8 @@ type Settings struct {
 	MaxValueSize Size
 	// CleanAfter is how old what is stored of instances must be to be cleaned away. Default 24h, at least that.
 	CleanAfter Duration
+	// ScheduleLateAfter is how long a firing of a schedule may wait before a scheduler warns. Default 1m.
+	ScheduleLateAfter Duration
 }
 
 // Duration is written as "10s" or "1m30s".
@@ -89,6 +91,7 @@ const (
 	SettingVersion      = "version"
 	SettingMaxValueSize = "max_value_size"
 	SettingCleanAfter   = "clean_after"
+	SettingLateAfter    = "schedule_late_after"
 )
 
 // Defaults are the settings of a server that is told nothing.
@@ -109,6 +112,9 @@ func Defaults() Settings {
 		Version:         buildVersion(),
 		MaxValueSize:    64 << 20,
 		CleanAfter:      minCleanAfter,
+		// A scheduler that dies holds its firings for 10 s, and a NATS server that dies everything for some 10 s: that mends
+		// itself, and is nobody's business.
+		ScheduleLateAfter: Duration(time.Minute),
 	}
 }
 
@@ -311,6 +317,8 @@ const (
 	maxSlots      = 10_000
 	minCleanAfter = Duration(24 * time.Hour)
 	maxCleanAfter = Duration(365 * 24 * time.Hour)
+	minLateAfter  = Duration(10 * time.Second)
+	maxLateAfter  = Duration(24 * time.Hour)
 )
 
 func fields() []field {
@@ -331,7 +339,7 @@ func fields() []field {
 			at: func(s *Settings) *string { return &s.NATSMonitor }, parse: parseMonitor}.field(),
 		typed[bool]{name: "production", usage: "refuse servers and streams that can lose what was acknowledged", allowed: "true or false",
 			at: func(s *Settings) *bool { return &s.Production }, parse: parseBool}.field(),
-		typed[string]{name: "health_addr", usage: "address of /healthz and /readyz", allowed: "host:port; empty for none",
+		typed[string]{name: "health_addr", usage: "address of /healthz, /readyz and /metrics", allowed: "host:port; empty for none",
 			at: func(s *Settings) *string { return &s.HealthAddr }, parse: parseOptionalAddr}.field(),
 		typed[string]{name: "log_level", usage: "least level that is logged", allowed: "debug, info, warn or error",
 			at: func(s *Settings) *string { return &s.LogLevel }, parse: oneOf("debug", "info", "warn", "error")}.field(),
@@ -367,7 +375,9 @@ func fields() []field {
 		typed[Size]{name: SettingMaxValueSize, usage: "most that a value may have as JSON", allowed: fmt.Sprintf("%s to %s, as in 64MiB", minValueSize, maxValueSize), extra: true,
 			at: func(s *Settings) *Size { return &s.MaxValueSize }, parse: parseValueSize}.field(),
 		typed[Duration]{name: SettingCleanAfter, usage: "age of what is cleaned away of instances", allowed: "24h to 8760h", extra: true,
-			at: func(s *Settings) *Duration { return &s.CleanAfter }, parse: parseCleanAfter}.field(),
+			at: func(s *Settings) *Duration { return &s.CleanAfter }, parse: parseDuration(minCleanAfter, maxCleanAfter)}.field(),
+		typed[Duration]{name: SettingLateAfter, usage: "how late schedules may be before the scheduler warns", allowed: "10s to 24h", extra: true,
+			at: func(s *Settings) *Duration { return &s.ScheduleLateAfter }, parse: parseDuration(minLateAfter, maxLateAfter)}.field(),
 	}
 }
 
@@ -414,9 +424,12 @@ func parseGrace(s string) (Duration, bool) {
 	return Duration(d), err == nil && d >= time.Millisecond && d <= time.Hour
 }
 
-func parseCleanAfter(s string) (Duration, bool) {
-	d, err := time.ParseDuration(s)
-	return Duration(d), err == nil && Duration(d) >= minCleanAfter && Duration(d) <= maxCleanAfter
+// parseDuration takes durations from least to most.
+func parseDuration(least, most Duration) func(string) (Duration, bool) {
+	return func(s string) (Duration, bool) {
+		d, err := time.ParseDuration(s)
+		return Duration(d), err == nil && Duration(d) >= least && Duration(d) <= most
+	}
 }
 
 func parseReplicas(s string) (int, bool) {

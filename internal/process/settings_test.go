@@ -60,11 +60,12 @@ func TestEverySettingInThreeSpellings(t *testing.T) {
 		"clean_after": "48h", "http_origins": "https://a.example, http://localhost:3000", "http_max_body": "1MiB", "http_timeout": "5s",
 		"http_max_requests": "3", "http_max_sockets": "4", "http_frame_rate": "5",
 		"nats_monitor": "http://a:8222,https://b", "production": "true",
+		"schedule_late_after": "90s",
 	}
 	if len(values) != len(SettingNames()) {
 		t.Fatalf("this test knows %d settings, there are %v", len(values), SettingNames())
 	}
-	extra := []string{SettingSlots, SettingHTTPAddr, SettingVersion, SettingMaxValueSize, SettingCleanAfter,
+	extra := []string{SettingSlots, SettingHTTPAddr, SettingVersion, SettingMaxValueSize, SettingCleanAfter, SettingLateAfter,
 		SettingHTTPOrigins, SettingHTTPMaxBody, SettingHTTPTimeout, SettingHTTPRequests, SettingHTTPSockets, SettingFrameRate}
 	for name, value := range values {
 		t.Run(name, func(t *testing.T) {
@@ -121,6 +122,8 @@ func TestBadValuesAreNamed(t *testing.T) {
 		{"http_max_sockets", "1000001", "1 to 1000000"},
 		{"http_frame_rate", "0", "1 to 1000000"},
 		{"http_frame_rate", "1e3", "1 to 1000000"},
+		{"schedule_late_after", "9s", "10s to 24h"},
+		{"schedule_late_after", "25h", "10s to 24h"},
 		{"max_value_size", "64", "128KiB to 1GiB, as in 64MiB"},
 		{"max_value_size", "64MB", "128KiB to 1GiB"},
 		{"max_value_size", "2GiB", "128KiB to 1GiB"},

@@ -209,7 +209,7 @@ func (s *Scheduler) count(ctx context.Context, k key, r *row, due, now time.Time
 		due = r.Created
 	}
 	late := now.Sub(due)
-	if late <= lateAfter {
+	if !s.metrics.count(k.agent.Project, late) {
 		return
 	}
 	s.late.Add(1)

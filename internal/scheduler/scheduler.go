@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/skein-run/skein/internal/durability"
@@ -27,6 +28,9 @@ const (
 	partClock    = "clock"
 	partProjects = "projects"
 )
+
+// warnSchedules is what the process's health warns of while schedules are late.
+const warnSchedules = "schedules"
 
 const (
 	// parallel is how many messages a scheduler handles at a time, over all projects.
@@ -56,6 +60,11 @@ type Options struct {
 	// do; 0: the default of package janitor.
 	Cleaning   janitor.Settings
 	CleanEvery time.Duration
+	// Metrics takes what the scheduler counts. Nil: nobody does.
+	Metrics prometheus.Registerer
+	// LateAfter is how long a firing may wait before the health warns, LookEvery how often that is looked at; 0: the
+	// default of the setting schedule_late_after, and 5 s.
+	LateAfter, LookEvery time.Duration
 }
 
 // Scheduler makes schedules come due. Run runs it once.
@@ -72,6 +81,8 @@ type Scheduler struct {
 	shards sync.Map
 	// fired, late and taken are what Stats tells.
 	fired, late, taken atomic.Uint64
+	metrics            *metrics
+	overdue            *overdue
 }
 
 // Stats counts what a scheduler did since it was started.
@@ -93,6 +104,8 @@ func New(opts Options) *Scheduler {
 	if s.now == nil {
 		s.now = time.Now
 	}
+	s.metrics, s.overdue = newMetrics(opts.Metrics), newOverdue(s)
+	s.health.Warn(warnSchedules, s.overdue.err)
 	s.health.Expect(partClock, partProjects)
 	return s
 }
@@ -137,6 +150,7 @@ func (s *Scheduler) run(ctx context.Context) error {
 		})
 	})
 	g.Go(func() error { return s.followProjects(ctx, work) })
+	g.Go(func() error { return s.overdue.Run(ctx) })
 	g.Go(func() error {
 		return janitor.New(janitor.Options{
 			Store: s.store, JS: s.js, Log: s.log, ID: "scheduler-" + uuid.NewString()[:8], Settings: s.opts.Cleaning, Every: s.opts.CleanEvery,

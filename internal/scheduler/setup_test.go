@@ -137,13 +137,20 @@ func (w *world) start(t *testing.T) *running { return w.startAt(t, time.Now) }
 
 func (w *world) startAt(t *testing.T, now func() time.Time) *running {
 	t.Helper()
+	return w.startWith(t, func(o *scheduler.Options) { o.Now = now })
+}
+
+func (w *world) startWith(t *testing.T, change func(*scheduler.Options)) *running {
+	t.Helper()
 	nc := w.dial(t)
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)
 	}
 	health := process.NewHealth()
-	s := scheduler.New(scheduler.Options{NC: nc, JS: js, Log: w.log.logger(), Health: health, Now: now, Replicas: w.replicas})
+	opts := scheduler.Options{NC: nc, JS: js, Log: w.log.logger(), Health: health, Replicas: w.replicas}
+	change(&opts)
+	s := scheduler.New(opts)
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{Scheduler: s, health: health, cancel: cancel, done: make(chan error, 1)}
 	go func() { r.done <- s.Run(ctx) }()

@@ -30,6 +30,7 @@ func (s *Scheduler) startInstance(ctx context.Context, k key, r *row, planned, n
 	}, protocol.ExistingFail)
 	if errors.Is(err, client.ErrExists) {
 		s.taken.Add(1)
+		s.metrics.taken.WithLabelValues(k.agent.Project).Inc()
 		s.log.WarnContext(ctx, "schedule could not start its instance, somebody else has taken the id", k.attr(),
 			slog.String(logkey.Instance, id), slog.Time(logkey.Planned, planned))
 		return nil

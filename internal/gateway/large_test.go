@@ -8,6 +8,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -48,4 +49,33 @@ func TestLargeStateThatCannotBeRead(t *testing.T) {
 	})
 	expect(t, ws, "first")
 	expectClose(t, ws, websocket.StatusServiceRestart, "frames were lost")
+}
+
+// TestTooMuchBehindALargeState: a batch that finds no room behind it is missed by nobody in silence, neither by who is open nor by who is opened
+// by what waits, though nothing comes after it.
+func TestTooMuchBehindALargeState(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(l *Limits) { l.Waiting = 3 })
+	r.large = make(chan struct{})
+	letGo := sync.OnceFunc(func() { close(r.large) })
+	t.Cleanup(letGo)
+	early := r.open("a")
+	r.gateway.Take(t.Context(), room, protocol.SocketDown{Place: r.next(), StateObject: &protocol.Object{}})
+	late := r.dial("b")
+	natstest.Eventually(t, soon, "the connection waits", func() bool {
+		waiting := r.gateway.find(room).late
+		waiting.mu.Lock()
+		defer waiting.mu.Unlock()
+		return waiting.count == 2
+	})
+	r.take(r.next(), say("1"))
+	r.take(r.next(), say("dropped"))
+	r.take(r.next(), say("dropped, too"))
+	expectClose(t, early, websocket.StatusServiceRestart, "frames were lost")
+	letGo()
+	expect(t, late, "1")
+	expectClose(t, late, websocket.StatusServiceRestart, "frames were lost")
+	again := r.open("c")
+	r.take(r.next(), say("2"))
+	expect(t, again, "2")
 }

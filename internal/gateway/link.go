@@ -33,8 +33,8 @@ type link struct {
 	rows  []*row // in the order of their numbers
 	place protocol.SocketPlace
 	moved chan struct{} // closed when place moves on
-	// here is how far what has come reaches, of which some may wait in late.
-	here protocol.SocketPlace
+	// here is how far what has come reaches, of which some may wait in late, dropped how far what came and found no room there.
+	here, dropped protocol.SocketPlace
 }
 
 func newLink(g *Gateway, agent protocol.Agent) *link {
@@ -118,17 +118,21 @@ type late struct {
 }
 
 // take gives the frames of a batch out. If it has a large state, which must be read, that keeps up only later batches of this agent. With
-// too many of those, one is left out, which the next one shows.
+// too many of those, one is dropped, and the sockets that miss it end: those that are open now at once, the rest when their turn comes.
 func (l *link) take(ctx context.Context, down protocol.SocketDown) {
 	if down.StateObject == nil && l.late.isIdle() {
 		l.takeNow(ctx, down)
 		return
 	}
-	if !l.late.add(late{context.WithoutCancel(ctx), down}, 1, nil) {
-		return
-	}
+	there := l.late.add(late{context.WithoutCancel(ctx), down}, 1, nil)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !there {
+		l.dropped = down.Place
+		l.lose(ctx, down.Place)
+		l.passDropped(ctx)
+		return
+	}
 	if l.here.Compare(down.Place) < 0 {
 		l.here = down.Place
 	}
@@ -154,6 +158,16 @@ func (l *link) takeNow(ctx context.Context, down protocol.SocketDown) {
 		l.lose(ctx, down.Place)
 	}
 	l.reached(down.Place)
+	l.passDropped(ctx)
+}
+
+// passDropped ends what misses a batch that was dropped, when nothing is left that came before it. What came after it shows that by itself.
+// The link is locked.
+func (l *link) passDropped(ctx context.Context) {
+	if l.place.Compare(l.here) >= 0 && l.dropped.Compare(l.place) > 0 {
+		l.lose(ctx, l.dropped)
+		l.reached(l.dropped)
+	}
 }
 
 // isGap reports whether a batch is missing between two places, for those who are open by the first. Where nothing has come yet, nothing
@@ -169,7 +183,7 @@ func isGap(before, after protocol.SocketPlace) bool {
 func (l *link) lose(ctx context.Context, place protocol.SocketPlace) {
 	open := 0
 	for _, c := range l.conns {
-		if c.open {
+		if c.open && c.ending.Load() == nil {
 			open++
 			c.close(missed)
 		}

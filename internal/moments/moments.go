@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -88,7 +89,7 @@ func checkOnce(row *protocol.Schedule) error {
 		set  bool
 	}{
 		{"from", row.From != nil}, {"until", row.Until != nil}, {"times", row.Times != 0}, {"jitter", row.Jitter != 0},
-		{"catch_up", row.CatchUp != nil},
+		{"catch_up", row.CatchUp != nil}, {"overlap", row.Overlap != ""},
 	} {
 		if f.set {
 			return &FieldError{f.name, "of a " + string(row.Kind), "is only for schedules that fire more than once"}
@@ -110,6 +111,8 @@ func (p Plan) checkBounds() error {
 		return &FieldError{"jitter", time.Duration(row.Jitter).String(), "allowed is up to 365 days"}
 	case row.CatchUp != nil && (*row.CatchUp < 0 || *row.CatchUp > protocol.MaxCatchUp):
 		return &FieldError{"catch_up", strconv.Itoa(*row.CatchUp), fmt.Sprintf("allowed are 0 to %d", protocol.MaxCatchUp)}
+	case row.Overlap != "" && !slices.Contains(protocol.Overlaps(), row.Overlap):
+		return &FieldError{"overlap", string(row.Overlap), fmt.Sprintf("allowed are %q", protocol.Overlaps())}
 	case row.From != nil && row.Until != nil && row.Until.Before(*row.From):
 		return &FieldError{"until", row.Until.Format(time.RFC3339), "is before from, " + row.From.Format(time.RFC3339)}
 	case row.Until != nil && row.Workflow == "" && p.First().IsZero(): // that of a workflow may be over, and changed

@@ -16,16 +16,23 @@ import (
 // tombstoneTTL lets what cancelled a moment disappear; it is the least the server takes.
 const tombstoneTTL = "1s"
 
-// settle brings the clock subject of a schedule in line with its row. handled is the firing that was just put into the
-// inbox, at now, or that is kept if now is zero; nil if this is not about one. A row that can never fire is disarmed, and returned as a *RowError.
-func (s *Scheduler) settle(ctx context.Context, k key, handled *protocol.Tick, now time.Time) error {
+// firing is a moment that has come due, and with what was found then. Without now it was found that the schedule is paused.
+type firing struct {
+	tick *protocol.Tick
+	now  time.Time
+	found
+}
+
+// settle brings the clock subject of a schedule in line with its row. f is the firing that was just put into the inbox, or
+// left out, or that is kept if it has no now; the zero value if this is not about one. A row that can never fire is disarmed, and returned as a *RowError.
+func (s *Scheduler) settle(ctx context.Context, k key, f firing) error {
 	for first := true; ; first = false {
-		v, tail, err := s.look(ctx, k, handled == nil || !first)
+		v, tail, err := s.look(ctx, k, f.tick == nil || !first)
 		bad, isBad := errors.AsType[*RowError](err)
 		if err != nil && !isBad {
 			return err
 		}
-		v.handled, v.now = handled, now
+		v.handled, v.now, v.found = f.tick, f.now, f.found
 		switch do, next := decide(v); do {
 		case arm:
 			err = s.arm(ctx, k, v.row, next, tail)
@@ -110,8 +117,12 @@ func (s *Scheduler) arm(ctx context.Context, k key, r *row, next step, tail uint
 	if err != nil {
 		return fmt.Errorf("arm %s: %w", k.clockSubject(), err)
 	}
+	at := next.at
+	if at.IsZero() {
+		at = r.plan.Due(next.moment)
+	}
 	_, err = s.store.AppendWith(ctx, protocol.StreamClock, k.clockSubject(), tail, nats.Header{
-		protocol.HeaderSchedule:       {"@at " + fireAt(r.plan.Due(next.moment))},
+		protocol.HeaderSchedule:       {"@at " + fireAt(at)},
 		protocol.HeaderScheduleTarget: {k.dueSubject()},
 		protocol.HeaderRollup:         {protocol.RollupSubject},
 	}, body)
@@ -122,6 +133,7 @@ func (s *Scheduler) arm(ctx context.Context, k key, r *row, next step, tail uint
 func (r *row) tick(next step) protocol.Tick {
 	t := protocol.Tick{
 		V: protocol.Version, Revision: r.revision, Definition: r.definition, Bounds: r.bounds, Planned: next.moment.UTC(), Over: next.over,
+		Since: next.since,
 	}
 	if next.progress != (protocol.Progress{}) {
 		t.Progress = &next.progress

@@ -116,7 +116,7 @@ func TestStepOutsideOfNewBounds(t *testing.T) {
 		{"more than times", func(s *protocol.Schedule) { s.Times = 2 }, time.Time{}},
 	} {
 		r := digestRow(t, 5, tt.change)
-		s := r.step(&protocol.Tick{Planned: minute(3), Progress: &protocol.Progress{Runs: 2}}, minute(3))
+		s := r.step(&protocol.Tick{Planned: minute(3), Progress: &protocol.Progress{Runs: 2}}, minute(3), found{})
 		if s.fires || !s.moment.Equal(tt.moment) || s.progress.Runs != 2 || s.progress.Missed != 0 {
 			t.Errorf("%s: %+v", tt.name, s)
 		}

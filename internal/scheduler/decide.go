@@ -17,6 +17,7 @@ type view struct {
 	// schedule is paused, and the firing is kept.
 	handled *protocol.Tick
 	now     time.Time
+	found   found
 }
 
 type verb string
@@ -70,7 +71,7 @@ func choose(v view) (verb, step) {
 		if r.isPast(v.handled, v) {
 			return leave, step{} // the firing came twice
 		}
-		s = r.step(v.handled, v.now)
+		s = r.step(v.handled, v.now, v.found)
 	case r.made(v.armed) && v.armed.Bounds != r.bounds && v.armed.Revision < r.revision:
 		s = r.resume(v.armed)
 	case r.made(v.armed) && v.armed.Parked && !v.armed.Over: // it was resumed
@@ -93,7 +94,7 @@ func decidePaused(v view) (verb, step) {
 		if v.now.IsZero() {
 			return park, at(v.handled)
 		}
-		return park, r.step(v.handled, v.now)
+		return park, r.step(v.handled, v.now, v.found)
 	case r.made(v.armed) && v.armed.Parked:
 		return leave, step{}
 	case r.made(v.armed):
@@ -106,7 +107,7 @@ func decidePaused(v view) (verb, step) {
 
 // at is where a schedule stood before a moment.
 func at(t *protocol.Tick) step {
-	s := step{moment: t.Planned}
+	s := step{moment: t.Planned, since: t.Since}
 	if t.Progress != nil {
 		s.progress = *t.Progress
 	}

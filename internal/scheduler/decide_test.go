@@ -153,7 +153,7 @@ func TestNextMoments(t *testing.T) {
 			if got := r.plan.First(); !got.Equal(tt.first) {
 				t.Errorf("first is %s, want %s", got, tt.first)
 			}
-			if got := r.step(&protocol.Tick{Planned: tt.fired}, tt.now).moment; !got.Equal(tt.later) {
+			if got := r.step(&protocol.Tick{Planned: tt.fired}, tt.now, found{}).moment; !got.Equal(tt.later) {
 				t.Errorf("next is %s, want %s", got, tt.later)
 			}
 		})
@@ -176,7 +176,7 @@ func TestIntervalKeepsToItsPlan(t *testing.T) {
 		{"missed moments collapse, the plan stays", minute(10), minute(65), minute(70)},
 		{"early by another clock", minute(20), minute(19), minute(30)},
 	} {
-		if got := r.step(&protocol.Tick{Planned: tt.fired}, tt.now).moment; !got.Equal(tt.want) {
+		if got := r.step(&protocol.Tick{Planned: tt.fired}, tt.now, found{}).moment; !got.Equal(tt.want) {
 			t.Errorf("%s: next is %s, want %s", tt.name, got, tt.want)
 		}
 	}

@@ -92,7 +92,7 @@ func (h *Hand) tick(r *row, subject string) *protocol.Tick {
 		t = next
 	}
 	if r.inPause(t.Planned) {
-		s := r.step(t, t.Planned)
+		s := r.step(t, t.Planned, found{})
 		t = &protocol.Tick{Definition: r.definition, Planned: s.moment, Progress: &s.progress}
 	}
 	return t
@@ -107,10 +107,15 @@ func (h *Hand) Fire(ctx context.Context) error {
 	if d == nil {
 		return errors.New("no schedule fires any more")
 	}
-	s := d.row.step(d.tick, d.row.plan.Due(d.tick.Planned)) // the clock stops at each: none is missed
-	if err := h.deliver(ctx, d.key, d.row, d.tick, s, h.now()); err != nil {
+	f := firing{tick: d.tick}
+	if f.undone, err = h.undone(ctx, d.key, d.row, d.tick); err != nil {
 		return err
 	}
+	now := d.row.plan.Due(d.tick.Planned) // the clock stops at each: none is missed
+	if f.mail, err = h.deliver(ctx, d.key, d.row, d.tick, d.row.step(d.tick, now, f.found), h.now()); err != nil {
+		return err
+	}
+	s := d.row.step(d.tick, now, f.found)
 	if s.moment.IsZero() && d.row.Workflow == "" {
 		return h.deleteRow(ctx, d.key, d.row.revision)
 	}

@@ -42,7 +42,7 @@ func (s *Scheduler) handleRow(ctx context.Context, project string, m jetstream.M
 		s.log.WarnContext(ctx, "ignored a row that is no schedule", slog.Any(logkey.Error, err))
 		return nil
 	}
-	err = s.settle(ctx, k, nil, time.Time{})
+	err = s.settle(ctx, k, firing{})
 	if bad, ok := errors.AsType[*RowError](err); ok {
 		s.log.WarnContext(ctx, "schedule cannot fire", k.attr(), slog.Any(logkey.Error, bad))
 		return nil
@@ -90,23 +90,27 @@ func (s *Scheduler) fire(ctx context.Context, k key, t *protocol.Tick, m jetstre
 	}
 	now := s.now()
 	if r.Paused != nil {
-		return s.settleFired(ctx, k, t, time.Time{})
+		return s.settleFired(ctx, k, firing{tick: t})
 	}
 	if wait := r.plan.Due(t.Planned).Sub(now); wait > 0 {
 		return &notYet{wait}
 	}
-	next := r.step(t, now)
 	if past, err := s.isPast(ctx, k, r, t, m); err != nil || past {
 		return err
 	}
-	if err := s.deliver(ctx, k, r, t, next, now); err != nil {
+	f := firing{tick: t, now: now}
+	if f.undone, err = s.undone(ctx, k, r, t); err != nil {
+		return err
+	}
+	next := r.step(t, now, f.found)
+	if f.mail, err = s.deliver(ctx, k, r, t, next, now); err != nil {
 		return err
 	}
 	testsignal.At(SignalMailed)
 	if next.moment.IsZero() && r.Workflow == "" {
 		err = s.deleteRow(ctx, k, r.revision)
 	} else {
-		err = s.settleFired(ctx, k, t, now)
+		err = s.settleFired(ctx, k, f)
 	}
 	if err == nil {
 		testsignal.At(SignalSettled)
@@ -116,8 +120,8 @@ func (s *Scheduler) fire(ctx context.Context, k key, t *protocol.Tick, m jetstre
 
 // settleFired is settle for a firing. If its row was replaced meanwhile by one that can never fire, the message of that
 // tells.
-func (s *Scheduler) settleFired(ctx context.Context, k key, t *protocol.Tick, now time.Time) error {
-	err := s.settle(ctx, k, t, now)
+func (s *Scheduler) settleFired(ctx context.Context, k key, f firing) error {
+	err := s.settle(ctx, k, f)
 	if bad, ok := errors.AsType[*RowError](err); ok {
 		s.log.DebugContext(ctx, "schedule cannot fire again", k.attr(), slog.Any(logkey.Error, bad))
 		return nil
@@ -145,7 +149,7 @@ func (s *Scheduler) settleOther(ctx context.Context, k key, r *row, t *protocol.
 	if err := mayBeStale(k, r, t, m); err != nil {
 		return err
 	}
-	err := s.settle(ctx, k, nil, time.Time{})
+	err := s.settle(ctx, k, firing{})
 	if _, ok := errors.AsType[*RowError](err); ok {
 		return nil // told when the row came
 	}
@@ -164,42 +168,58 @@ func mayBeStale(k key, r *row, t *protocol.Tick, m jetstream.Msg) error {
 	return nil
 }
 
-// deliver brings a firing to whom it is for.
-func (s *Scheduler) deliver(ctx context.Context, k key, r *row, t *protocol.Tick, next step, now time.Time) error {
+// deliver brings a firing to whom it is for. It returns the sequence of its mail, if it became some.
+func (s *Scheduler) deliver(ctx context.Context, k key, r *row, t *protocol.Tick, next step, now time.Time) (uint64, error) {
 	if r.Workflow == "" {
 		return s.mail(ctx, k, r, t, next, now)
 	}
 	if !next.fires {
-		return nil
+		return 0, nil
 	}
-	return s.startInstance(ctx, k, r, t.Planned, now)
+	return 0, s.startInstance(ctx, k, r, t.Planned, now)
 }
 
-// mail puts a firing into the agent's inbox. One that comes too late is left out; if it was the last one, the agent is
-// told that.
-func (s *Scheduler) mail(ctx context.Context, k key, r *row, t *protocol.Tick, next step, now time.Time) error {
+// mail puts a firing into the agent's inbox. One that comes too late, or is skipped, is left out; if it was the last one, the
+// agent is told that.
+func (s *Scheduler) mail(ctx context.Context, k key, r *row, t *protocol.Tick, next step, now time.Time) (sequence uint64, err error) {
+	for _, mail := range mailOf(k, r, t, next, now) {
+		body, err := json.Marshal(mail)
+		if err != nil {
+			return 0, fmt.Errorf("mail of %s: %w", k.rowSubject(), err)
+		}
+		if sequence, err = s.store.Publish(ctx, k.agent.InboxSubject(k.agent.Project), nil, body); err != nil {
+			return 0, err
+		}
+	}
+	if next.fires {
+		s.count(ctx, k, r, r.plan.Due(t.Planned), now)
+	}
+	return sequence, nil
+}
+
+// mailOf is what an agent is told when a moment comes due.
+func mailOf(k key, r *row, t *protocol.Tick, next step, now time.Time) []protocol.Mail {
 	planned := t.Planned.UTC()
 	mail := protocol.Mail{
 		V: protocol.Version, Source: protocol.ScheduleSource(k.id), Number: protocol.FiringNumber(planned), Life: r.Life,
 		Planned: &planned, Sent: now.UTC(), Last: r.Kind.Recurs() && next.moment.IsZero(),
 	}
-	switch {
-	case next.fires:
-		mail.Callback, mail.Payload, mail.Retry = r.Callback, r.Payload, r.Retry
-	case !mail.Last:
-		return nil
-	}
-	body, err := json.Marshal(mail)
-	if err != nil {
-		return fmt.Errorf("mail of %s: %w", k.rowSubject(), err)
-	}
-	if _, err := s.store.Publish(ctx, k.agent.InboxSubject(k.agent.Project), nil, body); err != nil {
-		return err
-	}
+	end := mail
 	if next.fires {
-		s.count(ctx, k, r, r.plan.Due(planned), now)
+		mail.Callback, mail.Payload, mail.Retry = r.Callback, r.Payload, r.Retry
 	}
-	return nil
+	switch {
+	case !next.fires && !mail.Last:
+		return nil
+	case !next.fires || r.Overlap != protocol.OverlapAllowAll:
+		return []protocol.Mail{mail}
+	}
+	mail.Source, mail.Number, mail.Last = protocol.AloneSource(k.id, next.progress.Runs), 0, false
+	mail.Key, mail.Schedule, mail.Overlap = protocol.AloneKey(k.id, planned), k.id, r.Overlap
+	if !end.Last {
+		return []protocol.Mail{mail}
+	}
+	return []protocol.Mail{mail, end}
 }
 
 // count counts a firing and tells a late one. What was asked for in the past is not late.

@@ -44,7 +44,7 @@ func TestStep(t *testing.T) {
 			if tt.change != nil {
 				tt.change(&s)
 			}
-			got := stored(t, 1, s).step(&protocol.Tick{Planned: minute(1), Progress: tt.before}, tt.now)
+			got := stored(t, 1, s).step(&protocol.Tick{Planned: minute(1), Progress: tt.before}, tt.now, found{})
 			same := got.progress.Last == nil && tt.after.Last == nil || got.progress.Last != nil && tt.after.Last != nil && got.progress.Last.Equal(*tt.after.Last)
 			got.progress.Last = tt.after.Last
 			if !same || got.fires != tt.fires || !got.moment.Equal(tt.next) || got.progress != tt.after {
@@ -70,11 +70,11 @@ func TestStepWithJitter(t *testing.T) {
 	r := stored(t, 1, s)
 	for n := 1; n < 100; n++ {
 		for _, now := range []time.Time{r.plan.Due(minute(n)), r.plan.Due(minute(n + 1)).Add(-1)} {
-			if got := r.step(&protocol.Tick{Planned: minute(n)}, now); !got.moment.Equal(minute(n+1)) || got.progress.Missed != 0 {
+			if got := r.step(&protocol.Tick{Planned: minute(n)}, now, found{}); !got.moment.Equal(minute(n+1)) || got.progress.Missed != 0 {
 				t.Fatalf("after moment %d, at %s, comes %+v", n, now, got)
 			}
 		}
-		if got := r.step(&protocol.Tick{Planned: minute(n)}, r.plan.Due(minute(n+1))); !got.moment.Equal(minute(n+2)) || got.progress.Missed != 1 {
+		if got := r.step(&protocol.Tick{Planned: minute(n)}, r.plan.Due(minute(n+1)), found{}); !got.moment.Equal(minute(n+2)) || got.progress.Missed != 1 {
 			t.Fatalf("after moment %d, when the next is due, comes %+v", n, got)
 		}
 	}

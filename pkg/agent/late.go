@@ -30,7 +30,11 @@ func (h *host) dropLate(ctx context.Context, id protocol.Agent, b protocol.Bell)
 	if none, err := h.isNone(ctx, id); err != nil || !none {
 		return false, err
 	}
-	if schedule, ok := strings.CutPrefix(l.lane, protocol.ScheduleSource("")); ok {
+	schedule, ok := strings.CutPrefix(l.lane, protocol.ScheduleSource(""))
+	if !ok && l.from == h.name && l.isAlone() {
+		schedule, ok = l.mail.Schedule, true
+	}
+	if ok {
 		rows := bucketOf(protocol.SchedulesBucket(h.name))
 		if err := h.dropRowOf(ctx, rows.subject(protocol.ScheduleKey(id.Class, id.Name, schedule)), l.mail.Life); err != nil {
 			return false, err

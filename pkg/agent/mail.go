@@ -87,7 +87,11 @@ func (a *actor) receive(ctx context.Context, l *letter) error {
 
 // drop lets a letter go that must not be applied.
 func (a *actor) drop(ctx context.Context, l *letter, reason string) error {
-	if id, own := a.schedule(l); own && reason == unknownSchedule {
+	id, own := a.schedule(l)
+	if !own {
+		id, own = a.alone(l)
+	}
+	if own && reason == unknownSchedule {
 		a.forgetRow(id)
 	}
 	if err := a.unpark(ctx, l.sequence); err != nil {
@@ -115,6 +119,11 @@ func (a *actor) isVoid(l *letter) string {
 	}
 	if l.mail.Notice != nil {
 		return a.voidNotice(l)
+	}
+	if _, alone := a.alone(l); alone {
+		if reason := a.voidAlone(l); reason != "" {
+			return reason
+		}
 	}
 	applied, known := mark(a.at.record, l.lane)
 	_, scheduled := a.schedule(l)
@@ -228,6 +237,11 @@ func (d *draft) markApplied(a *actor, l *letter) error {
 		}
 		if a.isQueued(l) {
 			return d.passQueued(l.mail.Number)
+		}
+		if _, alone := a.alone(l); alone {
+			if err := d.markAlone(l); err != nil {
+				return err
+			}
 		}
 		if !own {
 			return d.mark(l.lane, l.mail.Number)

@@ -335,8 +335,10 @@ func asJSON(data []byte) json.RawMessage {
 // set, only what was tried before counts.
 func (m *mailbox) next(now time.Time, stopped bool) (l *letter, due time.Time) {
 	for _, lane := range m.lanes {
-		switch head := lane[0]; {
-		case head.busy:
+		head := lane[0]
+		_, waits := m.waitsForAlone(head)
+		switch {
+		case head.busy || waits:
 		case head.notBefore.After(now):
 			due = earliest(due, head.notBefore)
 		case stopped && head.attempts == 0:
@@ -389,7 +391,12 @@ func (m *mailbox) close(nc *nats.Conn, handBack bool) {
 		}
 		body := nak
 		if l := m.held[sequence]; l != nil {
-			body = nakUntil(m.lanes[l.lane][0].notBefore, now)
+			head := m.lanes[l.lane][0]
+			until, waits := m.waitsForAlone(head)
+			if !waits {
+				until = head.notBefore
+			}
+			body = nakUntil(until, now)
 		}
 		send(nc, subject, body)
 	}

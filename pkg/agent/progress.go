@@ -58,10 +58,10 @@ func addProgress(ctx context.Context, store *journal.Store, agent protocol.Agent
 
 // add takes over progress, unless it is older than what the task has.
 func (t *Task) add(p *protocol.Progress) {
-	if p == nil || p.Runs+p.Missed < t.Runs+t.Missed {
+	if p == nil || p.Runs+p.Missed+p.Skipped < t.Runs+t.Missed+t.Skipped {
 		return
 	}
-	t.Runs, t.Missed = p.Runs, p.Missed
+	t.Runs, t.Missed, t.Skipped = p.Runs, p.Missed, p.Skipped
 	if p.Last != nil {
 		t.Last = *p.Last
 	}

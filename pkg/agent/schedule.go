@@ -67,12 +67,13 @@ type Task struct {
 	Lines    []string          `json:"lines,omitempty"`
 	Zone     string            `json:"zone,omitempty"`
 	Interval protocol.Duration `json:"interval,omitempty"`
-	// From, Until, Times, Jitter and CatchUp are what the options of that name have said.
+	// From, Until, Times, Jitter, CatchUp and Overlap are what the options of that name have said.
 	From    *time.Time        `json:"from,omitempty"`
 	Until   *time.Time        `json:"until,omitempty"`
 	Times   int               `json:"times,omitempty"`
 	Jitter  protocol.Duration `json:"jitter,omitempty"`
 	CatchUp *int              `json:"catch_up,omitempty"`
+	Overlap Overlap           `json:"overlap,omitempty"`
 	// Paused is set while it does not fire; then Next is zero.
 	Paused *protocol.Pause `json:"paused,omitempty"`
 	// Created is when it was made, Next the next moment. Both are zero if it has fired for the last time and the firing
@@ -80,10 +81,12 @@ type Task struct {
 	Created time.Time `json:"created"`
 	Next    time.Time `json:"next"`
 	// Last is the moment that fired last; zero if none has. Runs counts firings, and Missed moments that did not fire
-	// because no scheduler could serve them in time: up to 1,000 at a time. Only ListSchedules tells these.
-	Last   time.Time `json:"last,omitzero"`
-	Runs   int       `json:"runs,omitempty"`
-	Missed int       `json:"missed,omitempty"`
+	// because no scheduler could serve them in time: up to 1,000 at a time. Skipped counts those that did not because of
+	// Overlap. Only lists tell these.
+	Last    time.Time `json:"last,omitzero"`
+	Runs    int       `json:"runs,omitempty"`
+	Missed  int       `json:"missed,omitempty"`
+	Skipped int       `json:"skipped,omitempty"`
 }
 
 // Schedule calls the callback with the payload at the moments of when, each in a turn of its own. The callback is a

@@ -71,7 +71,7 @@ func taskOf(row *protocol.Schedule, now time.Time) Task {
 	t := Task{
 		ID: row.ID, Kind: row.Kind, Callback: row.Callback, Payload: row.Payload, Cron: row.Cron, Lines: row.Lines, Zone: row.Zone,
 		Interval: row.Interval, From: row.From, Until: row.Until, Times: row.Times, Jitter: row.Jitter, CatchUp: row.CatchUp,
-		Paused: row.Paused, Created: row.Created,
+		Overlap: Overlap(row.Overlap), Paused: row.Paused, Created: row.Created,
 	}
 	plan, err := moments.Of(row)
 	switch {

@@ -1,6 +1,8 @@
 package protocol
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -171,6 +173,23 @@ const (
 // Recurs reports whether schedules of the kind fire more than once.
 func (k ScheduleKind) Recurs() bool { return k == ScheduleCron || k == ScheduleInterval }
 
+// Overlap says what becomes of a moment of a schedule that comes while what an earlier one has started is not done.
+type Overlap string
+
+// Policies. Without one, a schedule of an agent has OverlapBufferAll, that of a workflow OverlapAllowAll.
+const (
+	OverlapSkip          Overlap = "skip"
+	OverlapBufferOne     Overlap = "buffer_one"
+	OverlapBufferAll     Overlap = "buffer_all"
+	OverlapCancelRunning Overlap = "cancel_running"
+	OverlapAllowAll      Overlap = "allow_all"
+)
+
+// Overlaps are all policies.
+func Overlaps() []Overlap {
+	return []Overlap{OverlapSkip, OverlapBufferOne, OverlapBufferAll, OverlapCancelRunning, OverlapAllowAll}
+}
+
 // Schedule is the row of one schedule of an agent or a workflow: it carries its whole meaning, so that whoever reads the
 // newest revision needs no older one.
 type Schedule struct {
@@ -200,6 +219,8 @@ type Schedule struct {
 	Jitter Duration `json:"jitter,omitempty"`
 	// CatchUp is how many of the moments that nobody could serve in time fire late, the oldest first; nil: 1.
 	CatchUp *int `json:"catch_up,omitempty"`
+	// Overlap is for schedules that recur; empty: the default.
+	Overlap Overlap `json:"overlap,omitempty"`
 	// Paused is set while the schedule does not fire. Resumed is when it was resumed last: of a schedule that recurs, what
 	// was planned until then does not fire any more. Neither changes what the schedule is.
 	Paused  *Pause     `json:"paused,omitempty"`
@@ -220,7 +241,7 @@ type Schedule struct {
 // knows it.
 func (s *Schedule) SetVersion() {
 	s.V = Version
-	if len(s.Lines) > 0 || s.From != nil || s.Until != nil || s.Times != 0 || s.Jitter != 0 || s.CatchUp != nil || s.Workflow != "" || s.Paused != nil || s.Resumed != nil {
+	if len(s.Lines) > 0 || s.From != nil || s.Until != nil || s.Times != 0 || s.Jitter != 0 || s.CatchUp != nil || s.Overlap != "" || s.Workflow != "" || s.Paused != nil || s.Resumed != nil {
 		s.V = ScheduleVersion
 	}
 }
@@ -246,6 +267,18 @@ func (s *Schedule) NextInterval(t time.Time) time.Time {
 // for "none yet".
 func FiringNumber(planned time.Time) uint64 { return uint64(max(planned.UnixMilli(), 1)) }
 
+// AloneSource is the source of a firing that waits for no other one of its schedule: the n-th. Its mail has the key
+// AloneKey. 256 firings in a row have different sources.
+func AloneSource(schedule string, n int) string {
+	sum := sha256.Sum256([]byte(schedule))
+	return SourcesOfKeys + hex.EncodeToString([]byte{sum[0] + byte(n)})
+}
+
+// AloneKey is the key of such a firing.
+func AloneKey(schedule string, planned time.Time) string {
+	return ScheduleSource(schedule) + " " + strconv.FormatUint(FiringNumber(planned), 10)
+}
+
 // RedriveSource is the source, in Mail, of the second chance of a dead letter. Such mail names the letter and brings
 // nothing else: what is to be done stands in the letter.
 func RedriveSource(id string) string { return "redrive/" + id }
@@ -265,6 +298,9 @@ type Tick struct {
 	Parked bool `json:"parked,omitempty"`
 	// Over says that the schedule, of a workflow, has no moment any more. What it has done is kept, as it may be changed.
 	Over bool `json:"over,omitempty"`
+	// Since is when the moment began to wait for the end of what an earlier one has started, of a workflow. It is armed again
+	// until that has ended.
+	Since *time.Time `json:"since,omitempty"`
 	// Bounds is a digest of what bounds the moments of a workflow's schedule: if that was changed, the moment may be another.
 	Bounds string `json:"bounds,omitempty"`
 }
@@ -275,10 +311,17 @@ type Progress struct {
 	// Runs counts firings, Missed moments that did not fire because nobody could serve them in time.
 	Runs   int `json:"runs,omitempty"`
 	Missed int `json:"missed,omitempty"`
+	// Skipped counts moments that did not fire because what an earlier one had started was not done.
+	Skipped int `json:"skipped,omitempty"`
 	// CaughtUp counts the last firings in a row that were so late that the next moment had passed.
 	CaughtUp int `json:"caught_up,omitempty"`
-	// Last is the moment that fired last.
-	Last *time.Time `json:"last,omitempty"`
+	// LastSkipped is the moment that was skipped last.
+	LastSkipped *time.Time `json:"last_skipped,omitempty"`
+	// Last is the moment that fired last, Previous the one before. Previous and Mail, the sequence of the mail of Last in the
+	// inbox, are kept of schedules that look at what is not done.
+	Last     *time.Time `json:"last,omitempty"`
+	Previous *time.Time `json:"previous,omitempty"`
+	Mail     uint64     `json:"mail,omitempty"`
 }
 
 // Mail is a message in an agent's inbox.
@@ -306,8 +349,10 @@ type Mail struct {
 	Sent    time.Time  `json:"sent"`
 	// Last says that the schedule never fires again: its agent forgets it.
 	Last bool `json:"last,omitempty"`
-	// Schedule is the id of the schedule that an operator has triggered with this mail. It has a key.
+	// Schedule is the id of the schedule that an operator has triggered with this mail, or that has Overlap. It has a key.
 	Schedule string `json:"schedule,omitempty"`
+	// Overlap is OverlapAllowAll if this is a firing that waits for no other one of its schedule.
+	Overlap Overlap `json:"overlap,omitempty"`
 }
 
 // DeadLetter is mail that an agent gave up on, with the reason. It never changes; its id is that of the outbox entry

@@ -125,3 +125,20 @@ func TestAppliedKeys(t *testing.T) {
 		}
 	}
 }
+
+// TestAloneSources: firings in a row do not wait for each other.
+func TestAloneSources(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for n := range 256 {
+		seen[protocol.AloneSource("s", n+7)] = true
+	}
+	for source := range seen {
+		if len(source) != len(protocol.KeySource("a")) {
+			t.Errorf("source %q", source)
+		}
+	}
+	if len(seen) != 256 {
+		t.Errorf("%d sources, want 256", len(seen))
+	}
+}

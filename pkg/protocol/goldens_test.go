@@ -21,7 +21,7 @@ func at(second int) time.Time {
 
 func goldens() []golden {
 	all := append(instanceGoldens(), statusGoldens()...)
-	all = append(append(append(all, agentGoldens()...), relayGoldens()...), inboxGoldens()...)
+	all = append(append(append(append(all, agentGoldens()...), relayGoldens()...), inboxGoldens()...), overlapGoldens()...)
 	all = append(append(all, steeringGoldens()...), slotGoldens()...)
 	all = append(all, agentCallGoldens()...)
 	all = append(append(append(all, callGoldens()...), historyGoldens()...), noticeGoldens()...)

@@ -35,6 +35,7 @@ func newRoot() *cobra.Command {
 		newAgents(),
 		newSchedules(),
 		newDeadLetters(),
+		newDoctor(),
 		bench.Command(),
 		demo.ProcessCommand(),
 	)

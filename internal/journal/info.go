@@ -104,6 +104,54 @@ func (s *Store) tryInfo(ctx context.Context, stream string, body []byte) (r stre
 	return r, nil
 }
 
+// Progress is how far a durable consumer has come, by the sequences of its stream.
+type Progress struct {
+	// Floor is up to where everything is acknowledged, Delivered the newest message that was delivered.
+	Floor, Delivered uint64
+	// Unacked is how many were delivered and are not acknowledged.
+	Unacked int
+}
+
+// Progress asks the leader of a consumer.
+func (s *Store) Progress(ctx context.Context, stream, consumer string) (Progress, error) {
+	for wait := (backoff{}); ; {
+		p, err := s.tryProgress(ctx, stream, consumer)
+		if err == nil {
+			return p, nil
+		}
+		if !retryable(err) {
+			return p, fmt.Errorf("info of consumer %s of stream %s: %w", consumer, stream, err)
+		}
+		if stop := wait.sleep(ctx, s.replies.network); stop != nil {
+			return p, fmt.Errorf("info of consumer %s of stream %s: %w (last try: %w)", consumer, stream, stop, err)
+		}
+	}
+}
+
+func (s *Store) tryProgress(ctx context.Context, stream, consumer string) (Progress, error) {
+	answer, err := s.request(ctx, &nats.Msg{Subject: "$JS.API.CONSUMER.INFO." + stream + "." + consumer})
+	if err != nil {
+		return Progress{}, err
+	}
+	var r struct {
+		AckFloor struct {
+			Stream uint64 `json:"stream_seq"`
+		} `json:"ack_floor"`
+		Delivered struct {
+			Stream uint64 `json:"stream_seq"`
+		} `json:"delivered"`
+		Unacked int          `json:"num_ack_pending"`
+		Error   *ServerError `json:"error"`
+	}
+	if err := json.Unmarshal(answer.Data, &r); err != nil {
+		return Progress{}, fmt.Errorf("answer %.80q: %w", answer.Data, err)
+	}
+	if r.Error != nil {
+		return Progress{}, r.Error
+	}
+	return Progress{Floor: r.AckFloor.Stream, Delivered: r.Delivered.Stream, Unacked: r.Unacked}, nil
+}
+
 // Sleep returns after d, or before that with the cause for which ctx ended: by the clock of the network below.
 func (s *Store) Sleep(ctx context.Context, d time.Duration) error {
 	return s.replies.network.Sleep(ctx, d)

@@ -100,6 +100,11 @@ func (s *Store) NextFromLeader(ctx context.Context, stream, subject string, sequ
 	return s.get(ctx, stream, map[string]any{"next_by_subj": subject, "seq": sequence})
 }
 
+// At reads the message of a sequence from the stream's leader. It returns ErrNotFound if there is none, or none any more.
+func (s *Store) At(ctx context.Context, stream string, sequence uint64) (*Message, error) {
+	return s.get(ctx, stream, map[string]any{"seq": sequence})
+}
+
 func (s *Store) get(ctx context.Context, stream string, request map[string]any) (*Message, error) {
 	body, err := json.Marshal(request)
 	if err != nil {

@@ -86,13 +86,21 @@ func Main(cmd *cobra.Command) {
 	os.Exit(Execute(context.Background(), cmd))
 }
 
-// Execute runs a command and reports its error to the command's error stream. It returns the exit code.
+// Execute runs a command and reports its error to the command's error stream. It returns the exit code: 1 for an error
+// that has none of its own.
 func Execute(ctx context.Context, cmd *cobra.Command) int {
-	if err := cmd.ExecuteContext(ctx); err != nil {
-		Report(cmd.ErrOrStderr(), err)
-		return 1
+	err := cmd.ExecuteContext(ctx)
+	if err == nil {
+		return 0
 	}
-	return 0
+	Report(cmd.ErrOrStderr(), err)
+	if own, ok := errors.AsType[interface {
+		error
+		ExitCode() int
+	}](err); ok {
+		return own.ExitCode()
+	}
+	return 1
 }
 
 // Report writes err for people, with what to do next if the error knows.

@@ -36,20 +36,13 @@ func (r *Runner) checkSlots(ctx context.Context) error {
 			if err != nil {
 				return true, err
 			}
-			at := s.situation(r.stream())
-			return at.Exists && at.Incarnation == h.Incarnation && keepsSlot(at, h), nil
+			return slots.Keeps(s.situation(r.stream()), h), nil
 		})
 		if err != nil {
 			return fmt.Errorf("check the slots of workflow %q: %w", workflow, err)
 		}
 	}
 	return nil
-}
-
-// keepsSlot reports whether an instance will give its slot back by itself: it executes, or waits for the slot, or a wake
-// that ends its park has taken the slot and is about to claim. That wake comes again should its runner have died.
-func keepsSlot(s engine.Situation, h protocol.SlotHolder) bool {
-	return s.Phase == engine.Running || s.WaitsForSlot() || s.Phase == engine.Parked && s.Tail <= h.Log
 }
 
 // footing is what an append to a log that says that its instance waits for a slot rests on.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -173,6 +174,45 @@ func (s Slots) leave(ctx context.Context, i protocol.Instance, incarnation, befo
 		return nil
 	}
 	return s.Store.Purge(ctx, s.stream(), subject, m.Sequence+1)
+}
+
+// Keeps reports whether an instance that stands like this will give its slot back by itself: it executes, or waits for the
+// slot, or a wake that ends its park has taken the slot and is about to claim. That wake comes again should its runner have
+// died.
+func Keeps(s engine.Situation, h protocol.SlotHolder) bool {
+	if !s.Exists || s.Incarnation != h.Incarnation {
+		return false
+	}
+	return s.Phase == engine.Running || s.WaitsForSlot() || s.Phase == engine.Parked && s.Tail <= h.Log
+}
+
+// Holders are the instances that have a slot.
+func (s Slots) Holders(ctx context.Context) ([]protocol.SlotHolder, error) {
+	row, _, err := s.row(ctx)
+	return row.Holders, err
+}
+
+// Oldest is the instance that is first in the queue, and the sequence of its key; ok is false if none waits.
+func (s Slots) Oldest(ctx context.Context) (i protocol.Instance, sequence uint64, ok bool, err error) {
+	first, err := s.Queue.oldest(ctx, s)
+	if first == nil || err != nil {
+		return protocol.Instance{}, 0, false, err
+	}
+	return first.instance(s), first.sequence, true, nil
+}
+
+// Forget drops the slot of an instance that does not give it back, unless it was taken anew. It hands none on: that is for
+// who knows the limit.
+func (s Slots) Forget(ctx context.Context, h protocol.SlotHolder) (dropped bool, err error) {
+	err = s.change(ctx, func(row *protocol.Slots) (bool, error) {
+		before := len(row.Holders)
+		row.Holders = slices.DeleteFunc(row.Holders, func(there protocol.SlotHolder) bool {
+			return there.ID == h.ID && there.Shard == h.Shard && there.Incarnation == h.Incarnation && there.Log == h.Log
+		})
+		dropped = len(row.Holders) < before
+		return dropped, nil
+	})
+	return dropped, err
 }
 
 // Check drops the slots of instances that will not give them back, as alive says, and hands free ones on. It is for the

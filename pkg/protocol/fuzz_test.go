@@ -159,6 +159,12 @@ func FuzzBuiltSubjects(f *testing.F) {
 		if got, gotPark, err := protocol.ParseDueSubject(i.DueSubject(park)); got != i || gotPark != park || err != nil {
 			t.Fatalf("park %d of %v came back as %d of %v, %v", park, i, gotPark, got, err)
 		}
+		if got, gotPark, err := protocol.ParseTimerSubject(i.TimerSubject(park)); got != i || gotPark != park || err != nil {
+			t.Fatalf("timer %d of %v came back as %d of %v, %v", park, i, gotPark, got, err)
+		}
+		if got, err := protocol.ParseSlotWaitKey(project, protocol.SlotWaitKey(i)); got != i || err != nil {
+			t.Fatalf("the place of %v came back as that of %v, %v", i, got, err)
+		}
 	})
 }
 

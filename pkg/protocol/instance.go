@@ -22,7 +22,7 @@ const InlinePayload = 128 << 10
 // Source says who caused something, for people and for telling one's own repetition from another's act.
 type Source struct {
 	// Kind is "agent", "program", "schedule" (an agent whose schedule fired), "step" (the body of a step), "call" (a step
-	// that waits for the end), "cron" (a schedule of the workflow) or "janitor" (log cleaning).
+	// that waits for the end), "cron" (a schedule of the workflow), "janitor" (log cleaning) or "doctor" (a repair).
 	Kind    string `json:"kind"`
 	Project string `json:"project,omitempty"`
 	// Class and Name are those of the agent; of a step or call, the workflow and id of its instance; of a schedule of a

@@ -396,9 +396,18 @@ func ParseInstanceSubject(subject string) (Instance, Class, error) {
 
 // ParseDueSubject splits the subject of a timer that fired.
 func ParseDueSubject(subject string) (i Instance, park uint64, err error) {
+	return parseTimer(subject, "due", "a timer that fired")
+}
+
+// ParseTimerSubject splits the subject of a timer that is armed.
+func ParseTimerSubject(subject string) (i Instance, park uint64, err error) {
+	return parseTimer(subject, "at", "a timer that is armed")
+}
+
+func parseTimer(subject, kind, what string) (i Instance, park uint64, err error) {
 	t := strings.Split(subject, ".")
-	if len(t) != 7 || t[0] != "timer" || t[6] != "due" {
-		return i, 0, fmt.Errorf("%w: subject %q: not of a timer that fired", ErrName, subject)
+	if len(t) != 7 || t[0] != "timer" || t[6] != kind {
+		return i, 0, fmt.Errorf("%w: subject %q: not of %s", ErrName, subject, what)
 	}
 	if i, err = parseInstance(t[1], t[2], t[3], t[4]); err != nil {
 		return Instance{}, 0, fmt.Errorf("subject %q: %w", subject, err)
@@ -444,6 +453,9 @@ func InputSubjects(project string, shard int) string {
 func CreateSubjects(project, workflow string) string {
 	return "wf." + project + ".*.in." + workflow + ".*.create"
 }
+
+// AllCreates is every create of a project.
+func AllCreates(project string) string { return CreateSubjects(project, "*") }
 
 // ControlSubjects is what the control consumer of a shard filters on.
 func ControlSubjects(project string, shard int) string {

@@ -238,6 +238,8 @@ func TestParsersRefuse(t *testing.T) {
 	t.Parallel()
 	instance := func(s string) error { _, _, err := protocol.ParseInstanceSubject(s); return err }
 	due := func(s string) error { _, _, err := protocol.ParseDueSubject(s); return err }
+	armed := func(s string) error { _, _, err := protocol.ParseTimerSubject(s); return err }
+	place := func(s string) error { _, err := protocol.ParseSlotWaitKey("p", s); return err }
 	inbox := func(s string) error { _, _, err := protocol.ParseInboxSubject(s); return err }
 	clock := func(s string) error { _, _, err := protocol.ParseClockDueSubject(s); return err }
 	agentKey := func(s string) error { _, _, err := protocol.ParseAgentKey(s); return err }
@@ -259,6 +261,10 @@ func TestParsersRefuse(t *testing.T) {
 		{"instance: empty project", "wf..0.log.w.i", instance},
 		{"instance: bad id", "wf.p.0.log.w.a=40", instance},
 		{"due: timer that is not due", "timer.p.0.w.i.4.at", due},
+		{"armed: timer that is due", "timer.p.0.w.i.4.due", armed},
+		{"place: cut short", "waiting.w.0", place},
+		{"place: row of holders", "holders.w", place},
+		{"place: bad id", "waiting.w.0.a=40", place},
 		{"due: park that is no number", "timer.p.0.w.i.x.due", due},
 		{"due: bad workflow", "timer.p.0.*.i.4.due", due},
 		{"inbox: cut short", "inbox.p.q", inbox},

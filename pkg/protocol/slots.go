@@ -1,7 +1,9 @@
 package protocol
 
 import (
+	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -45,3 +47,16 @@ func SlotWaitKey(i Instance) string {
 
 // SlotWaitKeys matches the keys of all instances of a workflow that wait for a slot.
 func SlotWaitKeys(workflow string) string { return "waiting." + workflow + ".>" }
+
+// ParseSlotWaitKey is the inverse of SlotWaitKey in a project.
+func ParseSlotWaitKey(project, key string) (Instance, error) {
+	t := strings.Split(key, ".")
+	if len(t) != 4 || t[0] != "waiting" {
+		return Instance{}, fmt.Errorf("%w: key %q: want waiting.workflow.shard.id", ErrName, key)
+	}
+	i, err := parseInstance(project, t[2], t[1], t[3])
+	if err != nil {
+		return Instance{}, fmt.Errorf("key %q: %w", key, err)
+	}
+	return i, nil
+}

@@ -1,0 +1,101 @@
+package doctor
+
+import (
+	"context"
+	"time"
+)
+
+// complaint is what one look at something came to.
+type complaint struct {
+	Finding
+	// evidence is what it rests on: if that changes, something moves.
+	evidence string
+	// mend repairs it, and says what it did. Nil: nothing can.
+	mend func(context.Context) (string, error)
+}
+
+// examination looks at something, as the leaders have it now. It returns what is wrong with it.
+type examination func(context.Context) ([]complaint, error)
+
+// mostSuspects is how many are looked at together: the longer that takes, the more looks each has.
+const mostSuspects = 512
+
+// suspect has something looked at again, until it moves or is a finding.
+func (d *Doctor) suspect(ctx context.Context, look examination) error {
+	d.suspects = append(d.suspects, look)
+	if len(d.suspects) < mostSuspects {
+		return nil
+	}
+	return d.confirm(ctx)
+}
+
+// standing is a complaint that stands, and since when.
+type standing struct {
+	complaint
+	since time.Time
+}
+
+// looksCost is about how many messages are read for one look.
+const looksCost = 8
+
+// looks is how often, at least, something is seen as it is before it is a finding.
+const looks = 4
+
+// confirm looks at all suspects until each has moved, or stood for long enough. What moves all the time is not stuck.
+func (d *Doctor) confirm(ctx context.Context) error {
+	open := make(map[int]map[string]standing, len(d.suspects))
+	suspects := d.suspects
+	d.suspects = nil
+	for n := range suspects {
+		open[n] = nil
+	}
+	for round := 0; len(open) > 0; round++ {
+		if round > 0 {
+			if err := d.Store.Sleep(ctx, d.Patience/looks); err != nil {
+				return err
+			}
+		}
+		for n, look := range suspects {
+			before, ok := open[n]
+			if !ok {
+				continue
+			}
+			began := time.Now()
+			found, err := look(ctx)
+			if err == nil {
+				err = d.pace.rest(ctx, began, looksCost)
+			}
+			if err != nil {
+				return err
+			}
+			if open[n], err = d.compare(ctx, before, found, round == 0); err != nil {
+				return err
+			}
+			if len(open[n]) == 0 {
+				delete(open, n)
+			}
+		}
+	}
+	return nil
+}
+
+// compare keeps those complaints that are as they were, and tells those that have been so for long enough.
+func (d *Doctor) compare(ctx context.Context, before map[string]standing, found []complaint, first bool) (map[string]standing, error) {
+	after := map[string]standing{}
+	for _, c := range found {
+		id := string(c.Kind) + " " + c.Subject + " " + c.evidence
+		s, known := before[id]
+		switch {
+		case first:
+			after[id] = standing{c, time.Now()}
+		case !known: // it has moved
+		case time.Since(s.since) >= d.Patience:
+			if err := d.tell(ctx, c); err != nil {
+				return nil, err
+			}
+		default:
+			after[id] = standing{c, s.since}
+		}
+	}
+	return after, nil
+}

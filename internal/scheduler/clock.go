@@ -16,9 +16,11 @@ import (
 // tombstoneTTL lets what cancelled a moment disappear; it is the least the server takes.
 const tombstoneTTL = "1s"
 
-// firing is a moment that has come due, and with what was found then. Without now it was found that the schedule is paused.
+// firing is a moment that has come due, and with what was found then, as of the row by. Without now it was found that the
+// schedule is paused.
 type firing struct {
 	tick *protocol.Tick
+	by   *row
 	now  time.Time
 	found
 }
@@ -32,7 +34,7 @@ func (s *Scheduler) settle(ctx context.Context, k key, f firing) error {
 		if err != nil && !isBad {
 			return err
 		}
-		v.handled, v.now, v.found = f.tick, f.now, f.found
+		v.handled, v.by, v.now, v.found = f.tick, f.by, f.now, f.found
 		switch do, next := decide(v); do {
 		case arm:
 			err = s.arm(ctx, k, v.row, next, tail)
@@ -118,7 +120,10 @@ func (s *Scheduler) arm(ctx context.Context, k key, r *row, next step, tail uint
 		return fmt.Errorf("arm %s: %w", k.clockSubject(), err)
 	}
 	at := next.at
-	if at.IsZero() {
+	switch {
+	case next.over:
+		at = next.moment
+	case at.IsZero():
 		at = r.plan.Due(next.moment)
 	}
 	_, err = s.store.AppendWith(ctx, protocol.StreamClock, k.clockSubject(), tail, nats.Header{
@@ -173,13 +178,10 @@ func (s *Scheduler) disarm(ctx context.Context, k key, tail uint64) error {
 	return err
 }
 
-// deleteRow deletes the row that has fired, unless it was replaced: then the new one arms itself.
+// deleteRow deletes the row that has fired for the last time. The error is journal.ErrConflict if it was replaced.
 func (s *Scheduler) deleteRow(ctx context.Context, k key, revision uint64) error {
 	header := nats.Header{protocol.HeaderKVOperation: {protocol.KVDelete}}
 	_, err := s.store.AppendWith(ctx, k.rowStream(), k.rowSubject(), revision, header, nil)
-	if errors.Is(err, journal.ErrConflict) {
-		return nil
-	}
 	return err
 }
 

@@ -115,7 +115,7 @@ func TestStepOutsideOfNewBounds(t *testing.T) {
 		{"after until", func(s *protocol.Schedule) { s.Until = new(minute(2)) }, time.Time{}},
 		{"more than times", func(s *protocol.Schedule) { s.Times = 2 }, time.Time{}},
 	} {
-		r := digestRow(t, 5, tt.change)
+		r := digestRow(t, 5, func(s *protocol.Schedule) { tt.change(s); s.Updated = new(minute(4)) })
 		s := r.step(&protocol.Tick{Planned: minute(3), Progress: &protocol.Progress{Runs: 2}}, minute(3), found{})
 		if s.fires || !s.moment.Equal(tt.moment) || s.progress.Runs != 2 || s.progress.Missed != 0 {
 			t.Errorf("%s: %+v", tt.name, s)

@@ -13,9 +13,10 @@ type view struct {
 	// armed is the moment that waits on the clock subject, fired the newest firing that is not acked.
 	armed, fired *protocol.Tick
 	row          *row
-	// handled is the firing that has just become mail, if one has, and now is when. If now is zero, it was found that the
-	// schedule is paused, and the firing is kept.
+	// handled is the firing that has just become mail, if one has, and now is when. by is the row as it was then; nil: row. If
+	// now is zero, it was found that the schedule is paused, and the firing is kept.
 	handled *protocol.Tick
+	by      *row
 	now     time.Time
 	found   found
 }
@@ -39,14 +40,15 @@ func decide(v view) (verb, step) {
 	return do, s
 }
 
-// over keeps, of the schedule of a workflow that has no moment any more, what it has done: its row stays.
+// over ends a schedule that has no moment any more. What one of a workflow has done is kept, and its row stays. That of an agent
+// comes due at once, for the last time, and is taken away.
 func (r *row) over(s step) (verb, step) {
-	if r.Workflow == "" {
-		return leave, step{}
-	}
 	s.over, s.moment = true, r.Created
 	if s.progress.Last != nil {
 		s.moment = *s.progress.Last
+	}
+	if r.Workflow == "" {
+		return arm, s
 	}
 	return park, s
 }
@@ -63,46 +65,56 @@ func choose(v view) (verb, step) {
 	if v.armed != nil && v.armed.Revision > r.revision && !r.made(v.armed) {
 		return leave, step{}
 	}
-	s := step{moment: r.plan.First()}
+	do := arm
+	if r.Paused != nil {
+		do = park // the moment that is next, and the progress, without a timer
+	}
 	switch {
-	case r.Paused != nil:
-		return decidePaused(v)
 	case r.made(v.handled):
 		if r.isPast(v.handled, v) {
 			return leave, step{} // the firing came twice
 		}
-		s = r.step(v.handled, v.now, v.found)
-	case r.made(v.armed) && v.armed.Bounds != r.bounds && v.armed.Revision < r.revision:
-		s = r.resume(v.armed)
-	case r.made(v.armed) && v.armed.Parked && !v.armed.Over: // it was resumed
-		s = at(v.armed)
-	case r.made(v.armed), r.made(v.fired):
-		// Its firing goes on from there. A row put again unchanged must not start over from its creation.
-		return leave, step{}
+		return do, r.next(v)
+	case r.made(v.armed) && r.replaced(v.armed) && v.armed.Revision < r.revision:
+		return do, r.resume(v.armed)
+	case r.made(v.armed):
+		if v.armed.Over || v.armed.Parked == (r.Paused != nil) {
+			return leave, step{} // a row put again unchanged must not start over from its creation
+		}
+		return do, at(v.armed) // it was paused, or resumed
+	case r.made(v.fired):
+		return leave, step{} // its firing goes on from there
 	}
-	return arm, s
+	return do, step{moment: r.first()}
 }
 
-// decidePaused keeps the moment that is next, and the progress, without a timer.
-func decidePaused(v view) (verb, step) {
-	r := v.row
-	switch {
-	case r.made(v.handled):
-		if r.isPast(v.handled, v) {
-			return leave, step{}
-		}
-		if v.now.IsZero() {
-			return park, at(v.handled)
-		}
-		return park, r.step(v.handled, v.now, v.found)
-	case r.made(v.armed) && v.armed.Parked:
-		return leave, step{}
-	case r.made(v.armed):
-		return park, at(v.armed)
-	case r.made(v.fired): // who handles that parks it
-		return leave, step{}
+// next is where a schedule stands after a moment that was handled, also if the row was changed since.
+func (r *row) next(v view) step {
+	if v.now.IsZero() {
+		return r.stand(v.handled)
 	}
-	return park, step{moment: r.plan.First()}
+	by := r
+	if v.by != nil {
+		by = v.by
+	}
+	s := by.step(v.handled, v.now, v.found)
+	if by.bounds == r.bounds {
+		return s
+	}
+	s.over = s.moment.IsZero()
+	return r.stand(new(by.tick(s)))
+}
+
+// stand is where a schedule stands whose next moment is t, also if that was found as of another row.
+func (r *row) stand(t *protocol.Tick) step {
+	if r.replaced(t) {
+		return r.resume(t)
+	}
+	s := at(t)
+	if t.Over {
+		s.moment = time.Time{}
+	}
+	return s
 }
 
 // at is where a schedule stood before a moment.
@@ -119,5 +131,11 @@ func (r *row) isPast(t *protocol.Tick, v view) bool {
 	return r.made(v.armed) && (v.armed.Over || v.armed.Planned.After(t.Planned)) || r.made(v.fired) && v.fired.Planned.After(t.Planned)
 }
 
-// made reports whether a moment was computed from a row of the same content.
+// made reports whether a moment is one of this schedule.
 func (r *row) made(t *protocol.Tick) bool { return t != nil && t.Definition == r.definition }
+
+// replaced reports whether a moment of this schedule was computed before the row was changed in what decides the moments. An older
+// scheduler did not note that for agents, nor could it be changed then.
+func (r *row) replaced(t *protocol.Tick) bool {
+	return t.Bounds != r.bounds && (t.Bounds != "" || r.Updated != nil)
+}

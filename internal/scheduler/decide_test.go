@@ -118,7 +118,7 @@ func TestDecide(t *testing.T) {
 		{"resumed, came twice", view{row: resumed, armed: of(cron, minute(3))}, leave, time.Time{}},
 		{"resumed, what was planned in the pause fires", view{row: resumed, handled: of(cron, minute(3)), now: minute(8)}, arm, minute(9)},
 		{"resumed, and nobody has seen it for long", view{row: resumed, handled: of(cron, minute(3)), now: minute(20)}, arm, minute(9)},
-		{"date has fired", view{row: date, handled: of(date, minute(9)), now: minute(9)}, leave, time.Time{}},
+		{"date has fired, and its row is still there", view{row: date, handled: of(date, minute(9)), now: minute(9)}, arm, minute(9)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -238,7 +238,7 @@ func TestParseRowRefuses(t *testing.T) {
 
 func TestParseRowOfANewerProgram(t *testing.T) {
 	t.Parallel()
-	_, err := parseRow(testKey, &journal.Message{Sequence: 1, Data: []byte(`{"v":3,"kind":"moon"}`)})
+	_, err := parseRow(testKey, &journal.Message{Sequence: 1, Data: []byte(`{"v":4,"kind":"moon"}`)})
 	if !errors.Is(err, errNewerRow) {
 		t.Errorf("got %v, want errNewerRow", err)
 	}

@@ -47,7 +47,14 @@ func (h *Hand) Next(ctx context.Context) (moment time.Time, ok bool, err error) 
 	if err != nil || d == nil {
 		return time.Time{}, false, err
 	}
-	return d.row.plan.Due(d.tick.Planned), true, nil
+	return d.due(), true, nil
+}
+
+func (d *due) due() time.Time {
+	if d.tick.Over {
+		return d.tick.Planned
+	}
+	return d.row.plan.Due(d.tick.Planned)
 }
 
 func (h *Hand) next(ctx context.Context) (first *due, err error) {
@@ -71,31 +78,33 @@ func (h *Hand) next(ctx context.Context) (first *due, err error) {
 		if r == nil || r.Paused != nil {
 			continue
 		}
-		t := h.tick(r, m.Subject)
-		if t.Planned.IsZero() {
+		d := &due{key: k, row: r, tick: h.tick(r, m.Subject)}
+		if d.tick.Over && r.Workflow != "" {
 			continue
 		}
-		if first == nil || r.plan.Due(t.Planned).Before(first.row.plan.Due(first.tick.Planned)) {
-			first = &due{key: k, row: r, tick: t}
+		if first == nil || d.due().Before(first.due()) {
+			first = d
 		}
 	}
 	return first, nil
 }
 
-// tick is what a schedule fires next; one that is over has no moment.
+// tick is what a schedule fires next.
 func (h *Hand) tick(r *row, subject string) *protocol.Tick {
-	t := &protocol.Tick{Definition: r.definition, Planned: r.plan.First()}
-	if t.Planned.Before(h.since) {
-		t.Planned = r.plan.After(h.since)
+	s := step{moment: r.first()}
+	if s.moment.Before(h.since) {
+		s.moment = r.plan.After(h.since)
 	}
-	if next := h.armed[subject]; r.made(next) {
-		t = next
+	if armed := h.armed[subject]; r.made(armed) {
+		s = r.stand(armed)
 	}
-	if r.inPause(t.Planned) {
-		s := r.step(t, t.Planned, found{})
-		t = &protocol.Tick{Definition: r.definition, Planned: s.moment, Progress: &s.progress}
+	if r.inPause(s.moment) {
+		s = r.step(new(r.tick(s)), s.moment, found{})
 	}
-	return t
+	if s.moment.IsZero() {
+		_, s = r.over(s)
+	}
+	return new(r.tick(s))
 }
 
 // Fire puts the firing that comes next into the inbox of its agent, or starts its instance.
@@ -111,14 +120,17 @@ func (h *Hand) Fire(ctx context.Context) error {
 	if f.undone, err = h.undone(ctx, d.key, d.row, d.tick); err != nil {
 		return err
 	}
-	now := d.row.plan.Due(d.tick.Planned) // the clock stops at each: none is missed
+	now := d.due() // the clock stops at each: none is missed
 	if f.mail, err = h.deliver(ctx, d.key, d.row, d.tick, d.row.step(d.tick, now, f.found), h.now()); err != nil {
 		return err
 	}
 	s := d.row.step(d.tick, now, f.found)
 	if s.moment.IsZero() && d.row.Workflow == "" {
-		return h.deleteRow(ctx, d.key, d.row.revision)
+		if err := h.deleteRow(ctx, d.key, d.row.revision); !errors.Is(err, journal.ErrConflict) {
+			return err
+		}
 	}
-	h.armed[d.rowSubject()] = &protocol.Tick{Definition: d.row.definition, Planned: s.moment, Progress: &s.progress}
+	s.over = s.moment.IsZero()
+	h.armed[d.rowSubject()] = new(d.row.tick(s))
 	return nil
 }

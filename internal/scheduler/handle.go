@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/testsignal"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -89,16 +90,16 @@ func (s *Scheduler) fire(ctx context.Context, k key, t *protocol.Tick, m jetstre
 		}
 	}
 	now := s.now()
-	if r.Paused != nil {
+	if r.Paused != nil && !t.Over {
 		return s.settleFired(ctx, k, firing{tick: t})
 	}
-	if wait := r.plan.Due(t.Planned).Sub(now); wait > 0 {
+	if wait := r.plan.Due(t.Planned).Sub(now); wait > 0 && r.stand(t).moment.Equal(t.Planned) {
 		return &notYet{wait}
 	}
 	if past, err := s.isPast(ctx, k, r, t, m); err != nil || past {
 		return err
 	}
-	f := firing{tick: t, now: now}
+	f := firing{tick: t, by: r, now: now}
 	if f.undone, err = s.undone(ctx, k, r, t); err != nil {
 		return err
 	}
@@ -107,9 +108,11 @@ func (s *Scheduler) fire(ctx context.Context, k key, t *protocol.Tick, m jetstre
 		return err
 	}
 	testsignal.At(SignalMailed)
-	if next.moment.IsZero() && r.Workflow == "" {
+	ended := next.moment.IsZero() && r.Workflow == ""
+	if ended {
 		err = s.deleteRow(ctx, k, r.revision)
-	} else {
+	}
+	if !ended || errors.Is(err, journal.ErrConflict) { // or the row was changed meanwhile: it may go on
 		err = s.settleFired(ctx, k, f)
 	}
 	if err == nil {

@@ -59,7 +59,7 @@ func TestStepOverlaps(t *testing.T) {
 		{"workflow cancels", protocol.OverlapCancelRunning, flow, 1, nil, minute(1), nil, holds, minute(1), [3]int{}},
 		{"workflow has cancelled", protocol.OverlapCancelRunning, flow, 0, new(minute(1)), minute(2), nil, fires, minute(3), [3]int{1, 0, 1}},
 		{"what waits is out of the bounds", protocol.OverlapBufferOne, flow, 1, new(minute(1)), minute(9),
-			func(s *protocol.Schedule) { s.From = new(minute(5)) }, skips, minute(5), [3]int{}},
+			func(s *protocol.Schedule) { s.From, s.Updated = new(minute(5)), new(minute(9)) }, skips, minute(5), [3]int{}},
 		{"what waits was paused and resumed", protocol.OverlapBufferAll, flow, 0, new(minute(1)), minute(9),
 			func(s *protocol.Schedule) { s.Resumed = new(minute(5)) }, skips, minute(6), [3]int{0, 0, 1}},
 		{"what waited may be skipped now", protocol.OverlapSkip, flow, 1, new(minute(1)), minute(9), nil, skips, minute(10), [3]int{0, 0, 9}},

@@ -1,8 +1,6 @@
 package scheduler
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,10 +31,10 @@ var errNewerRow = errors.New("schedule row is of a newer version than this progr
 // row is a schedule that can be armed.
 type row struct {
 	protocol.Schedule
-	// revision is the sequence of the row, definition a digest of its content.
+	// revision is the sequence of the row, definition a digest of what the schedule was made as.
 	revision   uint64
 	definition string
-	// bounds is a digest of what bounds the moments of the schedule of a workflow; empty for one of an agent.
+	// bounds is a digest of what decides the moments.
 	bounds string
 	plan   moments.Plan
 }
@@ -47,7 +45,7 @@ func parseRow(k key, m *journal.Message) (*row, error) {
 	if m.Header.Get(protocol.HeaderKVOperation) != "" || len(m.Data) == 0 {
 		return nil, nil
 	}
-	r := &row{revision: m.Sequence, definition: digest(m.Data)}
+	r := &row{revision: m.Sequence}
 	if err := json.Unmarshal(m.Data, &r.Schedule); err != nil {
 		return nil, &RowError{Reason: err.Error()}
 	}
@@ -57,48 +55,26 @@ func parseRow(k key, m *journal.Message) (*row, error) {
 	if err := r.check(k); err != nil {
 		return nil, err
 	}
-	if r.Workflow != "" {
-		return r, r.defineCron()
-	}
-	if r.Paused != nil || r.Resumed != nil {
-		return r, r.define()
-	}
-	return r, nil
+	return r, r.define(m.Data)
 }
 
-// define makes the definition that of the row as it was before it was paused for the first time.
-func (r *row) define() (err error) {
-	plain := r.Schedule
-	plain.Paused, plain.Resumed = nil, nil
-	plain.SetVersion()
-	r.definition, err = digestOf(plain)
-	return err
-}
-
-// defineCron makes the definition that of what never changes of the schedule of a workflow, so that it goes on when the
-// rest was changed.
-func (r *row) defineCron() (err error) {
-	r.definition, err = digestOf(protocol.Schedule{
-		ID: r.ID, Class: r.Class, Name: r.Name, Kind: r.Kind, Cron: r.Cron, Zone: r.Zone, Created: r.Created,
-	})
+// define finds what of the schedule, stored as data, never changes, so that it goes on where it stood when the rest was changed.
+func (r *row) define(data []byte) (err error) {
+	switch {
+	case r.Workflow != "":
+		r.definition, err = (&protocol.Schedule{
+			ID: r.ID, Class: r.Class, Name: r.Name, Kind: r.Kind, Cron: r.Cron, Zone: r.Zone, Created: r.Created,
+		}).Digest()
+	case r.Paused == nil && r.Resumed == nil && r.Origin == "":
+		r.definition = protocol.DigestRow(data)
+	default:
+		r.definition, err = r.Made()
+	}
 	if err != nil {
 		return err
 	}
-	r.bounds, err = digestOf(protocol.Schedule{From: r.From, Until: r.Until, Times: r.Times, Jitter: r.Jitter})
+	r.bounds, err = r.Bounds()
 	return err
-}
-
-func digestOf(s protocol.Schedule) (string, error) {
-	data, err := json.Marshal(s)
-	if err != nil {
-		return "", fmt.Errorf("define schedule %q: %w", s.ID, err)
-	}
-	return digest(data), nil
-}
-
-func digest(data []byte) string {
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:8])
 }
 
 func (r *row) check(k key) error {

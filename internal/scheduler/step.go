@@ -25,30 +25,24 @@ type step struct {
 	// the moment is due.
 	since *time.Time
 	at    time.Time
-	// over is set on what is kept of the schedule of a workflow that has no moment any more.
+	// over is set on what is kept of a schedule that has no moment any more.
 	over bool
 }
 
 // step follows from the moment that came due, the time and what was found then alone, so that whoever repeats it comes to the
 // same, or to a later moment.
 func (r *row) step(t *protocol.Tick, now time.Time, f found) step {
-	s := step{fires: true}
-	if t.Progress != nil {
-		s.progress = *t.Progress
+	s := r.stand(t)
+	if s.moment.IsZero() || !s.moment.Equal(t.Planned) { // the row was changed since it was armed, or it is over
+		return s
 	}
+	s.fires, s.moment, s.since = true, time.Time{}, nil
 	if r.inPause(t.Planned) {
 		s.fires = false
 		if t.Since != nil { // it would have fired before the pause
 			s.skip(t.Planned)
 		}
-		s.moment = r.plan.After(*r.Resumed)
-		return s
-	}
-	if r.excludes(t.Planned) || r.Times != 0 && s.progress.Runs >= r.Times { // the row was changed since it was armed
-		s.fires = false
-		if r.Times == 0 || s.progress.Runs < r.Times {
-			s.moment = r.plan.After(t.Planned)
-		}
+		s.moment = r.after(*r.Resumed)
 		return s
 	}
 	switch {
@@ -84,7 +78,7 @@ func (s *step) run(r *row, t *protocol.Tick, f found) {
 // goOn finds the moment after the one that came due. One that has passed as well fires late, too, while there is something
 // left to catch up; else all that have passed collapse into the one that came due, and count as missed.
 func (r *row) goOn(s *step, t *protocol.Tick, now time.Time) {
-	s.moment = r.plan.After(t.Planned)
+	s.moment = r.after(t.Planned)
 	if s.moment.IsZero() || r.plan.Due(s.moment).After(now) {
 		s.progress.CaughtUp = 0
 		return
@@ -114,30 +108,57 @@ func (r *row) passed(next, now time.Time) (all []time.Time, first time.Time) {
 	return all, r.plan.After(now)
 }
 
-// excludes reports whether a moment is outside the bounds of the row.
-func (r *row) excludes(moment time.Time) bool {
-	return r.Kind.Recurs() && (r.From != nil && moment.Before(*r.From) || r.Until != nil && moment.After(*r.Until))
+// first is the moment at which a schedule fires if it never did.
+func (r *row) first() time.Time {
+	if r.Moved != nil {
+		return r.after(r.Created)
+	}
+	return r.plan.First()
 }
 
-// resume is where a schedule stands whose bounds were changed since t was put onto the clock. What is due stays due, unless it
-// is outside the new bounds. What the old bounds left out does not come after the fact.
+// after is the first moment after t of a schedule that recurs. Those of before it was given others do not come any more.
+func (r *row) after(t time.Time) time.Time {
+	if r.Moved != nil && t.Before(*r.Moved) {
+		t = *r.Moved
+	}
+	return r.plan.After(t)
+}
+
+// resume is where a schedule stands that was changed since t was put onto the clock. What is due stays due, unless it is no
+// moment any more. What was no moment then does not come after the fact.
 func (r *row) resume(t *protocol.Tick) step {
 	s := at(t)
-	s.moment = time.Time{}
-	if r.Times != 0 && s.progress.Runs >= r.Times {
-		return s
-	}
-	after := t.Planned.Add(-1)
-	if r.Updated != nil && (t.Over || t.Planned.After(*r.Updated)) {
-		after = *r.Updated
-		if last := s.progress.Last; last != nil && last.After(after) {
-			after = *last
-		}
-	}
-	if s.moment = r.plan.After(after); !s.moment.Equal(t.Planned) {
+	if s.moment = r.resumeAt(t, s.progress); !s.moment.Equal(t.Planned) {
 		s.since = nil
 	}
 	return s
+}
+
+// resumeAt is the moment of resume; zero if there is none.
+func (r *row) resumeAt(t *protocol.Tick, p protocol.Progress) time.Time {
+	if !r.Kind.Recurs() {
+		if t.Over && p.Last != nil && p.Last.Equal(*r.At) {
+			return time.Time{} // it has fired
+		}
+		return *r.At
+	}
+	if r.Times != 0 && p.Runs >= r.Times {
+		return time.Time{}
+	}
+	if !t.Over && (r.Updated == nil || !t.Planned.After(*r.Updated)) {
+		due := r.plan.After(t.Planned.Add(-1))
+		if due.Equal(t.Planned) || r.Moved == nil || t.Planned.After(*r.Moved) {
+			return due
+		}
+	}
+	after := r.Created
+	if r.Updated != nil {
+		after = *r.Updated
+	}
+	if last := p.Last; last != nil && !last.Before(after) {
+		after = last.Truncate(time.Millisecond).Add(time.Millisecond - 1) // firings are numbered by it
+	}
+	return r.after(after)
 }
 
 // inPause reports whether a moment does not fire because it came before the schedule was resumed. What fires once is not

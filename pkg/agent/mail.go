@@ -135,7 +135,7 @@ func (a *actor) isVoid(l *letter) string {
 		return unknownSchedule
 	case queued && !known:
 		return "of a queue that is not there"
-	case scheduled && a.isEndOnly(l):
+	case scheduled && a.isEndOnly(l) && l.mail.Number >= applied: // else of an earlier schedule of the id
 		return ""
 	case l.mail.Number <= applied:
 		return "applied before"

@@ -8,7 +8,7 @@ import (
 
 // Overlap says what becomes of a moment of a schedule that recurs if an earlier firing is not done: its callback runs, waits
 // in the agent's inbox, or for another attempt. A firing is done when a turn has applied it, or it is among the dead letters.
-// It is an option of Schedule.
+// It is an option of Schedule and UpdateSchedule.
 type Overlap protocol.Overlap
 
 // Policies. OverlapBufferAll is that of a schedule without one.
@@ -24,11 +24,15 @@ const (
 	OverlapAllowAll = Overlap(protocol.OverlapAllowAll)
 )
 
-func (o Overlap) applySchedule(all *scheduleOptions) {
-	all.bounds = append(all.bounds, func(row *protocol.Schedule) *ScheduleError {
+func (o Overlap) applySchedule(all *scheduleOptions) { o.bound().applySchedule(all) }
+
+func (o Overlap) applyUpdate(u *scheduleUpdate) { o.bound().applyUpdate(u) }
+
+func (o Overlap) bound() bound {
+	return func(row *protocol.Schedule, _ bool) *ScheduleError {
 		row.Overlap = protocol.Overlap(o)
 		return nil
-	})
+	}
 }
 
 // alone is the id of the schedule of the agent's own of which a letter is a firing that waits for no other one.

@@ -115,13 +115,9 @@ func Schedule[P any](ctx context.Context, when When, callback func(context.Conte
 	if err != nil {
 		return Task{}, err
 	}
-	raw, err := json.Marshal(payload)
+	raw, err := encodePayload(payload)
 	if err != nil {
-		return Task{}, &ScheduleError{Field: "payload", Value: fmt.Sprintf("of type %T", payload), Reason: err.Error()}
-	}
-	if len(raw) > protocol.MaxPayload {
-		return Task{}, &ScheduleError{Field: "payload", Value: fmt.Sprintf("of type %T", payload),
-			Reason: fmt.Sprintf("is %d bytes long as JSON, at most %d are allowed", len(raw), protocol.MaxPayload)}
+		return Task{}, err
 	}
 	row := protocol.Schedule{
 		V: protocol.Version, Class: d.agent.Class, Name: d.agent.Name, Life: d.stored.Life,
@@ -130,7 +126,7 @@ func Schedule[P any](ctx context.Context, when When, callback func(context.Conte
 	if err := when.resolve(&row); err != nil {
 		return Task{}, err
 	}
-	if err := setBounds(&row, o.bounds); err != nil {
+	if err := setBounds(&row, o.bounds, false); err != nil {
 		return Task{}, err
 	}
 	exists, err := d.schedule(&row, bool(*o.idempotent))

@@ -170,12 +170,16 @@ func (s Schedules) Trigger(ctx context.Context, id string) error {
 	})
 }
 
+// deleteAhead is by how much the clock of who deletes a schedule may be behind that of the schedulers: its end comes after
+// all that has fired.
+const deleteAhead = time.Minute
+
 // Delete takes a schedule away. Its agent forgets it with the next turn; firings that came before still count.
 func (s Schedules) Delete(ctx context.Context, id string) error {
 	// In this order: a schedule that its agent does not know any more is taken away when it fires.
 	err := s.tell(ctx, id, func(row *protocol.Schedule, now time.Time) protocol.Mail {
 		return protocol.Mail{
-			V: protocol.Version, Source: protocol.ScheduleSource(row.ID), Number: protocol.FiringNumber(now), Life: row.Life,
+			V: protocol.Version, Source: protocol.ScheduleSource(row.ID), Number: protocol.FiringNumber(now.Add(deleteAhead)), Life: row.Life,
 			Planned: &now, Sent: now, Last: true,
 		}
 	})

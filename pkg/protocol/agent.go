@@ -233,16 +233,25 @@ type Schedule struct {
 	// Workflow comes in place of Callback: the schedule starts instances of that workflow of the project, with Payload as
 	// their params. Class is ClassCron, Name the workflow.
 	Workflow string `json:"workflow,omitempty"`
-	// Updated is when the schedule of a workflow was changed last. It is still the same schedule, and goes on where it stood.
+	// Updated is when what decides the moments of the schedule was changed last, or anything of the schedule of a workflow. It
+	// is still the same schedule, and goes on where it stood.
 	Updated *time.Time `json:"updated,omitempty"`
+	// Origin is set on the row of an agent's schedule that was updated: what Made was before that. Moved is when other moments
+	// were put in the place of those that it had, if they were: of what was planned until then, only what was armed still fires.
+	Origin string     `json:"origin,omitempty"`
+	Moved  *time.Time `json:"moved,omitempty"`
 }
 
 // SetVersion sets the version of the row: one that an older program would misread has a newer one, and waits for a program that
 // knows it.
 func (s *Schedule) SetVersion() {
-	s.V = Version
-	if len(s.Lines) > 0 || s.From != nil || s.Until != nil || s.Times != 0 || s.Jitter != 0 || s.CatchUp != nil || s.Overlap != "" || s.Workflow != "" || s.Paused != nil || s.Resumed != nil {
+	switch {
+	case s.Origin != "" || s.Overlap != "":
 		s.V = ScheduleVersion
+	case len(s.Lines) > 0 || s.From != nil || s.Until != nil || s.Times != 0 || s.Jitter != 0 || s.CatchUp != nil || s.Workflow != "" || s.Paused != nil || s.Resumed != nil:
+		s.V = scheduleVersionBounds
+	default:
+		s.V = Version
 	}
 }
 
@@ -288,7 +297,7 @@ type Tick struct {
 	V int `json:"v"`
 	// Revision is the sequence of the schedule's row that this moment was computed from.
 	Revision uint64 `json:"revision"`
-	// Definition is a digest of the row: a row that was put again unchanged has another revision but the same
+	// Definition is a digest of what the schedule was made as: a row that was put again has another revision but the same
 	// definition, and goes on from the moment that is armed.
 	Definition string    `json:"definition"`
 	Planned    time.Time `json:"planned"`
@@ -296,12 +305,13 @@ type Tick struct {
 	Progress *Progress `json:"progress,omitempty"`
 	// Parked says that the moment is kept without a timer, because the schedule is paused or over.
 	Parked bool `json:"parked,omitempty"`
-	// Over says that the schedule, of a workflow, has no moment any more. What it has done is kept, as it may be changed.
+	// Over says that the schedule has no moment any more. What one of a workflow has done is kept, as it may be changed. One of
+	// an agent is taken away when this comes due.
 	Over bool `json:"over,omitempty"`
 	// Since is when the moment began to wait for the end of what an earlier one has started, of a workflow. It is armed again
 	// until that has ended.
 	Since *time.Time `json:"since,omitempty"`
-	// Bounds is a digest of what bounds the moments of a workflow's schedule: if that was changed, the moment may be another.
+	// Bounds is Bounds of the row that this moment was computed from: if that was changed, the moment may be another.
 	Bounds string `json:"bounds,omitempty"`
 }
 

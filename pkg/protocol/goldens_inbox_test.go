@@ -20,16 +20,20 @@ func inboxGoldens() []golden {
 			Interval: protocol.Duration(90 * time.Minute), Callback: "C", Created: at(1),
 		}},
 		{"schedule.bounded", protocol.Schedule{
-			V: protocol.ScheduleVersion, ID: "s", Class: "Desk", Name: "a", Life: 1, Kind: protocol.ScheduleCron, Lines: []string{"@daily", "0 9 * * 1-5"},
+			V: 2, ID: "s", Class: "Desk", Name: "a", Life: 1, Kind: protocol.ScheduleCron, Lines: []string{"@daily", "0 9 * * 1-5"},
 			From: new(at(2)), Until: new(at(50)), Times: 3, Jitter: protocol.Duration(time.Minute), CatchUp: new(0), Callback: "C", Created: at(1),
 		}},
 		{"schedule.paused", protocol.Schedule{
-			V: protocol.ScheduleVersion, ID: "s", Class: "Desk", Name: "a", Life: 1, Kind: protocol.ScheduleInterval, Interval: protocol.Duration(time.Hour),
+			V: 2, ID: "s", Class: "Desk", Name: "a", Life: 1, Kind: protocol.ScheduleInterval, Interval: protocol.Duration(time.Hour),
 			Paused: &protocol.Pause{Since: at(7), Note: "the shop is closed"}, Resumed: new(at(4)), Callback: "C", Created: at(1),
+		}},
+		{"schedule.updated", protocol.Schedule{
+			V: protocol.ScheduleVersion, ID: "cron-1", Class: "Desk", Name: "a", Life: 1, Kind: protocol.ScheduleCron, Cron: "0 9 * * *",
+			Callback: "C", Created: at(1), Updated: new(at(5)), Origin: "0123456789abcdef", Moved: new(at(5)),
 		}},
 		{"tick.parked", protocol.Tick{V: protocol.Version, Revision: 11, Definition: "0123456789abcdef", Planned: at(5), Parked: true}},
 		{"schedule.workflow", protocol.Schedule{
-			V: protocol.ScheduleVersion, ID: protocol.CronID("0 9 * * 1-5", "Europe/Oslo"), Class: protocol.ClassCron, Name: "digest", Kind: protocol.ScheduleCron,
+			V: 2, ID: protocol.CronID("0 9 * * 1-5", "Europe/Oslo"), Class: protocol.ClassCron, Name: "digest", Kind: protocol.ScheduleCron,
 			Cron: "0 9 * * 1-5", Zone: "Europe/Oslo", Payload: json.RawMessage(`{"to":"all"}`), Created: at(1), Workflow: "digest", Updated: new(at(3)),
 		}},
 		{"tick.over", protocol.Tick{

@@ -34,8 +34,12 @@ const (
 	MaxNote = 1024
 )
 
-// ScheduleVersion is the newest version of the rows of schedules.
-const ScheduleVersion = 2
+// ScheduleVersion is the newest version of the rows of schedules: that of those that were updated. Before it came that of
+// bounds, pauses and workflows.
+const (
+	ScheduleVersion       = 3
+	scheduleVersionBounds = 2
+)
 
 // MaxBatch is how many instances one call can create, terminate or delete.
 const MaxBatch = 100

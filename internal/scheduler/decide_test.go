@@ -238,7 +238,7 @@ func TestParseRowRefuses(t *testing.T) {
 
 func TestParseRowOfANewerProgram(t *testing.T) {
 	t.Parallel()
-	_, err := parseRow(testKey, &journal.Message{Sequence: 1, Data: []byte(`{"v":4,"kind":"moon"}`)})
+	_, err := parseRow(testKey, &journal.Message{Sequence: 1, Data: []byte(`{"v":99,"kind":"moon"}`)})
 	if !errors.Is(err, errNewerRow) {
 		t.Errorf("got %v, want errNewerRow", err)
 	}

@@ -295,7 +295,7 @@ func TestRowOfANewerProgramIsKept(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
 	w.start(t)
-	w.putRaw(t, "s", []byte(`{"v":3}`))
+	w.putRaw(t, "s", []byte(`{"v":99}`))
 	natstest.Eventually(t, wait, "the log tells", func() bool { return w.log.has("newer version") })
 	if n := w.unacked(t, protocol.KVStream(protocol.SchedulesBucket(project)), protocol.ConsumerScheduler); n != 1 {
 		t.Errorf("%d messages wait for a newer program, want 1", n)

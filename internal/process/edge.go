@@ -42,6 +42,11 @@ func parseOrigins(s string) (string, bool) {
 	return s, true
 }
 
+func parseHTTPDrain(s string) (Duration, bool) {
+	d, err := time.ParseDuration(s)
+	return Duration(d), err == nil && d >= 0 && d <= 30*time.Minute
+}
+
 func parseHTTPBody(s string) (Size, bool) {
 	size, ok := ParseSize(s)
 	return size, ok && size >= minHTTPBody && size <= maxHTTPBody

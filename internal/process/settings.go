@@ -56,6 +56,9 @@ type Settings struct {
 	HTTPMaxBody Size
 	// HTTPTimeout is how long an agent host waits for an answer, or for its beginning if it is streamed. Default 1m.
 	HTTPTimeout Duration
+	// HTTPDrain is how long an agent host that was told to stop goes on taking requests, while /readyz says that it stops: as long
+	// as a load balancer needs to see that. It is part of ShutdownGrace, and at most half of it. Default 0s.
+	HTTPDrain Duration
 	// HTTPMaxRequests is how many requests may wait for one agent. Default 1000.
 	HTTPMaxRequests int
 	// HTTPMaxSockets is how many sockets of clients an agent host holds. Default 20000.
@@ -85,6 +88,7 @@ const (
 	SettingHTTPOrigins  = "http_origins"
 	SettingHTTPMaxBody  = "http_max_body"
 	SettingHTTPTimeout  = "http_timeout"
+	SettingHTTPDrain    = "http_drain"
 	SettingHTTPRequests = "http_max_requests"
 	SettingHTTPSockets  = "http_max_sockets"
 	SettingFrameRate    = "http_frame_rate"
@@ -361,6 +365,9 @@ func fields() []field {
 			at:      func(s *Settings) *Size { return &s.HTTPMaxBody }, parse: parseHTTPBody}.field(),
 		typed[Duration]{name: SettingHTTPTimeout, usage: "how long to wait for the answer of an agent", allowed: "1s to 24h", extra: true,
 			at: func(s *Settings) *Duration { return &s.HTTPTimeout }, parse: parseHTTPTimeout}.field(),
+		typed[Duration]{name: SettingHTTPDrain, usage: "how long to go on taking requests after the order to stop", extra: true,
+			allowed: "0s to 30m, and at most half of shutdown_grace",
+			at:      func(s *Settings) *Duration { return &s.HTTPDrain }, parse: parseHTTPDrain}.field(),
 		typed[int]{name: SettingHTTPRequests, usage: "requests that may wait for one agent", extra: true,
 			allowed: fmt.Sprintf("1 to %d", maxHTTPRequests),
 			at:      func(s *Settings) *int { return &s.HTTPMaxRequests }, parse: parseUpTo(maxHTTPRequests)}.field(),

@@ -57,7 +57,7 @@ func TestEverySettingInThreeSpellings(t *testing.T) {
 		"nats_url": "tls://a:1,nats://b:2", "nats_creds": "/some/file", "nats_nkey": "/some/seed", "nats_ca": "/some/ca",
 		"nats_cert": "/some/cert", "nats_key": "/some/key", "health_addr": "127.0.0.1:0", "log_level": "error",
 		"log_format": "json", "shutdown_grace": "3s", "replicas": "3", "slots": "9", "http_addr": ":80", "version": "v1.4", "max_value_size": "2MiB",
-		"clean_after": "48h", "http_origins": "https://a.example, http://localhost:3000", "http_max_body": "1MiB", "http_timeout": "5s",
+		"clean_after": "48h", "http_origins": "https://a.example, http://localhost:3000", "http_max_body": "1MiB", "http_timeout": "5s", "http_drain": "2s",
 		"http_max_requests": "3", "http_max_sockets": "4", "http_frame_rate": "5",
 		"nats_monitor": "http://a:8222,https://b", "production": "true",
 		"schedule_late_after": "90s",
@@ -66,7 +66,7 @@ func TestEverySettingInThreeSpellings(t *testing.T) {
 		t.Fatalf("this test knows %d settings, there are %v", len(values), SettingNames())
 	}
 	extra := []string{SettingSlots, SettingHTTPAddr, SettingVersion, SettingMaxValueSize, SettingCleanAfter, SettingLateAfter,
-		SettingHTTPOrigins, SettingHTTPMaxBody, SettingHTTPTimeout, SettingHTTPRequests, SettingHTTPSockets, SettingFrameRate}
+		SettingHTTPOrigins, SettingHTTPMaxBody, SettingHTTPTimeout, SettingHTTPDrain, SettingHTTPRequests, SettingHTTPSockets, SettingFrameRate}
 	for name, value := range values {
 		t.Run(name, func(t *testing.T) {
 			var want Settings
@@ -112,6 +112,7 @@ func TestBadValuesAreNamed(t *testing.T) {
 		{"http_origins", "https://a.example/", "https://host"},
 		{"http_origins", "https://*.example", "https://host"},
 		{"http_origins", "https://a.example,*", "https://host"},
+		{"http_drain", "-1s", "0s to 30m, and at most half of shutdown_grace"},
 		{"http_max_body", "1023", "1KiB to 64MiB, as in 8MiB"},
 		{"http_max_body", "65MiB", "1KiB to 64MiB"},
 		{"http_timeout", "999ms", "1s to 24h"},

@@ -56,6 +56,8 @@ type host struct {
 	draining chan struct{}
 	// leftBehind is set if an agent could not be let go in full: then the lease must stay, so that others see it end.
 	leftBehind atomic.Bool
+	// leaves is set while the host that was told to stop goes on taking requests.
+	leaves atomic.Bool
 	// dropped counts mail of the agents' own that was void; slow and overdue, turns.
 	dropped, slow, overdue atomic.Uint64
 	// working counts the agents that have a turn, or what belongs to one.

@@ -36,7 +36,7 @@ func (h *host) run(ctx context.Context, service string, listener net.Listener) e
 	h.accept = func(w http.ResponseWriter, r *http.Request, client gateway.Client) error {
 		return h.gateway.Accept(work, w, r, client)
 	}
-	server := newServer(h.handler(), h.log)
+	server := newServer(h.leaving(h.handler()), h.log)
 	endLease := h.keepLease(work)
 	if _, err := h.lease.wait(ctx); err != nil {
 		endLease()
@@ -47,7 +47,7 @@ func (h *host) run(ctx context.Context, service string, listener net.Listener) e
 		endLease()
 		return errors.Join(err, listener.Close())
 	}
-	bells, stopBells := context.WithCancel(ctx)
+	bells, stopBells := context.WithCancel(context.WithoutCancel(ctx))
 	failed := make(chan error, 2)
 	var intake sync.WaitGroup
 	intake.Go(func() { failed <- h.followDoorbell(bells, work) })
@@ -59,9 +59,10 @@ func (h *host) run(ctx context.Context, service string, listener net.Listener) e
 	h.project.Ready(service)
 	select {
 	case <-ctx.Done():
+		err = h.takeLeave(failed)
 	case err = <-failed:
 	}
-	grace := time.Duration(h.project.Config.Settings.ShutdownGrace)
+	grace := time.Duration(h.project.Config.Settings.ShutdownGrace - h.project.Config.Settings.HTTPDrain)
 	h.streaming.end(ErrShutdown) // they may go on for ever; who reads them comes back elsewhere
 	h.flows.end(ErrShutdown)
 	h.calls.endChunks(ErrShutdown)
@@ -81,6 +82,34 @@ func (h *host) run(ctx context.Context, service string, listener net.Listener) e
 			slog.Uint64(logkey.Count, slow), slog.Uint64(logkey.Overdue, overdue))
 	}
 	return err
+}
+
+// takeLeave goes on for http_drain: load balancers see meanwhile that the host stops, and send their requests elsewhere.
+func (h *host) takeLeave(failed <-chan error) error {
+	drain := time.Duration(h.project.Config.Settings.HTTPDrain)
+	if drain <= 0 {
+		return nil
+	}
+	h.leaves.Store(true)
+	timer := time.NewTimer(drain)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case err := <-failed:
+		return err
+	}
+}
+
+// leaving tells who keeps a connection open that the next request must not come over it: closing what is idle could meet a request
+// that is on its way.
+func (h *host) leaving(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h.leaves.Load() && !isUpgrade(r) {
+			w.Header().Set("Connection", "close")
+		}
+		handler.ServeHTTP(w, r)
+	})
 }
 
 // keepLease renews the lease until the returned function is called. That removes the row, unless an agent was left

@@ -43,6 +43,7 @@ func (s *HostService) Name() string { return "agent-host" }
 func (s *HostService) Settings() []string {
 	return []string{
 		process.SettingHTTPAddr, process.SettingHTTPOrigins, process.SettingHTTPMaxBody, process.SettingHTTPTimeout,
+		process.SettingHTTPDrain,
 		process.SettingHTTPRequests, process.SettingHTTPSockets, process.SettingFrameRate, process.SettingMaxValueSize,
 	}
 }
@@ -76,7 +77,7 @@ func (s *HostService) check() error {
 // agents go.
 func (s *HostService) Serve(ctx context.Context, p *project.Project) error {
 	pages, err := newPages(s.pages)
-	if err := errors.Join(s.check(), err); err != nil {
+	if err := errors.Join(s.check(), checkDrain(p.Config.Settings), err); err != nil {
 		return err
 	}
 	if err := s.register(ctx, p); err != nil {
@@ -92,6 +93,15 @@ func (s *HostService) Serve(ctx context.Context, p *project.Project) error {
 	h := newHost(p, s.classes, s.times)
 	h.edge, h.pages = newEdge(s.hooks, p.Config.Settings), pages
 	return h.run(ctx, s.Name(), listener)
+}
+
+// checkDrain leaves at least half of the grace to what has to be done after the last request.
+func checkDrain(s process.Settings) error {
+	if 2*s.HTTPDrain <= s.ShutdownGrace {
+		return nil
+	}
+	return &process.SettingError{Setting: process.SettingHTTPDrain, Value: s.HTTPDrain.String(),
+		Allowed: fmt.Sprintf("at most half of shutdown_grace, which is %s", s.ShutdownGrace)}
 }
 
 // register makes what agents need, writes the classes into the registry, and checks the bindings.

@@ -224,7 +224,7 @@ func TestMessageIsWhatEditorsUnderstand(t *testing.T) {
 	t.Parallel()
 	_, err := project.Parse("skein.jsonc", []byte("{\n  \"name\": \"a\",\n  \"slots\": 0,\n  \"workflow\": []\n}"))
 	const want = `skein.jsonc:3:12: slots: "0": allowed is 1 to 10000
-skein.jsonc:4:3: unknown field "workflow"; there are name, workflows, agents, nats_url, nats_creds, nats_nkey, nats_ca, nats_cert, nats_key, nats_monitor, production, health_addr, log_level, log_format, shutdown_grace, replicas, slots, http_addr, http_origins, http_max_body, http_timeout, http_max_requests, http_max_sockets, http_frame_rate, version, max_value_size, clean_after, schedule_late_after`
+skein.jsonc:4:3: unknown field "workflow"; there are name, workflows, agents, nats_url, nats_creds, nats_nkey, nats_ca, nats_cert, nats_key, nats_monitor, production, health_addr, log_level, log_format, shutdown_grace, replicas, slots, http_addr, http_origins, http_max_body, http_timeout, http_drain, http_max_requests, http_max_sockets, http_frame_rate, version, max_value_size, clean_after, schedule_late_after`
 	if err == nil || err.Error() != want {
 		t.Errorf("error is\n%v\nwant\n%s", err, want)
 	}

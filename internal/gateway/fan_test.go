@@ -51,7 +51,7 @@ func TestBroadcastToMany(t *testing.T) {
 	for i := range together + 2 {
 		clients = append(clients, r.open(fmt.Sprint(i)))
 	}
-	alone := protocol.SocketFrame{Gateway: "here", Conn: 1, Text: new("alone")}
+	alone := protocol.SocketFrame{Gateway: "here", Conn: 1, Text: new(protocol.FrameText("alone"))}
 	for range 5 {
 		r.take(r.next(), say("all"), alone, say("again"))
 	}

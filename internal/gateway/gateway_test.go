@@ -146,7 +146,9 @@ func (r *rig) take(place protocol.SocketPlace, frames ...protocol.SocketFrame) {
 	r.gateway.Take(context.Background(), room, protocol.SocketDown{Place: place, Frames: frames, State: json.RawMessage(`7`), Revision: place.Number})
 }
 
-func say(text string) protocol.SocketFrame { return protocol.SocketFrame{Text: &text} }
+func say(text string) protocol.SocketFrame {
+	return protocol.SocketFrame{Text: new(protocol.FrameText(text))}
+}
 
 func (r *rig) dial(id string) *websocket.Conn {
 	r.t.Helper()
@@ -211,7 +213,7 @@ func TestBatchesComeOnceAndInOrder(t *testing.T) {
 	first, second := r.next(), r.next()
 	r.take(first, say("1"), protocol.SocketFrame{State: true})
 	r.take(first, say("1 again"))
-	two := "2"
+	two := protocol.FrameText("2")
 	r.take(second, say("2"), protocol.SocketFrame{Text: &two, Except: []string{"a"}})
 	r.take(first, say("1 late"))
 	expect(t, a, "1", `{"type":"cf_agent_state","state":7}`, "2")

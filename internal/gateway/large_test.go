@@ -43,7 +43,7 @@ func TestLargeStateThatCannotBeRead(t *testing.T) {
 	r := newRig(t, nil)
 	ws := r.open("a")
 	r.unread = errors.New("no")
-	first := "first"
+	first := protocol.FrameText("first")
 	r.gateway.Take(t.Context(), room, protocol.SocketDown{
 		Place: r.next(), Frames: []protocol.SocketFrame{{Text: &first}, {State: true}}, StateObject: &protocol.Object{}, Revision: 5,
 	})

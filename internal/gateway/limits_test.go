@@ -109,7 +109,7 @@ func TestTooManyCalls(t *testing.T) {
 	t.Cleanup(letGo)
 	r.bring = func(up protocol.SocketUp, _ Underway) (protocol.SocketAck, error) {
 		<-goOn
-		return protocol.SocketAck{Answers: []string{up.Call.ID}}, nil
+		return protocol.SocketAck{Answers: []protocol.FrameText{protocol.FrameText(up.Call.ID)}}, nil
 	}
 	ws := r.open("a")
 	for i := range 3 {

@@ -131,32 +131,13 @@ func (c *conn) text(ctx context.Context, data []byte) {
 		c.say(wire.Pong()) // the agent need not know
 	case wire.KindMessage:
 		up := protocol.SocketUp{Kind: protocol.SocketText}
-		if growsAsText(data) {
+		if protocol.GrowsInJSON(data) {
 			up.Data = data
 		} else {
 			up.Text = string(data)
 		}
 		c.up(ctx, up, len(data))
 	}
-}
-
-// growsAsText reports whether a large text takes more bytes as a text of JSON than in base64: it might fit into no message.
-func growsAsText(text []byte) bool {
-	if len(text) < protocol.MaxFrame/8 {
-		return false
-	}
-	more := 0
-	for _, b := range text {
-		switch {
-		case b < ' ':
-			more += 5
-		case b == '"' || b == '\\':
-			more++
-		case b == 0xe2: // that of line separators, among others
-			more += 3
-		}
-	}
-	return more > len(text)/3
 }
 
 // malformed answers a frame that is none. If there is nobody to be answered, the connection ends.

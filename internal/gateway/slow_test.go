@@ -78,7 +78,7 @@ func TestChunksOfAnswers(t *testing.T) {
 		<-u.Gone
 		u.Chunk([]byte("late"), place)
 		passed <- "all"
-		return protocol.SocketAck{Place: place, Answers: []string{"late"}}, nil
+		return protocol.SocketAck{Place: place, Answers: []protocol.FrameText{"late"}}, nil
 	}
 	ws := r.open("a")
 	if err := ws.Write(t.Context(), websocket.MessageText, []byte(`{"type":"rpc","id":"1","method":"tail","args":[]}`)); err != nil {

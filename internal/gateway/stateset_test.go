@@ -32,7 +32,7 @@ func TestStateSet(t *testing.T) {
 	}
 	same := func(protocol.SocketUp) protocol.SocketAck { return protocol.SocketAck{Place: r.place} }
 	refuse := func(protocol.SocketUp) protocol.SocketAck {
-		return protocol.SocketAck{Place: r.place, Answers: []string{refusal}}
+		return protocol.SocketAck{Place: r.place, Answers: []protocol.FrameText{refusal}}
 	}
 	for _, step := range []struct {
 		state string

@@ -180,7 +180,7 @@ func (d *draft) place() protocol.SocketPlace {
 }
 
 // endChunks ends an answer of which parts have left. That the frame is applied was stored before the first of them.
-func (d *draft) endChunks(last string) {
+func (d *draft) endChunks(last protocol.FrameText) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.socket.last, d.socket.forced = &last, false

@@ -20,8 +20,8 @@ type turnSocket struct {
 	up   *protocol.SocketUp
 	conn *Connection
 	// answer is that to a call. last is the end of one of which parts have left: it comes after those, and not with the batch.
-	answer *string
-	last   *string
+	answer *protocol.FrameText
+	last   *protocol.FrameText
 	// forced is set if the frame must be known to be applied although nothing else has changed.
 	forced bool
 	// lost is set if the gateway of the connection is held for lost.
@@ -174,7 +174,7 @@ func (d *draft) welcome() []protocol.SocketFrame {
 	}
 	known := s.conn.known
 	isSet, initial := d.state != nil || d.whole != nil, d.core.current()
-	identity := string(wire.Identity(d.class.route, d.agent.Name, isSet || initial != nil))
+	identity := protocol.FrameText(wire.Identity(d.class.route, d.agent.Name, isSet || initial != nil))
 	frames := []protocol.SocketFrame{
 		to(protocol.SocketFrame{Set: &known}),
 		to(protocol.SocketFrame{Protocol: true, Text: &identity}),
@@ -183,7 +183,7 @@ func (d *draft) welcome() []protocol.SocketFrame {
 	case isSet:
 		frames = append(frames, to(protocol.SocketFrame{Protocol: true, State: true}))
 	case initial != nil:
-		text := string(wire.State(initial))
+		text := protocol.FrameText(wire.State(initial))
 		frames = append(frames, to(protocol.SocketFrame{Protocol: true, Text: &text}))
 	}
 	for _, old := range s.replaces {

@@ -80,8 +80,8 @@ func (e *frameErrand) isWhole(last protocol.Reply) bool {
 }
 
 // broken is the answer to a call whose chunks have not all come, though they were asked for again.
-func (e *frameErrand) broken() []string {
-	return []string{string(wire.CallError(e.up.Call.ID, "the answer broke off: a part of it was lost on its way"))}
+func (e *frameErrand) broken() []protocol.FrameText {
+	return []protocol.FrameText{protocol.FrameText(wire.CallError(e.up.Call.ID, "the answer broke off: a part of it was lost on its way"))}
 }
 
 // follower is who waits for what becomes of a frame.

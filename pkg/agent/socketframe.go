@@ -98,9 +98,9 @@ func (a *actor) serveFrame(ctx context.Context, j *job) error {
 	if err != nil {
 		ack = a.frameFailed(ctx, t, err)
 	} else if t.last != nil {
-		ack.Answers = []string{*t.last}
+		ack.Answers = []protocol.FrameText{*t.last}
 	} else if !stored && t.answer != nil {
-		ack.Answers = []string{*t.answer}
+		ack.Answers = []protocol.FrameText{*t.answer}
 	}
 	if !stored {
 		if err := a.fit(ctx); err != nil {
@@ -273,7 +273,7 @@ func (a *actor) applyCall(ctx context.Context, d *draft, j *job, t *turnSocket) 
 	if err != nil {
 		return err
 	}
-	answer := string(wire.Result(t.up.Call.ID, result))
+	answer := protocol.FrameText(wire.Result(t.up.Call.ID, result))
 	if len(answer) > protocol.MaxFrame {
 		return &FramesError{Agent: a.id.Name, Size: len(answer), Limit: protocol.MaxFrame}
 	}
@@ -315,7 +315,7 @@ func (a *actor) frameFailed(ctx context.Context, t *turnSocket, err error) proto
 		_, open := a.at.record.Gateways[t.key.gateway].Open.Applied(t.key.conn) // by an early commit
 		return protocol.SocketAck{Close: how, Applied: open}
 	case protocol.SocketCall:
-		return protocol.SocketAck{Answers: []string{string(wire.CallError(t.up.Call.ID, publicText(err)))}, Refused: fault(err)}
+		return protocol.SocketAck{Answers: []protocol.FrameText{protocol.FrameText(wire.CallError(t.up.Call.ID, publicText(err)))}, Refused: fault(err)}
 	case protocol.SocketState:
 		return protocol.SocketAck{Answers: a.stateRefused(err), Refused: fault(err)}
 	case protocol.SocketText, protocol.SocketData:
@@ -343,14 +343,14 @@ func fault(err error) string {
 }
 
 // stateRefused tells a client that its state is none, and which is.
-func (a *actor) stateRefused(err error) []string {
+func (a *actor) stateRefused(err error) []protocol.FrameText {
 	text, reason := wire.StateRejected, publicText(err)
 	if errors.Is(err, ErrReadonly) {
 		text, reason = wire.StateReadonly, ""
 	}
-	answers := []string{string(wire.StateError(text, reason))}
+	answers := []protocol.FrameText{protocol.FrameText(wire.StateError(text, reason))}
 	if state := a.agent.base().current(); state != nil && len(state) < protocol.MaxFrame {
-		answers = append(answers, string(wire.State(state)))
+		answers = append(answers, protocol.FrameText(wire.State(state)))
 	}
 	return answers
 }

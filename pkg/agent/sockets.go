@@ -202,7 +202,7 @@ func (m Message) fill(f *protocol.SocketFrame) {
 		f.Data = &data
 		return
 	}
-	f.Text = &m.Text
+	f.Text = new(protocol.FrameText(m.Text))
 }
 
 // BroadcastOption narrows down whom Broadcast reaches.

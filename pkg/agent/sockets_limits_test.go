@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -112,6 +113,9 @@ func TestFrameRate(t *testing.T) {
 	}
 }
 
+// letters are some that take more bytes as JSON, and one that does not.
+var letters = map[string]string{"plain": "x", "markup": "<", "quotes": `"`, "control": "\x01", "separators": "\u2028"}
+
 // TestLargestFrame: a frame of 512 KiB comes through, whatever it takes as JSON; one of a byte more closes the socket with the limit as
 // its reason.
 func TestLargestFrame(t *testing.T) {
@@ -123,7 +127,7 @@ func TestLargestFrame(t *testing.T) {
 		}
 	}
 	bothRooms(t, prepare, func(t *testing.T, r *rig, gate *testHost) {
-		for name, letter := range map[string]string{"plain": "x", "markup": "<", "quotes": `"`, "control": "\x01", "separators": "\u2028"} {
+		for name, letter := range letters {
 			c := gate.dial(t, roomPath+"?_pk="+name)
 			c.expect(identity("jo"))
 			n := (512 << 10) / len(letter)
@@ -146,16 +150,33 @@ func TestLargestFrame(t *testing.T) {
 	})
 }
 
-// TestLargestAnswer: 512 KiB come back, too.
+// TestLargestAnswer: 512 KiB come back, too, whatever they take as JSON: as a message, and as the result of a call, stored or not.
 func TestLargestAnswer(t *testing.T) {
 	t.Parallel()
 	bothRooms(t, echo, func(t *testing.T, r *rig, gate *testHost) {
-		c := gate.dial(t, roomPath)
-		c.expect(identity("jo"))
-		text := strings.Repeat("x", 512<<10)
-		c.send(text)
-		if got, err := c.next(); got != text {
-			t.Fatalf("back come %.100q, %v", got, err)
+		for name, letter := range letters {
+			c := gate.dial(t, roomPath+"?_pk="+name)
+			c.expect(identity("jo"))
+			text := strings.Repeat(letter, (512<<10)/len(letter))
+			c.send(text)
+			if got, err := c.next(); got != text {
+				t.Fatalf("%s: back come %d bytes, %.100q, %v", name, len(got), got, err)
+			}
+			encoded, err := json.Marshal(letter)
+			if err != nil {
+				t.Fatal(err)
+			}
+			encoded = encoded[1 : len(encoded)-1]
+			n := (512<<10 - 100) / len(encoded)
+			for _, method := range []string{"repeat", "repeatStored"} {
+				c.send(rpc(method, method, fmt.Sprintf(`["%s",%d]`, encoded, n)))
+				if got, err := c.next(); got != rpcDone(method, `"`+strings.Repeat(string(encoded), n)+`"`) {
+					t.Fatalf("%s: %s answers %d bytes, %.100q, %v", name, method, len(got), got, err)
+				}
+			}
+			if err := c.ws.CloseNow(); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }
@@ -163,5 +184,6 @@ func TestLargestAnswer(t *testing.T) {
 // echo makes rooms that send back what they get.
 func echo(r *room) {
 	r.message = func(ctx context.Context, r *room, c *Connection, m Message) error { return c.Send(ctx, m) }
+	r.closed = func(context.Context, *room, *Connection, Closed) error { return nil }
 	r.failed = func(_ context.Context, _ *room, err error) error { return errors.Join(errors.New("unexpected"), err) }
 }

@@ -108,6 +108,17 @@ func (r *room) Long(ctx context.Context) (string, error) {
 	return "long", Outside(ctx, r.wait)
 }
 
+// Repeat answers with a text n times.
+func (r *room) Repeat(_ context.Context, text string, n int) (string, error) {
+	return strings.Repeat(text, n), nil
+}
+
+// RepeatStored does, and stores that it has.
+func (r *room) RepeatStored(ctx context.Context, text string, n int) (string, error) {
+	c, _ := CurrentConnection(ctx)
+	return strings.Repeat(text, n), c.SetState(ctx, n)
+}
+
 // Nothing has no result.
 func (r *room) Nothing(context.Context) error { return nil }
 
@@ -117,7 +128,7 @@ func (r *room) Hidden(context.Context) error { return nil }
 func (r *room) Heed(context.Context, string) error { return nil }
 
 func rooms(prepare func(*room), options ...ClassOption) []Class {
-	options = append([]ClassOption{Clients((*room).AddTo, (*room).Count, (*room).Fail, (*room).Panic, (*room).Say, (*room).Long, (*room).Tail, (*room).Pour, (*room).Nothing)}, options...)
+	options = append([]ClassOption{Clients((*room).AddTo, (*room).Count, (*room).Fail, (*room).Panic, (*room).Say, (*room).Repeat, (*room).RepeatStored, (*room).Long, (*room).Tail, (*room).Pour, (*room).Nothing)}, options...)
 	return []Class{Define("ChatRoom", func() *room {
 		r := &room{}
 		if prepare != nil {

@@ -24,9 +24,9 @@ func socketGoldens() []golden {
 		{Gateway: "host-a", Conn: 7, Set: &connection},
 		{Gateway: "host-a", Conn: 7, Protocol: true, State: true},
 		{Gateway: "host-a", Conn: 7, Not: true, Protocol: true, State: true},
-		{Except: []string{"c-2"}, Tag: "floor", Text: new("hi")},
+		{Except: []string{"c-2"}, Tag: "floor", Text: new(protocol.FrameText("hi"))},
 		{Data: &[]byte{1, 2}},
-		{Gateway: "host-a", Conn: 7, Text: new("{}"), Answers: "1"},
+		{Gateway: "host-a", Conn: 7, Text: new(protocol.FrameText("{}")), Answers: "1"},
 		{Gateway: "host-a", Conn: 7, Close: &protocol.SocketClose{Code: 4001, Reason: "enough"}},
 	}
 	up := func(u protocol.SocketUp) protocol.Request {
@@ -58,18 +58,18 @@ func socketGoldens() []golden {
 		{"request.socket-lost", up(protocol.SocketUp{Kind: protocol.SocketLost})},
 		{"row.connections", protocol.SocketRow{V: protocol.Version, Class: "Room", Name: "jo", IDs: map[uint64]string{7: "c-1"}}},
 		{"request.attach", protocol.Request{V: protocol.Version, Attach: &protocol.SocketAttach{Class: "Room", Name: "jo", After: 7}}},
-		{"reply.socket", protocol.Reply{V: protocol.Version, Socket: &protocol.SocketAck{Place: place, Answers: []string{"{}"}}}},
+		{"reply.socket", protocol.Reply{V: protocol.Version, Socket: &protocol.SocketAck{Place: place, Answers: []protocol.FrameText{"{}"}}}},
 		{"reply.socket-outside", protocol.Reply{V: protocol.Version, Accepted: true, Socket: &protocol.SocketAck{Outside: true}}},
 		{"reply.chunk", protocol.Reply{V: protocol.Version, Stream: &protocol.StreamPart{Number: 1, Data: []byte("{}"), Place: place, Host: "host-a"}}},
 		{"reply.chunks-accepted", protocol.Reply{V: protocol.Version, Accepted: true, Owner: "host-a", Sent: 2}},
-		{"reply.chunks-end", protocol.Reply{V: protocol.Version, Socket: &protocol.SocketAck{Place: place, Answers: []string{"{}"}},
+		{"reply.chunks-end", protocol.Reply{V: protocol.Version, Socket: &protocol.SocketAck{Place: place, Answers: []protocol.FrameText{"{}"}},
 			Stream: &protocol.StreamPart{Number: 2, End: true}}},
 		{"request.chunk-word", protocol.Request{V: protocol.Version, ID: protocol.FrameID(protocol.Agent{Project: "p", Class: "Room", Name: "jo"}, "host-a", 7, 2),
 			Word: &protocol.StreamWord{Taken: 1, Gone: true}}},
 		{"reply.socket-other", protocol.Reply{V: protocol.Version, Socket: &protocol.SocketAck{
 			Applied: true, Unknown: true, Place: place, Close: &protocol.SocketClose{Code: 1008, Reason: "no"}}}},
 		{"request.sent", protocol.Request{V: protocol.Version, Sent: []protocol.SocketSent{{Class: "Room", Name: "jo", Place: place}}}},
-		{"reply.socket-refused", protocol.Reply{V: protocol.Version, Socket: &protocol.SocketAck{Place: place, Answers: []string{"{}"}, Refused: "state"}}},
+		{"reply.socket-refused", protocol.Reply{V: protocol.Version, Socket: &protocol.SocketAck{Place: place, Answers: []protocol.FrameText{"{}"}, Refused: "state"}}},
 		{"reply.socket-more", protocol.Reply{V: protocol.Version, Socket: &protocol.SocketAck{More: true}}},
 		{"reply.attached", protocol.Reply{V: protocol.Version, Attached: &protocol.SocketAttached{
 			Place: place, Connections: []protocol.SocketConnection{connection}, More: true}}},

@@ -6,12 +6,12 @@ import (
 	"strconv"
 )
 
-// Encode is json.Marshal for records, which are written with every turn. What can be large in them stands at the end, and
+// Encode encodes records, which are written with every turn. What can be large in them stands at the end, and
 // is not gone over more often than it must be: State, which is JSON already, is taken as it is, and marks and gateways in any order.
 func (r Record) Encode() ([]byte, error) {
 	state, seen, aged, gateways := r.State, r.Seen, r.Aged, r.Gateways
 	r.State, r.Seen, r.Aged, r.Gateways = nil, nil, nil, nil
-	body, err := json.Marshal(r)
+	body, err := encodePlain(r)
 	if err != nil {
 		return nil, err
 	}

@@ -57,9 +57,9 @@ type SocketFrame struct {
 	Conn    uint64 `json:"conn,omitempty"`
 	Not     bool   `json:"not,omitempty"`
 	// Except are ids of connections that do not get it. Tag is what a connection needs to get it.
-	Except []string `json:"except,omitempty"`
-	Tag    string   `json:"tag,omitempty"`
-	Text   *string  `json:"text,omitempty"`
+	Except []string   `json:"except,omitempty"`
+	Tag    string     `json:"tag,omitempty"`
+	Text   *FrameText `json:"text,omitempty"`
 	// Answers is the id of the call that Text answers for good.
 	Answers string  `json:"answers,omitempty"`
 	Data    *[]byte `json:"data,omitempty"`
@@ -168,7 +168,7 @@ type SocketAck struct {
 	// Place is what was sent before the answer.
 	Place SocketPlace `json:"place"`
 	// Answers are text frames for the client, which are in no batch: nothing was stored.
-	Answers []string `json:"answers,omitempty"`
+	Answers []FrameText `json:"answers,omitempty"`
 	// Close ends the connection. With SocketConnect, it was never opened, unless that was applied.
 	Close *SocketClose `json:"close,omitempty"`
 	// More says that not all ends at a lost gateway are told yet, and that it is to be brought again.

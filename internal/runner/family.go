@@ -204,6 +204,6 @@ func (r *Runner) trySend(ctx context.Context, to destination, body []byte) error
 func (r *Runner) gone(ctx context.Context, to destination) bool {
 	ctx, cancel := context.WithTimeout(ctx, sendWithin)
 	defer cancel()
-	_, err := r.Store.Last(ctx, to.stream, to.subject)
+	_, err := r.Store.State(ctx, to.stream) // no message of it is to be read by others
 	return errors.Is(err, journal.ErrNoStream)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -41,18 +42,22 @@ func credentialOptions(s Settings) ([]nats.Option, error) {
 // inboxLine begins the line of a file with a seed that names the inboxes of its user. To others it is a comment.
 const inboxLine = "# inbox-prefix:"
 
-// nkeyOptions reads a file with the seed of a user. The file is read again whenever the connection is made anew, so that it
-// can be exchanged under a running process; the line with the inboxes is read once.
+// nkeyOptions reads a file with the seed of a user. It is read once: a file that is exchanged is another user, which a
+// running process does not become.
 func nkeyOptions(path string) ([]nats.Option, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	opt, err := nats.NkeyOptionFromSeed(path)
+	pair, err := nkeys.ParseDecoratedUserNKey(data)
 	if err != nil {
 		return nil, err
 	}
-	opts := []nats.Option{opt}
+	public, err := pair.PublicKey()
+	if err != nil {
+		return nil, err
+	}
+	opts := []nats.Option{nats.Nkey(public, pair.Sign)}
 	for line := range bytes.Lines(data) {
 		prefix, ok := strings.CutPrefix(string(bytes.TrimSpace(line)), inboxLine)
 		if !ok {

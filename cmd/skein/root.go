@@ -36,6 +36,7 @@ func newRoot() *cobra.Command {
 		newSchedules(),
 		newDeadLetters(),
 		newDoctor(),
+		newAuth(),
 		bench.Command(),
 		demo.ProcessCommand(),
 	)

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/skein-run/skein/internal/auth"
+)
+
+// authCommand is what all sub-commands of auth share.
+type authCommand struct {
+	dir, output string
+}
+
+func newAuth() *cobra.Command {
+	a := &authCommand{}
+	cmd := &cobra.Command{
+		Use:   "auth",
+		Short: "Make the users, certificates and configuration of a NATS cluster",
+		Long: "Make what the NATS servers and the processes of Skein need to trust each other: a user for each project and role,\n" +
+			"with the rights that it needs and no others, certificates, and the configuration that nats-server loads.\n" +
+			"What that stops, and what not, stands in docs/security.md.",
+	}
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&a.dir, "dir", "skein-auth", "folder of all files")
+	flags.StringVar(&a.output, "output", "text", "text or json")
+	cmd.AddCommand(a.newInit(), a.newAddProject(), a.newRotate())
+	return cmd
+}
+
+// say tells what was done, and what is to be done next.
+func (a *authCommand) say(out io.Writer, r *auth.Report, next string) error {
+	if a.output == "json" {
+		return json.NewEncoder(out).Encode(r)
+	}
+	for _, list := range []struct {
+		what  string
+		files []string
+	}{{"created", r.Created}, {"changed", r.Changed}, {"removed", r.Removed}} {
+		for _, name := range list.files {
+			if _, err := fmt.Fprintf(out, "%s  %s\n", list.what, filepath.Join(r.Dir, name)); err != nil {
+				return err
+			}
+		}
+	}
+	if len(r.Created)+len(r.Changed)+len(r.Removed) == 0 {
+		_, err := fmt.Fprintf(out, "All %d files in %s are as they should be.\n", len(r.Kept), r.Dir)
+		return err
+	}
+	_, err := fmt.Fprintln(out, "\n"+next)
+	return err
+}
+
+const loadUsers = "Give each server its folder of servers/ again, and let it load that:\n  nats-server --signal reload"
+
+func (a *authCommand) newInit() *cobra.Command {
+	var f initFlags
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Make the files of a cluster, or what is missing of them",
+		Long: "Make an authority, certificates, a user for each project and role, and what each server loads.\n" +
+			"Called again, it adds what is missing, changes no key, and writes over nothing that was changed by hand.",
+		Example: "  skein auth init --project flight-desk --project email-workflows --grant flight-desk:email-workflows --servers 3",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			plan, err := f.plan(a.dir)
+			if err != nil {
+				return err
+			}
+			if err := checkOutput(a.output); err != nil {
+				return err
+			}
+			r, err := auth.Init(a.dir, plan)
+			if err != nil {
+				return err
+			}
+			return a.say(cmd.OutOrStdout(), r, "Give each server its folder of servers/, and start it:\n  nats-server --config nats.conf\n"+
+				"Give each process ca.pem and its own file of users/:\n  --nats-ca ca.pem --nats-nkey users/<project>/<role>.nk\n"+
+				"Keep ca.key and auth.json where no server and no process is.")
+		},
+	}
+	f.define(cmd)
+	return cmd
+}
+
+// initFlags say what a cluster shall be.
+type initFlags struct {
+	cluster, serverDir, storeDir     string
+	projects, grants, servers, names []string
+	count, port, clusterPort         int
+}
+
+func (f *initFlags) define(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringArrayVar(&f.projects, "project", nil, "a project; may be given several times")
+	defineGrants(cmd, &f.grants)
+	flags.StringVar(&f.cluster, "cluster", "skein", "name of the cluster")
+	flags.IntVar(&f.count, "servers", 3, "how many servers, called nats-1, nats-2, … and reached by these names: 1, 3 or 5")
+	flags.StringArrayVar(&f.servers, "server", nil, "a server as NAME=HOST[:PORT[:CLUSTERPORT]], in place of --servers; may be given several times")
+	flags.IntVar(&f.port, "port", 4222, "port for clients")
+	flags.IntVar(&f.clusterPort, "cluster-port", 6222, "port for the other servers")
+	flags.StringArrayVar(&f.names, "name", nil, "a further name or IP address for the certificates, as of a load balancer; may be given several times")
+	flags.StringVar(&f.serverDir, "server-dir", "", "where a server finds its folder when it runs (default: where it is made)")
+	flags.StringVar(&f.storeDir, "store-dir", "", "where a server keeps its streams (default: data in its folder)")
+}
+
+func defineGrants(cmd *cobra.Command, grants *[]string) {
+	cmd.Flags().StringArrayVar(grants, "grant", nil,
+		"FROM:TO lets one project reach workflows and agents of another, FROM:TO/WORKFLOW one workflow; may be given several times")
+}
+
+func (f *initFlags) plan(dir string) (plan auth.Plan, err error) {
+	plan = auth.Plan{Cluster: f.cluster, Projects: f.projects}
+	if plan.Grants, err = parseGrants(f.grants); err != nil {
+		return plan, err
+	}
+	servers := f.servers
+	if len(servers) == 0 {
+		for n := range f.count {
+			name := "nats-" + strconv.Itoa(n+1)
+			servers = append(servers, name+"="+name)
+		}
+	}
+	for _, text := range servers {
+		server, err := f.server(dir, text)
+		if err != nil {
+			return plan, err
+		}
+		plan.Servers = append(plan.Servers, server)
+	}
+	return plan, nil
+}
+
+// server reads NAME=HOST[:PORT[:CLUSTERPORT]].
+func (f *initFlags) server(dir, text string) (auth.Server, error) {
+	v := auth.Server{Port: f.port, ClusterPort: f.clusterPort, Names: f.names, Dir: f.serverDir, Store: f.storeDir}
+	bad := fmt.Errorf("--server: %q: allowed is NAME=HOST[:PORT[:CLUSTERPORT]]", text)
+	name, address, ok := strings.Cut(text, "=")
+	if !ok {
+		return v, bad
+	}
+	v.Name, v.Host = name, address
+	if net.ParseIP(address) == nil { // an IPv6 address has colons of its own
+		parts := strings.Split(address, ":")
+		v.Host = parts[0]
+		for i, port := range parts[1:] {
+			n, err := strconv.Atoi(port)
+			if err != nil || i > 1 {
+				return v, bad
+			}
+			*[]*int{&v.Port, &v.ClusterPort}[i] = n
+		}
+	}
+	if v.Dir == "" {
+		made, err := filepath.Abs(filepath.Join(dir, "servers", name))
+		if err != nil {
+			return v, err
+		}
+		v.Dir = made
+	}
+	if v.Store == "" {
+		v.Store = filepath.Join(v.Dir, "data")
+	}
+	return v, nil
+}
+
+func parseGrants(texts []string) ([]auth.Grant, error) {
+	var grants []auth.Grant
+	for _, text := range texts {
+		g, err := auth.ParseGrant(text)
+		if err != nil {
+			return nil, err
+		}
+		grants = append(grants, g)
+	}
+	return grants, nil
+}
+
+func (a *authCommand) newAddProject() *cobra.Command {
+	var grants []string
+	cmd := &cobra.Command{
+		Use:   "add-project NAME...",
+		Short: "Add users for projects, and grants",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(a.output); err != nil {
+				return err
+			}
+			more, err := parseGrants(grants)
+			if err != nil {
+				return err
+			}
+			r, err := auth.AddProjects(a.dir, args, more)
+			if err != nil {
+				return err
+			}
+			return a.say(cmd.OutOrStdout(), r, loadUsers)
+		},
+	}
+	defineGrants(cmd, &grants)
+	return cmd
+}
+
+func (a *authCommand) newRotate() *cobra.Command {
+	var which auth.Selection
+	var role string
+	var all, finish, certificates bool
+	cmd := &cobra.Command{
+		Use:   "rotate",
+		Short: "Exchange keys of users without cutting anybody off, or renew certificates",
+		Long: "Exchange the keys of users in two steps. The first gives each of them a second key: let the servers load that,\n" +
+			"then start the processes with the new files. The second, --finish, takes the old keys away.\n" +
+			"With --certificates, the servers get new certificates from the same authority.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(a.output); err != nil {
+				return err
+			}
+			which.Role = auth.Role(role)
+			chosen := which != (auth.Selection{})
+			if chosen && all || certificates && (chosen || all || finish) || !chosen && !all && !finish && !certificates {
+				return fmt.Errorf("rotate: wanted is one of --all, --certificates, or --project and --role; with --finish, none is all")
+			}
+			if roles := slices.Concat(auth.ProjectRoles, auth.SharedRoles); role != "" && !slices.Contains(roles, which.Role) {
+				return fmt.Errorf("--role: %q: allowed is one of %v", role, roles)
+			}
+			var r *auth.Report
+			var err error
+			next := loadUsers
+			switch {
+			case certificates:
+				r, err = auth.Renew(a.dir)
+			case finish:
+				r, err = auth.FinishRotation(a.dir, which)
+			default:
+				r, err = auth.Rotate(a.dir, which)
+				next += "\nThen start the processes with their new files. Then, in the same way: skein auth rotate --finish"
+			}
+			if err != nil {
+				return err
+			}
+			return a.say(cmd.OutOrStdout(), r, next)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&which.Project, "project", "", "of this project")
+	flags.StringVar(&role, "role", "", "of this role")
+	flags.BoolVar(&all, "all", false, "of all users")
+	flags.BoolVar(&finish, "finish", false, "take the old keys away")
+	flags.BoolVar(&certificates, "certificates", false, "renew the certificates of the servers instead")
+	return cmd
+}

@@ -12,9 +12,11 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/scheduler"
 	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/protocol"
 	"github.com/skein-run/skein/pkg/workflow"
 )
 
@@ -61,14 +63,19 @@ func (r *record) digest() workflow.Definition {
 // run runs a runner of the project until the returned function is called.
 func (r *record) run(t *testing.T, nc *nats.Conn, schedules ...project.Schedule) (p *project.Project, stop func()) {
 	t.Helper()
-	config := project.Config{Name: "shop", Workflows: []project.Workflow{{Name: "digest", ClassName: "Digest", Schedules: schedules}}}
+	return r.runAll(t, nc, []project.Workflow{{Name: "digest", ClassName: "Digest", Schedules: schedules}}, r.digest())
+}
+
+func (r *record) runAll(t *testing.T, nc *nats.Conn, workflows []project.Workflow, code ...workflow.Definition) (p *project.Project, stop func()) {
+	t.Helper()
+	config := project.Config{Name: "shop", Workflows: workflows}
 	p, err := project.Open(t.Context(), config, project.Conn(nc), project.Logger(slog.New(slog.NewTextHandler(r, nil))))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- project.Run(ctx, p, workflow.Runner(r.digest())) }()
+	go func() { done <- project.Run(ctx, p, workflow.Runner(code...)) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -81,11 +88,8 @@ func (r *record) run(t *testing.T, nc *nats.Conn, schedules ...project.Schedule)
 	return p, stop
 }
 
-// TestSchedulesStartInstances has a real runner and a real scheduler, and a line of every second.
-func TestSchedulesStartInstances(t *testing.T) {
-	t.Parallel()
-	server := natstest.Start(t)
-	nc := server.Connect(t)
+func runScheduler(t *testing.T, nc *nats.Conn) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	s := scheduler.New(scheduler.Options{NC: nc, JS: natstest.JetStream(t, nc), Log: slog.New(slog.DiscardHandler)})
@@ -96,6 +100,13 @@ func TestSchedulesStartInstances(t *testing.T) {
 			t.Errorf("the scheduler ended with %v", err)
 		}
 	})
+}
+
+// TestSchedulesStartInstances has a real runner and a real scheduler, and a line of every second.
+func TestSchedulesStartInstances(t *testing.T) {
+	t.Parallel()
+	server := natstest.Start(t)
+	runScheduler(t, server.Connect(t))
 	r := new(record)
 	every := project.Schedule{Cron: "* * * * * *", Zone: "Europe/Oslo", Params: json.RawMessage(`{"n": 1}`)}
 	before := time.Now()
@@ -147,4 +158,75 @@ func TestSchedulesStartInstances(t *testing.T) {
 			t.Errorf("the log says %d times that a schedule was %s, want 1", n, did)
 		}
 	}
+}
+
+// TestScheduleOfAWorkflowThatIsGone has a workflow whose schedule has started instances when no runner was there, and the
+// runner that comes next does not have it any more: its schedule goes, what was started waits for somebody who has the code, or
+// is terminated.
+func TestScheduleOfAWorkflowThatIsGone(t *testing.T) {
+	t.Parallel()
+	server := natstest.Start(t)
+	nc := server.Connect(t)
+	r := new(record)
+	digest := project.Workflow{Name: "digest", ClassName: "Digest"}
+	report := project.Workflow{Name: "report", ClassName: "Report", Schedules: []project.Schedule{{Cron: "* * * * * *"}}}
+	_, stop := r.runAll(t, server.Connect(t), []project.Workflow{digest, report}, r.digest(),
+		workflow.Define("Report", func(context.Context, workflow.Event[any]) (string, error) { return "done", nil }))
+	stop()
+	runScheduler(t, nc)
+	js := natstest.JetStream(t, nc)
+	messages := func(stream string) uint64 {
+		s, err := js.Stream(t.Context(), stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.CachedInfo().State.Msgs
+	}
+	var started string
+	store, err := journal.Open(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, natstest.Patience, "an instance is started", func() bool {
+		m, err := store.Last(t.Context(), protocol.WorkflowsStream("shop"), protocol.CreateSubjects("shop", "report"))
+		if err != nil {
+			return false
+		}
+		var create protocol.Create
+		if err := json.Unmarshal(m.Data, &create); err != nil {
+			t.Fatal(err)
+		}
+		started = create.ID
+		return true
+	})
+	r.runAll(t, server.Connect(t), []project.Workflow{digest}, r.digest())
+	if n := r.logged(`msg="schedule removed" project=shop workflow=report`); n != 1 {
+		t.Errorf("the log says %d times that the schedule was removed:\n%s", n, r.log.String())
+	}
+	natstest.Eventually(t, natstest.Patience, "nothing is armed, and no row is left", func() bool {
+		return messages(protocol.StreamClock) == 0 && messages(protocol.KVStream(protocol.SchedulesBucket("shop"))) == 0
+	})
+	natstest.Eventually(t, natstest.Patience, "the log tells that there is no code", func() bool {
+		return r.logged("this runner has no code for a workflow") == 1
+	})
+	// As the skein command does.
+	operator, err := project.Open(t.Context(), project.Config{Name: "shop", Workflows: []project.Workflow{report}}, project.Conn(nc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(operator.Close)
+	instance, err := workflow.Bind[any, string]("report").In(operator).Get(t.Context(), started)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, err := instance.Status(t.Context()); err != nil || status.State != protocol.StateQueued || status.Source.Kind != "cron" {
+		t.Errorf("status %+v, error %v", status, err)
+	}
+	if err := instance.Terminate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, natstest.Patience, "it is terminated", func() bool {
+		status, err := instance.Status(t.Context())
+		return err == nil && status.State == protocol.StateTerminated
+	})
 }

@@ -90,7 +90,7 @@ func (s *Scheduler) fire(ctx context.Context, k key, t *protocol.Tick, m jetstre
 		}
 	}
 	now := s.now()
-	if r.Paused != nil && !t.Over {
+	if r.Paused != nil && !t.Over && !r.mayHaveFired(t, m) {
 		return s.settleFired(ctx, k, firing{tick: t})
 	}
 	if wait := r.plan.Due(t.Planned).Sub(now); wait > 0 && r.stand(t).moment.Equal(t.Planned) {
@@ -135,7 +135,7 @@ func (s *Scheduler) settleFired(ctx context.Context, k key, f firing) error {
 // isPast reports whether a firing that came again was handled before, and the schedule has gone on. As time has passed
 // since, it could seem to be the last one now, or its successor to be missed.
 func (s *Scheduler) isPast(ctx context.Context, k key, r *row, t *protocol.Tick, m jetstream.Msg) (bool, error) {
-	if meta, err := m.Metadata(); err == nil && meta.NumDelivered == 1 {
+	if !cameAgain(m) {
 		return false, nil
 	}
 	v, _, err := s.look(ctx, k, true)
@@ -143,6 +143,17 @@ func (s *Scheduler) isPast(ctx context.Context, k key, r *row, t *protocol.Tick,
 		err = nil // told when the row came
 	}
 	return err == nil && r.isPast(t, v), err
+}
+
+// mayHaveFired reports whether somebody may have delivered a firing before the schedule was paused. Then it is delivered
+// again, which changes nothing for who has it, and counts.
+func (r *row) mayHaveFired(t *protocol.Tick, m jetstream.Msg) bool {
+	return cameAgain(m) && !r.plan.Due(t.Planned).After(r.Paused.Since)
+}
+
+func cameAgain(m jetstream.Msg) bool {
+	meta, err := m.Metadata()
+	return err != nil || meta.NumDelivered > 1
 }
 
 // settleOther is for a firing that is not of the row that stands there. The row arms itself; should it be older than

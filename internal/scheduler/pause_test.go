@@ -1,8 +1,12 @@
 package scheduler_test
 
 import (
+	"context"
+	"encoding/json"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -49,6 +53,47 @@ func TestPause(t *testing.T) {
 		tick := w.armed(t, "s")
 		return tick != nil && tick.Progress.Runs >= before+2
 	})
+}
+
+// TestPauseOfAFiringThatWasMailed pauses a schedule whose scheduler has died between the mail and all that comes after it.
+func TestPauseOfAFiringThatWasMailed(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	row := cron("s", "* * * * * *")
+	w.put(t, row)
+	first := w.start(t)
+	w.awaitMails(t, 1)
+	first.stop(t)
+	var clock jetstream.Consumer
+	natstest.Ask(t, "the consumer of the clock", func(ctx context.Context) (err error) {
+		clock, err = w.js.Consumer(ctx, protocol.StreamClock, protocol.ConsumerClock)
+		return err
+	})
+	firing, err := clock.Next(jetstream.FetchMaxWait(wait))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tick protocol.Tick
+	if err := json.Unmarshal(firing.Data(), &tick); err != nil {
+		t.Fatal(err)
+	}
+	mail := w.mails(t, project)[0]
+	mail.Number, mail.Planned = protocol.FiringNumber(tick.Planned), &tick.Planned
+	w.mail(t, mail)
+	row.Pause(time.Now(), "for a test")
+	w.put(t, row)
+	if err := firing.Nak(); err != nil {
+		t.Fatal(err)
+	}
+	w.start(t)
+	parked := w.awaitParked(t, "s")
+	moments := map[uint64]bool{}
+	for _, m := range w.mails(t, project) {
+		moments[m.Number] = true
+	}
+	if parked.Progress == nil || parked.Progress.Runs != len(moments) || !parked.Planned.After(tick.Planned) {
+		t.Errorf("parked is %+v with %+v, %d moments have fired, the last one was %s", parked, parked.Progress, len(moments), tick.Planned)
+	}
 }
 
 func TestPausedDateFiresWhenItIsResumed(t *testing.T) {

@@ -257,6 +257,18 @@ func (w *world) mails(t *testing.T, project string) []protocol.Mail {
 	return mails
 }
 
+// mail puts mail into the inbox of the test's agent, as a scheduler does.
+func (w *world) mail(t *testing.T, mail protocol.Mail) {
+	t.Helper()
+	body, err := json.Marshal(mail)
+	if err == nil {
+		_, err = w.store.Publish(t.Context(), protocol.Agent{Project: project, Class: class, Name: name}.InboxSubject(project), nil, body)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // awaitMails waits until the inbox has n mails or more.
 func (w *world) awaitMails(t *testing.T, n int) []protocol.Mail {
 	t.Helper()

@@ -28,8 +28,10 @@ type firing struct {
 // settle brings the clock subject of a schedule in line with its row. f is the firing that was just put into the inbox, or
 // left out, or that is kept if it has no now; the zero value if this is not about one. A row that can never fire is disarmed, and returned as a *RowError.
 func (s *Scheduler) settle(ctx context.Context, k key, f firing) error {
-	for first := true; ; first = false {
-		v, tail, err := s.look(ctx, k, f.tick == nil || !first)
+	// What is handled late may be handled by others as well, who may have armed a moment that has fired already.
+	withFired := f.tick == nil || f.now.Sub(f.tick.Planned) > lateAfter
+	for ; ; withFired = true {
+		v, tail, err := s.look(ctx, k, withFired)
 		bad, isBad := errors.AsType[*RowError](err)
 		if err != nil && !isBad {
 			return err

@@ -131,6 +131,16 @@ func (r *row) isPast(t *protocol.Tick, v view) bool {
 	return r.made(v.armed) && (v.armed.Over || v.armed.Planned.After(t.Planned)) || r.made(v.fired) && v.fired.Planned.After(t.Planned)
 }
 
+// mayBeLeft reports whether the schedule may have gone on from a firing to a moment that is not the next one: then the next
+// one has passed, and does not come late by itself.
+func (r *row) mayBeLeft(t *protocol.Tick, now time.Time) bool {
+	if t.Progress != nil && t.Progress.CaughtUp > 0 || r.replaced(t) {
+		return false // it is the next one, or what is later may be of other moments
+	}
+	next := r.plan.After(t.Planned)
+	return !next.IsZero() && !r.plan.Due(next).After(now)
+}
+
 // made reports whether a moment is one of this schedule.
 func (r *row) made(t *protocol.Tick) bool { return t != nil && t.Definition == r.definition }
 

@@ -96,8 +96,10 @@ func (s *Scheduler) fire(ctx context.Context, k key, t *protocol.Tick, m jetstre
 	if wait := r.plan.Due(t.Planned).Sub(now); wait > 0 && r.stand(t).moment.Equal(t.Planned) {
 		return &notYet{wait}
 	}
-	if past, err := s.isPast(ctx, k, r, t, m); err != nil || past {
-		return err
+	if cameAgain(m) || r.mayBeLeft(t, now) {
+		if past, err := s.isPast(ctx, k, r, t); err != nil || past {
+			return err
+		}
 	}
 	f := firing{tick: t, by: r, now: now}
 	if f.undone, err = s.undone(ctx, k, r, t); err != nil {
@@ -132,17 +134,28 @@ func (s *Scheduler) settleFired(ctx context.Context, k key, f firing) error {
 	return err
 }
 
-// isPast reports whether a firing that came again was handled before, and the schedule has gone on. As time has passed
-// since, it could seem to be the last one now, or its successor to be missed.
-func (s *Scheduler) isPast(ctx context.Context, k key, r *row, t *protocol.Tick, m jetstream.Msg) (bool, error) {
-	if !cameAgain(m) {
-		return false, nil
-	}
+// isPast reports whether the schedule has gone on from a firing. One that came again was handled before then: as time has
+// passed since, it could seem to be the last one now, or its successor to be missed. One that comes for the first time was
+// armed by a scheduler that stood still while another one handled what came before, armed a later moment, and saw that fire:
+// a clock subject is as empty then as it was before, so the append of the first one is not refused.
+func (s *Scheduler) isPast(ctx context.Context, k key, r *row, t *protocol.Tick) (bool, error) {
 	v, _, err := s.look(ctx, k, true)
 	if _, bad := errors.AsType[*RowError](err); bad {
 		err = nil // told when the row came
 	}
-	return err == nil && r.isPast(t, v), err
+	if err != nil || r.isPast(t, v) || v.armed != nil {
+		return err == nil && r.isPast(t, v), err
+	}
+	// The newest firing may be this one, and an older one be of a later moment.
+	first, err := s.store.NextFromLeader(ctx, protocol.StreamClock, k.dueSubject(), 1)
+	if errors.Is(err, journal.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read %s: %w", k.dueSubject(), err)
+	}
+	v.fired, err = parseTick(first.Data)
+	return err == nil && r.isPast(t, v), nil
 }
 
 // mayHaveFired reports whether somebody may have delivered a firing before the schedule was paused. Then it is delivered

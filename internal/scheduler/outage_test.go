@@ -2,6 +2,7 @@ package scheduler_test
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/skein-run/skein/internal/natstest"
@@ -147,6 +149,42 @@ func TestMissedMomentsCollapse(t *testing.T) {
 		t.Errorf("the second mail is of %s, which was missed too: the first was sent at %s", next.Planned, missed.Sent)
 	}
 	assertMoments(t, mails, row, time.Second)
+}
+
+// TestFiringThatWasLeft arms a moment that the schedule has left, as a scheduler does that stood still before its append: the
+// clock subject is empty again, as it was then, because the moment that another scheduler armed has just fired.
+func TestFiringThatWasLeft(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	row := cron("s", "* * * * * *")
+	row.Created = row.Created.Add(-time.Minute)
+	first := w.start(t)
+	w.put(t, row)
+	w.awaitMails(t, 2)
+	tick := w.awaitNext(t, "s")
+	first.stop(t)
+	natstest.Eventually(t, wait, "what is armed has fired", func() bool { return w.armed(t, "s") == nil })
+	left := *tick
+	left.Planned = tick.Planned.Add(-5 * time.Second)
+	body, err := json.Marshal(left)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.store.AppendWith(t.Context(), protocol.StreamClock, protocol.ClockSubject(project, class, name, "s"), 0, nats.Header{
+		protocol.HeaderSchedule:       {"@at " + left.Planned.Format(time.RFC3339Nano)},
+		protocol.HeaderScheduleTarget: {protocol.ClockDueSubject(project, class, name, "s")},
+		protocol.HeaderRollup:         {protocol.RollupSubject},
+	}, body); err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, wait, "it has fired, too", func() bool { return w.unacked(t, protocol.StreamClock, protocol.ConsumerClock) == 2 })
+	before := len(w.mails(t, project))
+	w.start(t)
+	for i, m := range w.awaitMails(t, before+3)[1:] {
+		if m.Planned.Equal(left.Planned) {
+			t.Errorf("mail %d is of %s, which the schedule has left", i+1, m.Planned)
+		}
+	}
 }
 
 func TestRowsThatCameWhileNobodyWasThere(t *testing.T) {

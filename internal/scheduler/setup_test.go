@@ -325,6 +325,17 @@ func (w *world) armed(t *testing.T, id string) *protocol.Tick {
 	return tick
 }
 
+// awaitNext waits until something is armed, whatever it is.
+func (w *world) awaitNext(t *testing.T, id string) *protocol.Tick {
+	t.Helper()
+	var tick *protocol.Tick
+	natstest.Eventually(t, wait, id+" is armed", func() bool {
+		tick = w.armed(t, id)
+		return tick != nil
+	})
+	return tick
+}
+
 func (w *world) awaitArmed(t *testing.T, id string, revision uint64) *protocol.Tick {
 	t.Helper()
 	var tick *protocol.Tick

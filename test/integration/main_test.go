@@ -5,8 +5,11 @@ import (
 	"os"
 	"testing"
 	"time"
+	_ "time/tzdata" // schedules name time zones
 
 	"github.com/skein-run/skein/internal/natstest"
+	commands "github.com/skein-run/skein/internal/process"
+	"github.com/skein-run/skein/internal/scheduler"
 	"github.com/skein-run/skein/pkg/agent"
 	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/workflow"
@@ -16,13 +19,14 @@ import (
 const roleEnv = "SKEIN_INTEGRATION_ROLE"
 
 const (
-	roleRunner = "runner"
-	roleHost   = "host"
-	roleGate   = "gate" // a host that takes sockets for agents of others
-	roleServer = "nats"
+	roleRunner    = "runner"
+	roleHost      = "host"
+	roleGate      = "gate" // a host that takes sockets for agents of others
+	roleServer    = "nats"
+	roleScheduler = "scheduler"
 )
 
-var soak = flag.Duration("soak", 3*time.Second, "how long TestSoak, TestMixedStorm, TestAgentHistory and TestCrowd keep breaking things")
+var soak = flag.Duration("soak", 3*time.Second, "how long TestSoak, TestMixedStorm, TestAgentHistory, TestCrowd and TestClockStorm keep breaking things")
 
 var crowdSize = flag.Int("sockets", 400, "how many sockets TestCrowd holds")
 
@@ -31,9 +35,11 @@ func TestMain(m *testing.M) {
 	case roleRunner:
 		project.Main(workflow.Runner(workflow.Define("Script", run)))
 	case roleHost:
-		project.Main(agent.Host(clerks(), crowds()))
+		project.Main(agent.Host(clerks(), crowds(), bells()))
 	case roleGate:
 		project.Main(agent.Host(agent.Define("Porter", func() *porter { return &porter{} })))
+	case roleScheduler:
+		commands.Main(scheduler.Command())
 	case roleServer:
 		os.Exit(serveNATS())
 	}

@@ -113,12 +113,11 @@ func (s storm) audit(w *world) (lost int) {
 	return lost
 }
 
-// trails reads the whole stream of the project: most of it in large pieces from any server, and what that one may not
-// have yet from the leader.
+// trails reads the whole stream of the project.
 func (w *world) trails() map[string]*trail {
 	w.t.Helper()
-	trails, next := map[string]*trail{}, uint64(1)
-	add := func(m *journal.Message) {
+	trails := map[string]*trail{}
+	w.each(protocol.WorkflowsStream(w.name), protocol.WorkflowSubjects(w.name), func(m *journal.Message) {
 		instance, _, err := protocol.ParseInstanceSubject(m.Subject)
 		if err != nil {
 			w.t.Fatal(err)
@@ -129,30 +128,38 @@ func (w *world) trails() map[string]*trail {
 		if err := trails[instance.ID].add(m.Subject, m.Sequence, m.Data); err != nil {
 			w.t.Fatal(err)
 		}
-		next = m.Sequence + 1
-	}
-	stream, all := protocol.WorkflowsStream(w.name), protocol.WorkflowSubjects(w.name)
+	})
+	return trails
+}
+
+// each reads what a stream holds: most of it in large pieces from any server, and what that one may not have yet from the
+// leader.
+func (w *world) each(stream, subjects string, add func(*journal.Message)) {
+	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
+	next := uint64(1)
 	for more := true; more; {
 		var page []journal.Message
 		var err error
-		if page, more, err = w.store.Page(ctx, stream, all, next, 500); err != nil {
+		if page, more, err = w.store.Page(ctx, stream, subjects, next, 500); err != nil {
 			w.t.Fatal(err)
 		}
 		for i := range page {
 			add(&page[i])
+			next = page[i].Sequence + 1
 		}
 	}
 	for {
-		m, err := w.store.NextFromLeader(ctx, stream, all, next)
+		m, err := w.store.NextFromLeader(ctx, stream, subjects, next)
 		if errors.Is(err, journal.ErrNotFound) {
-			return trails
+			return
 		}
 		if err != nil {
 			w.t.Fatal(err)
 		}
 		add(m)
+		next = m.Sequence + 1
 	}
 }
 

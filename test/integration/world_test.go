@@ -64,6 +64,8 @@ type world struct {
 	calls *world
 	// limit, if set, is how many instances of the rare workflow may run at a time.
 	limit int
+	// crons, if set, are the schedules of the main workflow.
+	crons string
 }
 
 // workflows of the project: the same code under two names, so that a runner may lack one of them.
@@ -160,6 +162,9 @@ func (w *world) config(workflows []string) string {
 	var entries []string
 	for _, name := range workflows {
 		more := ""
+		if name == mainWorkflow && w.crons != "" {
+			more += fmt.Sprintf(`, "schedules": [%s]`, w.crons)
+		}
 		if name == rareWorkflow && w.limit > 0 {
 			more += fmt.Sprintf(`, "concurrency": { "limit": %d }`, w.limit)
 		}

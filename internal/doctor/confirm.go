@@ -29,6 +29,16 @@ func (d *Doctor) suspect(ctx context.Context, look examination) error {
 	return d.confirm(ctx)
 }
 
+// paced looks once, and rests after that.
+func paced(ctx context.Context, d *Doctor, look examination) ([]complaint, error) {
+	began := time.Now()
+	found, err := look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return found, d.pace.rest(ctx, began, looksCost)
+}
+
 // standing is a complaint that stands, and since when.
 type standing struct {
 	complaint
@@ -60,11 +70,7 @@ func (d *Doctor) confirm(ctx context.Context) error {
 			if !ok {
 				continue
 			}
-			began := time.Now()
-			found, err := look(ctx)
-			if err == nil {
-				err = d.pace.rest(ctx, began, looksCost)
-			}
+			found, err := paced(ctx, d, look)
 			if err != nil {
 				return err
 			}

@@ -9,6 +9,7 @@ import (
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/objects"
 	"github.com/skein-run/skein/internal/runner"
+	"github.com/skein-run/skein/internal/scheduler"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -25,6 +26,9 @@ type Options struct {
 	// Rate is how many messages a second it reads, at most. Default 5,000. It also rests after each read for as long as
 	// that took: reads of a stream hold up who writes to it.
 	Rate int
+	// ObjectAge is how old large values are at least that nobody needs. Default 50 h: janitors look for them once a day, and
+	// leave those that are younger than a day.
+	ObjectAge time.Duration
 	// Found is called with each finding, after it was repaired.
 	Found func(Finding) error
 	// Progress is called now and then with what it is at, and how much of that is done. Nil: nobody is told.
@@ -50,22 +54,24 @@ func (r Report) Left() int { return r.Findings - r.Repaired }
 // Doctor examines a project. Examine runs it once.
 type Doctor struct {
 	Options
-	reader   runner.Reader
-	objects  *objects.Store
-	pace     pace
-	report   Report
-	doubts   []doubt
-	suspects []examination
-	marked   marks
-	markedAt time.Time
+	reader    runner.Reader
+	objects   *objects.Store
+	inspector *scheduler.Inspector
+	pace      pace
+	report    Report
+	doubts    []doubt
+	suspects  []examination
+	marked    marks
+	markedAt  time.Time
 }
 
 // New makes a Doctor.
 func New(o Options) *Doctor {
 	o.Patience, o.Rate = cmp.Or(o.Patience, 20*time.Second), cmp.Or(o.Rate, 5000)
+	o.ObjectAge = cmp.Or(o.ObjectAge, 50*time.Hour)
 	values := objects.New(o.Store)
 	return &Doctor{
-		Options: o, objects: values, pace: pace{store: o.Store, rate: o.Rate},
+		Options: o, objects: values, pace: pace{store: o.Store, rate: o.Rate}, inspector: scheduler.NewInspector(o.Store),
 		reader: runner.Reader{Store: o.Store, Project: o.Project.Name, Shards: o.Project.Shards, Objects: values},
 	}
 }
@@ -83,6 +89,11 @@ func (d *Doctor) Examine(ctx context.Context) (Report, error) {
 		{"instances", d.scanInstances},
 		{"timers", d.scanTimers},
 		{"slots", d.scanSlots},
+		{"objects", d.scanObjects},
+		{"agents", d.scanAgents},
+		{"connections", d.scanConnections},
+		{"mail", d.scanInbox},
+		{"schedules", d.scanSchedules},
 	} {
 		d.pace.begin(p.name, d.Progress)
 		err := p.scan(ctx)

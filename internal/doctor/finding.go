@@ -20,7 +20,15 @@ const (
 	SlotWithoutOwner Kind = "slot-without-owner"
 	IdleSlots        Kind = "idle-slots"
 	PlaceWithoutWait Kind = "place-without-wait"
-	Unneeded         Kind = "unneeded-object"
+
+	ObjectWithoutOwner   Kind = "object-without-owner"
+	OutboxLeft           Kind = "outbox-left"
+	ConnectionsLeft      Kind = "connections-left"
+	MailWithoutAgent     Kind = "mail-without-agent"
+	MailWithoutClass     Kind = "mail-without-class"
+	ScheduleWithoutAgent Kind = "schedule-without-agent"
+	NotArmed             Kind = "not-armed"
+	ClockWithoutRow      Kind = "clock-without-row"
 )
 
 // Finding is something that is wrong, and stays so unless somebody mends it.

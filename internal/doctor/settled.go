@@ -66,11 +66,11 @@ func (d *Doctor) recentMarks(ctx context.Context) (marks, error) {
 func (d *Doctor) marks(ctx context.Context) (marks, error) {
 	var all marks
 	for shard := range d.Project.Shards {
-		wakes, err := d.mark(ctx, protocol.ConsumerWakes(shard), protocol.InputSubjects(d.Project.Name, shard))
+		wakes, err := d.mark(ctx, d.stream(), protocol.ConsumerWakes(shard), protocol.InputSubjects(d.Project.Name, shard))
 		if err != nil {
 			return all, err
 		}
-		controls, err := d.mark(ctx, protocol.ConsumerControls(shard), protocol.ControlSubjects(d.Project.Name, shard))
+		controls, err := d.mark(ctx, d.stream(), protocol.ConsumerControls(shard), protocol.ControlSubjects(d.Project.Name, shard))
 		if err != nil {
 			return all, err
 		}
@@ -79,8 +79,7 @@ func (d *Doctor) marks(ctx context.Context) (marks, error) {
 	return all, nil
 }
 
-func (d *Doctor) mark(ctx context.Context, name, subjects string) (mark, error) {
-	stream := d.stream()
+func (d *Doctor) mark(ctx context.Context, stream, name, subjects string) (mark, error) {
 	p, err := d.Store.Progress(ctx, stream, name)
 	if err != nil {
 		return mark{}, err

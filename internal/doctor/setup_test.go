@@ -254,7 +254,7 @@ func (r *rig) examine(change ...func(*Options)) ([]Finding, Report) {
 	var mu sync.Mutex // guards found
 	var found []Finding
 	o := Options{
-		Store: r.store, Project: *row, Patience: 200 * time.Millisecond, Rate: 1_000_000,
+		Store: r.store, Project: *row, Patience: 200 * time.Millisecond, Rate: 1_000_000, ObjectAge: 1,
 		Found: func(f Finding) error {
 			mu.Lock()
 			defer mu.Unlock()

@@ -22,89 +22,99 @@ import (
 // a snapshot of it, or in the record of an agent that has put it; or if it was put within the last day: by then whoever
 // has put it has said so, or has dropped its work (P10).
 func (c *Cleaner) Sweep(ctx context.Context) (int, error) {
+	w, err := c.Sweeper(ctx)
+	if err != nil || w == nil {
+		return 0, err
+	}
+	names, err := w.names(ctx)
+	if err != nil {
+		return 0, err
+	}
+	forgotten := 0
+	for _, name := range names {
+		known, err := w.Unneeded(ctx, name)
+		if err == nil && known != nil {
+			forgotten++
+			err = w.Objects.Forget(ctx, w.Project, known)
+		}
+		if err != nil {
+			return forgotten, err
+		}
+	}
+	if forgotten > 0 {
+		c.Log.InfoContext(ctx, "took away large values that nobody needs", logkey.Project, c.Project, logkey.Count, forgotten)
+	}
+	return forgotten, nil
+}
+
+// Sweeper looks for values that nobody needs, by what was settled when it was made.
+type Sweeper struct {
+	*Cleaner
+	h      Horizon
+	before time.Time
+}
+
+// Sweeper makes one; nil if there are no values.
+func (c *Cleaner) Sweeper(ctx context.Context) (*Sweeper, error) {
 	c.Settings = c.Settings.withDefaults()
-	stream := protocol.ObjectsStream(c.Project)
-	state, err := c.Store.State(ctx, stream)
+	state, err := c.Store.State(ctx, protocol.ObjectsStream(c.Project))
 	if errors.Is(err, journal.ErrNoStream) || err == nil && state.Messages == 0 {
-		return 0, nil
+		return nil, nil
 	}
 	var log journal.State
 	if err == nil {
 		log, err = c.Store.State(ctx, c.stream())
 	}
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	h, err := c.horizon(ctx, log)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	names, err := c.objectNames(ctx)
-	if err != nil {
-		return 0, err
-	}
-	w := sweep{Cleaner: c, h: h, before: state.Now.Add(-c.Settings.Age)}
-	for _, name := range names {
-		owner, digest, err := protocol.ParseObjectName(c.Project, name)
-		if err != nil {
-			continue // it is no instance's
-		}
-		if err := w.look(ctx, owner, digest); err != nil {
-			return w.forgotten, err
-		}
-	}
-	if w.forgotten > 0 {
-		c.Log.InfoContext(ctx, "took away large values that nobody needs", logkey.Project, c.Project, logkey.Count, w.forgotten)
-	}
-	return w.forgotten, nil
+	return &Sweeper{Cleaner: c, h: h, before: state.Now.Add(-c.Settings.Age)}, nil
 }
 
-// objectNames are the names of all values. They are all listed before any is taken away: pages go by how many there are
+// names are those of all values. They are all listed before any is taken away: pages go by how many there are
 // before them.
-func (c *Cleaner) objectNames(ctx context.Context) ([]string, error) {
+func (w *Sweeper) names(ctx context.Context) ([]string, error) {
 	var names []string
 	for offset, total := 0, 1; offset < total; {
-		l, err := c.Store.Subjects(ctx, protocol.ObjectsStream(c.Project), protocol.ObjectMetaSubjects(c.Project), offset)
+		l, err := w.Store.Subjects(ctx, protocol.ObjectsStream(w.Project), protocol.ObjectMetaSubjects(w.Project), offset)
 		if err != nil || len(l.Subjects) == 0 {
 			return names, err
 		}
 		for _, subject := range l.Subjects {
-			names = append(names, protocol.ObjectNameOf(c.Project, subject))
+			names = append(names, protocol.ObjectNameOf(w.Project, subject))
 		}
 		offset, total = offset+len(l.Subjects), l.Total
 	}
 	return names, nil
 }
 
-// sweep is one look at all values of a project.
-type sweep struct {
-	*Cleaner
-	h         Horizon
-	before    time.Time
-	forgotten int
-}
-
-func (w *sweep) look(ctx context.Context, owner protocol.ObjectOwner, digest string) error {
-	known, err := w.Objects.Known(ctx, w.Project, owner.ObjectName(digest))
+// Unneeded is what is known of a value that nobody needs; nil if somebody may, or if it is no instance's.
+func (w *Sweeper) Unneeded(ctx context.Context, name string) (*objects.Known, error) {
+	owner, digest, err := protocol.ParseObjectName(w.Project, name)
+	if err != nil {
+		return nil, nil
+	}
+	known, err := w.Objects.Known(ctx, w.Project, name)
 	if err != nil || known == nil || !known.Put.Before(w.before) {
-		return err
+		return nil, err
 	}
-	needed := !known.Deleted
-	if needed {
-		if needed, err = w.needed(ctx, owner, digest, known); err != nil {
-			return err
-		}
+	if known.Deleted {
+		return known, nil
 	}
-	if needed {
-		return nil
+	needed, err := w.needed(ctx, owner, digest, known)
+	if err != nil || needed {
+		return nil, err
 	}
-	w.forgotten++
-	return w.Objects.Forget(ctx, w.Project, known)
+	return known, nil
 }
 
 // needed reports whether something may refer to a value. Who refers to it is looked at in the order in which a reference
 // goes from one to the next: an outbox, an input, the log.
-func (w *sweep) needed(ctx context.Context, owner protocol.ObjectOwner, digest string, known *objects.Known) (bool, error) {
+func (w *Sweeper) needed(ctx context.Context, owner protocol.ObjectOwner, digest string, known *objects.Known) (bool, error) {
 	if kept, err := w.keeps(ctx, known, digest); kept || err != nil {
 		return true, err
 	}
@@ -124,7 +134,7 @@ func (w *sweep) needed(ctx context.Context, owner protocol.ObjectOwner, digest s
 }
 
 // refers reports whether anything that is stored of an instance holds a digest.
-func (w *sweep) refers(ctx context.Context, i protocol.Instance, digest string) (found bool, err error) {
+func (w *Sweeper) refers(ctx context.Context, i protocol.Instance, digest string) (found bool, err error) {
 	for _, subject := range []string{i.InputsSubject(), i.EverySubject()} {
 		last := uint64(0)
 		for more := true; more && !found; {
@@ -149,7 +159,7 @@ func (w *sweep) refers(ctx context.Context, i protocol.Instance, digest string) 
 }
 
 // nextOf asks the leader for what a replica may not have.
-func (w *sweep) nextOf(ctx context.Context, subject string, from uint64) ([]journal.Message, error) {
+func (w *Sweeper) nextOf(ctx context.Context, subject string, from uint64) ([]journal.Message, error) {
 	m, err := w.Store.NextFromLeader(ctx, w.stream(), subject, from)
 	if errors.Is(err, journal.ErrNotFound) {
 		return nil, nil
@@ -161,7 +171,7 @@ func (w *sweep) nextOf(ctx context.Context, subject string, from uint64) ([]jour
 }
 
 // holds reports whether a message holds a digest, or the history does that it refers to.
-func (w *sweep) holds(ctx context.Context, m *journal.Message, digest string) (bool, error) {
+func (w *Sweeper) holds(ctx context.Context, m *journal.Message, digest string) (bool, error) {
 	if bytes.Contains(m.Data, []byte(digest)) {
 		return true, nil
 	}
@@ -181,7 +191,7 @@ func (w *sweep) holds(ctx context.Context, m *journal.Message, digest string) (b
 }
 
 // keeps reports whether the record of an agent holds a digest.
-func (w *sweep) keeps(ctx context.Context, known *objects.Known, digest string) (bool, error) {
+func (w *Sweeper) keeps(ctx context.Context, known *objects.Known, digest string) (bool, error) {
 	if !known.Keepers || known.Keeper == (objects.Keeper{}) {
 		return known.Keepers, nil
 	}

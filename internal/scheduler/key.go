@@ -22,6 +22,10 @@ func parseRowSubject(project, subject string) (key, error) {
 	if !ok {
 		return key{}, fmt.Errorf("%w: subject %q: not of a schedule of project %q", protocol.ErrName, subject, project)
 	}
+	return parseKey(project, row)
+}
+
+func parseKey(project, row string) (key, error) {
 	class, name, id, err := protocol.ParseScheduleKey(row)
 	if err != nil {
 		return key{}, err

@@ -537,6 +537,19 @@ func ClockDueSubject(project, class, name, schedule string) string {
 	return "clock.due." + project + "." + ScheduleKey(class, name, schedule)
 }
 
+// ClockSubjectsOf covers the next moments of all schedules of a project.
+func ClockSubjectsOf(project string) string { return "clock.at." + project + ".>" }
+
+// ClockKey is the key of the schedule whose next moment a subject holds, in SchedulesBucket of the project; empty if the
+// subject is none that ClockSubjectsOf covers.
+func ClockKey(project, subject string) string {
+	key, ok := strings.CutPrefix(subject, "clock.at."+project+".")
+	if !ok {
+		return ""
+	}
+	return key
+}
+
 // ClockSubjects and ClockDueSubjects cover all schedules of all projects.
 const (
 	ClockSubjects    = "clock.>"

@@ -118,6 +118,24 @@ func (a Agent) ParseStateObject(object Object) (ObjectOwner, error) {
 	return owner, err
 }
 
+// ParseStateName takes the agent, and the epoch under which it was put, out of the name of a state in the object store of a
+// project. Of some agents with long names the name does not tell: that is an error.
+func ParseStateName(project, name string) (a Agent, epoch uint64, err error) {
+	t := strings.Split(name, "/")
+	if len(t) != 4 || !strings.HasPrefix(t[0], statePrefix) {
+		return a, 0, fmt.Errorf("%w: object %q: is no state of an agent", ErrName, name)
+	}
+	a = Agent{Project: project, Class: strings.TrimPrefix(t[0], statePrefix)}
+	if a.Name, err = Unescape(t[1]); err != nil {
+		return a, 0, fmt.Errorf("object %q: %w", name, err)
+	}
+	if err := CheckClass(a.Class); err != nil {
+		return a, 0, fmt.Errorf("object %q: %w", name, err)
+	}
+	_, epoch, err = a.stateOwner(t[2])
+	return a, epoch, err
+}
+
 func (a Agent) stateOwner(token string) (owner ObjectOwner, epoch uint64, err error) {
 	first, second, _ := strings.Cut(token, "-")
 	epoch, err = parseCanonical(first)

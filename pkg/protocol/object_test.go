@@ -82,6 +82,15 @@ func TestNamesOfStates(t *testing.T) {
 	if back, err := a.ParseStateObject(protocol.Object{Name: o.ObjectName(digest)}); err != nil || back != o {
 		t.Errorf("the object is parsed as %+v, %v", back, err)
 	}
+	if back, epoch, err := protocol.ParseStateName("p", o.ObjectName(digest)); err != nil || back != a || epoch != 17 {
+		t.Errorf("the name is parsed as a state of %v of epoch %d, %v", back, epoch, err)
+	}
+	long := protocol.StateOwner(protocol.Agent{Project: "p", Class: "Desk", Name: strings.Repeat("é", 500)}, 1, 1)
+	for _, name := range []string{"w/a/i/" + digest, "=Desk/jo/17/" + digest, "=Desk/a.b/17-4/" + digest, long.ObjectName(digest)} {
+		if back, _, err := protocol.ParseStateName("p", name); err == nil {
+			t.Errorf("%q is taken for a state of %v", name, back)
+		}
+	}
 	subject := protocol.ObjectChunkSubject("p", o.ChunksID(digest, "try-1"))
 	if back, epoch, err := a.ParseStateSubject(subject); err != nil || back != o || epoch != 17 {
 		t.Errorf("%s is parsed as %+v, %d, %v", subject, back, epoch, err)

@@ -44,6 +44,7 @@ func TestAgentHistory(t *testing.T) {
 	w.scheduler()
 	h := w.follow()
 	hosts := []*agentHost{w.host(""), w.host(""), w.host("")}
+	examined := w.underDoctors()
 	p := &promises{notes: map[string][]string{}}
 	ctx, stop := context.WithTimeout(t.Context(), max(8*time.Second, *soak))
 	defer stop()
@@ -59,6 +60,7 @@ func TestAgentHistory(t *testing.T) {
 		return
 	}
 	w.checkPromises(p)
+	examined()
 	h.upTo(w)
 	h.report(t)
 	if letters := w.deadLetters(); len(letters) > 0 {

@@ -264,8 +264,10 @@ func TestMixedStorm(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- group.Wait() }()
+	examined := w.underDoctors()
 	kills, moves := w.breakUntil(ended, runners, began.Add(over))
 	w.quiesce()
+	examined()
 	trails := w.trails()
 	seen := map[protocol.EntryKind]int{}
 	lost, queued, large, snapshots := 0, 0, 0, 0

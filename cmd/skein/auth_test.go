@@ -45,7 +45,7 @@ func (f *fort) work() {
 		t.Fatal(err)
 	}
 	f.operate(cron)
-	f.await(func() bool { return f.look(desks).Ticks > 0 }, "the cron fires")
+	f.await(func() bool { return f.look(desks).Ticks > 1 }, "the cron fires again")
 	if ok, err := agent.Call(t.Context(), desks.Agent("jo"), (*desk).Confirm, "a"); err != nil || !ok {
 		t.Fatalf("confirm: %v, %v", ok, err)
 	}
@@ -63,6 +63,8 @@ func (f *fort) work() {
 	for _, host := range hosts { // one of them has not the agent
 		f.visit(host)
 	}
+	f.cli("mill/viewer", "looked at", "doctor")
+	f.cli("mill/viewer", "complete", "workflows", "watch", "grind", "a")
 	f.clean("mill")
 	f.cli("desk/operator", "jo", "agents", "inbox", "Desk", "jo")
 	f.cli("desk/operator", "destroyed", "agents", "destroy", "Desk", "jo")

@@ -55,7 +55,10 @@ type deskState struct {
 	Pad, Cron                 string
 }
 
-type desk struct{ agent.Base[deskState] }
+type desk struct {
+	agent.Base[deskState]
+	failed bool
+}
 
 // Start starts the workflow of the other project, and schedules of each kind. Its state does not fit into a message.
 func (d *desk) Start(ctx context.Context, id string) (string, error) {
@@ -68,7 +71,7 @@ func (d *desk) Start(ctx context.Context, id string) (string, error) {
 	if _, err := agent.Schedule(ctx, agent.After(time.Millisecond), d.Fail, id, agent.Retry{MaxAttempts: 1}); err != nil {
 		return "", err
 	}
-	watch, err := agent.Schedule(ctx, agent.Cron("* * * * * *"), d.Tick, id)
+	watch, err := agent.Schedule(ctx, agent.Cron("* * * * * *"), d.Tick, id, agent.OverlapSkip, agent.Retry{BaseDelay: 1100 * time.Millisecond})
 	if err != nil {
 		return "", err
 	}
@@ -79,7 +82,12 @@ func (d *desk) Ring(ctx context.Context, _ string) error {
 	return d.Update(ctx, func(s *deskState) error { s.Rung++; return nil })
 }
 
+// Tick fails at first, so that the scheduler looks whether the next moment must be skipped.
 func (d *desk) Tick(ctx context.Context, _ string) error {
+	if !d.failed {
+		d.failed = true
+		return errors.New("not at once")
+	}
 	return d.Update(ctx, func(s *deskState) error { s.Ticks++; return nil })
 }
 

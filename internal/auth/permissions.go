@@ -102,7 +102,7 @@ func (s *State) host(p *Permissions, project string) {
 	}
 	p.say(between...)
 	p.hear(between...)
-	p.hear(protocol.CallSubjects(project, "*"))
+	p.hear(protocol.CallSubjects(project, "*"), protocol.WorkflowSubjects(project))
 	p.say(protocol.UserInbox(userName(project, AgentHost)) + ".>") // answers between hosts, for as long as they stream
 	p.Responds = true
 	s.outward(p, project)
@@ -121,6 +121,7 @@ func (s *State) runner(p *Permissions, project string) {
 	p.objects(project)
 	p.create(protocol.ObjectsStream(project))
 	p.hear(protocol.PokeSubject(project), protocol.AskSubject(project), protocol.AskRunnersSubjects(project))
+	p.hear(protocol.WorkflowSubjects(project)) // to follow instances, of itself and for others
 	p.say(protocol.PokeSubject(project))
 	p.Responds = true
 	s.outward(p, project)
@@ -147,11 +148,12 @@ func (s *State) operator(p *Permissions, project string) {
 func viewer(p *Permissions, project string) {
 	for _, stream := range streamsOf(project) {
 		p.read(stream)
+		p.say(api + "CONSUMER.INFO." + stream + ".*")
 	}
 	p.read(protocol.StreamClock)
 	p.read(protocol.KVStream(protocol.BucketProjects))
 	p.say(protocol.AskSubject(project), protocol.AskRunnersSubjects(project))
-	p.hear(protocol.EndedSubjects(project))
+	p.hear(protocol.EndedSubjects(project), protocol.WorkflowSubjects(project))
 }
 
 func streamsOf(project string) []string {
@@ -224,7 +226,8 @@ func (s *State) scheduler(p *Permissions) {
 		p.read(timers)
 		p.say(api+"CONSUMER.INFO."+workflows+".*", api+"CONSUMER.INFO."+timers+".*")
 		p.objects(project)
-		p.read(protocol.KVStream(protocol.AgentsBucket(project)))
+		p.read(protocol.KVStream(protocol.AgentsBucket(project))) // what is applied of a schedule that must not overlap
+		p.read(protocol.InboxStream(project))
 	}
 }
 

@@ -21,18 +21,14 @@ func (s *Scheduler) startInstance(ctx context.Context, k key, r *row, planned, n
 	if err != nil {
 		return err
 	}
-	id := protocol.CronInstance(k.id, planned)
-	at := protocol.Instance{Project: k.agent.Project, Shard: protocol.Shard(id, shards), Workflow: r.Workflow, ID: id}
-	_, _, err = client.Client{Store: s.store}.Create(ctx, at, protocol.Create{
-		V: protocol.Version, Input: protocol.CronInput(k.id, planned), Workflow: r.Workflow, ID: id, Params: r.Payload, Created: now.UTC(),
-		Source:   protocol.Source{Kind: "cron", Project: k.agent.Project, Class: r.Workflow, Name: k.id},
-		Schedule: &protocol.Firing{Cron: r.Cron, Zone: r.Zone, Planned: planned},
-	}, protocol.ExistingFail)
+	create := r.CronCreate(k.agent.Project, planned, now)
+	at := protocol.Instance{Project: k.agent.Project, Shard: protocol.Shard(create.ID, shards), Workflow: r.Workflow, ID: create.ID}
+	_, _, err = client.Client{Store: s.store}.Create(ctx, at, create, protocol.ExistingFail)
 	if errors.Is(err, client.ErrExists) {
 		s.taken.Add(1)
 		s.metrics.taken.WithLabelValues(k.agent.Project).Inc()
 		s.log.WarnContext(ctx, "schedule could not start its instance, somebody else has taken the id", k.attr(),
-			slog.String(logkey.Instance, id), slog.Time(logkey.Planned, planned))
+			slog.String(logkey.Instance, create.ID), slog.Time(logkey.Planned, planned))
 		return nil
 	}
 	if err != nil {

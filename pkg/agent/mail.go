@@ -131,7 +131,7 @@ func (a *actor) isVoid(l *letter) string {
 	switch {
 	case (scheduled || queued) && l.mail.Life == 0:
 		return "of the agent's own, without a life"
-	case scheduled && !known:
+	case scheduled && !known, a.isStrayBackfill(l):
 		return unknownSchedule
 	case queued && !known:
 		return "of a queue that is not there"
@@ -147,6 +147,15 @@ func (a *actor) isVoid(l *letter) string {
 		return "taken out of the queue"
 	}
 	return ""
+}
+
+// isStrayBackfill reports whether a letter is of a backfill of a schedule that is no more.
+func (a *actor) isStrayBackfill(l *letter) bool {
+	if l.from != a.id.Project || !strings.HasPrefix(l.mail.Source, protocol.SourcesOfBackfills) {
+		return false
+	}
+	_, known := mark(a.at.record, protocol.ScheduleSource(l.mail.Schedule))
+	return !known
 }
 
 // forgetRow removes the row of a cron schedule that the record does not know, so that it does not fire for ever: a

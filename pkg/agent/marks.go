@@ -50,7 +50,12 @@ func ages(source string) bool {
 	if _, ofProject, other := strings.Cut(source, ":"); other {
 		source = ofProject
 	}
-	return strings.HasPrefix(source, protocol.SourcesOfAgents) || strings.HasPrefix(source, protocol.SourcesOfKeys)
+	for _, sender := range []string{protocol.SourcesOfAgents, protocol.SourcesOfKeys, protocol.SourcesOfBackfills} {
+		if strings.HasPrefix(source, sender) {
+			return true
+		}
+	}
+	return false
 }
 
 // kept are the aged marks that are not to be forgotten at the next commit.

@@ -288,6 +288,19 @@ func AloneKey(schedule string, planned time.Time) string {
 	return ScheduleSource(schedule) + " " + strconv.FormatUint(FiringNumber(planned), 10)
 }
 
+// SourcesOfBackfills is what BackfillSource begins with.
+const SourcesOfBackfills = "backfill/"
+
+// BackfillSource is the source, in Record.Seen and Mail, of the firings of a backfill of a schedule: numbered as in time, so
+// that an order which is repeated adds nothing.
+func BackfillSource(id, schedule string, from, until time.Time) string {
+	h := sha256.New()
+	for _, part := range []string{id, schedule, from.UTC().Format(time.RFC3339Nano), until.UTC().Format(time.RFC3339Nano)} {
+		_, _ = h.Write([]byte(strconv.Itoa(len(part)) + ":" + part)) // a hash takes everything
+	}
+	return SourcesOfBackfills + hex.EncodeToString(h.Sum(nil)[:12])
+}
+
 // RedriveSource is the source, in Mail, of the second chance of a dead letter. Such mail names the letter and brings
 // nothing else: what is to be done stands in the letter.
 func RedriveSource(id string) string { return "redrive/" + id }
@@ -359,7 +372,8 @@ type Mail struct {
 	Sent    time.Time  `json:"sent"`
 	// Last says that the schedule never fires again: its agent forgets it.
 	Last bool `json:"last,omitempty"`
-	// Schedule is the id of the schedule that an operator has triggered with this mail, or that has Overlap. It has a key.
+	// Schedule is the id of the schedule that an operator has triggered with this mail, or that has Overlap: then it has a key.
+	// Or it is of a backfill of the schedule.
 	Schedule string `json:"schedule,omitempty"`
 	// Overlap is OverlapAllowAll if this is a firing that waits for no other one of its schedule.
 	Overlap Overlap `json:"overlap,omitempty"`

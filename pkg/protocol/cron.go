@@ -39,3 +39,20 @@ func CronInstance(schedule string, planned time.Time) string {
 func CronInput(schedule string, planned time.Time) string {
 	return "cron/" + schedule + "/" + strconv.FormatInt(planned.UnixMilli(), 10)
 }
+
+// TriggeredInstance is the id of an instance that the schedule of a workflow starts when it is triggered; unique tells one
+// from another of the same second.
+func TriggeredInstance(schedule string, now time.Time, unique string) string {
+	return CronInstance(schedule, now) + "-" + unique
+}
+
+// CronCreate is the create of an instance that the schedule of a workflow starts for a planned moment. Input and ID are those of
+// CronInput and CronInstance, unless somebody has triggered it.
+func (s *Schedule) CronCreate(project string, planned, now time.Time) Create {
+	planned = planned.UTC()
+	return Create{
+		V: Version, Input: CronInput(s.ID, planned), Workflow: s.Workflow, ID: CronInstance(s.ID, planned), Params: s.Payload, Created: now.UTC(),
+		Source:   Source{Kind: "cron", Project: project, Class: s.Workflow, Name: s.ID},
+		Schedule: &Firing{Cron: s.Cron, Zone: s.Zone, Planned: planned},
+	}
+}

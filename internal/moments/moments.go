@@ -33,6 +33,9 @@ type FieldError struct {
 
 func (e *FieldError) Error() string { return fmt.Sprintf("%s %q: %s", e.Field, e.Value, e.Reason) }
 
+// earliest is the first moment that an interval can count from: a duration has room for 292 years.
+var earliest = time.Unix(0, 0).UTC()
+
 // latest is the last moment that can be armed: the server counts nanoseconds in 64 bits.
 var latest = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
 
@@ -84,6 +87,9 @@ func checkOnce(row *protocol.Schedule) error {
 	if row.At.After(latest) {
 		return tooLate("at", *row.At)
 	}
+	if row.At.Year() < 1 { // JSON cannot say it
+		return &FieldError{"at", row.At.Format(time.RFC3339), "allowed are years from 1 on"}
+	}
 	for _, f := range []struct {
 		name string
 		set  bool
@@ -101,6 +107,8 @@ func checkOnce(row *protocol.Schedule) error {
 func (p Plan) checkBounds() error {
 	row := p.row
 	switch {
+	case row.From != nil && row.From.Before(earliest):
+		return &FieldError{"from", row.From.Format(time.RFC3339), "allowed is from " + earliest.Format(time.DateOnly) + " on"}
 	case row.From != nil && row.From.After(latest):
 		return tooLate("from", *row.From)
 	case row.Until != nil && row.Until.After(latest):
@@ -115,10 +123,23 @@ func (p Plan) checkBounds() error {
 		return &FieldError{"overlap", string(row.Overlap), fmt.Sprintf("allowed are %q", protocol.Overlaps())}
 	case row.From != nil && row.Until != nil && row.Until.Before(*row.From):
 		return &FieldError{"until", row.Until.Format(time.RFC3339), "is before from, " + row.From.Format(time.RFC3339)}
-	case row.Until != nil && row.Workflow == "" && p.First().IsZero(): // that of a workflow may be over, and changed
-		return &FieldError{"until", row.Until.Format(time.RFC3339), "leaves no moment to fire at"}
+	case row.Workflow == "": // that of a workflow may be over, and changed
+		return p.CheckMoments()
 	}
 	return nil
+}
+
+// CheckMoments refuses bounds that leave no moment.
+func (p Plan) CheckMoments() error {
+	const reason = "leaves no moment to fire at"
+	switch row := p.row; {
+	case row.From == nil && row.Until == nil || !p.First().IsZero():
+		return nil
+	case row.Until != nil:
+		return &FieldError{"until", row.Until.Format(time.RFC3339), reason}
+	default:
+		return &FieldError{"from", row.From.Format(time.RFC3339), reason}
+	}
 }
 
 // First is the moment at which the schedule fires if it never did. It may have passed.

@@ -128,6 +128,15 @@ func TestRefused(t *testing.T) {
 		{cron(func(s *protocol.Schedule) { s.From, s.Until = minute(21), minute(29) }), "until", "leaves no moment"},
 		{cron(func(s *protocol.Schedule) { s.Until = minute(-10) }), "until", "leaves no moment"},
 		{cron(func(s *protocol.Schedule) { s.From = new(created.AddDate(200, 0, 0)) }), "from", "2200"},
+		{cron(func(s *protocol.Schedule) {
+			s.Cron, s.From = "0 0 2 1 *", new(time.Date(2199, 6, 1, 0, 0, 0, 0, time.UTC))
+		}), "from", "leaves no moment"},
+		{interval(func(s *protocol.Schedule) { s.From = new(time.Date(1969, 12, 31, 23, 59, 59, 0, time.UTC)) }), "from", "1970"},
+		{cron(func(s *protocol.Schedule) {
+			s.Kind, s.At = protocol.ScheduleDate, new(time.Date(0, 12, 31, 0, 0, 0, 0, time.UTC))
+		}), "at", "from 1 on"},
+		{cron(func(s *protocol.Schedule) { s.Jitter = protocol.Duration(protocol.MaxInterval + 1) }), "jitter", "365 days"},
+		{interval(func(s *protocol.Schedule) { s.Interval = protocol.Duration(protocol.MaxInterval + 1) }), "interval", "1s to 365 days"},
 		{interval(func(s *protocol.Schedule) { s.Interval = 1 }), "interval", "1s to 365 days"},
 		{cron(func(s *protocol.Schedule) { s.Kind, s.At, s.Times = protocol.ScheduleDate, minute(1), 2 }), "times", "fire more than once"},
 		{cron(func(s *protocol.Schedule) { s.Kind, s.At, s.Jitter = protocol.ScheduleDelay, minute(1), 2 }), "jitter", "fire more than once"},
@@ -135,6 +144,22 @@ func TestRefused(t *testing.T) {
 		_, err := moments.Of(test.row)
 		if refused, ok := errors.AsType[*moments.FieldError](err); !ok || refused.Field != test.field || !strings.Contains(refused.Reason, test.want) {
 			t.Errorf("got %v, want a FieldError about %s that says %q", err, test.field, test.want)
+		}
+	}
+}
+
+// An interval that counts from long ago must not come to moments that have passed again and again.
+func TestIntervalFromLongAgo(t *testing.T) {
+	t.Parallel()
+	for _, from := range []time.Time{time.Unix(0, 0), time.Date(1700, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(-1, 1, 1, 0, 0, 0, 0, time.UTC)} {
+		plan, err := moments.Of(interval(func(s *protocol.Schedule) { s.From = &from }))
+		if err != nil {
+			continue
+		}
+		for _, now := range []time.Time{created, created.AddDate(150, 0, 0)} {
+			if next := plan.After(now); !next.After(now) || next.Sub(now) > 10*time.Minute {
+				t.Errorf("from %s, %s comes after %s", from, next, now)
+			}
 		}
 	}
 }

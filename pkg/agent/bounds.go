@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -40,7 +41,7 @@ func Until(t time.Time) BoundOption {
 func Times(n int) BoundOption {
 	return bound(func(row *protocol.Schedule, lift bool) *ScheduleError {
 		if n < 1 && !(lift && n == 0) {
-			return &ScheduleError{Field: "times", Value: strconv.Itoa(n), Reason: "allowed is 1 and more"}
+			return &ScheduleError{Field: "times", Value: strconv.Itoa(n), Reason: fmt.Sprintf("allowed are 1 to %d", protocol.MaxTimes)}
 		}
 		row.Times = n
 		return nil
@@ -52,7 +53,7 @@ func Times(n int) BoundOption {
 func Jitter(most time.Duration) BoundOption {
 	return bound(func(row *protocol.Schedule, lift bool) *ScheduleError {
 		if most <= 0 && !(lift && most == 0) {
-			return &ScheduleError{Field: "jitter", Value: most.String(), Reason: "allowed is more than nothing"}
+			return &ScheduleError{Field: "jitter", Value: most.String(), Reason: "allowed is more than nothing, up to 365 days"}
 		}
 		row.Jitter = protocol.Duration(most)
 		return nil

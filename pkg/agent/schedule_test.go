@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -280,7 +281,24 @@ func TestScheduleRefusesBeforeAnythingIsStored(t *testing.T) {
 		{"second line", "when", `"0 25 * * *": hour, column 3`, CronLines([]string{"@daily", "0 25 * * *"}), nil},
 		{"zero from", "from", "not set", Every(time.Hour), []ScheduleOption{From(time.Time{})}},
 		{"zero until", "until", "not set", Every(time.Hour), []ScheduleOption{Until(time.Time{})}},
-		{"no times", "times", "1 and more", Every(time.Hour), []ScheduleOption{Times(0)}},
+		{"no times", "times", "1 to 1000000", Every(time.Hour), []ScheduleOption{Times(0)}},
+		{"negative times", "times", "1 to 1000000", Every(time.Hour), []ScheduleOption{Times(-1)}},
+		{"too many lines", "when", "there are 33 lines; allowed are 1 to 32", CronLines(slices.Repeat([]string{"@daily"}, 33)), nil},
+		{"overlong line", "when", "at most 256", Cron(strings.Repeat("1,", 130) + "1 * * * *"), nil},
+		{"impossible date among lines", "when", `"0 0 31 4 *": day of month, column 5: never comes`, CronLines([]string{"@daily", "0 0 31 4 *"}), nil},
+		{"zone of the machine", "when", "must not depend on the machine", Cron("@daily", "Local"), nil},
+		{"moment before the first year", "at", "from 1 on", At(time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC)), nil},
+		{"from before 1970", "from", "from 1970-01-01 on", Every(time.Hour), []ScheduleOption{From(time.Date(1960, 1, 1, 0, 0, 0, 0, time.UTC))}},
+		{"from after all moments", "from", "before 2200", Every(time.Hour), []ScheduleOption{From(now.AddDate(200, 0, 0))}},
+		{"from after the last moment of the line", "from", "leaves no moment", Cron("0 0 2 1 *"), []ScheduleOption{From(time.Date(2199, 6, 1, 0, 0, 0, 0, time.UTC))}},
+		{"no moment between from and until", "until", "leaves no moment", Cron("0 0 1 1 *"), []ScheduleOption{
+			From(time.Date(2100, 1, 2, 0, 0, 0, 0, time.UTC)), Until(time.Date(2100, 12, 31, 0, 0, 0, 0, time.UTC))}},
+		{"jitter of years", "jitter", "365 days", Cron("@yearly"), []ScheduleOption{Jitter(366 * 24 * time.Hour)}},
+		{"negative jitter", "jitter", "more than nothing", Every(time.Hour), []ScheduleOption{Jitter(-1)}},
+		{"negative catch-up", "catch_up", "0 to 1000", Every(time.Hour), []ScheduleOption{CatchUp(-1)}},
+		{"until of a date", "until", "fire more than once", At(now), []ScheduleOption{Until(now)}},
+		{"jitter of a delay", "jitter", "fire more than once", After(time.Hour), []ScheduleOption{Jitter(time.Second)}},
+		{"catch-up of a delay", "catch_up", "fire more than once", After(time.Hour), []ScheduleOption{CatchUp(2)}},
 		{"too many times", "times", "1000000", Every(time.Hour), []ScheduleOption{Times(1_000_001)}},
 		{"no jitter", "jitter", "more than nothing", Every(time.Hour), []ScheduleOption{Jitter(0)}},
 		{"too much to catch up", "catch_up", "0 to 1000", Every(time.Hour), []ScheduleOption{CatchUp(1001)}},

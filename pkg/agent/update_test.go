@@ -110,7 +110,7 @@ func TestUpdatesThatAreRefused(t *testing.T) {
 		{"line", "when", "hour, column 3", Cron("@daily"), []UpdateOption{Cron("0 25 * * *")}},
 		{"interval", "when", "1s to 365 days", Cron("@daily"), []UpdateOption{Every(time.Millisecond)}},
 		{"payload", "payload", "at most", Cron("@daily"), []UpdateOption{Calling(a.Note, strings.Repeat("x", protocol.MaxPayload))}},
-		{"times", "times", "1 and more", Cron("@daily"), []UpdateOption{Times(-1)}},
+		{"times", "times", "1 to 1000000", Cron("@daily"), []UpdateOption{Times(-1)}},
 		{"times of a date", "times", "fire more than once", At(now.Add(time.Hour)), []UpdateOption{Times(2)}},
 		{"until", "until", "no moment", Cron("@daily"), []UpdateOption{Until(now)}},
 		{"jitter", "jitter", "365 days", Cron("@daily"), []UpdateOption{Jitter(protocol.MaxInterval + 1)}},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tailscale/hujson"
@@ -170,7 +171,7 @@ func (c *Config) checkSchedules(i int, fail func(field string, err error)) {
 			fail(at(j, field), err)
 			continue
 		}
-		id := protocol.CronID(s.Cron, s.Zone)
+		id := protocol.CronID(strings.Join(strings.Fields(s.Cron), " "), s.Zone)
 		if same, ok := first[id]; ok {
 			fail(at(j, "cron"), fmt.Errorf("line %q in this zone is that of %s[%d] already", s.Cron, fieldSchedules, same))
 			continue
@@ -198,7 +199,10 @@ func (s Schedule) check(workflow string) (string, error) {
 		return "params", errors.New("is no JSON")
 	}
 	row := s.Row(workflow, time.Unix(0, 0)) // whether it is over is not the question
-	_, err := moments.Of(&row)
+	plan, err := moments.Of(&row)
+	if err == nil {
+		err = plan.CheckMoments()
+	}
 	if refused, ok := errors.AsType[*moments.FieldError](err); ok {
 		return refused.Field, fmt.Errorf("%s: %s", refused.Value, refused.Reason)
 	}

@@ -207,6 +207,7 @@ func (e *httpErrand) do(ctx context.Context, a *actor) (protocol.Reply, error) {
 
 func (e *httpErrand) heard(reply protocol.Reply) error {
 	if reply.Stream == nil {
+		e.parts.at(reply.Owner)
 		e.forward.heard(reply)
 		return e.parts.check(reply.Sent)
 	}

@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
@@ -68,10 +70,13 @@ func (f *flows) find(id string) *flow {
 	return f.known[id]
 }
 
-// end is called when no more parts are sent or wanted.
-func (f *flow) end() {
+// end is called when no more parts are sent or wanted; err is why the request has no answer. Nobody hears of the rest of the body any more.
+func (f *flow) end(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.upload != nil {
+		f.upload.cut(brokenBody(cmp.Or(err, http.ErrBodyReadAfterClose)))
+	}
 	for _, timer := range []*time.Timer{f.silence, f.waiting} {
 		if timer != nil {
 			timer.Stop()
@@ -127,7 +132,7 @@ type relayed struct {
 	gone <-chan struct{}            // closed when nobody takes more; nil if pass says so
 
 	mu    sync.Mutex // guards what follows
-	owner string     // the host that sends; empty before the first part
+	owner string     // the host that is at it; empty before one has said so
 	taken int
 	asked int // the number of the last part that was missed and asked for
 	ended chan struct{}
@@ -194,6 +199,15 @@ func (r *relayed) miss() error {
 	return nil
 }
 
+// at notes which host is at it, before the first part.
+func (r *relayed) at(owner string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if owner != "" && r.ended == nil {
+		r.owner = owner
+	}
+}
+
 // begin says now and then that somebody takes the answer, also while the client is slow.
 func (r *relayed) begin(owner string) {
 	r.mu.Lock()
@@ -226,14 +240,16 @@ func (r *relayed) hasBegun() bool {
 	return r.ended != nil
 }
 
-// end stops that. Unless the answer has come to its end, its sender is told that nobody takes more of it.
+// end stops that. Unless the answer has come to its end, its sender is told that nobody takes more of it, also if it has not begun to send.
 func (r *relayed) end(whole bool) {
-	if !r.hasBegun() {
-		return
+	if r.hasBegun() {
+		close(r.ended)
+		r.words.Wait()
 	}
-	close(r.ended)
-	r.words.Wait()
-	if !whole {
+	r.mu.Lock()
+	owner := r.owner
+	r.mu.Unlock()
+	if !whole && owner != "" {
 		r.say(protocol.StreamWord{Gone: true})
 	}
 }

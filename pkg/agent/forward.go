@@ -19,6 +19,7 @@ type forward struct {
 	owner   string
 	halted  chan struct{} // nil: nothing is sent
 	sending sync.WaitGroup
+	ended   bool // the last host has what comes last; belongs to who sends
 }
 
 // heard takes what a host says that has accepted the request.
@@ -28,7 +29,7 @@ func (f *forward) heard(reply protocol.Reply) {
 	}
 	f.upload.take(reply.Taken)
 	if f.halted == nil {
-		f.owner, f.halted = reply.Owner, make(chan struct{})
+		f.owner, f.halted, f.ended = reply.Owner, make(chan struct{}), false
 		f.sending.Go(func() { f.send(f.upload.begins()+1, f.halted) })
 	}
 }
@@ -44,7 +45,7 @@ func (f *forward) halt() {
 
 // giveUp tells the host that was asked last that no more will come, and why.
 func (f *forward) giveUp(cause error) {
-	if f.upload != nil && f.owner != "" && !f.upload.isWhole() {
+	if f.upload != nil && f.owner != "" && !f.ended {
 		f.say(&protocol.BodyPart{Broken: bodyFailure(brokenBody(cause))})
 	}
 }
@@ -61,9 +62,11 @@ func (f *forward) send(number int, halted <-chan struct{}) {
 			continue
 		case err == io.EOF:
 			f.say(&protocol.BodyPart{Number: number, End: true})
+			f.ended = true
 			return
 		case err != nil:
 			f.say(&protocol.BodyPart{Number: number, Broken: bodyFailure(err)})
+			f.ended = true
 			return
 		}
 		select {
@@ -128,10 +131,10 @@ func (f *flow) await(length int64) {
 // accepted is what says that the request is here, how much of its body the handler has, and how much of the answer was sent.
 func (f *flow) accepted() protocol.Reply {
 	f.mu.Lock()
-	reply, u := protocol.Reply{Accepted: true, Sent: f.sent}, f.upload
+	reply, u := protocol.Reply{Accepted: true, Owner: f.host.id, Sent: f.sent}, f.upload
 	f.mu.Unlock()
 	if u != nil {
-		reply.Owner, reply.Taken = f.host.id, u.begins()
+		reply.Taken = u.begins()
 	}
 	return reply
 }

@@ -52,6 +52,7 @@ func (h *host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err != nil && c.left {
+		h.log.DebugContext(r.Context(), "a client has gone before the answer to its request", slog.String(logkey.Path, r.URL.Path))
 		panic(http.ErrAbortHandler) // what net/http wants for the end of a connection without an answer
 	}
 	if err != nil {

@@ -63,6 +63,9 @@ func (q asker) ask(ctx context.Context, subject string, request protocol.Request
 		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
 			return reply, silence
 		case err != nil:
+			if ctx.Err() != nil && request.HTTP != nil && errors.Is(silence, errSilent) {
+				q.hearOut(ctx, wait, heard)
+			}
 			return reply, err
 		case reply.Moved && reply.Begun:
 			return reply, errFate
@@ -94,6 +97,14 @@ func (q asker) ask(ctx context.Context, subject string, request protocol.Request
 		default:
 			return reply, nil
 		}
+	}
+}
+
+// hearOut waits for word of who may have accepted a request that nobody waits for any more: that is to be told.
+func (q asker) hearOut(ctx context.Context, wait *answers.Wait, heard func(protocol.Reply) error) {
+	reply, err := nextReply(context.WithoutCancel(ctx), wait, q.times.acceptWithin)
+	if err == nil && reply.Accepted {
+		_ = heard(reply) // what is wrong with the answer does not matter any more
 	}
 }
 
@@ -338,12 +349,12 @@ func (h *host) callAgent(ctx context.Context, a *actor, request protocol.Request
 	}
 	ctx, cancel := f.start(ctx)
 	defer cancel(nil)
-	defer f.end()
 	take := func(p part) error { return f.take(ctx, p) }
 	reply, err := a.request(ctx, &job{
 		id: request.ID, request: r, body: request.HTTP.Body, upload: f.upload, identity: request.Identity,
 		until: request.HTTP.Until, again: request.Again,
 	}, take)
+	defer f.end(err)
 	switch {
 	case f.hasBegun():
 		if err == nil && len(reply.HTTP.Body) > 0 {

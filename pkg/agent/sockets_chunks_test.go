@@ -139,7 +139,7 @@ func TestChunksForWhoLeaves(t *testing.T) {
 	}
 	eachRoom(t, func(t *testing.T, start startRoom) {
 		said := make(chan error, 10)
-		_, gate := start(func(r *room) { prepare(r, said) })
+		_, gate := start(func(r *room) { prepare(r, said) }, toldAtOnce)
 		for _, n := range []int{0, 2, -1} {
 			c := gate.dial(t, roomPath)
 			c.expect(identity("jo"))

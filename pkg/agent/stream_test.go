@@ -303,7 +303,47 @@ func TestReaderGoesAway(t *testing.T) {
 		s.expect(t, "first")
 		s.stop()
 		r.awaitRecord(t, "jo", "knows", func(p protocolRecord) bool { return string(p.State) == `{"Count":0,"Log":["gone"]}` })
-	})
+	}, toldAtOnce)
+}
+
+// toldAtOnce lets no host conclude from silence that a client has gone.
+var toldAtOnce = timings(func(t *timing) { t.acceptLost = time.Hour })
+
+// TestReaderGoesAwayBeforeTheFirstPart: that ends no turn, but a turn that begins to stream later learns at once that nobody reads it.
+func TestReaderGoesAwayBeforeTheFirstPart(t *testing.T) {
+	t.Parallel()
+	prepare := func(d *desk, goOn chan struct{}) {
+		d.request = func(d *desk, w http.ResponseWriter, q *http.Request) error {
+			if q.Method == http.MethodGet {
+				return count(d, w, q)
+			}
+			for range 2 {
+				goOn <- struct{}{}
+			}
+			if err := q.Context().Err(); err != nil {
+				return err
+			}
+			fmt.Fprintln(w, "first")
+			w.(http.Flusher).Flush()
+			<-q.Context().Done()
+			return d.add(context.WithoutCancel(q.Context()), fmt.Sprint(context.Cause(q.Context())))
+		}
+	}
+	both(t, prepare, func(t *testing.T, r *rig, gate *testHost, goOn chan struct{}) {
+		ctx, leave := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_, _, _ = gate.tryCall(ctx, http.MethodPost, "/agents/desk/jo", "")
+		}()
+		awaitTurn(t, "the handler has begun", goOn)
+		leave()
+		<-ended
+		natstest.Eventually(t, soon, "the host knows that the client has gone", func() bool { return gate.log.has("a client has gone before the answer") })
+		awaitTurn(t, "the handler goes on", goOn)
+		want := fmt.Sprintf(`{"Count":0,"Log":[%q]}`, ErrClientGone)
+		r.awaitRecord(t, "jo", "knows", func(p protocolRecord) bool { return string(p.State) == want })
+	}, toldAtOnce)
 }
 
 // TestSlowReader: the turn waits for whoever reads slowly, and for who reads nothing no longer than the limit.

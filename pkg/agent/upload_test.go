@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -170,7 +171,25 @@ func TestBodyBreaksOff(t *testing.T) {
 		_ = client.CloseWithError(errors.New("the client goes away"))
 		<-left
 		r.awaitRecord(t, "jo", "knows", func(p protocolRecord) bool { return string(p.State) == cutState })
-	})
+	}, toldAtOnce)
+}
+
+// TestBodyEndsAsItsClientLeaves: what is not passed on by then, the other host must not wait for.
+func TestBodyEndsAsItsClientLeaves(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	parts := r.hear(t, protocol.BodySubject(testProject, "owner"))
+	u := newUpload(-1)
+	f := &forward{host: &host{name: testProject, nc: r.nc, times: defaultTiming()}, id: "once", upload: u}
+	f.heard(protocol.Reply{Accepted: true, Owner: "owner"})
+	f.halt()
+	u.add([]byte("last"))
+	u.end(io.EOF)
+	f.giveUp(ErrClientGone)
+	var request protocol.Request
+	if err := json.Unmarshal(awaitTurn(t, "the other host is told", parts).Data, &request); err != nil || request.Part == nil || request.Part.Broken == nil {
+		t.Errorf("the other host is told %+v, %v", request, err)
+	}
 }
 
 // TestBodyOfAKilledHost breaks off: the host that took the request is gone.
@@ -305,7 +324,7 @@ func TestPartsOfABody(t *testing.T) {
 			for _, p := range test.parts {
 				f.receive(p)
 			}
-			f.end()
+			f.end(nil)
 			f.upload.took = nil
 			body, err := io.ReadAll(&uploadReader{upload: f.upload})
 			if string(body) != test.body || (err == nil) != test.whole || err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {

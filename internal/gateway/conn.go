@@ -351,8 +351,8 @@ func (c *conn) startWriting(first outgoing, run func()) {
 	})
 }
 
-// give takes a frame of the agent, which is for many if wide is set. The link is locked.
-func (c *conn) give(f protocol.SocketFrame, state *outgoing, wide bool) {
+// give takes a frame of the agent, whose text or data is in message. The link is locked.
+func (c *conn) give(f protocol.SocketFrame, message outgoing, state *outgoing) {
 	switch {
 	case f.Protocol && c.set.Silent:
 	case f.Set != nil:
@@ -364,13 +364,13 @@ func (c *conn) give(f protocol.SocketFrame, state *outgoing, wide bool) {
 			return // it has one
 		}
 		delete(c.calls, f.Answers)
-		c.push(outgoing{data: []byte(*f.Text), wide: wide})
+		c.push(message)
 	case f.Data != nil:
-		c.push(outgoing{data: *f.Data, binary: true, wide: wide})
+		c.push(message)
 	case f.State && state != nil && (c.revision == 0 || state.revision > c.revision):
 		c.revision = state.revision
 		o := *state
-		o.wide = wide
+		o.wide = message.wide
 		c.push(o)
 	}
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // What is written to many clients is started together at a time. Before that it waits for turns of agents that are under way here, pause by
-// pause, at most pauses times: some of them are long. With more than hurry waiting, it does not.
+// pause, at most pauses times: some of them are long. With more than hurry waiting, it does not. So does what puts it into their queues.
 const (
 	together = 16
 	pause    = 250 * time.Microsecond
@@ -25,6 +25,7 @@ type fan struct {
 	isBusy func() bool
 
 	mu      sync.Mutex // guards what follows
+	fills   []func()
 	waiting []func()
 	running bool
 }
@@ -34,6 +35,20 @@ func (f *fan) start(write func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.waiting = append(f.waiting, write)
+	f.begin()
+}
+
+// fill has what leads to many writes run soon, in a goroutine of its own, before the writes that wait: what is behind it may be for one
+// client only.
+func (f *fan) fill(fill func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fills = append(f.fills, fill)
+	f.begin()
+}
+
+// begin is called with the fan locked.
+func (f *fan) begin() {
 	if !f.running {
 		f.running = true
 		go f.run() // ends after the last write was started; who wants that write to end waits for it
@@ -44,30 +59,41 @@ func (f *fan) run() {
 	look, end := lookAtNetwork()
 	defer end()
 	for {
+		look() // also before the first: whatever else follows from a turn, such as its answer, is done before that
 		f.giveWay()
-		f.mu.Lock()
-		n := min(len(f.waiting), together)
-		writes := f.waiting[:n]
-		f.waiting = f.waiting[n:]
-		if n == 0 {
-			f.waiting, f.running = nil, false
-		}
-		f.mu.Unlock()
-		if n == 0 {
+		next := f.next()
+		if len(next) == 0 {
 			return
 		}
-		for _, write := range writes {
-			go write()
+		for _, run := range next {
+			go run()
 		}
-		look()
 	}
+}
+
+// next takes out what is to be started now. Where there is nothing, it notes that the fan rests.
+func (f *fan) next() []func() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.fills) > 0 {
+		fills := f.fills
+		f.fills = nil
+		return fills
+	}
+	n := min(len(f.waiting), together)
+	writes := f.waiting[:n]
+	f.waiting = f.waiting[n:]
+	if n == 0 {
+		f.waiting, f.running = nil, false
+	}
+	return writes
 }
 
 // giveWay waits for turns that are under way.
 func (f *fan) giveWay() {
 	for range pauses {
 		f.mu.Lock()
-		left := len(f.waiting)
+		left := len(f.fills) + len(f.waiting)
 		f.mu.Unlock()
 		if left == 0 || left > hurry || !f.isBusy() {
 			return

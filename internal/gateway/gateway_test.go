@@ -37,6 +37,9 @@ type rig struct {
 
 	requests sync.WaitGroup // under way
 
+	// turn, if set, holds up what waits for turns until it is closed.
+	turn chan struct{}
+
 	// large holds large states back, unread is why they cannot be read.
 	large  chan struct{}
 	unread error
@@ -81,7 +84,12 @@ func newRig(t *testing.T, change func(*Limits)) *rig {
 }
 
 // IsBusy is as the test has it.
-func (r *rig) IsBusy() bool { return r.busy.Load() }
+func (r *rig) IsBusy() bool {
+	if r.turn != nil {
+		<-r.turn
+	}
+	return r.busy.Load()
+}
 
 // LargeState has one, when the test lets it.
 func (r *rig) LargeState(ctx context.Context, _ protocol.Object) (json.RawMessage, error) {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -25,8 +26,11 @@ type link struct {
 	// connecting takes one: connections are opened in the order of their numbers.
 	connecting chan struct{}
 
-	// late are batches that wait for a large state to be read, and those behind it.
-	late *queue[late]
+	// late are batches that wait for a large state to be read, or to be given to many connections, and those behind them. reading counts
+	// those with a large state, and filling has one for each of the others that is not behind such a one.
+	late    *queue[late]
+	reading atomic.Int64
+	filling chan struct{}
 
 	mu    sync.Mutex // guards what follows, and what connections say is guarded by it
 	conns map[uint64]*conn
@@ -40,9 +44,10 @@ type link struct {
 func newLink(g *Gateway, agent protocol.Agent) *link {
 	l := &link{
 		gateway: g, agent: agent, conns: map[uint64]*conn{}, connecting: make(chan struct{}, 1), moved: make(chan struct{}),
-		log: g.log.With(slog.String(logkey.Class, agent.Class), slog.String(logkey.Agent, agent.Name)),
+		filling: make(chan struct{}, ahead),
+		log:     g.log.With(slog.String(logkey.Class, agent.Class), slog.String(logkey.Agent, agent.Name)),
 	}
-	l.late = newQueue(g.limits.Waiting, g.limits.Waiting, func(_ late, run func()) { g.running.Go(run) }, func(b late) { l.takeNow(b.ctx, b.down) })
+	l.late = newQueue(g.limits.Waiting, g.limits.Waiting, l.startLate, l.takeLate)
 	return l
 }
 
@@ -113,18 +118,47 @@ func (l *link) all() []*conn {
 
 // late is a batch that waits.
 type late struct {
-	ctx  context.Context // of who has brought it
-	down protocol.SocketDown
+	ctx     context.Context // of who has brought it
+	down    protocol.SocketDown
+	filling bool // it is one of those
 }
 
-// take gives the frames of a batch out. If it has a large state, which must be read, that keeps up only later batches of this agent. With
+// ahead is how many batches may wait to be given to many connections. Then who brings the next waits: many at once would not fit into the
+// queues of clients who are not slow.
+const ahead = 16
+
+// startLate has batches given out, from one on.
+func (l *link) startLate(first late, run func()) {
+	if first.down.StateObject != nil {
+		l.gateway.running.Go(run)
+		return
+	}
+	l.gateway.running.Add(1)
+	l.gateway.fan.fill(func() {
+		defer l.gateway.running.Done()
+		run()
+	})
+}
+
+func (l *link) takeLate(b late) {
+	l.takeNow(b.ctx, b.down)
+	if b.down.StateObject != nil {
+		l.reading.Add(-1)
+	}
+	if b.filling {
+		<-l.filling
+	}
+}
+
+// take gives the frames of a batch out. If they are for many connections, they are given to those after the turn that has sent them: its
+// answer need not wait for that. If it has a large state, which must be read, that keeps up only later batches of this agent. With
 // too many of those, one is dropped, and the sockets that miss it end: those that are open now at once, the rest when their turn comes.
 func (l *link) take(ctx context.Context, down protocol.SocketDown) {
-	if down.StateObject == nil && l.late.isIdle() {
+	if down.StateObject == nil && !l.isForMany(down.Frames) && l.late.isIdle() {
 		l.takeNow(ctx, down)
 		return
 	}
-	there := l.late.add(late{context.WithoutCancel(ctx), down}, 1, nil)
+	there := l.putOff(ctx, down)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !there {
@@ -137,6 +171,35 @@ func (l *link) take(ctx context.Context, down protocol.SocketDown) {
 		l.here = down.Place
 	}
 }
+
+// putOff puts a batch behind those that wait. While too many do, it waits itself, unless it is for a large state to be read: then it
+// returns false.
+func (l *link) putOff(ctx context.Context, down protocol.SocketDown) bool {
+	b := late{ctx: context.WithoutCancel(ctx), down: down}
+	if down.StateObject == nil && l.reading.Load() == 0 {
+		l.filling <- struct{}{}
+		b.filling = true
+		return l.late.wait(b.ctx, b, 1) == nil
+	}
+	if down.StateObject != nil {
+		l.reading.Add(1)
+	}
+	there := l.late.add(b, 1, nil)
+	if !there && down.StateObject != nil {
+		l.reading.Add(-1)
+	}
+	return there
+}
+
+// isForMany reports whether one of the frames is for many connections.
+func (l *link) isForMany(frames []protocol.SocketFrame) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.conns) > together && slices.ContainsFunc(frames, func(f protocol.SocketFrame) bool { return !isForOne(f) })
+}
+
+// isForOne reports whether a frame is for one connection.
+func isForOne(f protocol.SocketFrame) bool { return f.Conn != 0 && !f.Not }
 
 // takeNow gives the frames of a batch out. One that was taken before is left; if one is missing, the connections that were open then
 // end: nobody can tell what they have missed. So do all if its state cannot be read.
@@ -297,13 +360,14 @@ func stateFrame(raw json.RawMessage, revision uint64) *outgoing {
 
 // give gives one frame to the connections that it is for. The link is locked.
 func (l *link) give(f protocol.SocketFrame, state *outgoing) {
-	if f.Conn != 0 && !f.Not {
+	if isForOne(f) {
 		if c := l.conns[f.Conn]; c != nil && f.Gateway == l.gateway.id {
-			c.give(f, state, false)
+			c.give(f, messageOf(f), state)
 		}
 		return
 	}
-	wide := len(l.conns) > together
+	message := messageOf(f)
+	message.wide = len(l.conns) > together
 	for _, c := range l.conns {
 		except := f.Not && f.Gateway == l.gateway.id && f.Conn == c.set.Conn
 		tagged := f.Tag == "" || f.Tag == c.set.ID || slices.Contains(c.set.Tags, f.Tag)
@@ -311,9 +375,20 @@ func (l *link) give(f protocol.SocketFrame, state *outgoing) {
 			c.stateSet()
 		}
 		if c.open && !except && tagged && !slices.Contains(f.Except, c.set.ID) {
-			c.give(f, state, wide)
+			c.give(f, message, state)
 		}
 	}
+}
+
+// messageOf is the text or the data of a frame, which all share that get it.
+func messageOf(f protocol.SocketFrame) outgoing {
+	switch {
+	case f.Text != nil:
+		return outgoing{data: []byte(*f.Text)}
+	case f.Data != nil:
+		return outgoing{data: *f.Data, binary: true}
+	}
+	return outgoing{}
 }
 
 // attached lists the connections after a number, also those that the agent has opened and nobody here knows yet.

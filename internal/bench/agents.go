@@ -85,12 +85,14 @@ func (m *meter) Probe(ctx context.Context, p probe) ([]time.Duration, error) {
 
 // AgentReport is what users of agents feel.
 type AgentReport struct {
-	Benchmark string   `json:"benchmark"`
-	Setup     string   `json:"setup"`
-	Go        string   `json:"go"`
-	CPUs      int      `json:"cpus"`
-	Procs     int      `json:"gomaxprocs"`
-	Figures   []Figure `json:"figures"`
+	Benchmark string `json:"benchmark"`
+	Setup     string `json:"setup"`
+	// Notes say what one has to know to read the figures.
+	Notes   string   `json:"notes,omitempty"`
+	Go      string   `json:"go"`
+	CPUs    int      `json:"cpus"`
+	Procs   int      `json:"gomaxprocs"`
+	Figures []Figure `json:"figures"`
 }
 
 // Figure is one measured value.
@@ -127,6 +129,9 @@ func (r AgentReport) print(w io.Writer, output string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "benchmark\t%s\n", r.Benchmark)
 	fmt.Fprintf(t, "setup\t%s\n", r.Setup)
+	if r.Notes != "" {
+		fmt.Fprintf(t, "note\t%s\n", r.Notes)
+	}
 	fmt.Fprintf(t, "machine\t%d CPUs, GOMAXPROCS %d for each process, %s\n", r.CPUs, r.Procs, r.Go)
 	for _, f := range r.Figures {
 		limit := ""

@@ -202,7 +202,7 @@ func Command() *cobra.Command {
 	cmd.AddCommand(
 		measure(load{name: "latency", steps: 10, inFlight: 1}, "Time from create to result, one instance at a time"),
 		measure(load{name: "throughput", steps: 5, inFlight: 64}, "Completed instances per second"),
-		longCommand(), agentsCommand(), socketsCommand(), schedulesCommand(), serverCommand(), runnerCommand(), hostCommand(), schedulerCommand(),
+		longCommand(), agentsCommand(), socketsCommand(), schedulesCommand(), serverCommand(), runnerCommand(), hostCommand(), schedulerCommand(), audienceCommand(),
 	)
 	return cmd
 }

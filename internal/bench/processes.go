@@ -24,7 +24,7 @@ import (
 )
 
 // readyWithin is how long a started process may take to say that it is ready.
-const readyWithin = 20 * time.Second
+const readyWithin = time.Minute
 
 // processes are a server and a runner beside the measuring process.
 type processes struct {

@@ -21,6 +21,16 @@ const (
 type socketLoad struct {
 	calls, idle, audience, turns, storm, procs int
 	idleFor, pause, settle                     time.Duration
+	// equal has the clients that hear broadcasts run at the priority of everything else.
+	equal bool
+}
+
+// notes say at which priority the clients run.
+func (l socketLoad) notes() string {
+	if l.equal {
+		return "clients that hear broadcasts share the CPUs with server and hosts as equals (--equal-clients)"
+	}
+	return "clients that hear broadcasts are on other machines in earnest: here they run when neither server nor hosts want the CPUs (see --equal-clients)"
 }
 
 func (l socketLoad) validate(output string) error {
@@ -93,6 +103,8 @@ func socketsCommand() *cobra.Command {
 	} {
 		cmd.Flags().DurationVar(f.into, f.name, f.value, f.usage)
 	}
+	cmd.Flags().BoolVar(&l.equal, "equal-clients", false,
+		"have the clients that hear broadcasts compete with server and hosts for the CPUs; without that they run only when those rest (on Linux: SCHED_IDLE)")
 	cmd.Flags().StringVar(&output, "output", "text", "text or json")
 	return cmd
 }

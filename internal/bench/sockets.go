@@ -45,7 +45,7 @@ func (l socketLoad) run(ctx context.Context, procs *processes) (AgentReport, err
 	defer p.Close()
 	r := &socketRun{socketLoad: l, processes: procs, p: p, report: AgentReport{
 		Benchmark: "sockets", Setup: "server, hosts and clients as processes, TCP on loopback, one NATS server, file store, default sync",
-		Go: runtime.Version(), CPUs: runtime.NumCPU(), Procs: l.procs,
+		Notes: l.notes(), Go: runtime.Version(), CPUs: runtime.NumCPU(), Procs: l.procs,
 	}}
 	if err := r.measureIdle(ctx); err != nil {
 		return r.report, fmt.Errorf("idle sockets: %w", err)
@@ -148,18 +148,7 @@ func (r *socketRun) measureCrowd(ctx context.Context) error {
 	if err := r.measureTurns(ctx, 0); err != nil {
 		return err
 	}
-	listening, err := r.gather(ctx, r.hostAddr, r.audience, atOnce, func(int) string { return hallPath + crowdHall })
-	if err != nil {
-		return err
-	}
-	listening.listen(ctx)
-	if err := r.measureTurns(ctx, r.audience); err != nil {
-		return err
-	}
-	if err := r.measureLoud(ctx, listening); err != nil {
-		return err
-	}
-	if err := r.leave(ctx, listening); err != nil {
+	if err := r.measureLoud(ctx); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -194,6 +183,11 @@ func (r *socketRun) leave(ctx context.Context, c *crowd) error {
 	if err := c.leave(); err != nil {
 		return err
 	}
+	return r.isLeft(ctx)
+}
+
+// isLeft returns when no host has any sockets.
+func (r *socketRun) isLeft(ctx context.Context) error {
 	stream := protocol.KVStream(protocol.ConnectionsBucket(projectName))
 	return await(ctx, "the agents know that the sockets have ended", func() (bool, error) {
 		left, err := r.p.Journal().State(ctx, stream)
@@ -217,18 +211,22 @@ func (r *socketRun) measureTurns(ctx context.Context, open int) error {
 }
 
 // measureLoud has an agent talk to its clients, and measures its turns, in between with those in which it does not.
-func (r *socketRun) measureLoud(ctx context.Context, c *crowd) error {
-	c.heard.Add(r.turns * len(c.clients))
-	took, err := r.talk(ctx, talk{Rounds: r.turns, Pause: r.pause, Text: mark})
+func (r *socketRun) measureLoud(ctx context.Context) error {
+	clients, err := r.startAudience(ctx)
 	if err != nil {
 		return err
 	}
-	all := make(chan struct{})
-	go func() { c.heard.Wait(); close(all) }() // ends when all have heard, or with the process
-	select {
-	case <-all:
-	case <-time.After(within):
-		return errors.New("not all clients have heard what was said")
+	if err := r.measureTurns(ctx, r.audience); err != nil {
+		end(clients)
+		return err
+	}
+	took, err := r.talk(ctx, talk{Rounds: r.turns, Pause: r.pause, Text: mark})
+	if err != nil {
+		end(clients)
+		return err
+	}
+	if err := r.hasHeard(ctx, clients); err != nil {
+		return err
 	}
 	name := fmt.Sprintf("a broadcast to %d sockets", r.audience)
 	r.report.times("turn without "+name, took.Quiet, 0.5, 0.99)

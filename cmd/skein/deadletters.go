@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -49,65 +47,30 @@ func (d *deadLetters) letters(cmd *cobra.Command, do func(context.Context, agent
 }
 
 func (d *deadLetters) list() *cobra.Command {
-	var filter agent.DeadFilter
+	var of agentFlags
 	cmd := &cobra.Command{
 		Use: "list", Short: "List dead letters", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if filter.Agent != "" && filter.Class == "" {
-				return fmt.Errorf("--agent: %q: needs --class, too", filter.Agent)
+			if err := of.check(); err != nil {
+				return err
 			}
 			return d.letters(cmd, func(ctx context.Context, letters agent.DeadLetters) error {
+				found := letters.List(ctx, agent.DeadFilter{Class: of.class, Agent: of.agent})
 				if d.output == "json" {
-					return d.listJSON(ctx, cmd.OutOrStdout(), letters, filter)
+					return writeLines(cmd.OutOrStdout(), found)
 				}
-				return listText(ctx, cmd.OutOrStdout(), letters, filter)
+				return writeTable(cmd.OutOrStdout(), found, "ID\tCALLBACK\tSOURCE\tATTEMPTS\tTIME\tERROR", "No dead letters.", letterLine)
 			})
 		},
 	}
-	cmd.Flags().StringVar(&filter.Class, "class", "", "only those of agents of this class")
-	cmd.Flags().StringVar(&filter.Agent, "agent", "", "only those of the agent of this name")
+	of.define(cmd)
 	return cmd
 }
 
-// listJSON writes one object per line, so that a long list needs no memory here or there.
-func (d *deadLetters) listJSON(ctx context.Context, out io.Writer, letters agent.DeadLetters, filter agent.DeadFilter) error {
-	encoder := json.NewEncoder(out)
-	for letter, err := range letters.List(ctx, filter) {
-		if err != nil {
-			return err
-		}
-		if err := encoder.Encode(letter); err != nil {
-			return err
-		}
+func letterLine(letter agent.DeadLetter) []any {
+	return []any{
+		letter.ID, orNone(letter.Callback), orNone(letter.Source), letter.Attempts, orNever(letter.Time), oneLine(failureText(letter)),
 	}
-	return nil
-}
-
-func listText(ctx context.Context, out io.Writer, letters agent.DeadLetters, filter agent.DeadFilter) error {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	count := 0
-	for letter, err := range letters.List(ctx, filter) {
-		if err != nil {
-			return errors.Join(err, table.Flush())
-		}
-		if count == 0 {
-			fmt.Fprintln(table, "ID\tCALLBACK\tSOURCE\tATTEMPTS\tTIME\tERROR")
-		}
-		count++
-		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\t%s\n", letter.ID, orNone(letter.Callback), orNone(letter.Source), letter.Attempts,
-			letter.Time.UTC().Format(time.RFC3339), oneLine(failureText(letter)))
-	}
-	if count == 0 {
-		fmt.Fprintln(table, "No dead letters.")
-	}
-	return table.Flush()
-}
-
-func orNone(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return text
 }
 
 func failureText(letter agent.DeadLetter) string {
@@ -115,17 +78,6 @@ func failureText(letter agent.DeadLetter) string {
 		return "-"
 	}
 	return letter.Error.Name + ": " + letter.Error.Message
-}
-
-const lineLength = 80
-
-// oneLine keeps a table a table.
-func oneLine(text string) string {
-	runes := []rune(strings.Join(strings.Fields(text), " "))
-	if len(runes) > lineLength {
-		return string(runes[:lineLength-1]) + "…"
-	}
-	return string(runes)
 }
 
 func (d *deadLetters) show() *cobra.Command {
@@ -147,7 +99,7 @@ func (d *deadLetters) show() *cobra.Command {
 }
 
 func showText(out io.Writer, letter agent.DeadLetter) error {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	table := newTable(out)
 	row := func(name, value string) { fmt.Fprintf(table, "%s\t%s\n", name, value) }
 	row("ID", letter.ID)
 	row("Class", letter.Class)

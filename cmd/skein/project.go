@@ -48,20 +48,33 @@ func (c *projectCommand) define(cmd *cobra.Command) {
 	cmd.PersistentFlags().StringVar(&c.output, "output", "text", "text or json")
 }
 
+// details are what there is to say of something that was done, by name.
+type details [][2]string
+
 // eachOf does something with every id, goes on after an error, and says of each what is done.
 func (c *projectCommand) eachOf(out io.Writer, ids []string, done string, do func(id string) error) error {
+	return c.eachSays(out, ids, done, func(id string) (details, error) { return nil, do(id) })
+}
+
+// eachSays is eachOf with more to say.
+func (c *projectCommand) eachSays(out io.Writer, ids []string, done string, do func(id string) (details, error)) error {
 	var errs []error
 	encoder := json.NewEncoder(out)
 	for _, id := range ids {
-		if err := do(id); err != nil {
+		more, err := do(id)
+		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		var err error
+		fields, text := map[string]string{"id": id, "state": done}, id+": "+done
+		for _, s := range more {
+			fields[s[0]] = s[1]
+			text += ", " + s[0] + " " + s[1]
+		}
 		if c.output == "json" {
-			err = encoder.Encode(map[string]string{"id": id, "state": done})
+			err = encoder.Encode(fields)
 		} else {
-			_, err = fmt.Fprintf(out, "%s: %s\n", id, done)
+			_, err = fmt.Fprintln(out, text)
 		}
 		errs = append(errs, err)
 	}

@@ -5,192 +5,172 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
-	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/skein-run/skein/internal/process"
 	"github.com/skein-run/skein/pkg/agent"
 	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/workflow"
 )
 
 type schedules struct{ projectCommand }
 
+// allSchedules are those of a project's agents and of its workflows.
+type allSchedules struct {
+	agents    agent.Schedules
+	workflows workflow.Schedules
+}
+
+// scheduleSource does something with a schedule of either kind.
+type scheduleSource interface {
+	Pause(ctx context.Context, id, note string) error
+	Resume(ctx context.Context, id string) error
+	Backfill(ctx context.Context, id string, order agent.Backfill) (agent.Backfilled, error)
+}
+
 func newSchedules() *cobra.Command {
 	s := &schedules{}
 	cmd := &cobra.Command{
-		Use: "schedules", Short: "See and steer the schedules of agents", Args: cobra.NoArgs,
-		Long: "See and steer the schedules of agents. A schedule is known by class, agent and id, as list has them.",
+		Use: "schedules", Short: "See and steer the schedules of agents and workflows", Args: cobra.NoArgs,
+		Long: "See and steer the schedules of agents and workflows. The ID of one of an agent is <class>/<agent>/<id>, that of one of\n" +
+			"a workflow <workflow>/<id>, as list has them.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	s.define(cmd)
 	cmd.AddCommand(s.list(), s.describe(), s.pause(),
 		s.each("resume", "resumed", "Let schedules fire again",
 			"What was planned while a schedule was paused does not fire. One that fires once does, at once if its moment has passed.",
-			agent.Schedules.Resume),
-		s.each("trigger", "triggered", "Let schedules fire now, once", "Their plan and their counts stay as they are. A schedule that is paused fires, too.",
-			agent.Schedules.Trigger),
-		s.each("delete", "deleted", "Take schedules away", "Their agents forget them.", agent.Schedules.Delete),
+			func(ctx context.Context, all allSchedules, id string) (details, error) {
+				return nil, all.of(id).Resume(ctx, id)
+			}),
+		s.each("trigger", "triggered", "Let schedules fire now, once", "Their plan and their counts stay as they are. A schedule that is paused fires, too.", trigger),
+		s.backfill(),
+		s.each("delete", "deleted", "Take schedules of agents away", "Their agents forget them. Those of workflows stand in skein.jsonc: take them out there.", deleteSchedule),
 	)
 	return cmd
 }
 
 // on does something with the schedules of the project.
-func (s *schedules) on(cmd *cobra.Command, do func(context.Context, agent.Schedules) error) error {
-	err := s.run(cmd, func(ctx context.Context, p *project.Project) error { return do(ctx, agent.SchedulesOf(p)) })
-	if errors.Is(err, agent.ErrNoSchedule) {
+func (s *schedules) on(cmd *cobra.Command, do func(context.Context, allSchedules) error) error {
+	err := s.run(cmd, func(ctx context.Context, p *project.Project) error {
+		return do(ctx, allSchedules{agents: agent.SchedulesOf(p), workflows: workflow.SchedulesOf(p)})
+	})
+	if errors.Is(err, agent.ErrNoSchedule) || errors.Is(err, workflow.ErrNoSchedule) {
 		return process.WithHint(err, "see skein schedules list")
 	}
 	return err
 }
 
-func (s *schedules) list() *cobra.Command {
-	var filter agent.AgentTaskFilter
-	cmd := &cobra.Command{
-		Use: "list", Short: "List schedules", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if filter.Agent != "" && filter.Class == "" {
-				return fmt.Errorf("--agent: %q: needs --class, too", filter.Agent)
-			}
-			return s.on(cmd, func(ctx context.Context, all agent.Schedules) error {
-				if s.output == "json" {
-					return listSchedulesJSON(ctx, cmd.OutOrStdout(), all, filter)
-				}
-				return listSchedulesText(ctx, cmd.OutOrStdout(), all, filter)
-			})
-		},
+// ofWorkflow reports whether an id is that of a schedule of a workflow.
+func ofWorkflow(id string) bool { return strings.Count(id, "/") == 1 }
+
+func checkScheduleID(id string) error {
+	if strings.Contains(id, "/") {
+		return nil
 	}
-	cmd.Flags().StringVar(&filter.Class, "class", "", "only those of agents of this class")
-	cmd.Flags().StringVar(&filter.Agent, "agent", "", "only those of the agent of this name")
+	return fmt.Errorf("ID: %q: wanted is <class>/<agent>/<id>, or <workflow>/<id> for a workflow, as skein schedules list has them", id)
+}
+
+// of is what steers a schedule.
+func (all allSchedules) of(id string) scheduleSource {
+	if ofWorkflow(id) {
+		return all.workflows
+	}
+	return all.agents
+}
+
+func trigger(ctx context.Context, all allSchedules, id string) (details, error) {
+	if !ofWorkflow(id) {
+		return nil, all.agents.Trigger(ctx, id)
+	}
+	instance, err := all.workflows.Trigger(ctx, id)
+	return details{{"instance", instance}}, err
+}
+
+func deleteSchedule(ctx context.Context, all allSchedules, id string) (details, error) {
+	if !ofWorkflow(id) {
+		return nil, all.agents.Delete(ctx, id)
+	}
+	if _, err := all.workflows.Get(ctx, id); err != nil {
+		return nil, err
+	}
+	return nil, process.WithHint(fmt.Errorf("schedule %q is one of skein.jsonc, which says that it is there", id),
+		"take the line out of skein.jsonc and start a runner again, or keep it from starting anything with skein schedules pause "+id)
+}
+
+func (s *schedules) pause() *cobra.Command {
+	var note string
+	cmd := s.each("pause", "paused", "Keep schedules from firing", "Firings that are on their way to an agent still come.",
+		func(ctx context.Context, all allSchedules, id string) (details, error) {
+			return nil, all.of(id).Pause(ctx, id, note)
+		})
+	cmd.Flags().StringVar(&note, "note", "", "why, for those who list the schedules")
 	return cmd
 }
 
-func listSchedulesJSON(ctx context.Context, out io.Writer, all agent.Schedules, filter agent.AgentTaskFilter) error {
-	encoder := json.NewEncoder(out)
-	for task, err := range all.List(ctx, filter) {
-		if err != nil {
-			return err
-		}
-		if err := encoder.Encode(task); err != nil {
-			return err
-		}
+// each is a command that does something with every schedule that is named, and goes on after an error.
+func (s *schedules) each(verb, done, short, long string, do func(context.Context, allSchedules, string) (details, error)) *cobra.Command {
+	return &cobra.Command{
+		Use: verb + " ID...", Short: short, Long: short + ". " + long, Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			return s.on(cmd, func(ctx context.Context, all allSchedules) error {
+				return s.eachSays(cmd.OutOrStdout(), ids, done, func(id string) (details, error) {
+					if err := checkScheduleID(id); err != nil {
+						return nil, err
+					}
+					return do(ctx, all, id)
+				})
+			})
+		},
 	}
-	return nil
 }
 
-func listSchedulesText(ctx context.Context, out io.Writer, all agent.Schedules, filter agent.AgentTaskFilter) error {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	count := 0
-	for task, err := range all.List(ctx, filter) {
-		if err != nil {
-			return errors.Join(err, table.Flush())
-		}
-		if count == 0 {
-			fmt.Fprintln(table, "ID\tWHEN\tCALLBACK\tLAST\tNEXT\tRUNS\tMISSED")
-		}
-		count++
-		next := orNever(task.Next)
-		if task.Paused != nil {
-			next = "paused"
-		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%d\n", task.ID, oneLine(when(task)), task.Callback, orNever(task.Last), next,
-			task.Runs, task.Missed)
+func (s *schedules) backfill() *cobra.Command {
+	var from, until, id string
+	var dry bool
+	cmd := &cobra.Command{
+		Use: "backfill ID", Short: "Let a schedule fire for a range of the past", Args: cobra.ExactArgs(1),
+		Long: "Let a schedule fire for each moment that it plans in a range of the past, up to 10,000, in their order, also if it is\n" +
+			"paused. In agents, moments that have fired before fire again; for a workflow, moments whose instance is there do not. What\n" +
+			"breaks off is repeated with the same --id, --from and --until: then nothing is done twice.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			order, err := orderOf(from, until, id)
+			if err := errors.Join(checkScheduleID(args[0]), err); err != nil {
+				return err
+			}
+			return s.on(cmd, func(ctx context.Context, all allSchedules) error {
+				if dry {
+					return s.listMoments(ctx, cmd.OutOrStdout(), all, args[0], order)
+				}
+				return s.fill(ctx, cmd, all, args[0], order)
+			})
+		},
 	}
-	if count == 0 {
-		fmt.Fprintln(table, "No schedules.")
-	}
-	return table.Flush()
-}
-
-func orNever(t time.Time) string {
-	if t.IsZero() {
-		return "-"
-	}
-	return t.UTC().Format(time.RFC3339)
-}
-
-// when says at which moments a schedule fires.
-func when(task agent.AgentTask) string {
-	switch {
-	case len(task.Lines) > 0:
-		return strings.TrimSpace(strings.Join(task.Lines, "; ") + " " + task.Zone)
-	case task.Cron != "":
-		return strings.TrimSpace(task.Cron + " " + task.Zone)
-	case task.Interval != 0:
-		return "every " + time.Duration(task.Interval).String()
-	}
-	return "once"
+	cmd.Flags().StringVar(&from, "from", "", "first moment, as 2026-12-24T18:00:00+01:00 (needed)")
+	cmd.Flags().StringVar(&until, "until", "", "last moment (needed)")
+	cmd.Flags().StringVar(&id, "id", "", "id of the order, to repeat one that broke off; without it, a new one")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "list the moments, and fire nothing")
+	return cmd
 }
 
 func (s *schedules) describe() *cobra.Command {
 	return &cobra.Command{
 		Use: "describe ID", Short: "Show all of a schedule", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return s.on(cmd, func(ctx context.Context, all agent.Schedules) error {
-				task, err := all.Get(ctx, args[0])
+			if err := checkScheduleID(args[0]); err != nil {
+				return err
+			}
+			return s.on(cmd, func(ctx context.Context, all allSchedules) error {
+				row, err := all.get(ctx, args[0])
 				if err != nil {
 					return err
 				}
 				if s.output == "json" {
-					return json.NewEncoder(cmd.OutOrStdout()).Encode(task)
+					return json.NewEncoder(cmd.OutOrStdout()).Encode(row)
 				}
-				return describeSchedule(cmd.OutOrStdout(), task)
-			})
-		},
-	}
-}
-
-func describeSchedule(out io.Writer, task agent.AgentTask) error {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	row := func(name, value string) { fmt.Fprintf(table, "%s\t%s\n", name, value) }
-	row("ID", task.ID)
-	row("When", when(task))
-	row("Callback", task.Callback)
-	row("Payload", orNone(string(task.Payload)))
-	row("Created", orNever(task.Created))
-	row("Next", orNever(task.Next))
-	row("Last", orNever(task.Last))
-	row("Runs", fmt.Sprint(task.Runs))
-	row("Missed", fmt.Sprint(task.Missed))
-	if task.Paused != nil {
-		row("Paused", orNever(task.Paused.Since)+" "+task.Paused.Note)
-	}
-	if task.From != nil {
-		row("From", orNever(*task.From))
-	}
-	if task.Until != nil {
-		row("Until", orNever(*task.Until))
-	}
-	if task.Times != 0 {
-		row("Times", fmt.Sprint(task.Times))
-	}
-	if task.Jitter != 0 {
-		row("Jitter", time.Duration(task.Jitter).String())
-	}
-	if task.CatchUp != nil {
-		row("Catch up", fmt.Sprint(*task.CatchUp))
-	}
-	return table.Flush()
-}
-
-func (s *schedules) pause() *cobra.Command {
-	var note string
-	cmd := s.each("pause", "paused", "Keep schedules from firing", "Firings that are on their way to an agent still come.",
-		func(all agent.Schedules, ctx context.Context, id string) error { return all.Pause(ctx, id, note) })
-	cmd.Flags().StringVar(&note, "note", "", "why, for those who list the schedules")
-	return cmd
-}
-
-// each is a command that does something with every schedule that is named, and goes on after an error.
-func (s *schedules) each(verb, done, short, long string, do func(agent.Schedules, context.Context, string) error) *cobra.Command {
-	return &cobra.Command{
-		Use: verb + " ID...", Short: short, Long: short + ". " + long, Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, ids []string) error {
-			return s.on(cmd, func(ctx context.Context, all agent.Schedules) error {
-				return s.eachOf(cmd.OutOrStdout(), ids, done, func(id string) error { return do(all, ctx, id) })
+				return describeSchedule(cmd.OutOrStdout(), row)
 			})
 		},
 	}

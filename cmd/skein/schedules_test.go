@@ -2,11 +2,14 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/agent"
+	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -47,9 +50,9 @@ func TestSchedules(t *testing.T) {
 	}
 	const once, cron = "Cart/jo@home/3.1.1", "Cart/jo@home/cron-1"
 	run("paused", 0, "pause", cron, "--note", "closed")
-	want := `ID                   WHEN                   CALLBACK  LAST                  NEXT                  RUNS  MISSED
-Cart/jo@home/3.1.1   once                   Pay       -                     2100-01-01T00:00:00Z  0     0
-Cart/jo@home/cron-1  0 9 1 1 * Europe/Oslo  Pay       2026-11-22T14:20:00Z  paused                2     1
+	want := `ID                   CALLS  WHEN                   NEXT                  LAST                  RUNS  MISSED  SKIPPED  STATE
+Cart/jo@home/3.1.1   Pay    once                   2100-01-01T00:00:00Z  -                     0     0       0        armed
+Cart/jo@home/cron-1  Pay    0 9 1 1 * Europe/Oslo  -                     2026-11-22T14:20:00Z  2     1       0        paused: closed
 `
 	if got := run("", 0, "list"); got != want {
 		t.Errorf("list:\n%swant:\n%s", got, want)
@@ -59,9 +62,15 @@ Cart/jo@home/cron-1  0 9 1 1 * Europe/Oslo  Pay       2026-11-22T14:20:00Z  paus
 	if lines := strings.Count(run(`"cron":"0 9 1 1 *"`, 0, "list", "--output", "json"), "\n"); lines != 2 {
 		t.Errorf("list as JSON has %d lines, want one per schedule", lines)
 	}
-	if text := run("closed", 0, "describe", cron); !strings.Contains(text, "Times     3") || !strings.Contains(text, "Until     2100-01-01T00:00:00Z") {
+	if text := run("closed", 0, "describe", cron); !strings.Contains(text, "Times    3") || !strings.Contains(text, "Until    2100-01-01T00:00:00Z") {
 		t.Errorf("describe:\n%s", text)
 	}
+	run("Fri", 1, "backfill", cron, "--from", "Fri", "--until", "2026-11-22T14:20:00Z")
+	run("up to now", 1, "backfill", cron, "--from", "2026-11-22T14:20:00Z", "--until", "2099-11-22T14:20:00Z")
+	years := []string{"backfill", cron, "--from", "2020-01-01T09:00:00+01:00", "--until", "2022-06-01T00:00:00Z"}
+	run("2020-01-01T08:00:00Z\n2021-01-01T08:00:00Z\n2022-01-01T08:00:00Z\n3 moments\n", 0, append(years, "--dry-run")...)
+	run(cron+": 3 of 3 moments fired (order o1)\n", 0, append(years, "--id", "o1")...)
+	run(`"schedule":"`+cron+`","id":"o1","moments":3,"sent":3}`, 0, append(years, "--id", "o1", "--output", "json")...)
 	var task agent.AgentTask
 	if err := json.Unmarshal([]byte(run("", 0, "describe", once, "--output", "json")), &task); err != nil || task.ID != once || !task.Next.Equal(moment) {
 		t.Errorf("describe as JSON: %+v, %v", task, err)
@@ -79,7 +88,66 @@ Cart/jo@home/cron-1  0 9 1 1 * Europe/Oslo  Pay       2026-11-22T14:20:00Z  paus
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info, err := inbox.Info(t.Context()); err != nil || info.State.Msgs != 2 {
-		t.Errorf("inbox has %+v, %v; want what was triggered, and the end of what was deleted", info, err)
+	if info, err := inbox.Info(t.Context()); err != nil || info.State.Msgs != 8 {
+		t.Errorf("inbox has %+v, %v; want two backfills, what was triggered, and the end of what was deleted", info, err)
 	}
+}
+
+func TestSchedulesOfWorkflows(t *testing.T) {
+	t.Parallel()
+	url, js := deadProject(t)
+	ctx := t.Context()
+	if err := errors.Join(
+		streams.EnsureWorkflows(ctx, js, "shop", 1, streams.Options{}),
+		streams.RegisterWorkflows(ctx, js, "shop", 1, map[string]string{"digest": "Digest"}),
+	); err != nil {
+		t.Fatal(err)
+	}
+	run := func(want string, code int, args ...string) string {
+		t.Helper()
+		text, got := said(t, append([]string{"schedules", "--project", "shop", "--nats-url", url}, args...)...)
+		if got != code || !strings.Contains(text, want) {
+			t.Errorf("%q: exit code %d, want %d and %q in:\n%s", args, got, code, want, text)
+		}
+		return text
+	}
+	run("No schedules.\n", 0, "list")
+	created := time.Date(2026, 11, 22, 14, 20, 0, 0, time.UTC)
+	for _, s := range []project.Schedule{{Cron: "0 9 1 1 *", Zone: "Europe/Oslo"}, {Cron: "@daily", Times: 3}} {
+		row := s.Row("digest", created)
+		body, err := json.Marshal(row)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := protocol.ScheduleKey(protocol.ClassCron, "digest", row.ID)
+		if _, err := js.Publish(ctx, protocol.KVSubject(protocol.SchedulesBucket("shop"), key), body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const daily, yearly = "digest/cron-693a9a79ec5e", "digest/cron-7ec305220bc3"
+	run(daily+": paused", 0, "pause", daily, "--note", "closed")
+	const want = `ID                        CALLS            WHEN                   NEXT                  LAST  RUNS  MISSED  SKIPPED  STATE
+digest/cron-693a9a79ec5e  workflow digest  @daily UTC             -                     -     0     0       0        paused: closed
+digest/cron-7ec305220bc3  workflow digest  0 9 1 1 * Europe/Oslo  2027-01-01T08:00:00Z  -     0     0       0        armed
+`
+	if got := run("", 0, "list", "--workflow", "digest"); got != want {
+		t.Errorf("list:\n%swant:\n%s", got, want)
+	}
+	run("No schedules.", 0, "list", "--workflow", "other")
+	run("No schedules.", 0, "list", "--class", "Cart")
+	if lines := strings.Count(run(`"id":"`+daily+`"`, 0, "list", "--output", "json"), "\n"); lines != 2 {
+		t.Errorf("list as JSON has %d lines, want one per schedule", lines)
+	}
+	if text := run("Params", 0, "describe", yearly); strings.Count(text, "-01-01T08:00:00Z") != 5 {
+		t.Errorf("describe does not tell five moments:\n%s", text)
+	}
+	run("paused: closed", 0, "describe", daily)
+	run(daily+": triggered, instance cron-693a9a79ec5e-", 0, "trigger", daily)
+	run(daily+": resumed", 0, "resume", daily)
+	days := []string{"backfill", daily, "--from", "2026-11-01T00:00:00Z", "--until", "2026-11-02T00:00:00Z", "--id", "o1"}
+	run("2 of 2 moments fired (order o1)", 0, days...)
+	run("0 of 2 moments fired, 2 had their instance (order o1)", 0, days...)
+	run("take the line out of skein.jsonc", 1, "delete", daily)
+	run("see skein schedules list", 1, "delete", "digest/none")
+	run("<workflow>/<id>", 1, "pause", "digest")
 }

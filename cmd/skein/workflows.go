@@ -34,7 +34,7 @@ func newWorkflows() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	w.define(cmd)
-	cmd.AddCommand(w.list(), w.describe(), w.watch(), w.create(), w.sendEvent(), w.export(), w.schedules())
+	cmd.AddCommand(w.list(), w.describe(), w.watch(), w.create(), w.sendEvent(), w.export())
 	cmd.AddCommand(w.steering()...)
 	return cmd
 }

@@ -11,7 +11,7 @@ import (
 const MaxBackfill = 10_000
 
 // mostCounted bounds how many moments are counted of a range that has too many.
-const mostCounted = 1_000_000
+const mostCounted = 100_000
 
 // Backfill is an order to fire all moments that a schedule plans in a range, both ends included.
 type Backfill struct {
@@ -88,4 +88,24 @@ func (b Backfill) Moments(row *protocol.Schedule, now time.Time) ([]time.Time, e
 	}
 	return nil, &FieldError{"from", b.From.Format(time.RFC3339),
 		fmt.Sprintf("%s moments until %s: allowed are %d at a time, so do it in several ranges", n, b.Until.Format(time.RFC3339), MaxBackfill)}
+}
+
+// Upcoming are the next n moments after now, of one that fires once its only one, as far as a schedule that has fired so often
+// and is not paused has them.
+func Upcoming(row *protocol.Schedule, runs int, now time.Time, n int) ([]time.Time, error) {
+	plan, err := Of(row)
+	if err != nil || row.Paused != nil {
+		return nil, err
+	}
+	if !row.Kind.Recurs() {
+		return []time.Time{plan.First().UTC()}, nil
+	}
+	if row.Times != 0 {
+		n = min(n, row.Times-runs)
+	}
+	var all []time.Time
+	for next := plan.After(now); len(all) < n && !next.IsZero(); next = plan.After(next) {
+		all = append(all, next.UTC())
+	}
+	return all, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/moments"
 	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -100,6 +101,23 @@ func (s Schedules) Get(ctx context.Context, id string) (AgentTask, error) {
 		return AgentTask{}, err
 	}
 	return s.task(ctx, m)
+}
+
+// Upcoming returns the next n moments of a schedule; fewer if it has not so many, none if it is paused.
+func (s Schedules) Upcoming(ctx context.Context, id string, n int) ([]time.Time, error) {
+	m, err := s.find(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	row, err := parseScheduleRow(m)
+	if err != nil {
+		return nil, err
+	}
+	task, err := s.task(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	return moments.Upcoming(row, task.Runs, time.Now(), n)
 }
 
 // find reads the row of an id at the leader.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/skein-run/skein/internal/client"
 	"github.com/skein-run/skein/internal/crontab"
+	"github.com/skein-run/skein/internal/moments"
 	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -59,6 +60,19 @@ func (s Schedules) Get(ctx context.Context, id string) (ScheduleStatus, error) {
 		return ScheduleStatus{}, err
 	}
 	return s.table().Get(ctx, workflow, schedule)
+}
+
+// Upcoming returns the next n moments of a schedule; fewer if it has not so many, none if it is paused.
+func (s Schedules) Upcoming(ctx context.Context, id string, n int) ([]time.Time, error) {
+	status, err := s.Get(ctx, id)
+	if err != nil || status.Over {
+		return nil, err
+	}
+	row, err := s.table().Row(ctx, status.Workflow, status.ID)
+	if err != nil {
+		return nil, err
+	}
+	return moments.Upcoming(row, status.Runs, time.Now(), n)
 }
 
 func splitSchedule(id string) (workflow, schedule string, err error) {

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// agentFlags say of which agents something is listed.
+type agentFlags struct{ class, agent string }
+
+func (f *agentFlags) define(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.class, "class", "", "only those of agents of this class")
+	cmd.Flags().StringVar(&f.agent, "agent", "", "only those of the agent of this name")
+}
+
+func (f *agentFlags) check() error {
+	if f.agent != "" && f.class == "" {
+		return fmt.Errorf("--agent: %q: needs --class, too", f.agent)
+	}
+	return nil
+}
+
+// writeLines writes one JSON object per line, so that a long list needs no memory here or there.
+func writeLines[T any](out io.Writer, all iter.Seq2[T, error]) error {
+	encoder := json.NewEncoder(out)
+	for one, err := range all {
+		if err != nil {
+			return err
+		}
+		if err := encoder.Encode(one); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeTable writes a table of what line has of each, or says that there is none.
+func writeTable[T any](out io.Writer, all iter.Seq2[T, error], header, none string, line func(T) []any) error {
+	table := newTable(out)
+	count := 0
+	for one, err := range all {
+		if err != nil {
+			return errors.Join(err, table.Flush())
+		}
+		if count == 0 {
+			fmt.Fprintln(table, header)
+		}
+		count++
+		cells := line(one)
+		fmt.Fprintf(table, strings.Repeat("%v\t", len(cells)-1)+"%v\n", cells...)
+	}
+	if count == 0 {
+		fmt.Fprintln(table, none)
+	}
+	return table.Flush()
+}
+
+func newTable(out io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(out, 0, 0, 2, ' ', 0) }
+
+func orNone(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
+func orNever(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+const lineLength = 80
+
+// oneLine keeps a table a table.
+func oneLine(text string) string {
+	runes := []rune(strings.Join(strings.Fields(text), " "))
+	if len(runes) > lineLength {
+		return string(runes[:lineLength-1]) + "…"
+	}
+	return string(runes)
+}

@@ -77,7 +77,10 @@ func (s *HostService) check() error {
 // agents go.
 func (s *HostService) Serve(ctx context.Context, p *project.Project) error {
 	pages, err := newPages(s.pages)
-	if err := errors.Join(s.check(), checkDrain(p.Config.Settings), err); err != nil {
+	if err := errors.Join(s.check(), err); err != nil {
+		return err
+	}
+	if err := checkDrain(p.Config.Settings); err != nil {
 		return err
 	}
 	if err := s.register(ctx, p); err != nil {

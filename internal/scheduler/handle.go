@@ -249,11 +249,11 @@ func mailOf(k key, r *row, t *protocol.Tick, next step, now time.Time) []protoco
 	return []protocol.Mail{mail, end}
 }
 
-// count counts a firing and tells a late one. What was asked for in the past is not late.
+// count counts a firing and tells a late one. What was asked for when it was past already is not late.
 func (s *Scheduler) count(ctx context.Context, k key, r *row, due, now time.Time) {
 	s.fired.Add(1)
-	if r.Created.After(due) {
-		due = r.Created
+	if asked := r.asked(); asked.After(due) {
+		due = asked
 	}
 	late := now.Sub(due)
 	if !s.metrics.count(k.agent.Project, late) {
@@ -262,4 +262,16 @@ func (s *Scheduler) count(ctx context.Context, k key, r *row, due, now time.Time
 	s.late.Add(1)
 	s.log.WarnContext(ctx, "schedule fired late", k.attr(), slog.Time(logkey.Planned, due),
 		slog.Duration(logkey.Delay, late))
+}
+
+// asked is when the row came to say what it says. Of a schedule that recurs that is when it was made: a change does not excuse a
+// moment that is due.
+func (r *row) asked() time.Time {
+	asked := r.Created
+	for _, changed := range []*time.Time{r.Updated, r.Resumed} {
+		if changed != nil && !r.Kind.Recurs() && changed.After(asked) {
+			asked = *changed
+		}
+	}
+	return asked
 }

@@ -181,6 +181,25 @@ func (w *world) dueNow(t *testing.T) int {
 	return n
 }
 
+// What fires once was not late while it was paused.
+func TestResumedIsNotLate(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	s := w.startWatched(t)
+	row := at("s", time.Now().Add(-time.Hour).UTC())
+	row.Created = row.Created.Add(-2 * time.Hour)
+	row.Pause(time.Now().Add(-90*time.Minute), "for a test")
+	w.put(t, row)
+	w.awaitParked(t, "s")
+	row.Resume(time.Now())
+	w.put(t, row)
+	w.awaitMails(t, 1)
+	natstest.Eventually(t, wait, "it is counted", func() bool { return s.Stats().Fired == 1 })
+	if sum, ok := s.metric(t, "skein_scheduler_firing_lateness_seconds_sum"); !ok || sum > 1800 {
+		t.Errorf("it was late by %v s, measured %t", sum, ok)
+	}
+}
+
 func TestIdleIsNotLate(t *testing.T) {
 	t.Parallel()
 	w := setup(t)

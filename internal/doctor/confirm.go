@@ -17,8 +17,8 @@ type complaint struct {
 // examination looks at something, as the leaders have it now. It returns what is wrong with it.
 type examination func(context.Context) ([]complaint, error)
 
-// mostSuspects is how many are looked at together: the longer that takes, the more looks each has.
-const mostSuspects = 512
+// mostSuspects is how many are looked at together: if very much is wrong, all of that need not wait for each of them.
+const mostSuspects = 4096
 
 // suspect has something looked at again, until it moves or is a finding.
 func (d *Doctor) suspect(ctx context.Context, look examination) error {

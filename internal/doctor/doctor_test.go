@@ -166,6 +166,26 @@ func TestDamage(t *testing.T) {
 		}, func(r *rig) {
 			natstest.Eventually(r, patience, "the timer is gone", func() bool { return !r.has("TIMERS_p", i.TimerSubject(7)) })
 		}},
+		"an answer is gone": {AnswerNotGiven, func(r *rig) {
+			r.create(at("calls", "a"))
+			stop := r.serve()
+			r.reaches(at("calls", "a"), protocol.StateWaiting)
+			r.reaches(i, protocol.StateRunning)
+			natstest.Eventually(r, patience, "the wake of the caller is acknowledged", func() bool {
+				p, err := r.store.Progress(r.Context(), stream, wakes)
+				return err == nil && p.Unacked == 1
+			})
+			stop()
+			m, err := r.store.Last(r.Context(), stream, i.CreateSubject())
+			if err != nil {
+				r.Fatal(err)
+			}
+			end := r.log(i, protocol.Append{
+				Incarnation: m.Sequence, Holder: protocol.Wake{Stream: stream, Sequence: m.Sequence}, Entries: []protocol.Entry{{Kind: protocol.EntryCompleted}},
+			})
+			r.publish(i.DoneSubject(), protocol.Done{V: 1, Workflow: "works", ID: "a", Incarnation: m.Sequence, Log: end, State: protocol.StateComplete})
+			r.ackByHand(stream, wakes)
+		}, func(r *rig) { r.reaches(at("calls", "a"), protocol.StateComplete) }},
 		"a place in a queue is gone": {NotQueued, func(r *rig) {
 			r.queued()
 			r.remove(slotsStream, placeOfB)

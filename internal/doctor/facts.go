@@ -26,6 +26,8 @@ type facts struct {
 	steer                 protocol.Control
 	// told is set if the end that the log has is announced.
 	told bool
+	// parent is the instance that has called it, nil if none has.
+	parent *protocol.Parent
 }
 
 // factsOf makes facts of the newest messages of an instance.
@@ -62,6 +64,7 @@ func factsOf(i protocol.Instance, stream string, messages []journal.Message) fac
 			}
 		}
 	}
+	f.parent = create.Parent
 	f.Situation = engine.Situate(stream, created, tailAt, tail)
 	if !f.newer && f.Begun {
 		status, err := engine.Glance(stream, created, create, tailAt, tail)

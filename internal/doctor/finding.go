@@ -13,6 +13,7 @@ const (
 	LostInput        Kind = "lost-input"
 	LostControl      Kind = "lost-control"
 	EndNotTold       Kind = "end-not-told"
+	AnswerNotGiven   Kind = "answer-not-given"
 	HalfDeleted      Kind = "half-deleted"
 	LeftPaused       Kind = "left-paused"
 	EmptyCreate      Kind = "empty-create"

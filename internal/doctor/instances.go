@@ -22,9 +22,7 @@ type doubt struct {
 	wake     uint64
 }
 
-func (d *Doctor) doubt(f facts) {
-	d.doubts = append(d.doubts, doubt{f.instance, max(f.Holder.Sequence, f.nudge)})
-}
+func (d *Doctor) doubt(i protocol.Instance, wake uint64) { d.doubts = append(d.doubts, doubt{i, wake}) }
 
 // scanInstances goes through the creates. What it sees may be stale: it only says what is to be looked at.
 func (d *Doctor) scanInstances(ctx context.Context) error {
@@ -122,13 +120,17 @@ func (d *Doctor) glance(ctx context.Context, instances []protocol.Instance) erro
 		case verdict == settled:
 			err = d.suspect(ctx, func(ctx context.Context) ([]complaint, error) { return d.examine(ctx, f.instance) })
 		case verdict == unknown:
-			d.doubt(f)
+			wake := f.Holder.Sequence
+			if f.Phase == engine.Parked {
+				wake = f.nudge
+			}
+			d.doubt(f.instance, wake)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return nil
+	return d.glanceAtCalls(ctx, all)
 }
 
 // newest reads what is newest of some instances from whichever replica answers, of half as many at a time if one answer
@@ -272,7 +274,7 @@ func (d *Doctor) examine(ctx context.Context, i protocol.Instance) ([]complaint,
 		return nil, err
 	}
 	if seen.holder == unknown && (f.Phase == engine.Running || f.Phase == engine.Parked) {
-		d.doubt(f)
+		d.doubt(i, f.Holder.Sequence)
 	}
 	tail, err := d.last(ctx, d.stream(), i.LogSubject())
 	if err != nil || tail != nil && tail.Sequence != f.Tail || tail == nil && f.Tail != 0 {
@@ -355,10 +357,12 @@ func (d *Doctor) settleDoubts(ctx context.Context) error {
 	doubts := d.doubts
 	d.doubts = nil
 	for _, x := range doubts {
-		switch m.of(x.instance, protocol.ClassEvent, x.wake) {
-		case unknown:
+		// The wake may be an input or a control: of both it must be known.
+		input, control := m.of(x.instance, protocol.ClassEvent, x.wake), m.of(x.instance, protocol.ClassControl, x.wake)
+		switch {
+		case input == unknown, control == unknown:
 			d.report.Undecided++
-		case settled:
+		case input == settled, control == settled:
 			if err := d.suspect(ctx, func(ctx context.Context) ([]complaint, error) { return d.examine(ctx, x.instance) }); err != nil {
 				return err
 			}

@@ -18,15 +18,16 @@ const sourceKind = "doctor"
 
 // remedies say what a repair does, by kind.
 var remedies = map[Kind]string{
-	NoWake:      "pause the instance and resume it: it goes on under the wake of that",
-	LeftPaused:  "resume the instance",
-	NoTimer:     "nudge the instance: it looks at its waits, and parks again",
-	NotQueued:   "nudge the instance: it takes a slot, or is queued again",
-	LostInput:   "nudge the instance: it looks at its waits again",
-	LostControl: "send a control that asks for a snapshot: who gets it obeys all before it",
-	EndNotTold:  "send a control in vain, which is answered by announcing the end",
-	HalfDeleted: "send a control in vain: who gets it goes on deleting",
-	EmptyCreate: "delete the create",
+	NoWake:         "pause the instance and resume it: it goes on under the wake of that",
+	LeftPaused:     "resume the instance",
+	NoTimer:        "nudge the instance: it looks at its waits, and parks again",
+	NotQueued:      "nudge the instance: it takes a slot, or is queued again",
+	LostInput:      "nudge the instance: it looks at its waits again",
+	LostControl:    "send a control that asks for a snapshot: who gets it obeys all before it",
+	EndNotTold:     "send a control in vain, which is answered by announcing the end",
+	AnswerNotGiven: "send a control in vain to it: who gets it tells everybody of the end again",
+	HalfDeleted:    "send a control in vain: who gets it goes on deleting",
+	EmptyCreate:    "delete the create",
 }
 
 // mend repairs what is wrong with an instance. What it sends, it sends only if nobody else has sent something like it
@@ -41,7 +42,7 @@ func (d *Doctor) mend(ctx context.Context, kind Kind, f facts) (string, error) {
 		return d.nudge(ctx, f)
 	case LostControl:
 		return d.control(ctx, f, protocol.ActionCompact)
-	case EndNotTold, HalfDeleted:
+	case EndNotTold, AnswerNotGiven, HalfDeleted:
 		return d.control(ctx, f, protocol.ActionResume)
 	case EmptyCreate:
 		err := d.Store.Delete(ctx, d.stream(), f.createAt)

@@ -102,7 +102,22 @@ func (r *rig) code() map[string]runner.Code {
 	}
 	return map[string]runner.Code{
 		"works": works,
-		"one":   works,
+		"calls": func(ctx context.Context, _ protocol.Create) (json.RawMessage, error) {
+			s, err := execution.From(ctx)
+			if err != nil {
+				return nil, err
+			}
+			_, err = s.Call(ctx, "child", execution.Call{
+				Resolve: func(context.Context, protocol.Parent) (protocol.Callee, error) {
+					return protocol.Callee{Project: "p", Workflow: "works", ID: "a"}, nil
+				},
+				Create: func(_ context.Context, parent protocol.Parent, _ protocol.Callee) (uint64, error) {
+					return r.createWith(at("works", "a"), protocol.Create{Parent: &parent}), nil
+				},
+			})
+			return nil, err
+		},
+		"one": works,
 		"sleeps": func(ctx context.Context, _ protocol.Create) (json.RawMessage, error) {
 			s, err := execution.From(ctx)
 			if err != nil {
@@ -136,9 +151,13 @@ const stream = "WORKFLOWS_p"
 // create starts an instance and returns the sequence of its create.
 func (r *rig) create(i protocol.Instance) uint64 {
 	r.Helper()
-	sequence, err := r.store.Append(r.Context(), stream, i.CreateSubject(), 0, r.json(protocol.Create{
-		V: 1, Input: uuid.NewString(), Workflow: i.Workflow, ID: i.ID, Created: time.Now(),
-	}))
+	return r.createWith(i, protocol.Create{})
+}
+
+func (r *rig) createWith(i protocol.Instance, c protocol.Create) uint64 {
+	r.Helper()
+	c.V, c.Input, c.Workflow, c.ID, c.Created = 1, uuid.NewString(), i.Workflow, i.ID, time.Now()
+	sequence, err := r.store.Append(r.Context(), stream, i.CreateSubject(), 0, r.json(c))
 	if err != nil {
 		r.Fatal(err)
 	}

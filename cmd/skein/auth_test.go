@@ -64,6 +64,7 @@ func (f *fort) work() {
 		f.visit(host)
 	}
 	f.cli("mill/viewer", "looked at", "doctor")
+	f.cli("desk/viewer", "looked at", "doctor")
 	f.cli("mill/viewer", "complete", "workflows", "watch", "grind", "a")
 	f.clean("mill")
 	f.cli("desk/operator", "jo", "agents", "inbox", "Desk", "jo")

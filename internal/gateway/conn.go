@@ -310,8 +310,8 @@ func (c *conn) fail(ctx context.Context, up protocol.SocketUp, err error) {
 	if !ok {
 		how = errFate
 	}
-	if ctx.Err() == nil {
-		c.log().WarnContext(ctx, "cannot bring a frame of a client to its agent, the socket is closed",
+	if ctx.Err() == nil { // all clients can have one on its way
+		c.link.gateway.complain(ctx, c.log(), "cannot bring a frame of a client to its agent, the socket is closed",
 			slog.String(logkey.Kind, string(up.Kind)), slog.Uint64(logkey.Number, up.Number), slog.Any(logkey.Error, err))
 	}
 	c.close(protocol.SocketClose{Code: how.Code, Reason: how.Reason})

@@ -136,7 +136,7 @@ func (g *Gateway) Accept(ctx context.Context, w http.ResponseWriter, r *http.Req
 	l, err := g.enter(client.Agent)
 	if err != nil {
 		if !errors.Is(err, ErrClosed) {
-			g.complain(ctx, g.log, "socket is refused", err.Error())
+			g.complain(ctx, g.log, "socket is refused", slog.String(logkey.Cause, err.Error()))
 		}
 		return err
 	}

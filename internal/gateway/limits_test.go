@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -182,3 +183,41 @@ func TestClientsThatLeaveBeforeTheyAreConnected(t *testing.T) {
 		t.Errorf("stored were %s, want those of two connections", got)
 	}
 }
+
+// TestManyFramesThatCannotBeBrought: all clients may have one on its way when their agents are lost. The log tells of some, not of each.
+func TestManyFramesThatCannotBeBrought(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	var warnings atomic.Int64
+	r.gateway.log = slog.New(counter{&warnings})
+	r.bring = func(protocol.SocketUp, Underway) (protocol.SocketAck, error) {
+		return protocol.SocketAck{Unknown: true}, nil
+	}
+	const many = complaintsAtOnce + 20
+	for i := range many {
+		ws := r.open(fmt.Sprint(i))
+		if err := ws.Write(t.Context(), websocket.MessageText, []byte("hi")); err != nil {
+			t.Fatal(err)
+		}
+		expectClose(t, ws, websocket.StatusServiceRestart, "does not know the connection")
+	}
+	if n := warnings.Load(); n < complaintsAtOnce || n >= many {
+		t.Errorf("%d warnings for %d sockets, want %d and few more", n, many, complaintsAtOnce)
+	}
+}
+
+// counter counts warnings.
+type counter struct{ n *atomic.Int64 }
+
+func (counter) Enabled(context.Context, slog.Level) bool { return true }
+
+func (c counter) Handle(_ context.Context, line slog.Record) error {
+	if line.Level >= slog.LevelWarn {
+		c.n.Add(1)
+	}
+	return nil
+}
+
+func (c counter) WithAttrs([]slog.Attr) slog.Handler { return c }
+
+func (c counter) WithGroup(string) slog.Handler { return c }

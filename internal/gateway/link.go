@@ -252,8 +252,8 @@ func (l *link) lose(ctx context.Context, place protocol.SocketPlace) {
 		}
 	}
 	if open > 0 {
-		l.log.WarnContext(ctx, "frames for clients were lost on their way here, their sockets are closed",
-			slog.Int(logkey.Count, open), slog.Uint64(logkey.Number, place.Number))
+		l.gateway.complain(ctx, l.log, "frames for clients were lost on their way here, their sockets are closed",
+			slog.Int(logkey.Sockets, open), slog.Uint64(logkey.Number, place.Number))
 	}
 }
 

@@ -256,14 +256,14 @@ func (c *conn) complain(ctx context.Context, reason string) {
 		c.log().DebugContext(ctx, frameRefused, slog.String(logkey.Cause, reason))
 		return
 	}
-	c.link.gateway.complain(ctx, c.log(), frameRefused, reason)
+	c.link.gateway.complain(ctx, c.log(), frameRefused, slog.String(logkey.Cause, reason))
 }
 
 const frameRefused = "frame of a client is refused"
 
-// complain tells what a client does wrong, unless there were too many such lines: how many there are is up to clients.
-func (g *Gateway) complain(ctx context.Context, log *slog.Logger, message, reason string) {
-	attrs := []any{slog.String(logkey.Cause, reason)}
+// complain tells what is wrong with a client, or what it does wrong, unless there were too many such lines: how many there are is up to
+// clients, and all can lose their agents at once.
+func (g *Gateway) complain(ctx context.Context, log *slog.Logger, message string, attrs ...any) {
 	if !g.complaints.Allow() {
 		g.kept.Add(1)
 		log.DebugContext(ctx, message, attrs...)

@@ -36,6 +36,7 @@ const (
 	Duration   = "duration"
 	Delay      = "delay"
 	Count      = "count"
+	Sockets    = "sockets"
 	Late       = "late"
 	Overdue    = "overdue"
 	Slots      = "slots"

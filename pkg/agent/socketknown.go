@@ -135,12 +135,12 @@ func (h *host) lookAtSockets(ctx context.Context) {
 }
 
 func (h *host) compareSockets(ctx context.Context) error {
-	var all error
+	var wrong failures
 	for _, id := range h.gateway.Agents() {
-		all = errors.Join(all, h.gateway.Compare(ctx, id, func() (protocol.SocketPlace, map[uint64]uint64, error) {
+		wrong.add(h.gateway.Compare(ctx, id, func() (protocol.SocketPlace, map[uint64]uint64, error) {
 			v, err := h.records.read(ctx, id)
 			return sentTo(v.record, h.id), maps.Collect(v.record.Gateways[h.id].Open.All()), err
 		}))
 	}
-	return all
+	return wrong.err()
 }

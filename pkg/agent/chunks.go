@@ -147,12 +147,8 @@ func (c *chunks) count() int {
 	return c.sent
 }
 
-// passOn gives the chunks there are to who takes them here, and returns what is closed when there may be more. Without pass, it does
-// nothing.
+// passOn gives the chunks there are to who takes them here, and returns what is closed when there may be more.
 func (c *chunks) passOn(pass func(*protocol.StreamPart)) (news <-chan struct{}) {
-	if pass == nil {
-		return nil
-	}
 	for {
 		part, news := c.next()
 		if part == nil {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -102,10 +103,29 @@ func (h *host) onRelayedFrame(ctx context.Context, m *nats.Msg, a *actor, up *pr
 	})
 }
 
+// passChunks passes chunks on until the call has ended, or ctx.
+func (c *call) passChunks(ctx context.Context, pass func(*protocol.StreamPart)) {
+	for {
+		news := c.chunks.passOn(pass)
+		select {
+		case <-news:
+		case <-c.done:
+			c.chunks.passOn(pass)
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // followChunks waits for the answer to a call that comes in chunks.
 func (h *host) followChunks(ctx context.Context, c *call, f follower) protocol.Reply {
+	var passing sync.WaitGroup
+	defer passing.Wait()
 	if f.pass == nil {
 		c.chunks.join(f.to)
+	} else { // aside: whoever takes them may be slow, and is to hear all the same that the turn is outside
+		passing.Go(func() { c.passChunks(ctx, f.pass) })
 	}
 	tell := func(ack *protocol.SocketAck) {
 		f.hear(protocol.Reply{Owner: h.id, Sent: c.chunks.count(), Socket: ack})
@@ -115,12 +135,9 @@ func (h *host) followChunks(ctx context.Context, c *call, f follower) protocol.R
 	defer beat.Stop()
 	left, gone := c.left, f.gone
 	for {
-		news := c.chunks.passOn(f.pass)
 		select {
 		case <-c.done:
-			c.chunks.passOn(f.pass)
 			return c.reply
-		case <-news:
 		case <-left:
 			left = nil
 			tell(&protocol.SocketAck{Outside: true})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,6 +47,38 @@ func TestFramesPassOneThatIsOutside(t *testing.T) {
 	goOn["2"] <- struct{}{}
 	r.awaitLog(t, "jo", "1", "2")
 	r.awaitApplied(t, h, 3)
+}
+
+// TestOutsideBehindASlowClient: frames pass a call that is outside although its client does not take the chunks that were sent before.
+func TestOutsideBehindASlowClient(t *testing.T) {
+	t.Parallel()
+	said := make(chan string, 10)
+	r := newRig(t)
+	h := r.host(t, rooms(func(r *room) {
+		r.closed = func(context.Context, *room, *Connection, Closed) error { return nil }
+		r.tail = func(ctx context.Context, _ *room, out *Chunks[string], n int) (string, error) {
+			for full := false; !full; {
+				brief, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+				full = out.Send(brief, strings.Repeat("x", n)) != nil
+				cancel()
+			}
+			return "", Outside(ctx, func(ctx context.Context) error {
+				said <- "outside"
+				<-ctx.Done()
+				return nil
+			})
+		}
+		r.message = func(_ context.Context, _ *room, _ *Connection, m Message) error { said <- m.Text; return nil }
+	}))
+	c := h.dial(t, roomPath)
+	c.expect(identity("jo"))
+	c.send(rpc("1", "tail", `[100000]`))
+	c.send("meanwhile")
+	for _, want := range []string{"outside", "meanwhile"} {
+		if got := awaitTurn(t, want, said); got != want {
+			t.Errorf("the room says %q, want %q", got, want)
+		}
+	}
 }
 
 // TestSocketEndsWhileATurnIsOutside: the turn does not open the connection again when it comes back and is stored.

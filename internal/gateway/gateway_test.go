@@ -494,6 +494,28 @@ func TestRows(t *testing.T) {
 	}
 }
 
+// TestRowThatCannotBeTakenAway is taken away later: who looks after the sockets of a lost host would find it, but not that of one that ends.
+func TestRowThatCannotBeTakenAway(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	ws := r.open("a")
+	refuse := func(err error) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.refuse = err
+	}
+	refuse(errors.New("no"))
+	if err := ws.CloseNow(); err != nil {
+		t.Error(err)
+	}
+	natstest.Eventually(t, soon, "it could not be stored", func() bool { return slices.Contains(r.stored(), "0:0") })
+	refuse(nil)
+	natstest.Eventually(t, soon, "nothing is left", func() bool { return r.gateway.find(room) == nil })
+	if stored := r.stored(); stored[len(stored)-1] != "0:0" || len(stored) < 3 {
+		t.Errorf("stored were %v, want an empty row until that has succeeded", stored)
+	}
+}
+
 // stored are the rows that were.
 func (r *rig) stored() []string {
 	r.mu.Lock()

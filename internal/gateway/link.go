@@ -83,27 +83,44 @@ func (l *link) remove(ctx context.Context, c *conn) {
 	if !last {
 		return
 	}
-	l.connecting <- struct{}{}
-	defer func() { <-l.connecting }()
-	if err := l.enlist(ctx, r); err != nil {
-		l.log.DebugContext(ctx, "cannot store that no sockets are held any more", slog.Any(logkey.Error, err))
+	for wait := firstTry; ; wait = min(2*wait, lastTry) { // a row that is left behind stays when this host has ended
+		l.connecting <- struct{}{}
+		err := l.enlist(ctx, r)
+		<-l.connecting
+		if err == nil {
+			return
+		}
+		l.log.DebugContext(ctx, "cannot store that no sockets are held any more, trying on", slog.Any(logkey.Error, err))
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
-// enlist stores which connections of a row there are. One at a time does. An empty row is taken away; if it was before, another one may
-// have its number.
+// Between two tries to store that a row is empty.
+const (
+	firstTry = 100 * time.Millisecond
+	lastTry  = 30 * time.Second
+)
+
+// enlist stores which connections of a row there are. One at a time does, and nobody takes a seat meanwhile. An empty row is taken away;
+// if it was before, another one may have its number.
 func (l *link) enlist(ctx context.Context, r *row) error {
 	l.mu.Lock()
-	ids := maps.Clone(r.ids)
-	i := slices.Index(l.rows, r)
-	if len(ids) == 0 && i >= 0 {
-		l.rows = slices.Delete(l.rows, i, i+1)
-	}
+	ids, known := maps.Clone(r.ids), slices.Contains(l.rows, r)
 	l.mu.Unlock()
-	if i < 0 {
+	if !known {
 		return nil
 	}
-	return l.gateway.host.Enlist(ctx, l.agent, r.number, ids)
+	err := l.gateway.host.Enlist(ctx, l.agent, r.number, ids)
+	if err == nil && len(ids) == 0 {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.rows = slices.DeleteFunc(l.rows, func(one *row) bool { return one == r })
+	}
+	return err
 }
 
 func (l *link) all() []*conn {

@@ -101,15 +101,10 @@ type Board struct{ agent.Base[Sheet] }
 // InitialState is the sheet of a board that nobody has used.
 func (b *Board) InitialState() Sheet { return Sheet{Title: "Expenses", Expenses: []Expense{}} }
 
-type ownChange struct{}
-
-// own is the context of changes that the board makes itself.
-func own(ctx context.Context) context.Context { return context.WithValue(ctx, ownChange{}, true) }
-
 // ValidateStateChange refuses what pages send as a state: they would overwrite what has happened since they got theirs, and could pay
 // themselves.
 func (b *Board) ValidateStateChange(ctx context.Context, _ Sheet) error {
-	if ctx.Value(ownChange{}) == nil {
+	if _, sent := agent.StateSource(ctx); sent {
 		return errors.New("a board is changed by its methods, not by sending it a state")
 	}
 	return nil
@@ -139,7 +134,7 @@ func (b *Board) countPages(ctx context.Context, gone *agent.Connection) error {
 	if len(ids) == b.State().Here {
 		return nil
 	}
-	return b.Update(own(ctx), func(s *Sheet) error { s.Here = len(ids); return nil })
+	return b.Update(ctx, func(s *Sheet) error { s.Here = len(ids); return nil })
 }
 
 // OnMessage takes {"submit": claim}. A message has no answer, so who sent one that is refused is sent {"refused": …}.
@@ -163,7 +158,7 @@ func (b *Board) OnMessage(ctx context.Context, c *agent.Connection, m agent.Mess
 		return err
 	}
 	sheet.Expenses = append(sheet.Expenses, Expense{Claim: claim, Progress: Progress{Checking, 0, "Submitted"}, Workflow: instance.ID()})
-	return b.SetState(own(ctx), sheet)
+	return b.SetState(ctx, sheet)
 }
 
 type refusal struct {
@@ -208,7 +203,7 @@ func (b *Board) Rename(ctx context.Context, title string) error {
 	if err := checkText("title", title, maxName); err != nil {
 		return err
 	}
-	return b.Update(own(ctx), func(s *Sheet) error { s.Title = strings.TrimSpace(title); return nil })
+	return b.Update(ctx, func(s *Sheet) error { s.Title = strings.TrimSpace(title); return nil })
 }
 
 // Approve lets an expense be paid.
@@ -238,7 +233,7 @@ func (b *Board) decide(ctx context.Context, id, by string, answer func(*Expense,
 	if err := checkText("name", by, maxName); err != nil {
 		return err
 	}
-	return b.Update(own(ctx), func(s *Sheet) error {
+	return b.Update(ctx, func(s *Sheet) error {
 		e, err := s.find(id)
 		if err != nil {
 			return err
@@ -256,7 +251,7 @@ func (b *Board) decide(ctx context.Context, id, by string, answer func(*Expense,
 
 // Remove takes an expense off the board, and ends its workflow if that has not come to paying.
 func (b *Board) Remove(ctx context.Context, id string) error {
-	return b.Update(own(ctx), func(s *Sheet) error {
+	return b.Update(ctx, func(s *Sheet) error {
 		e, err := s.find(id)
 		if err != nil {
 			return err

@@ -74,5 +74,5 @@ func (b *Board) note(ctx context.Context, w agent.Tracked, p Progress, isNews bo
 			return err
 		}
 	}
-	return b.SetState(own(ctx), sheet)
+	return b.SetState(ctx, sheet)
 }

@@ -33,7 +33,7 @@ type Agent interface {
 //
 //   - InitialState() S gives the state of an agent that never stored one. Else that is the zero S.
 //   - ValidateStateChange(ctx context.Context, next S) error is called before a state is set. An error refuses it: SetState
-//     returns a *StateError that wraps it, and nothing has changed.
+//     returns a *StateError that wraps it, and nothing has changed. StateSource tells whether a client has sent the state.
 //   - OnStateChanged(ctx context.Context, now S) error is called in a turn of its own after a turn that has stored another
 //     state, before any other turn. Its errors go to OnError and affect nothing else. It is not called again for what it
 //     changes itself, and not if the host dies before: what must come with a change belongs into the turn that makes it.
@@ -100,8 +100,11 @@ func (b *Base[S]) setClientState(ctx context.Context, raw json.RawMessage) error
 	if err := json.Unmarshal(raw, &s); err != nil {
 		return &StateError{Agent: b.core.name, Reason: "does not fit its type", Err: err}
 	}
-	return b.SetState(ctx, s)
+	return b.SetState(context.WithValue(ctx, fromClientKey{}, true), s)
 }
+
+// fromClientKey marks the context of a state that a client has sent.
+type fromClientKey struct{}
 
 func (b *Base[S]) encodeInitial(whole any) (json.RawMessage, error) {
 	hook, ok := whole.(interface{ InitialState() S })

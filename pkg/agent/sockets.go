@@ -277,3 +277,12 @@ func CurrentConnection(ctx context.Context) (*Connection, bool) {
 	}
 	return d.socket.conn, true
 }
+
+// StateSource is the connection whose client has sent the state that ValidateStateChange is to look at; false if the agent sets it,
+// which it may do for a client that calls a method.
+func StateSource(ctx context.Context) (*Connection, bool) {
+	if ctx.Value(fromClientKey{}) == nil {
+		return nil, false
+	}
+	return CurrentConnection(ctx)
+}

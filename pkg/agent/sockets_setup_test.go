@@ -25,7 +25,9 @@ type room struct {
 	closed  func(context.Context, *room, *Connection, Closed) error
 	failed  func(context.Context, *room, error) error
 	wait    func(context.Context) error
-	tail    func(context.Context, *room, *Chunks[string], int) (string, error)
+	// validate is called for states that are none otherwise.
+	validate func(context.Context, roomState) error
+	tail     func(context.Context, *room, *Chunks[string], int) (string, error)
 }
 
 type roomState struct {
@@ -72,11 +74,14 @@ func (r *room) OnRequest(w http.ResponseWriter, q *http.Request) error {
 	return json.NewEncoder(w).Encode(r.State())
 }
 
-func (r *room) ValidateStateChange(_ context.Context, next roomState) error {
+func (r *room) ValidateStateChange(ctx context.Context, next roomState) error {
 	if next.N < 0 {
 		return errors.New("n is below 0")
 	}
-	return nil
+	if r.validate == nil {
+		return nil
+	}
+	return r.validate(ctx, next)
 }
 
 func (r *room) AddTo(ctx context.Context, n int, note string) (int, error) {

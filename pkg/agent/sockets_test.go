@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -407,4 +408,35 @@ func TestSocketPlacesCompare(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestStateSource: a validator knows which client has sent a state, and that the agent sets one although a client has asked for it.
+func TestStateSource(t *testing.T) {
+	t.Parallel()
+	prepare := func(r *room) {
+		r.validate = func(ctx context.Context, next roomState) error {
+			switch c, sent := StateSource(ctx); {
+			case sent && next.N != 1:
+				return fmt.Errorf("not from %s", c.ID())
+			case !sent && next.N == 1:
+				return errors.New("not from the agent")
+			}
+			return nil
+		}
+	}
+	bothRooms(t, prepare, func(t *testing.T, r *rig, gate *testHost) {
+		c := gate.dial(t, roomPath+"?_pk=a")
+		c.expect(identity("jo"))
+		c.send(state(`{"n":2}`))
+		if got, _ := c.next(); !strings.Contains(got, "not from a") {
+			t.Errorf("a state of the client: %s", got)
+		}
+		c.send(rpc("1", "addTo", `[1,""]`))
+		if got, _ := c.next(); !strings.Contains(got, "not from the agent") {
+			t.Errorf("a state of the agent: %s", got)
+		}
+		c.send(state(`{"n":1}`))
+		c.send(rpc("2", "addTo", `[1,""]`))
+		c.expect(state(`{"n":2}`), rpcDone("2", "2"))
+	})
 }

@@ -106,10 +106,10 @@ func (o *overdue) waits(ctx context.Context, m *journal.Message) (*waiting, erro
 	if _, bad := errors.AsType[*RowError](err); bad || err == nil && (r == nil || r.Paused != nil || !r.made(t)) {
 		return nil, nil
 	}
-	if err != nil && !errors.Is(err, errNewerRow) {
+	if err != nil && ctx.Err() != nil {
 		return nil, err
 	}
-	due := m.Time
+	due := m.Time // whoever has to serve it cannot read the row either, or it is of a newer program
 	if r != nil && r.plan.Due(t.Planned).After(due) {
 		due = r.plan.Due(t.Planned)
 	}

@@ -139,6 +139,28 @@ func TestLateAsAnotherSchedulerIsFrozen(t *testing.T) {
 	s.awaitInTime(t, w.log)
 }
 
+// What nobody can serve, as its row cannot be read, waits.
+func TestLateAsItsRowCannotBeRead(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	_, unblock := w.blockClock(t)
+	first := w.start(t)
+	w.put(t, after("s", 0))
+	natstest.Eventually(t, wait, "it has come due", func() bool { return w.dueNow(t) == 1 })
+	first.stop(t)
+	if err := w.js.DeleteStream(t.Context(), protocol.KVStream(protocol.SchedulesBucket(project))); err != nil {
+		t.Fatal(err)
+	}
+	unblock()
+	s := w.startWatched(t)
+	s.awaitLate(t, "s")
+	w.registerProject(t, project)
+	s.awaitInTime(t, w.log)
+	if n := len(w.mails(t, project)); n != 0 {
+		t.Errorf("%d mails of a schedule whose row is gone", n)
+	}
+}
+
 // What does not fire any more is not late, and does not hide what is.
 func TestLateBehindWhatDoesNotFire(t *testing.T) {
 	t.Parallel()

@@ -159,6 +159,8 @@ func (one oneSchedule) shown() shown {
 		s.rest = append(s.rest, [2]string{"Paused", orNever(w.Paused.Since)})
 	case w.Over:
 		s.state = "over"
+	case w.Waits != nil: // for the end of the instance of an earlier moment
+		s.state = "waits since " + orNever(*w.Waits)
 	}
 	s.rest = append(s.rest, bounds(w.From, w.Until, w.Times, time.Duration(w.Jitter), w.CatchUp, string(w.Overlap))...)
 	return s

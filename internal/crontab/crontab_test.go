@@ -237,7 +237,7 @@ func TestList(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
 	hourly := line("@hourly", plain)
-	w.set(t, now, hourly, line("@daily", plain), line("@weekly", plain), line("@yearly", plain))
+	w.set(t, now, hourly, line("@daily", plain), line("@weekly", plain), line("@yearly", plain), line("@monthly", func(s *protocol.Schedule) { s.Overlap = protocol.OverlapBufferOne }))
 	tick := func(cron, subject, body string) {
 		t.Helper()
 		at := map[string]func(string, string, string, string) string{"at": protocol.ClockSubject, "due": protocol.ClockDueSubject}[subject]
@@ -246,11 +246,12 @@ func TestList(t *testing.T) {
 		}
 	}
 	tick("@hourly", "at", `{"v":1,"planned":"2026-11-22T17:00:00Z","progress":{"runs":2,"missed":1,"last":"2026-11-22T16:00:00Z"}}`)
+	tick("@monthly", "at", `{"v":1,"planned":"2026-11-01T00:00:00Z","since":"2026-11-22T14:00:00Z","progress":{"runs":3,"skipped":2}}`)
 	tick("@daily", "due", `{"v":1,"planned":"2026-11-23T00:00:00Z"}`)
 	tick("@weekly", "at", `{"v":1,"planned":"2026-11-22T16:00:00Z","over":true,"parked":true,"progress":{"runs":3}}`)
 	w.put(t, protocol.ScheduleKey("Desk", "jo", "s"), `{"v":1,"id":"s"}`)
 	all, err := w.table.List(t.Context())
-	if err != nil || len(all) != 4 {
+	if err != nil || len(all) != 5 {
 		t.Fatalf("schedules %+v, error %v", all, err)
 	}
 	lines := map[string]crontab.Status{}
@@ -265,6 +266,9 @@ func TestList(t *testing.T) {
 	}
 	if s := lines["@weekly"]; s.Next != nil || s.Runs != 3 {
 		t.Errorf("over: %+v", s)
+	}
+	if s := lines["@monthly"]; s.Waits == nil || !s.Waits.Equal(now) || s.Next == nil || s.Skipped != 2 || s.Overlap != protocol.OverlapBufferOne {
+		t.Errorf("waits: %+v", s)
 	}
 	if s := lines["@yearly"]; s.Next == nil || !s.Next.Equal(time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)) {
 		t.Errorf("not armed yet: %+v", s)

@@ -33,6 +33,8 @@ type Status struct {
 	// Last is the moment that started an instance last, Next the one that is next; nil if it is paused or over.
 	Last *time.Time `json:"last,omitempty"`
 	Next *time.Time `json:"next,omitempty"`
+	// Waits is since when Next waits for the end of the instance of an earlier moment; nil if it does not.
+	Waits *time.Time `json:"waits,omitempty"`
 	// Runs counts moments that have started an instance, Missed those that nobody could serve in time, Skipped those that came
 	// while what an earlier one had started was not done.
 	Runs    int             `json:"runs"`
@@ -112,7 +114,7 @@ func statusOf(row *protocol.Schedule, tick *protocol.Tick) Status {
 	plan, err := moments.Of(row)
 	switch {
 	case tick != nil:
-		s.Next = new(tick.Planned.UTC())
+		s.Next, s.Waits = new(tick.Planned.UTC()), tick.Since
 	case err != nil: // of a newer program
 	default:
 		if first := plan.First(); !first.IsZero() {

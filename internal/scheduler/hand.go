@@ -34,11 +34,12 @@ func NewCronHand(opts Options, store *journal.Store, project string) *Hand {
 	return h
 }
 
-// due is a schedule with what it fires next.
+// due is a schedule with what it fires next, and when.
 type due struct {
 	key
 	row  *row
 	tick *protocol.Tick
+	at   time.Time
 }
 
 // Next is the next moment at which a schedule fires; ok is false if none ever will.
@@ -47,14 +48,7 @@ func (h *Hand) Next(ctx context.Context) (moment time.Time, ok bool, err error) 
 	if err != nil || d == nil {
 		return time.Time{}, false, err
 	}
-	return d.due(), true, nil
-}
-
-func (d *due) due() time.Time {
-	if d.tick.Over {
-		return d.tick.Planned
-	}
-	return d.row.plan.Due(d.tick.Planned)
+	return d.at, true, nil
 }
 
 func (h *Hand) next(ctx context.Context) (first *due, err error) {
@@ -78,15 +72,36 @@ func (h *Hand) next(ctx context.Context) (first *due, err error) {
 		if r == nil || r.Paused != nil {
 			continue
 		}
-		d := &due{key: k, row: r, tick: h.tick(r, m.Subject)}
-		if d.tick.Over && r.Workflow != "" {
-			continue
+		next, err := h.due(ctx, k, r, m.Subject)
+		if err != nil {
+			return nil, err
 		}
-		if first == nil || d.due().Before(first.due()) {
-			first = d
+		if next != nil && (first == nil || next.at.Before(first.at)) {
+			first = next
 		}
 	}
 	return first, nil
+}
+
+// due is what a schedule fires next; nil if it is over, or waits for an instance that has not ended.
+func (h *Hand) due(ctx context.Context, k key, r *row, subject string) (*due, error) {
+	d := &due{key: k, row: r, tick: h.tick(r, subject)}
+	d.at = d.tick.Planned
+	switch {
+	case d.tick.Over && r.Workflow != "":
+		return nil, nil
+	case d.tick.Over:
+		return d, nil
+	case d.tick.Since == nil:
+		d.at = r.plan.Due(d.tick.Planned)
+		return d, nil
+	}
+	f, err := h.find(ctx, k, r, d.tick)
+	if err != nil || r.holds(f) {
+		return nil, err
+	}
+	d.at = h.now()
+	return d, nil
 }
 
 // tick is what a schedule fires next.
@@ -116,15 +131,15 @@ func (h *Hand) Fire(ctx context.Context) error {
 	if d == nil {
 		return errors.New("no schedule fires any more")
 	}
-	f := firing{tick: d.tick}
-	if f.undone, err = h.undone(ctx, d.key, d.row, d.tick); err != nil {
+	f := firing{tick: d.tick, now: d.at} // the clock stops at each: none is missed
+	if f.found, err = h.find(ctx, d.key, d.row, d.tick); err != nil {
 		return err
 	}
-	now := d.due() // the clock stops at each: none is missed
-	if f.mail, err = h.deliver(ctx, d.key, d.row, d.tick, d.row.step(d.tick, now, f.found), h.now()); err != nil {
+	next := d.row.step(d.tick, f.now, f.found)
+	if f.mail, err = h.deliver(ctx, d.key, d.row, firing{tick: f.tick, now: h.now(), found: f.found}, next); err != nil {
 		return err
 	}
-	s := d.row.step(d.tick, now, f.found)
+	s := d.row.step(d.tick, f.now, f.found) // which knows the mail
 	if s.moment.IsZero() && d.row.Workflow == "" {
 		if err := h.deleteRow(ctx, d.key, d.row.revision); !errors.Is(err, journal.ErrConflict) {
 			return err

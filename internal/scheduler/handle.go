@@ -102,11 +102,11 @@ func (s *Scheduler) fire(ctx context.Context, k key, t *protocol.Tick, m jetstre
 		}
 	}
 	f := firing{tick: t, by: r, now: now}
-	if f.undone, err = s.undone(ctx, k, r, t); err != nil {
+	if f.found, err = s.find(ctx, k, r, t); err != nil {
 		return err
 	}
 	next := r.step(t, now, f.found)
-	if f.mail, err = s.deliver(ctx, k, r, t, next, now); err != nil {
+	if f.mail, err = s.deliver(ctx, k, r, f, next); err != nil {
 		return err
 	}
 	testsignal.At(SignalMailed)
@@ -196,14 +196,17 @@ func mayBeStale(k key, r *row, t *protocol.Tick, m jetstream.Msg) error {
 }
 
 // deliver brings a firing to whom it is for. It returns the sequence of its mail, if it became some.
-func (s *Scheduler) deliver(ctx context.Context, k key, r *row, t *protocol.Tick, next step, now time.Time) (uint64, error) {
+func (s *Scheduler) deliver(ctx context.Context, k key, r *row, f firing, next step) (uint64, error) {
 	if r.Workflow == "" {
-		return s.mail(ctx, k, r, t, next, now)
+		return s.mail(ctx, k, r, f.tick, next, f.now)
 	}
-	if !next.fires {
-		return 0, nil
+	if next.fires {
+		return 0, s.startInstance(ctx, k, r, f.tick, f.now)
 	}
-	return 0, s.startInstance(ctx, k, r, t.Planned, now)
+	if f.running != nil && r.Overlap == protocol.OverlapCancelRunning && next.moment.Equal(f.tick.Planned) {
+		return 0, s.cancel(ctx, k, f.running, f.tick.Planned, f.now)
+	}
+	return 0, nil
 }
 
 // mail puts a firing into the agent's inbox. One that comes too late, or is skipped, is left out; if it was the last one, the

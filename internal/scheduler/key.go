@@ -55,6 +55,11 @@ func (k key) dueSubject() string {
 	return protocol.ClockDueSubject(k.agent.Project, k.agent.Class, k.agent.Name, k.id)
 }
 
+// source says who starts and steers the instances of the schedule of a workflow.
+func (k key) source() protocol.Source {
+	return protocol.Source{Kind: "cron", Project: k.agent.Project, Class: k.agent.Name, Name: k.id}
+}
+
 // attr says, in a log line, which schedule it is about.
 func (k key) attr() slog.Attr {
 	if k.agent.Class == protocol.ClassCron {

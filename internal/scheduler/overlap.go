@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/skein-run/skein/internal/client"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -23,8 +24,16 @@ const (
 type found struct {
 	// undone counts the firings before it that are not done; 2 is two or more. It is found only if the row's policy needs it.
 	undone int
+	// running is the instance that is not done, of the schedule of a workflow.
+	running *started
 	// mail is the sequence of the mail that the moment became; 0: none.
 	mail uint64
+}
+
+// started is an instance by its number.
+type started struct {
+	protocol.Instance
+	incarnation uint64
 }
 
 // judgesMail reports whether it depends on the mail of earlier moments whether one fires.
@@ -49,15 +58,23 @@ func (s *step) skip(moments ...time.Time) {
 	s.progress.LastSkipped = new(moments[len(moments)-1].UTC())
 }
 
-// undone counts the firings of a schedule that are not done, as far as its policy needs that.
-func (s *Scheduler) undone(ctx context.Context, k key, r *row, t *protocol.Tick) (int, error) {
-	if t.Progress == nil || t.Progress.Last == nil {
-		return 0, nil
+// judgesInstances reports whether it depends on the instances of earlier moments whether one fires.
+func (r *row) judgesInstances() bool {
+	return r.Workflow != "" && r.Overlap != protocol.OverlapAllowAll && r.Overlap != ""
+}
+
+// find finds what is not done of a schedule when a moment comes due, as far as its policy needs that.
+func (s *Scheduler) find(ctx context.Context, k key, r *row, t *protocol.Tick) (f found, err error) {
+	switch {
+	case t.Progress == nil:
+	case r.judgesMail() && t.Progress.Last != nil:
+		f.undone, err = s.undoneMail(ctx, k, r, t.Progress)
+	case r.judgesInstances():
+		if f.running, err = s.running(ctx, k, t.Progress); f.running != nil {
+			f.undone = 1
+		}
 	}
-	if r.judgesMail() {
-		return s.undoneMail(ctx, k, r, t.Progress)
-	}
-	return 0, nil
+	return f, err
 }
 
 // undoneMail counts the firings of an agent's schedule that its record does not know as applied, or given up. Of a schedule
@@ -118,7 +135,7 @@ func (s *Scheduler) isRemoved(ctx context.Context, k key, sequence uint64) (bool
 
 // holds reports whether a moment waits for the end of the instance that an earlier one has started.
 func (r *row) holds(f found) bool {
-	return r.Workflow != "" && f.undone > 0 && r.Overlap != protocol.OverlapAllowAll && r.Overlap != ""
+	return r.judgesInstances() && f.undone > 0
 }
 
 // hold lets the moment wait on.
@@ -140,4 +157,53 @@ func (r *row) goOnAfterWait(s *step, now time.Time) {
 	var passed []time.Time
 	passed, s.moment = r.passed(s.moment, now)
 	s.skip(passed...)
+}
+
+// running finds an instance of a schedule that has not ended; one that is paused has not. It is that of the moment which fired
+// last. One that was skipped may have an instance, too: of another scheduler, which had found an instant later that it need
+// not be.
+func (s *Scheduler) running(ctx context.Context, k key, p *protocol.Progress) (*started, error) {
+	moments := []*time.Time{p.Last}
+	if p.LastSkipped != nil && (p.Last == nil || p.LastSkipped.After(*p.Last)) {
+		moments = append(moments, p.LastSkipped)
+	}
+	for _, moment := range moments {
+		if moment == nil {
+			continue
+		}
+		at, err := s.instanceOf(ctx, k, *moment)
+		if err != nil {
+			return nil, err
+		}
+		there, err := client.Client{Store: s.store}.Look(ctx, at)
+		switch {
+		case errors.Is(err, client.ErrNotFound):
+		case err != nil:
+			return nil, fmt.Errorf("look at instance %s: %w", at, err)
+		case there.Done == nil && there.Create.Input == protocol.CronInput(k.id, *moment): // else somebody else has taken the id
+			return &started{at, there.Incarnation}, nil
+		}
+	}
+	return nil, nil
+}
+
+// cancel tells an instance to end in favour of that of a moment, unless that is what it was told last.
+func (s *Scheduler) cancel(ctx context.Context, k key, running *started, planned, now time.Time) error {
+	input := protocol.CronInput(k.id, planned) + "/cancel"
+	m, err := s.store.Last(ctx, protocol.WorkflowsStream(running.Project), running.ControlSubject())
+	if err != nil && !errors.Is(err, journal.ErrNotFound) {
+		return fmt.Errorf("cancel instance %s: %w", running, err)
+	}
+	var newest protocol.Control
+	if err == nil && json.Unmarshal(m.Data, &newest) == nil && newest.Input == input {
+		return nil
+	}
+	err = client.Client{Store: s.store}.Steer(ctx, running.Instance, protocol.Control{
+		V: protocol.Version, Input: input, Action: protocol.ActionTerminate, Sent: now.UTC(), Source: k.source(),
+		Incarnation: running.incarnation,
+	})
+	if err != nil {
+		return fmt.Errorf("cancel instance %s: %w", running, err)
+	}
+	return nil
 }

@@ -15,14 +15,13 @@ import (
 
 // startInstance starts the instance of a workflow for a planned moment, once: its id and its create follow from schedule
 // and moment. An id that somebody else has taken does not hold up the schedule.
-func (s *Scheduler) startInstance(ctx context.Context, k key, r *row, planned, now time.Time) error {
-	planned = planned.UTC()
-	shards, err := s.shardsOf(ctx, k.agent.Project)
+func (s *Scheduler) startInstance(ctx context.Context, k key, r *row, t *protocol.Tick, now time.Time) error {
+	planned := t.Planned.UTC()
+	at, err := s.instanceOf(ctx, k, planned)
 	if err != nil {
 		return err
 	}
 	create := r.CronCreate(k.agent.Project, planned, now)
-	at := protocol.Instance{Project: k.agent.Project, Shard: protocol.Shard(create.ID, shards), Workflow: r.Workflow, ID: create.ID}
 	_, _, err = client.Client{Store: s.store}.Create(ctx, at, create, protocol.ExistingFail)
 	if errors.Is(err, client.ErrExists) {
 		s.taken.Add(1)
@@ -34,8 +33,19 @@ func (s *Scheduler) startInstance(ctx context.Context, k key, r *row, planned, n
 	if err != nil {
 		return fmt.Errorf("start instance %s: %w", at, err)
 	}
-	s.count(ctx, k, r, r.plan.Due(planned), now)
+	due := r.plan.Due(planned)
+	if t.Since != nil {
+		due = now // it has waited for an earlier instance, and not for a scheduler
+	}
+	s.count(ctx, k, r, due, now)
 	return nil
+}
+
+// instanceOf is the instance of a planned moment.
+func (s *Scheduler) instanceOf(ctx context.Context, k key, planned time.Time) (protocol.Instance, error) {
+	shards, err := s.shardsOf(ctx, k.agent.Project)
+	id := protocol.CronInstance(k.id, planned)
+	return protocol.Instance{Project: k.agent.Project, Shard: protocol.Shard(id, shards), Workflow: k.agent.Name, ID: id}, err
 }
 
 // shardsOf asks the registry once for the number of shards of a project, which is fixed for good.

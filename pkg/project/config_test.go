@@ -175,7 +175,7 @@ func TestFaultsAreLocated(t *testing.T) {
 		{"too few fields", schedulesOf(`«»"0 9 *"`, ""), `cron line "0 9 *": has 3 fields; allowed are 5, 6 with seconds first, or a descriptor`},
 		{"day that never comes", schedulesOf(`"0 0 «»30 2 *"`, ""), `never comes`},
 		{"object without a line", schedulesOf(`[ «»{ "zone": "Europe/Oslo" } ]`, ""), "workflows[0].schedules[0].cron: is missing"},
-		{"unknown field of a schedule", schedulesOf(`[ { «»"when": "@hourly" } ]`, ""), `workflows[0].schedules[0]: unknown field "when"; there are cron, zone, params, jitter, from, until, times, catch_up`},
+		{"unknown field of a schedule", schedulesOf(`[ { «»"when": "@hourly" } ]`, ""), `workflows[0].schedules[0]: unknown field "when"; there are cron, zone, params, jitter, from, until, times, catch_up, overlap`},
 		{"unknown zone", schedulesOf(`[ { "cron": "@hourly", "zone": «»"Mars/Base" } ]`, ""), `workflows[0].schedules[0].zone: cron line "@hourly" in time zone "Mars/Base": unknown time zone`},
 		{"zone of the machine", schedulesOf(`[ { "cron": "@hourly", "zone": «»"Local" } ]`, ""), `workflows[0].schedules[0].zone: `},
 		{"bad moment", schedulesOf(`[ { "cron": "@hourly", "from": «»"tomorrow" } ]`, ""), `workflows[0].schedules[0].from: "tomorrow": allowed are moments as in "2026-12-24T18:00:00Z"`},
@@ -189,6 +189,7 @@ func TestFaultsAreLocated(t *testing.T) {
 		{"no times", schedulesOf(`[ { "cron": "@hourly", "times": «»0 } ]`, ""), `workflows[0].schedules[0].times: 0: allowed are whole numbers of at least 1`},
 		{"too many times", schedulesOf(`[ { "cron": "@hourly", "times": «»1000001 } ]`, ""), `workflows[0].schedules[0].times: 1000001: allowed are 1 to 1000000`},
 		{"too much to catch up", schedulesOf(`[ { "cron": "@hourly", "catch_up": «»1001 } ]`, ""), `workflows[0].schedules[0].catch_up: 1001: allowed are 0 to 1000`},
+		{"no policy", schedulesOf(`[ { "cron": "@hourly", "overlap": «»"never" } ]`, ""), `workflows[0].schedules[0].overlap: never: allowed are ["skip" "buffer_one" "buffer_all" "cancel_running" "allow_all"]`},
 		{"part of a moment to catch up", schedulesOf(`[ { "cron": "@hourly", "catch_up": «»0.5 } ]`, ""), `workflows[0].schedules[0].catch_up: 0.5: allowed are 0 to 1000`},
 		{"jitter without a unit", schedulesOf(`[ { "cron": "@hourly", "jitter": «»"30" } ]`, ""), `workflows[0].schedules[0].jitter: "30": allowed are durations`},
 		{"jitter of years", schedulesOf(`[ { "cron": "@hourly", "jitter": «»"366 days" } ]`, ""), `workflows[0].schedules[0].jitter: 8784h0m0s: allowed is up to 365 days`},
@@ -338,10 +339,10 @@ func TestSchedules(t *testing.T) {
 		t.Errorf("one line is %+v", got)
 	}
 	got := parse(`[ "@hourly", { "cron": "@hourly", "zone": "Europe/Oslo", "jitter": "5m", "from": "2026-01-01T00:00:00+01:00",
-		"until": "2026-06-01T00:00:00Z", "times": 3, "catch_up": 0, "params": { "to": ["all", /* now */ ], } } ]`)
+		"until": "2026-06-01T00:00:00Z", "times": 3, "catch_up": 0, "overlap": "skip", "params": { "to": ["all", /* now */ ], } } ]`)
 	want := []project.Schedule{{Cron: "@hourly"}, {
 		Cron: "@hourly", Zone: "Europe/Oslo", Jitter: protocol.Duration(5 * time.Minute), From: new(time.Date(2025, 12, 31, 23, 0, 0, 0, time.UTC)),
-		Until: new(time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)), Times: 3, CatchUp: new(0), Params: []byte(`{"to":["all"]}`),
+		Until: new(time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)), Times: 3, CatchUp: new(0), Overlap: protocol.OverlapSkip, Params: []byte(`{"to":["all"]}`),
 	}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("schedules are %+v, want %+v", got, want)

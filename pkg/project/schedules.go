@@ -34,6 +34,9 @@ type Schedule struct {
 	// CatchUp is how many of the moments that passed while no scheduler could serve them start an instance late, the oldest
 	// first: 0 to protocol.MaxCatchUp. Nil: 1. With 0, a moment that is more than a minute late starts none.
 	CatchUp *int
+	// Overlap says what becomes of a moment that comes while the instance of an earlier one has not ended. Empty:
+	// protocol.OverlapAllowAll.
+	Overlap protocol.Overlap
 }
 
 const fieldSchedules = "schedules"
@@ -49,7 +52,7 @@ func (s Schedule) Row(workflow string, created time.Time) protocol.Schedule {
 	row := protocol.Schedule{
 		ID: protocol.CronID(s.Cron, s.Zone), Class: protocol.ClassCron, Name: workflow, Workflow: workflow,
 		Kind: protocol.ScheduleCron, Cron: s.Cron, Zone: s.Zone, From: utc(s.From), Until: utc(s.Until), Times: s.Times, Jitter: s.Jitter,
-		CatchUp: s.CatchUp, Payload: s.Params, Created: created.UTC(),
+		CatchUp: s.CatchUp, Overlap: s.Overlap, Payload: s.Params, Created: created.UTC(),
 	}
 	row.SetVersion()
 	return row
@@ -88,7 +91,7 @@ func (p *parser) schedule(v *hujson.Value, path string, s *Schedule) {
 		p.wrongType(v, path, "a string or an object")
 		return
 	}
-	allowed := []string{"cron", "zone", "params", "jitter", "from", "until", "times", "catch_up"}
+	allowed := []string{"cron", "zone", "params", "jitter", "from", "until", "times", "catch_up", "overlap"}
 	p.object(v, path, allowed, func(name, path string, v *hujson.Value) {
 		switch name {
 		case "cron":
@@ -107,6 +110,8 @@ func (p *parser) schedule(v *hujson.Value, path string, s *Schedule) {
 			p.count(v, path, &s.Times)
 		case "catch_up":
 			p.catchUp(v, path, &s.CatchUp)
+		case "overlap":
+			p.text(v, path, (*string)(&s.Overlap))
 		}
 	})
 }

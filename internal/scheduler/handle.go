@@ -237,6 +237,9 @@ func mailOf(k key, r *row, t *protocol.Tick, next step, now time.Time) []protoco
 	end := mail
 	if next.fires {
 		mail.Callback, mail.Payload, mail.Retry = r.Callback, r.Payload, r.Retry
+		if r.Overlap == protocol.OverlapCancelRunning {
+			mail.Overlap = r.Overlap
+		}
 	}
 	switch {
 	case !next.fires && !mail.Last:

@@ -71,6 +71,7 @@ func TestOverlapKilled(t *testing.T) {
 		{"buffer no more", protocol.OverlapBufferOne, 2, true},
 		{"buffer all", protocol.OverlapBufferAll, 2, false},
 		{"allow all", protocol.OverlapAllowAll, 2, false},
+		{"cancel running", protocol.OverlapCancelRunning, 1, false},
 	} {
 		for point, copies := range fires {
 			t.Run(tt.name+" "+point, func(t *testing.T) {
@@ -110,7 +111,8 @@ func TestOverlapKilled(t *testing.T) {
 					t.Errorf("mails %+v, progress %+v, want %d copies of one firing", mails, p, copies)
 				}
 				for _, m := range mails {
-					if m.Source != mails[0].Source || m.Number != mails[0].Number || m.Key != mails[0].Key || !m.Planned.Equal(moment.Planned) {
+					if m.Source != mails[0].Source || m.Number != mails[0].Number || m.Key != mails[0].Key || !m.Planned.Equal(moment.Planned) ||
+						m.Overlap == protocol.OverlapCancelRunning != (tt.overlap == protocol.OverlapCancelRunning) {
 						t.Errorf("mails of one firing differ: %+v", mails)
 					}
 				}

@@ -16,6 +16,9 @@ var (
 	ErrLostOwnership = errors.New("this host does not own the agent any more")
 	// ErrTurnTooLong is the cause with which a turn's context ends at the limit. What the turn asked for is dropped.
 	ErrTurnTooLong = errors.New("the turn took too long")
+	// ErrOverlapped is the cause with which the context of a callback ends if its schedule, with OverlapCancelRunning, has fired
+	// again. If the callback then fails, it is not tried again.
+	ErrOverlapped = errors.New("the schedule has fired again, which cancels the firings before")
 	// ErrInboxTurn is returned by Save in a turn for mail: that is stored once, with the mark that the mail is applied.
 	ErrInboxTurn = errors.New("a turn for mail is stored once, at its end")
 	// ErrDraftOpen is returned by Outside in a turn for mail that has asked for something already.

@@ -68,21 +68,35 @@ func (a *actor) receive(ctx context.Context, l *letter) error {
 		return a.bury(ctx, l, err)
 	}
 	l.attempts++
-	_, err = a.turn(ctx, a.firing(l), func(ctx context.Context, d *draft) error {
-		d.isMail = true
-		if err := apply(ctx, d); err != nil {
-			return err
-		}
-		return d.markApplied(a, l)
-	})
+	cancelled, err := a.apply(ctx, l, apply)
 	switch {
 	case isEnd(err):
 		return err
 	case err == nil:
 		a.mail.settle(l)
 		return a.afterTurn(ctx)
+	case cancelled:
+		a.log.DebugContext(ctx, "cancelled callback has failed", slog.String(logkey.Source, l.lane), slog.Any(logkey.Error, err))
+		return a.drop(ctx, l, overtaken)
 	}
 	return a.tryAgain(ctx, l, err)
+}
+
+// apply gives a letter its turn. It reports whether a later firing has cancelled the callback.
+func (a *actor) apply(ctx context.Context, l *letter, handle func(context.Context, *draft) error) (cancelled bool, err error) {
+	_, err = a.turn(ctx, a.firing(l), func(ctx context.Context, d *draft) error {
+		d.isMail = true
+		ctx, release := a.untilOvertaken(ctx, l)
+		defer func() {
+			cancelled = errors.Is(context.Cause(ctx), ErrOverlapped)
+			release()
+		}()
+		if err := handle(ctx, d); err != nil {
+			return err
+		}
+		return d.markApplied(a, l)
+	})
+	return cancelled, err
 }
 
 // drop lets a letter go that must not be applied.
@@ -104,7 +118,10 @@ func (a *actor) drop(ctx context.Context, l *letter, reason string) error {
 	return a.afterTurn(ctx)
 }
 
-const unknownSchedule = "of a schedule that is no more"
+const (
+	unknownSchedule = "of a schedule that is no more"
+	overtaken       = "cancelled by a later firing"
+)
 
 // isVoid says why a letter must not be applied; empty if it must.
 func (a *actor) isVoid(l *letter) string {
@@ -143,6 +160,8 @@ func (a *actor) isVoid(l *letter) string {
 		if isRemembered(a.at.record, l.keyMark()) {
 			return "applied before, under its key"
 		}
+	case scheduled && a.mail.isOvertaken(l):
+		return overtaken
 	case queued && slices.Contains(a.at.record.Queue.Cancelled, l.mail.Number):
 		return "taken out of the queue"
 	}

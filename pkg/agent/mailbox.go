@@ -55,6 +55,8 @@ type mailbox struct {
 	closed bool
 	bells  map[uint64]string
 	fresh  []uint64 // bells that nobody has looked at
+	// listeners are told of each bell, beside rung; without waiting.
+	listeners map[chan struct{}]bool
 
 	// The rest belongs to the actor's goroutine.
 	opened  bool
@@ -71,7 +73,7 @@ type mailbox struct {
 
 func newMailbox() *mailbox {
 	return &mailbox{
-		rung: make(chan struct{}, 1), bells: map[uint64]string{}, cursor: 1, held: map[uint64]*letter{},
+		rung: make(chan struct{}, 1), bells: map[uint64]string{}, listeners: map[chan struct{}]bool{}, cursor: 1, held: map[uint64]*letter{},
 		lanes: map[string][]*letter{}, parked: map[uint64]protocol.Parked{}, settled: map[uint64]bool{},
 	}
 }
@@ -98,11 +100,18 @@ func (m *mailbox) ring(b protocol.Bell) bool {
 		m.fresh = append(m.fresh, b.Sequence)
 	}
 	m.bells[b.Sequence] = b.Ack
-	select {
-	case m.rung <- struct{}{}:
-	default:
+	m.tell(m.rung)
+	for listener := range m.listeners {
+		m.tell(listener)
 	}
 	return true
+}
+
+func (m *mailbox) tell(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 // newest is the highest sequence that was rung and not read; 0 if there is none. Bells of what is read and neither
@@ -201,6 +210,7 @@ func (m *mailbox) take(l *letter) {
 	lane := append(m.lanes[l.lane], l)
 	m.lanes[l.lane] = lane
 	m.count(l, 1)
+	m.overtake(l)
 	if lane[0].attempts > 0 {
 		m.shed(l)
 	}

@@ -19,6 +19,10 @@ const (
 	OverlapBufferOne = Overlap(protocol.OverlapBufferOne)
 	// OverlapBufferAll lets all wait, in their order.
 	OverlapBufferAll = Overlap(protocol.OverlapBufferAll)
+	// OverlapCancelRunning lets the moment fire, and cancels what is not done: the context of a callback that runs ends, with
+	// the cause ErrOverlapped, and what waits is dropped. Neither is tried again, nor a dead letter. What the callback asked for
+	// is stored all the same if it returns nil.
+	OverlapCancelRunning = Overlap(protocol.OverlapCancelRunning)
 	// OverlapAllowAll lets a firing wait for no other one: what waits for another attempt does not hold up later ones. A turn
 	// that runs does, as always.
 	OverlapAllowAll = Overlap(protocol.OverlapAllowAll)

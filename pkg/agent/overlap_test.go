@@ -191,6 +191,93 @@ func TestOverlapAllowAll(t *testing.T) {
 	}
 }
 
+// TestOverlapCancelRunning has a turn that runs until it is cancelled.
+func TestOverlapCancelRunning(t *testing.T) {
+	t.Parallel()
+	causes := make(chan error, 8)
+	b := &beats{overlap: OverlapCancelRunning, first: func(ctx context.Context) error {
+		<-ctx.Done()
+		causes <- context.Cause(ctx)
+		return ctx.Err()
+	}}
+	s := b.start(t)
+	if m := b.await(t, 3); !slices.Equal(m[:3], []int{0, 1, 2}) {
+		t.Errorf("turns of %v, want one of each moment", m)
+	}
+	if cause := <-causes; !errors.Is(cause, ErrOverlapped) {
+		t.Errorf("the turn ended with %v", cause)
+	}
+	if task := s.awaitTask(t, "it goes on", func(task AgentTask) bool { return task.Runs >= 3 }); task.Skipped+task.Missed != 0 {
+		t.Errorf("got %+v, want nothing skipped", task)
+	}
+	if dead := s.deadLetters(t); len(dead) != 0 {
+		t.Errorf("dead letters %+v", dead)
+	}
+}
+
+// TestCancelledFirings has firings that cancel those before them, whatever has become of these.
+func TestCancelledFirings(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name  string
+		ring  func(ctx context.Context) error
+		parks bool   // it has another attempt, and waits for that
+		want  string // the log, after two firings
+	}{
+		{"returns nil all the same", func(ctx context.Context) error { <-ctx.Done(); return nil }, false, "1,2"},
+		{"returns another error", func(ctx context.Context) error { <-ctx.Done(); return errors.New("no luck") }, false, "2"},
+		{"panics", func(ctx context.Context) error { <-ctx.Done(); panic("no luck") }, false, "2"},
+		{"is outside", func(ctx context.Context) error {
+			return Outside(ctx, func(ctx context.Context) error { <-ctx.Done(); return context.Cause(ctx) })
+		}, false, "2"},
+		{"waits for another attempt", func(context.Context) error { return errors.New("no luck") }, true, "2"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			began := make(chan struct{}, 8)
+			retry := Retry{MaxAttempts: 1}
+			if test.parks {
+				retry = Retry{MaxAttempts: 2, BaseDelay: time.Hour, MaxDelay: time.Hour}
+			}
+			h := r.host(t, desks(func(d *desk) {
+				d.request = showLog
+				d.ring = func(ctx context.Context, d *desk, text string) error {
+					if text == "1" {
+						began <- struct{}{}
+						if err := test.ring(ctx); err != nil {
+							return err
+						}
+					}
+					return d.Note(ctx, text)
+				}
+			}, retry))
+			id, life := h.schedule(t, r, "?cron", "tick")
+			send := func(number uint64, payload string) {
+				m := firing(id, life, number, payload)
+				m.Callback, m.Overlap = "Ring", protocol.OverlapCancelRunning
+				r.mail(t, "jo", testProject, m)
+			}
+			send(1, "1")
+			<-began
+			if test.parks {
+				r.awaitRecord(t, "jo", "it is parked", func(p protocol.Record) bool { return len(p.Parked) == 1 })
+			}
+			send(1, "1") // a copy
+			send(2, "2")
+			r.inboxEmpty(t)
+			h.expect(t, "/agents/desk/jo", 200, test.want)
+			record, _ := r.record(t, "jo")
+			if len(record.Parked) != 0 || record.Seen[protocol.ScheduleSource(id)] != numbered(2) || len(r.deadLetters(t)) != 0 {
+				t.Errorf("record %+v, dead letters %+v", record, r.deadLetters(t))
+			}
+			if len(began) != 0 {
+				t.Errorf("%d more attempts", len(began))
+			}
+		})
+	}
+}
+
 func (s *beating) source() string { return protocol.ScheduleSource(s.id[len("Desk/jo/"):]) }
 
 // TestFiringAloneIsAppliedOnce has firings that wait for no other one, copies of them, and the end of their schedule.

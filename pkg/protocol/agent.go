@@ -375,7 +375,8 @@ type Mail struct {
 	// Schedule is the id of the schedule that an operator has triggered with this mail, or that has Overlap: then it has a key.
 	// Or it is of a backfill of the schedule.
 	Schedule string `json:"schedule,omitempty"`
-	// Overlap is OverlapAllowAll if this is a firing that waits for no other one of its schedule.
+	// Overlap is OverlapAllowAll if this is a firing that waits for no other one of its schedule, OverlapCancelRunning if it
+	// cancels those before it that are not done.
 	Overlap Overlap `json:"overlap,omitempty"`
 }
 

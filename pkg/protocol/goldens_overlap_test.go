@@ -28,6 +28,10 @@ func overlapGoldens() []golden {
 			V: protocol.Version, Revision: 11, Definition: "0123456789abcdef", Bounds: "fedcba9876543210", Planned: at(5), Since: new(at(6)),
 			Progress: &protocol.Progress{Runs: 3, Last: new(at(4))},
 		}},
+		golden{"mail.cancels", protocol.Mail{
+			V: 1, Source: protocol.ScheduleSource("s"), Number: 1795357205000, Life: 1, Callback: "C", Planned: new(at(5)), Sent: at(6),
+			Overlap: protocol.OverlapCancelRunning,
+		}},
 		golden{"mail.alone", protocol.Mail{
 			V: 1, Source: protocol.AloneSource("s", 3), Key: protocol.AloneKey("s", at(5)), Life: 1, Schedule: "s", Callback: "C",
 			Planned: new(at(5)), Sent: at(6), Overlap: protocol.OverlapAllowAll,

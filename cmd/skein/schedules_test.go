@@ -148,6 +148,14 @@ digest/cron-7ec305220bc3  workflow digest  0 9 1 1 * Europe/Oslo  2027-01-01T08:
 	run("2 of 2 moments fired (order o1)", 0, days...)
 	run("0 of 2 moments fired, 2 had their instance (order o1)", 0, days...)
 	run("take the line out of skein.jsonc", 1, "delete", daily)
+	waits, err := json.Marshal(protocol.Tick{V: protocol.Version, Planned: created, Since: &created})
+	if err == nil {
+		_, err = js.Publish(ctx, protocol.ClockSubject("shop", protocol.ClassCron, "digest", "cron-7ec305220bc3"), waits)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	run("waits since 2026-11-22T14:20:00Z", 0, "describe", yearly)
 	run("see skein schedules list", 1, "delete", "digest/none")
 	run("<workflow>/<id>", 1, "pause", "digest")
 }

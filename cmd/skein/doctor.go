@@ -48,9 +48,10 @@ func newDoctor() *cobra.Command {
 		Use:   "doctor",
 		Short: "Find, and mend, what nobody will go on with by itself",
 		Long: "Reads what the streams of a project hold, beside runners, hosts and schedulers that work, and tells of instances\n" +
-			"that could go on and have no wake, of waits without a timer, and of what is left behind by what is gone. Whatever\n" +
-			"looks wrong is looked at again for the time of --patience before it is told. The exit code is 0 if nothing is wrong,\n" +
-			"or all of it was repaired, 3 if findings are left, and 1 if it could not be found out.",
+			"that could go on and have no wake, of waits without a timer, of schedules that are not armed, and of what is left\n" +
+			"behind by what is gone. Whatever looks wrong is looked at again for the time of --patience before it is told.\n" +
+			"The exit code is 0 if nothing is wrong, or all of it was repaired, 3 if findings are left, and 1 if it could not\n" +
+			"be found out.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if d.patience < time.Second {
@@ -117,11 +118,11 @@ func (d *doctorCommand) tell(out io.Writer, f doctor.Finding) error {
 // summarize tells people what was looked at; programs read findings, and the exit code.
 func (d *doctorCommand) summarize(cmd *cobra.Command, r doctor.Report) {
 	out := cmd.ErrOrStderr()
-	fmt.Fprintf(out, "looked at %d instances: %d findings, %d repaired\n", r.Instances, r.Findings, r.Repaired)
+	fmt.Fprintf(out, "looked at all, %d instances among it: findings %d, repaired %d\n", r.Instances, r.Findings, r.Repaired)
 	if r.Undecided > 0 {
 		fmt.Fprintf(out, "of %d instances nobody can tell now whether they have a wake: an older one is held, as by a step that takes long\n", r.Undecided)
 	}
 	if r.Unreadable > 0 {
-		fmt.Fprintf(out, "%d instances were written by a newer version, and not looked at\n", r.Unreadable)
+		fmt.Fprintf(out, "%d things cannot be read, by this version at least, and were not looked at\n", r.Unreadable)
 	}
 }

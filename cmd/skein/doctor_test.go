@@ -33,7 +33,7 @@ func TestDoctor(t *testing.T) {
 		}
 		return text
 	}
-	if text := run(0); !strings.Contains(text, "looked at 0 instances: 0 findings") {
+	if text := run(0); !strings.Contains(text, "0 instances among it: findings 0") {
 		t.Errorf("nothing is wrong, but it says:\n%s", text)
 	}
 	stray := protocol.Instance{Project: "shop", Workflow: "pay", ID: "a"}.TimerSubject(7)

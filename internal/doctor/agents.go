@@ -47,7 +47,7 @@ func readRecord(m *journal.Message) (*protocol.Record, error) {
 		return nil, fmt.Errorf("%s: %w", m.Subject, err)
 	}
 	if r.V > protocol.Version {
-		return nil, fmt.Errorf("%s: has version %d, this program knows %d", m.Subject, r.V, protocol.Version)
+		return nil, fmt.Errorf("%s: %w: has version %d, this program knows %d", m.Subject, errUnreadable, r.V, protocol.Version)
 	}
 	if r.Life == 0 { // the write could not know its own sequence
 		r.Life = m.Sequence

@@ -69,6 +69,8 @@ func schedule(life uint64) protocol.Schedule {
 var (
 	rowOfJo   = protocol.KVSubject("SCHEDULES_p", protocol.ScheduleKey("Desk", "jo", "s"))
 	clockOfJo = protocol.ClockSubject("p", "Desk", "jo", "s")
+
+	clockOfOther = protocol.ClockSubject("p", "Desk", "al", "s")
 )
 
 // put stores a large value of an owner, and returns the name of the object.
@@ -182,6 +184,21 @@ func TestMailWithoutClass(t *testing.T) {
 	found, report := r.examine(repair)
 	if len(found) != 1 || found[0].Kind != MailWithoutClass || report.Left() != 1 || !r.has("INBOX_p", to.InboxSubject("p")) {
 		t.Errorf("found %+v, %+v; want the mail, and that it stays", found, report)
+	}
+}
+
+// TestUnreadable: what makes no sense is counted, and holds up nothing.
+func TestUnreadable(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	if _, err := r.store.Publish(t.Context(), protocol.KVSubject("AGENTS_p", protocol.AgentKey("Desk", "jo")), nil, []byte("{")); err != nil {
+		t.Fatal(err)
+	}
+	r.publish(rowOfJo, schedule(1))
+	r.publish(clockOfOther, protocol.Tick{V: 1, Revision: 5, Definition: "d", Planned: time.Now().Add(time.Hour)})
+	found, report := r.examine()
+	if len(found) != 1 || found[0].Kind != ClockWithoutRow || report.Unreadable != 2 {
+		t.Errorf("found %+v, %+v; want the moment without a row, and that the record and its row cannot be looked at", found, report)
 	}
 }
 

@@ -2,7 +2,12 @@ package doctor
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"time"
+
+	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/internal/objects"
 )
 
 // complaint is what one look at something came to.
@@ -33,40 +38,57 @@ func (d *Doctor) suspect(ctx context.Context, look examination) error {
 func paced(ctx context.Context, d *Doctor, look examination) ([]complaint, error) {
 	began := time.Now()
 	found, err := look(ctx)
+	if isUnreadable(err) {
+		d.report.Unreadable++
+		found, err = nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
 	return found, d.pace.rest(ctx, began, looksCost)
 }
 
-// standing is a complaint that stands, and since when.
+// errUnreadable is of what makes no sense to this version.
+var errUnreadable = errors.New("cannot be read")
+
+// isUnreadable reports whether something could not be looked at for what it is, and not because the servers do not answer.
+func isUnreadable(err error) bool {
+	_, missing := errors.AsType[*objects.MissingError](err)
+	_, syntax := errors.AsType[*json.SyntaxError](err)
+	_, other := errors.AsType[*json.UnmarshalTypeError](err)
+	return missing || syntax || other || errors.Is(err, errUnreadable) || errors.Is(err, engine.ErrNewer)
+}
+
+// standing is a complaint that stands, since when, and how often it was seen.
 type standing struct {
 	complaint
 	since time.Time
+	seen  int
 }
 
 // looksCost is about how many messages are read for one look.
 const looksCost = 8
 
-// looks is how often, at least, something is seen as it is before it is a finding.
+// looks is how often, at least, something is seen as it is before the look that makes it a finding.
 const looks = 4
 
 // confirm looks at all suspects until each has moved, or stood for long enough. What moves all the time is not stuck.
 func (d *Doctor) confirm(ctx context.Context) error {
-	open := make(map[int]map[string]standing, len(d.suspects))
+	left := make(map[int]map[string]standing, len(d.suspects))
 	suspects := d.suspects
 	d.suspects = nil
 	for n := range suspects {
-		open[n] = nil
+		left[n] = nil
 	}
-	for round := 0; len(open) > 0; round++ {
+	for round := 0; len(left) > 0; round++ {
 		if round > 0 {
 			if err := d.Store.Sleep(ctx, d.Patience/looks); err != nil {
 				return err
 			}
+			d.pace.again(len(left))
 		}
 		for n, look := range suspects {
-			before, ok := open[n]
+			before, ok := left[n]
 			if !ok {
 				continue
 			}
@@ -74,11 +96,11 @@ func (d *Doctor) confirm(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if open[n], err = d.compare(ctx, before, found, round == 0); err != nil {
+			if left[n], err = d.compare(ctx, before, found, round == 0); err != nil {
 				return err
 			}
-			if len(open[n]) == 0 {
-				delete(open, n)
+			if len(left[n]) == 0 {
+				delete(left, n)
 			}
 		}
 	}
@@ -93,14 +115,14 @@ func (d *Doctor) compare(ctx context.Context, before map[string]standing, found 
 		s, known := before[id]
 		switch {
 		case first:
-			after[id] = standing{c, time.Now()}
+			after[id] = standing{c, time.Now(), 1}
 		case !known: // it has moved
-		case time.Since(s.since) >= d.Patience:
+		case time.Since(s.since) >= d.Patience && s.seen >= looks:
 			if err := d.tell(ctx, c); err != nil {
 				return nil, err
 			}
 		default:
-			after[id] = standing{c, s.since}
+			after[id] = standing{c, s.since, s.seen + 1}
 		}
 	}
 	return after, nil

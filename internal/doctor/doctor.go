@@ -43,7 +43,8 @@ type Report struct {
 	Findings int `json:"findings"`
 	Repaired int `json:"repaired"`
 	// Undecided are instances of which nobody can tell from outside whether they have a wake: as long as an older one is
-	// held, as by a step that takes long. Unreadable are those that a newer version wrote.
+	// held, as by a step that takes long. Unreadable is how much could not be looked
+	// at, as a newer version wrote it, or it makes no sense.
 	Undecided  int `json:"undecided"`
 	Unreadable int `json:"unreadable"`
 }

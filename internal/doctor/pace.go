@@ -29,9 +29,16 @@ func (p *pace) begin(what string, tells func(string, int)) {
 // advance counts what has been looked at.
 func (p *pace) advance(n int) {
 	p.done += n
+	p.tell(p.what, p.done)
+}
+
+// again says how many are looked at again.
+func (p *pace) again(n int) { p.tell(p.what+" that look wrong, again", n) }
+
+func (p *pace) tell(what string, n int) {
 	if p.tells != nil && time.Since(p.told) >= tellEvery {
 		p.told = time.Now()
-		p.tells(p.what, p.done)
+		p.tells(what, n)
 	}
 }
 

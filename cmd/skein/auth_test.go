@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -70,6 +71,9 @@ func (f *fort) work() {
 	f.cli("desk/operator", "jo", "agents", "inbox", "Desk", "jo")
 	f.cli("desk/operator", "destroyed", "agents", "destroy", "Desk", "jo")
 	f.wasAllowed()
+	if log := f.log.String(); !strings.Contains(log, "sync=always") || strings.Contains(log, "sync=unknown") {
+		t.Error("the servers do not tell all processes when they write to disk")
+	}
 }
 
 // await waits for something, but not if a server has refused what it needs.
@@ -157,7 +161,9 @@ func (f *fort) operate(cron string) {
 	f.cli(mill, "", "workflows", "terminate", "grind", "b")
 	f.cli(mill, "", "workflows", "export", "grind", "b")
 	f.cli(mill, "", "workflows", "delete", "grind", "b")
-	f.cli("mill/viewer", "sift", "workflows", "schedules")
+	sift := regexp.MustCompile(`sift/cron-\w+`).FindString(f.cli("mill/viewer", "sift/cron-", "schedules", "list"))
+	f.cli(mill, "triggered", "schedules", "trigger", sift)
+	f.cli(mill, "", "schedules", "backfill", sift, "--from", "2026-11-01T00:00:00Z", "--until", "2026-11-01T00:00:02Z")
 	f.await(func() bool {
 		return strings.Contains(f.cli("mill/viewer", "", "workflows", "list", "sift", "--output", "json"), "cron")
 	}, "the scheduler starts an instance")

@@ -37,6 +37,7 @@ func newRoot() *cobra.Command {
 		newDeadLetters(),
 		newDoctor(),
 		newAuth(),
+		newReady(),
 		bench.Command(),
 		demo.ProcessCommand(),
 	)

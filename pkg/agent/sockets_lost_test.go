@@ -120,6 +120,35 @@ func (r *rig) forgetBatches(t *testing.T, name string) {
 	}
 }
 
+// TestGatewayThatHasJustStarted: as long as it has a row it is told what it was sent, though nobody listens there yet and who tells it has not
+// looked at the leases of others since it came.
+func TestGatewayThatHasJustStarted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := r.idleHost(t)
+	body, err := json.Marshal(protocol.Host{V: protocol.Version})
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := h.peers.where.subject("gateway")
+	sequence, err := r.store.Publish(t.Context(), row, nil, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.sure.note("gateway", roomNamed("jo"), protocol.SocketPlace{Life: 1, Since: 1, Number: 1})
+	h.sure.tellAll(t.Context())
+	if !h.sure.waits(roomNamed("jo")) {
+		t.Error("a gateway that has a row is told no more")
+	}
+	if err := r.store.Purge(t.Context(), h.peers.where.stream, row, sequence+1); err != nil {
+		t.Fatal(err)
+	}
+	h.sure.tellAll(t.Context())
+	if h.sure.waits(roomNamed("jo")) {
+		t.Error("a gateway that is gone is still to be told")
+	}
+}
+
 // TestSentTo: a batch that its owner may not have sent before it died is not missed: whoever takes the agent sends it.
 func TestSentTo(t *testing.T) {
 	t.Parallel()

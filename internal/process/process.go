@@ -12,7 +12,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -125,14 +124,6 @@ type hinted struct {
 func (h *hinted) Error() string { return h.err.Error() }
 func (h *hinted) Unwrap() error { return h.err }
 func (h *hinted) Hint() string  { return h.hint }
-
-// collectLessOften sets the garbage collector's target to 400 % unless the operator chose one by GOGC: the live heap of
-// a server is a few megabytes, and at the default a fifth of a busy runner's time goes into collecting it.
-func collectLessOften() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
-	}
-}
 
 // run is the life of a server. What is deferred here ends in this order: connection, health, signals. So until the
 // last moment the health is told and a second signal is heard.

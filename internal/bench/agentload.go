@@ -288,12 +288,18 @@ func memory(of *exec.Cmd, settle time.Duration) (bytes int64, err error) {
 }
 
 // resident is what a process has of the machine's memory, as it is.
-func resident(of *exec.Cmd) (bytes int64, err error) {
+func resident(of *exec.Cmd) (bytes int64, err error) { return memoryAs(of, "VmRSS:") }
+
+// atMost is the most that it has had so far.
+func atMost(of *exec.Cmd) (bytes int64, err error) { return memoryAs(of, "VmHWM:") }
+
+// memoryAs is what the kernel tells of a process under a name.
+func memoryAs(of *exec.Cmd, name string) (bytes int64, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", of.Process.Pid))
 	if err != nil {
 		return 0, fmt.Errorf("memory of a process: %w", err)
 	}
-	_, line, _ := strings.Cut(string(text), "VmRSS:")
+	_, line, _ := strings.Cut(string(text), name)
 	fields := strings.Fields(line)
 	if len(fields) == 0 {
 		return 0, errors.New("memory of a process: the kernel does not say")

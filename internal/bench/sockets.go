@@ -270,6 +270,10 @@ func (r *socketRun) measureIdle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	peak, err := atMost(host)
+	if err != nil {
+		return err
+	}
 	after, err := memory(host, r.settle)
 	if err != nil {
 		return err
@@ -277,6 +281,8 @@ func (r *socketRun) measureIdle(ctx context.Context) error {
 	r.report.add("memory of a host with idle sockets", float64(after)/1e6, "MB", r.idle)
 	r.report.limit(idleMegabytes)
 	r.report.add("memory of a host with idle sockets, before it has given back what it does not need", float64(asItIs)/1e6, "MB", r.idle)
+	r.report.limit(idleMegabytes)
+	r.report.add("memory of that host at most, also while all of them connected", float64(peak)/1e6, "MB", r.idle)
 	r.report.add("memory of an idle socket", float64(after-before)/1e3/float64(r.idle), "kB", r.idle)
 	return r.leave(ctx, c)
 }

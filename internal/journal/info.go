@@ -152,6 +152,35 @@ func (s *Store) tryProgress(ctx context.Context, stream, consumer string) (Progr
 	return Progress{Floor: r.AckFloor.Stream, Delivered: r.Delivered.Stream, Unacked: r.Unacked}, nil
 }
 
+const (
+	// storedPause is how long it takes to ask a leader again whether it has stored what another replica has, storedLimit how
+	// long it may be behind: by milliseconds, if it is well.
+	storedPause = 10 * time.Millisecond
+	storedLimit = time.Second
+)
+
+// ErrBehind says that the leader of a stream does not have a message that another replica has delivered. If there is only one
+// replica, it has lost what it had acknowledged.
+var ErrBehind = errors.New("the leader of the stream does not have what was delivered")
+
+// AwaitStored waits until the leader of a stream has a message, or has had it. Each replica stores by itself what most of them
+// have: the one that delivers can be ahead of the leader, which then says that there is no such message. The error is ErrBehind
+// if that lasts.
+func (s *Store) AwaitStored(ctx context.Context, stream string, sequence uint64) error {
+	for waited := time.Duration(0); ; waited += storedPause {
+		state, err := s.State(ctx, stream)
+		if err != nil || state.Last >= sequence {
+			return err
+		}
+		if waited >= storedLimit {
+			return fmt.Errorf("%w: message %d of stream %s", ErrBehind, sequence, stream)
+		}
+		if err := s.Sleep(ctx, storedPause); err != nil {
+			return err
+		}
+	}
+}
+
 // Sleep returns after d, or before that with the cause for which ctx ended: by the clock of the network below.
 func (s *Store) Sleep(ctx context.Context, d time.Duration) error {
 	return s.replies.network.Sleep(ctx, d)

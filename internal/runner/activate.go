@@ -42,7 +42,7 @@ func (r *Runner) activate(ctx context.Context, h *held, s sight) {
 		return
 	}
 	if time.Since(s.at) > staleAfter {
-		fresh, err := r.look(ctx, h.instance)
+		fresh, err := r.lookFor(ctx, h)
 		if err != nil {
 			r.failed(ctx, h, err)
 			return
@@ -157,7 +157,7 @@ func (r *Runner) refused(ctx context.Context, h *held, err error) {
 		r.failed(ctx, h, err)
 		return
 	}
-	s, err := r.look(ctx, h.instance)
+	s, err := r.lookFor(ctx, h)
 	if err != nil {
 		r.failed(ctx, h, err)
 		return

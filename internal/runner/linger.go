@@ -85,7 +85,7 @@ func (r *Runner) goOn(ctx context.Context, h *held, s sight, has *slot) bool {
 		has.taken = false
 		return true
 	case execution.Beyond:
-		fresh, err := r.look(ctx, h.instance)
+		fresh, err := r.lookFor(ctx, h)
 		if err == nil && fresh.tailAt == s.tailAt { // the server has lost what it had acknowledged
 			return false
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -100,9 +101,30 @@ func (h *held) reach() uint64 {
 	return h.Sequence
 }
 
+// lostAfter is after how many deliveries of a wake the leader is believed that it does not have it: then it has lost what it had
+// acknowledged.
+const lostAfter = 5
+
+// lookFor is look for the holder of a wake. The leader can be behind the replica that delivered it, and what it does not have yet
+// would pass for what is gone.
+func (r *Runner) lookFor(ctx context.Context, h *held) (sight, error) {
+	s, err := r.look(ctx, h.instance)
+	if err != nil || max(s.tailAt, s.createAt) >= h.reach() {
+		return s, err
+	}
+	err = r.Store.AwaitStored(ctx, r.stream(), h.reach())
+	if errors.Is(err, journal.ErrBehind) && h.deliveries > lostAfter {
+		return s, nil
+	}
+	if err != nil {
+		return s, err
+	}
+	return r.look(ctx, h.instance)
+}
+
 // decideFromLeader decides about one wake from what the stream's leader holds.
 func (r *Runner) decideFromLeader(ctx context.Context, h *held) {
-	s, err := r.look(ctx, h.instance)
+	s, err := r.lookFor(ctx, h)
 	if err != nil {
 		r.failed(ctx, h, err)
 		return

@@ -242,7 +242,7 @@ func (r *Runner) steeredFirst(ctx context.Context, h *held, history *engine.Hist
 var errVain = errors.New("the control changes nothing")
 
 func (r *Runner) obeyYielded(ctx context.Context, c *held) (sight, error) {
-	s, err := r.look(ctx, c.instance)
+	s, err := r.lookFor(ctx, c)
 	if err != nil {
 		return s, err
 	}

@@ -208,8 +208,15 @@ func (r Reader) read(ctx context.Context, subject string, from, reach uint64, ea
 		}
 		last = m.Sequence
 	}
-	for reach == 0 || last < reach {
+	for stored := reach == 0; reach == 0 || last < reach; {
 		m, err := r.Store.NextFromLeader(ctx, r.stream(), subject, last+1)
+		if errors.Is(err, journal.ErrNotFound) && !stored {
+			if err := r.Store.AwaitStored(ctx, r.stream(), reach); err != nil {
+				return err
+			}
+			stored = true
+			continue
+		}
 		if errors.Is(err, journal.ErrNotFound) {
 			return nil
 		}

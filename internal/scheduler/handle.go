@@ -43,16 +43,20 @@ func (s *Scheduler) handleRow(ctx context.Context, project string, m jetstream.M
 		s.log.WarnContext(ctx, "ignored a row that is no schedule", slog.Any(logkey.Error, err))
 		return nil
 	}
+	meta, err := m.Metadata()
+	if err != nil {
+		return err
+	}
+	// The replica that delivers can be ahead of the leader, whose older row would be taken for the newest.
+	if err := s.store.AwaitStored(ctx, k.rowStream(), meta.Sequence.Stream); err != nil {
+		return err
+	}
 	err = s.settle(ctx, k, firing{})
 	if bad, ok := errors.AsType[*RowError](err); ok {
 		s.log.WarnContext(ctx, "schedule cannot fire", k.attr(), slog.Any(logkey.Error, bad))
 		return nil
 	}
 	if err != nil || m.Headers().Get(protocol.HeaderKVOperation) == "" {
-		return err
-	}
-	meta, err := m.Metadata()
-	if err != nil {
 		return err
 	}
 	return s.removeMarker(ctx, k, meta.Sequence.Stream)

@@ -24,23 +24,6 @@ type inbox struct {
 	project string
 }
 
-// storedPause is how long it takes to ask a leader again whether it has stored what another replica has.
-const storedPause = 10 * time.Millisecond
-
-// awaitStored waits until the leader of the inbox has a message, or has had it. Every replica stores by itself what most of
-// them have, so the one that delivers can be faster than the leader.
-func (i inbox) awaitStored(ctx context.Context, sequence uint64) error {
-	for {
-		state, err := i.store.State(ctx, i.stream)
-		if err != nil || state.Last >= sequence {
-			return err
-		}
-		if err := i.store.Sleep(ctx, storedPause); err != nil {
-			return err
-		}
-	}
-}
-
 // agents are those who have mail.
 func (i inbox) agents(ctx context.Context) (map[protocol.Agent]bool, error) {
 	all := map[protocol.Agent]bool{}

@@ -179,7 +179,7 @@ func (m *mailbox) load(ctx context.Context, in inbox, id protocol.Agent) error {
 // loadFromLeader reads what a replica did not have yet, up to and including sequence.
 func (m *mailbox) loadFromLeader(ctx context.Context, in inbox, id protocol.Agent, sequence uint64) error {
 	// A leader can be behind the replica that rang, and what it does not have yet was not acked.
-	if err := in.awaitStored(ctx, sequence); err != nil {
+	if err := in.store.AwaitStored(ctx, in.stream, sequence); err != nil {
 		return &endError{fmt.Errorf("read mail of agent %q: %w", id, err)}
 	}
 	for m.cursor <= sequence && !m.isFull() {

@@ -1,0 +1,82 @@
+package runner
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/skein-run/skein/internal/engine"
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// TestWakeBeforeTheLeaderHasIt looks for the create of a wake that another replica has delivered and the leader has not stored:
+// it is not taken for that of an instance which is gone. Nor is a log that the leader does not have to its end.
+func TestWakeBeforeTheLeaderHasIt(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	runner := r.runner()
+	instance := protocol.Instance{Project: "p", Workflow: "w", ID: "late"}
+	h := &held{Wake: engine.Wake{Wake: protocol.Wake{Sequence: 1}}, instance: instance, deliveries: 1}
+	asked := make(chan *nats.Msg, 1000)
+	if _, err := r.nc.ChanSubscribe("$JS.API.STREAM.INFO."+runner.stream(), asked); err != nil {
+		t.Fatal(err)
+	}
+	store := func(subject string) {
+		t.Helper()
+		for range 2 { // then the leader has said once that it does not have it
+			select {
+			case <-asked:
+			case <-time.After(patience):
+				t.Fatal("nobody asks how far the leader is")
+			}
+		}
+		if _, err := r.store.Publish(t.Context(), subject, nil, []byte(`{"v":1,"workflow":"w","id":"late"}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	type looked struct {
+		sight
+		err error
+	}
+	seen := make(chan looked, 1)
+	go func() {
+		s, err := runner.lookFor(t.Context(), h)
+		seen <- looked{s, err}
+	}()
+	store(instance.CreateSubject())
+	if s := <-seen; s.err != nil || s.createAt != 1 {
+		t.Errorf("the create is found at %d, error %v", s.createAt, s.err)
+	}
+
+	read := make(chan uint64, 1)
+	go func() {
+		var last uint64
+		err := runner.read(t.Context(), instance.LogSubject(), 1, 2, func(m *journal.Message) error { last = m.Sequence; return nil })
+		if err != nil {
+			t.Error(err)
+		}
+		read <- last
+	}()
+	store(instance.LogSubject())
+	if last := <-read; last != 2 {
+		t.Errorf("the log was read up to %d, want 2", last)
+	}
+}
+
+// TestWakeOfWhatIsLost: a wake whose message the leader never gets is decided about in the end. A single server that lost its
+// power has such ones.
+func TestWakeOfWhatIsLost(t *testing.T) {
+	t.Parallel()
+	runner := setup(t).runner()
+	h := &held{Wake: engine.Wake{Wake: protocol.Wake{Sequence: 7}}, instance: protocol.Instance{Project: "p", Workflow: "w", ID: "lost"}, deliveries: 1}
+	if _, err := runner.lookFor(t.Context(), h); !errors.Is(err, journal.ErrBehind) {
+		t.Errorf("at first the error is %v, want ErrBehind", err)
+	}
+	h.deliveries = lostAfter + 1
+	if s, err := runner.lookFor(t.Context(), h); err != nil || s.createAt != 0 {
+		t.Errorf("in the end: create at %d, error %v", s.createAt, err)
+	}
+}

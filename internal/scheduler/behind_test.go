@@ -1,0 +1,74 @@
+package scheduler
+
+import (
+	"encoding/json"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/internal/streams"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// early is a message of a row that the stream's leader does not have yet.
+type early struct {
+	jetstream.Msg // nil: nothing else is asked of it
+	subject       string
+}
+
+func (m early) Subject() string      { return m.subject }
+func (m early) Headers() nats.Header { return nil }
+func (m early) Metadata() (*jetstream.MsgMetadata, error) {
+	return &jetstream.MsgMetadata{Sequence: jetstream.SequencePair{Stream: 1}}, nil
+}
+
+// TestRowBeforeTheLeaderHasIt handles a row that another replica has delivered and the leader has not stored: it is armed, and not
+// taken for one that is gone.
+func TestRowBeforeTheLeaderHasIt(t *testing.T) {
+	t.Parallel()
+	nc := natstest.Start(t).Connect(t)
+	store, err := journal.Open(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := streams.EnsureSchedules(t.Context(), natstest.JetStream(t, nc), "p", streams.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	s := New(Options{Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	s.store = store
+	k := key{agent: protocol.Agent{Project: "p", Class: "Desk", Name: "jo"}, id: "wake"}
+	asked := make(chan *nats.Msg, 1000)
+	if _, err := nc.ChanSubscribe("$JS.API.STREAM.INFO."+k.rowStream(), asked); err != nil {
+		t.Fatal(err)
+	}
+	handled := make(chan error, 1)
+	go func() { handled <- s.handleRow(t.Context(), "p", early{subject: k.rowSubject()}) }()
+	for range 2 { // then the leader has said once that it does not have it
+		select {
+		case err := <-handled:
+			t.Fatalf("the row is handled before it is there: %v", err)
+		case <-asked:
+		}
+	}
+	row, err := json.Marshal(protocol.Schedule{
+		V: protocol.Version, ID: "wake", Class: "Desk", Name: "jo", Kind: protocol.ScheduleDate, At: new(time.Now().Add(time.Hour)),
+		Callback: "Wake", Created: time.Now(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Publish(t.Context(), k.rowSubject(), nil, row); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-handled; err != nil {
+		t.Fatal(err)
+	}
+	if armed, _, err := s.tick(t.Context(), k.clockSubject()); err != nil || armed == nil {
+		t.Errorf("armed is %v, error %v", armed, err)
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"runtime"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -149,61 +148,20 @@ type agentLoad struct {
 	settle                                                 time.Duration
 }
 
-func (l agentLoad) validate(output string) error {
-	for _, f := range []struct {
-		flag            string
-		value, min, max int
-	}{
-		{"calls", l.calls, 1, 1_000_000}, {"active", l.active, 1, 1_000_000}, {"sleeping", l.sleeping, 1, 10_000_000},
-		{"mail", l.mail, 1, 10_000}, {"rounds", l.rounds, 0, 1000}, {"absences", l.absences, 0, 1000}, {"procs", l.procs, 1, 1024},
-	} {
-		if f.value < f.min || f.value > f.max {
-			return fmt.Errorf("--%s: %d: allowed is %d to %d", f.flag, f.value, f.min, f.max)
-		}
-	}
-	if l.settle < 0 || l.settle > time.Minute {
-		return fmt.Errorf("--settle: %v: allowed is 0 to 1m", l.settle)
-	}
-	if output != "text" && output != "json" {
-		return fmt.Errorf("--output: %q: allowed is text or json", output)
-	}
-	return nil
-}
-
 func agentsCommand() *cobra.Command {
-	l := agentLoad{procs: max(1, runtime.NumCPU()/3)}
-	var output string
-	cmd := &cobra.Command{
-		Use: "agents", Short: "Calls, mail, memory and take-overs of agents", Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := l.validate(output); err != nil {
-				return err
-			}
-			runtime.GOMAXPROCS(l.procs)
-			report, err := withServer(cmd, "", l.procs, l.run)
-			if err != nil {
-				return err
-			}
-			return report.print(cmd.OutOrStdout(), output)
+	var l agentLoad
+	return measured{
+		use: "agents", short: "Calls, mail, memory and take-overs of agents",
+		procs: &l.procs, procsOf: "server, hosts and client",
+		counts: []count{
+			{"calls", &l.calls, 2000, 1, 1_000_000, "calls of each kind"},
+			{"active", &l.active, 10_000, 1, 1_000_000, "agents that are in memory at a time"},
+			{"sleeping", &l.sleeping, 100_000, 1, 10_000_000, "agents that are stored only"},
+			{"mail", &l.mail, 5000, 1, 10_000, "messages to one agent"},
+			{"rounds", &l.rounds, 10, 0, 1000, "hosts that are killed, and whose agents are called"},
+			{"absences", &l.absences, 3, 0, 1000, "hosts that are killed with mail in their hands; as many are frozen, and cut off from the server"},
 		},
-	}
-	for _, f := range []struct {
-		name  string
-		into  *int
-		value int
-		usage string
-	}{
-		{"calls", &l.calls, 2000, "calls of each kind"},
-		{"active", &l.active, 10_000, "agents that are in memory at a time"},
-		{"sleeping", &l.sleeping, 100_000, "agents that are stored only"},
-		{"mail", &l.mail, 5000, "messages to one agent"},
-		{"rounds", &l.rounds, 10, "hosts that are killed, and whose agents are called"},
-		{"absences", &l.absences, 3, "hosts that are killed with mail in their hands; as many are frozen, and cut off from the server"},
-		{"procs", &l.procs, l.procs, "GOMAXPROCS of server, hosts and client each"},
-	} {
-		cmd.Flags().IntVar(f.into, f.name, f.value, f.usage)
-	}
-	cmd.Flags().DurationVar(&l.settle, "settle", 5*time.Second, "how long a process rests before its memory is measured")
-	cmd.Flags().StringVar(&output, "output", "text", "text or json")
-	return cmd
+		spans: []span{{"settle", &l.settle, 5 * time.Second, 0, time.Minute, "how long a process rests before its memory is measured"}},
+		run:   func(ctx context.Context, p *processes) (AgentReport, error) { return l.run(ctx, p) },
+	}.command()
 }

@@ -267,14 +267,14 @@ func TestBadFlags(t *testing.T) {
 	}
 	for flag, want := range map[string]string{
 		"--calls=0": "--calls: 0: allowed is 1 to 1000000", "--rounds=-1": "--rounds: -1: allowed is 0 to 1000", "--absences=-1": "--absences: -1: allowed is 0 to 1000",
-		"--settle=2m": "--settle: 2m0s: allowed is 0 to 1m", "--output=xml": `--output: "xml": allowed is text or json`,
+		"--settle=2m": "--settle: 2m0s: allowed is 0s to 1m0s", "--output=xml": `--output: "xml": allowed is text or json`,
 	} {
 		if _, err := execute(t, "agents", flag); err == nil || err.Error() != want {
 			t.Errorf("agents: error is %v, want %s", err, want)
 		}
 	}
 	for flag, want := range map[string]string{
-		"--audience=5001": "--audience: 5001: allowed is 1 to 5000", "--pause=-1s": "--pause: -1s: allowed is 0 to 2m",
+		"--audience=5001": "--audience: 5001: allowed is 1 to 5000", "--pause=-1s": "--pause: -1s: allowed is 0s to 2m0s",
 		"--output=xml": `--output: "xml": allowed is text or json`,
 	} {
 		if _, err := execute(t, "sockets", flag); err == nil || err.Error() != want {
@@ -282,7 +282,7 @@ func TestBadFlags(t *testing.T) {
 		}
 	}
 	for flag, want := range map[string]string{
-		"--rate=0": "--rate: 0: allowed is 1 to 100000", "--every=999ms": "--every: 999ms: allowed is 1s to 1h", "--duration=4s": "--duration: 4s: allowed is 5s to 1h",
+		"--rate=0": "--rate: 0: allowed is 1 to 100000", "--every=999ms": "--every: 999ms: allowed is 1s to 1h0m0s", "--duration=999ms": "--duration: 999ms: allowed is 1s to 1h0m0s",
 		"--output=xml": `--output: "xml": allowed is text or json`,
 	} {
 		if _, err := execute(t, "schedules", flag); err == nil || err.Error() != want {

@@ -178,30 +178,8 @@ func (p place) stray(f facts) bool {
 }
 
 func (d *Doctor) glanceAtPlaces(ctx context.Context, batch []place) error {
-	if len(batch) == 0 {
-		return nil
-	}
-	instances := make([]protocol.Instance, len(batch))
-	for n, p := range batch {
-		instances[n] = p.instance
-	}
-	all, err := d.newest(ctx, instances)
-	if err != nil {
-		return err
-	}
-	of := map[protocol.Instance]facts{}
-	for _, f := range all {
-		of[f.instance] = f
-	}
-	for _, p := range batch {
-		if !p.stray(of[p.instance]) {
-			continue
-		}
-		if err := d.suspect(ctx, func(ctx context.Context) ([]complaint, error) { return d.examinePlace(ctx, p.subject) }); err != nil {
-			return err
-		}
-	}
-	return nil
+	return glanceAt(ctx, d, batch, func(p place) protocol.Instance { return p.instance }, place.stray,
+		func(ctx context.Context, p place) ([]complaint, error) { return d.examinePlace(ctx, p.subject) })
 }
 
 func (d *Doctor) examinePlace(ctx context.Context, subject string) ([]complaint, error) {

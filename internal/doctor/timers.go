@@ -65,12 +65,21 @@ func readTimer(m *journal.Message) (a armed, ok bool) {
 
 // glanceAtTimers suspects those of some timers that nothing seems to wait for.
 func (d *Doctor) glanceAtTimers(ctx context.Context, batch []armed) error {
+	return glanceAt(ctx, d, batch, func(t armed) protocol.Instance { return t.instance }, armed.stray,
+		func(ctx context.Context, t armed) ([]complaint, error) { return d.examineTimer(ctx, t.subject) })
+}
+
+// glanceAt suspects those of a batch that look stray beside what is newest of their instances.
+func glanceAt[T any](
+	ctx context.Context, d *Doctor, batch []T, instanceOf func(T) protocol.Instance, stray func(T, facts) bool,
+	examine func(context.Context, T) ([]complaint, error),
+) error {
 	if len(batch) == 0 {
 		return nil
 	}
 	instances := make([]protocol.Instance, len(batch))
-	for n, t := range batch {
-		instances[n] = t.instance
+	for n, one := range batch {
+		instances[n] = instanceOf(one)
 	}
 	all, err := d.newest(ctx, instances)
 	if err != nil {
@@ -80,11 +89,11 @@ func (d *Doctor) glanceAtTimers(ctx context.Context, batch []armed) error {
 	for _, f := range all {
 		of[f.instance] = f
 	}
-	for _, t := range batch {
-		if !t.stray(of[t.instance]) {
+	for _, one := range batch {
+		if !stray(one, of[instanceOf(one)]) {
 			continue
 		}
-		if err := d.suspect(ctx, func(ctx context.Context) ([]complaint, error) { return d.examineTimer(ctx, t.subject) }); err != nil {
+		if err := d.suspect(ctx, func(ctx context.Context) ([]complaint, error) { return examine(ctx, one) }); err != nil {
 			return err
 		}
 	}

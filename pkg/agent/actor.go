@@ -51,6 +51,7 @@ type actor struct {
 	stamp   stamp               // the lease under which at was read or written
 	pending []protocol.Outgoing // stored, and not carried out yet
 	stuck   map[string]bool     // concerns of pending entries that wait for retry
+	again   map[string]bool     // ids of pending entries that may have been carried out already
 	retry   backoff
 	refused []error // to be told to the agent
 	tidied  uint64  // the sequence of the record that tidyParked has seen
@@ -95,6 +96,9 @@ func (a *actor) live(work, ctx context.Context) error {
 		return err
 	}
 	a.at, a.taken, a.stamp, a.pending = v, v.sequence, s, v.record.Outbox
+	for _, o := range a.pending {
+		a.again[o.ID] = true
+	}
 	a.mail.resume(v.record.Parked)
 	a.log = a.log.With(slog.Uint64(logkey.Life, v.record.Life), slog.Uint64(logkey.Epoch, v.record.Epoch))
 	a.log.DebugContext(ctx, "took the agent")

@@ -25,7 +25,6 @@ func TestBackfill(t *testing.T) {
 	}
 	h := r.host(t, desks(hours), timings(quick))
 	short, _ := h.schedule(t, r, "?cron", "x")
-	h.schedule(t, r, "?cron", "other") // so that the first one is carried out for good
 	all := SchedulesOf(r.program(t, project.Config{Name: testProject}))
 	id := "Desk/jo/" + short
 	natstest.Eventually(t, soon, "the row is there", func() bool { _, err := all.Get(t.Context(), id); return err == nil })

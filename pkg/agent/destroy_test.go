@@ -275,7 +275,7 @@ func TestFrozenHostHarmsNoNextLife(t *testing.T) {
 	zombie := r.idleHost(t)
 	zombie.renew(t)
 	old.Condemned = true
-	a := &actor{host: zombie, id: agentNamed("jo"), log: zombie.log, mail: newMailbox(), stuck: map[string]bool{},
+	a := &actor{host: zombie, id: agentNamed("jo"), log: zombie.log, mail: newMailbox(), stuck: map[string]bool{}, again: map[string]bool{},
 		at: version{record: old, sequence: old.Epoch, exists: true}}
 	a.states = zombie.statesOf(a)
 	for _, step := range []func(context.Context) error{a.emptyOutbox, a.dropRows, a.dropDead, a.dropStates, a.dropMail, a.dropRecord} {

@@ -118,7 +118,7 @@ func (h *host) activate(id protocol.Agent) (*actor, error) {
 		host: h, class: c, id: id,
 		log:  h.log.With(slog.String(logkey.Class, id.Class), slog.String(logkey.Agent, id.Name)),
 		jobs: make(chan *job), returns: make(chan *stint), mail: newMailbox(), started: make(chan struct{}), gone: make(chan struct{}),
-		stuck: map[string]bool{}, away: map[*stint]bool{},
+		stuck: map[string]bool{}, again: map[string]bool{}, away: map[*stint]bool{},
 		sockets: map[connKey]protocol.SocketConnection{}, attached: map[string]bool{},
 	}
 	h.agents[id] = a

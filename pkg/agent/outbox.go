@@ -63,12 +63,13 @@ func (a *actor) carryOut(ctx context.Context) error {
 			continue
 		}
 		done, err := a.carryOne(ctx, o)
+		delete(a.again, o.ID)
 		switch {
 		case !done && ctx.Err() != nil:
 			a.pending = append(rest, a.pending[i:]...)
 			return &endError{context.Cause(ctx)}
 		case !done:
-			a.stuck[about] = true
+			a.stuck[about], a.again[o.ID] = true, true
 			rest = append(rest, o)
 			a.putOff(ctx, o, err)
 		case err != nil:
@@ -105,9 +106,9 @@ func (a *actor) carryOne(ctx context.Context, o protocol.Outgoing) (done bool, e
 	case protocol.OutgoingControl:
 		err = a.host.steer(ctx, o)
 	case protocol.OutgoingSchedule:
-		err = a.host.publish(ctx, a.scheduleRow(o.Schedule.ID), o.Schedule)
+		err = a.putRow(ctx, o)
 	case protocol.OutgoingCancelSchedule:
-		err = a.host.dropRow(ctx, a.scheduleRow(o.Cancel))
+		err = a.cancelRow(ctx, o)
 	case protocol.OutgoingMail:
 		err = a.host.publish(ctx, o.Tell.Agent().InboxSubject(a.id.Project), o.Tell.Mail)
 	case protocol.OutgoingDead:

@@ -27,6 +27,8 @@ type Change struct {
 	ID       string
 	// Row is what is stored now, or what was removed, as far as it could be read.
 	Row protocol.Schedule
+	// Was is what was stored before an update.
+	Was protocol.Schedule
 }
 
 // Verb says what was done.
@@ -118,7 +120,7 @@ func (t Table) put(ctx context.Context, wanted protocol.Schedule, now time.Time)
 		case same(*there, wanted):
 			return nil, nil
 		case !there.Created.IsZero():
-			c.Did = Updated
+			c.Did, c.Was = Updated, *there
 			c.Row.Created, c.Row.Updated, c.Row.Paused, c.Row.Resumed = there.Created, &now, there.Paused, there.Resumed
 			c.Row.SetVersion()
 		}

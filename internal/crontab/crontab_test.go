@@ -176,6 +176,36 @@ func TestUpdateKeepsWhatItIs(t *testing.T) {
 	}
 }
 
+// An update tells which fields it has changed, and not what params are.
+func TestChanged(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	from, until := now.Add(time.Hour), now.Add(24*time.Hour)
+	for i, step := range []struct {
+		change func(*protocol.Schedule)
+		want   string
+	}{
+		{func(s *protocol.Schedule) {
+			s.Payload, s.Jitter, s.Times = json.RawMessage(`{"to":"<me>"}`), protocol.Duration(5*time.Minute), 3
+		}, ""},
+		{func(s *protocol.Schedule) {
+			s.Payload, s.Jitter, s.Until, s.CatchUp = json.RawMessage(`{"to": "<me>"}`), protocol.Duration(9*time.Minute), &until, new(0)
+		}, "jitter 5m0s→9m0s, until added, times removed, catch_up added"},
+		{func(s *protocol.Schedule) {
+			s.Payload, s.From, s.Until, s.CatchUp, s.Overlap = json.RawMessage(`{"to":"you"}`), &from, new(until.Add(time.Second)), new(2), protocol.OverlapSkip
+		}, "params, jitter removed, from added, until 2026-11-23T14:00:00Z→2026-11-23T14:00:01Z, catch_up 0→2, overlap added"},
+		{plain, "params removed, from removed, until removed, catch_up removed, overlap removed"},
+	} {
+		changes, err := w.table.Set(t.Context(), []protocol.Schedule{line("@hourly", step.change)}, now)
+		if err != nil || len(changes) != 1 {
+			t.Fatalf("step %d: changes %+v, error %v", i, changes, err)
+		}
+		if got := changes[0].Changed(); got != step.want {
+			t.Errorf("step %d has changed %q, want %q", i, got, step.want)
+		}
+	}
+}
+
 func TestWhatIsNotOurs(t *testing.T) {
 	t.Parallel()
 	w := setup(t)

@@ -58,6 +58,7 @@ const (
 	Kind       = "kind"
 	Cron       = "cron"
 	Zone       = "zone"
+	Changed    = "changed"
 	Replicas   = "replicas"
 	Sync       = "sync"
 	Servers    = "servers"

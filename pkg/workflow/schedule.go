@@ -51,15 +51,24 @@ func setSchedules(ctx context.Context, p *project.Project, options streams.Optio
 	}
 	changes, err := crontab.Table{Store: p.Journal(), Project: p.Config.Name}.Set(ctx, wanted, now)
 	for _, c := range changes {
-		level := slog.LevelInfo
-		if c.Did == crontab.Left {
-			level = slog.LevelWarn
-		}
-		p.Log.Log(ctx, level, "schedule "+string(c.Did), slog.String(logkey.Workflow, c.Workflow), slog.String(logkey.Schedule, c.ID),
-			slog.String(logkey.Cron, c.Row.Cron), slog.String(logkey.Zone, c.Row.Zone))
+		logChange(ctx, p.Log, c)
 	}
 	if err != nil || len(wanted) == 0 {
 		return err
 	}
 	return streams.RegisterSchedules(ctx, p.JS, p.Config.Name)
+}
+
+func logChange(ctx context.Context, log *slog.Logger, c crontab.Change) {
+	log = log.With(slog.String(logkey.Workflow, c.Workflow), slog.String(logkey.Schedule, c.ID),
+		slog.String(logkey.Cron, c.Row.Cron), slog.String(logkey.Zone, c.Row.Zone))
+	text := "schedule " + string(c.Did)
+	switch c.Did {
+	case crontab.Left:
+		log.WarnContext(ctx, text)
+	case crontab.Updated:
+		log.InfoContext(ctx, text, slog.String(logkey.Changed, c.Changed()))
+	default:
+		log.InfoContext(ctx, text)
+	}
 }

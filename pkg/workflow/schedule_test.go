@@ -153,6 +153,9 @@ func TestSchedulesStartInstances(t *testing.T) {
 	}
 	_, stop = r.run(t, server.Connect(t))
 	stop()
+	if n := r.logged("changed=params\n"); n != 1 {
+		t.Errorf("the log says %d times that the params were changed, want 1", n)
+	}
 	for _, did := range []string{"created", "updated", "removed"} {
 		if n := r.logged(`msg="schedule ` + did); n != 1 {
 			t.Errorf("the log says %d times that a schedule was %s, want 1", n, did)

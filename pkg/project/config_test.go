@@ -196,6 +196,7 @@ func TestFaultsAreLocated(t *testing.T) {
 		{"params too large", schedulesOf(`[ { "cron": "@hourly", "params": «»"`+strings.Repeat("x", protocol.InlinePayload)+`" } ]`, ""), `workflows[0].schedules[0].params: 131074 bytes of JSON; allowed are 131072`},
 		{"same line twice", schedulesOf(`[ "@hourly", { "cron": «»"@hourly", "params": 1 } ]`, ""), `workflows[0].schedules[1].cron: line "@hourly" in this zone is that of schedules[0] already`},
 		{"same line with other blanks", schedulesOf(`[ "0 6 * * *", «»"0  6 * * *" ]`, ""), `workflows[0].schedules[1].cron: line "0  6 * * *" in this zone is that of schedules[0] already`},
+		{"same line with and without UTC", schedulesOf(`[ "0 6 * * *", { "cron": «»"0 6 * * *", "zone": "UTC" } ]`, ""), `workflows[0].schedules[1].cron: line "0 6 * * *" in this zone is that of schedules[0] already`},
 		{"too many schedules", schedulesOf(`«»[ `+strings.Repeat(`"@hourly", `, 101)+` ]`, ""), `workflows[0].schedules: 101: allowed are 100`},
 		{"limit of another's workflow", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "script_name": "b", "concurrency": { "limit": «»3 } } ] }`,
 			`workflows[0].concurrency.limit: can be set only by the project that owns the workflow, "b"`},

@@ -176,7 +176,11 @@ func (c *Config) checkSchedules(i int, fail func(field string, err error)) {
 			fail(at(j, field), err)
 			continue
 		}
-		id := protocol.CronID(strings.Join(strings.Fields(s.Cron), " "), s.Zone)
+		zone := s.Zone
+		if zone == "UTC" { // what no zone means: the ids differ, the moments do not
+			zone = ""
+		}
+		id := protocol.CronID(strings.Join(strings.Fields(s.Cron), " "), zone)
 		if same, ok := first[id]; ok {
 			fail(at(j, "cron"), fmt.Errorf("line %q in this zone is that of %s[%d] already", s.Cron, fieldSchedules, same))
 			continue

@@ -100,7 +100,7 @@ func (d *deadLetters) show() *cobra.Command {
 
 func showText(out io.Writer, letter agent.DeadLetter) error {
 	table := newTable(out)
-	row := func(name, value string) { fmt.Fprintf(table, "%s\t%s\n", name, value) }
+	row := func(name, value string) { writeRow(table, name, value) }
 	row("ID", letter.ID)
 	row("Class", letter.Class)
 	row("Agent", letter.Agent)

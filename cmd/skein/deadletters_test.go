@@ -88,6 +88,7 @@ Cart/jo@home/3.4.1  Pay       schedule/3.1.1  3         2026-11-22T14:20:00Z  Ca
 	run("No dead letters.", 0, "list", "--class", "Cart", "--agent", "al")
 	run(`needs --class`, 1, "list", "--agent", "al")
 	run(`{"sum":5}`, 0, "show", "Cart/jo@home/3.2.1")
+	run(`CardError: card\nrefused`, 0, "show", "Cart/jo@home/3.2.1")
 	var letter agent.DeadLetter
 	if err := json.Unmarshal([]byte(run("", 0, "show", "Cart/jo@home/3.2.1", "--output", "json")), &letter); err != nil || letter.Attempts != 3 {
 		t.Errorf("show as JSON: %+v, %v", letter, err)

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 )
@@ -54,8 +56,7 @@ func writeTable[T any](out io.Writer, all iter.Seq2[T, error], header, none stri
 			fmt.Fprintln(table, header)
 		}
 		count++
-		cells := line(one)
-		fmt.Fprintf(table, strings.Repeat("%v\t", len(cells)-1)+"%v\n", cells...)
+		writeRow(table, line(one)...)
 	}
 	if count == 0 {
 		fmt.Fprintln(table, none)
@@ -64,6 +65,28 @@ func writeTable[T any](out io.Writer, all iter.Seq2[T, error], header, none stri
 }
 
 func newTable(out io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(out, 0, 0, 2, ' ', 0) }
+
+// writeRow writes the cells of a row, so that none of them breaks the table or steers the terminal.
+func writeRow(table io.Writer, cells ...any) {
+	texts := make([]string, len(cells))
+	for i, cell := range cells {
+		texts[i] = printable(fmt.Sprint(cell))
+	}
+	fmt.Fprintln(table, strings.Join(texts, "\t"))
+}
+
+// printable writes what is not printed as it is written in Go: users have made the text, and others read it in a terminal.
+func printable(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
+}
 
 func orNone(text string) string {
 	if text == "" {
@@ -81,11 +104,11 @@ func orNever(t time.Time) string {
 
 const lineLength = 80
 
-// oneLine keeps a table a table.
+// oneLine is the beginning of a text, without what would end the line or steer the terminal.
 func oneLine(text string) string {
 	runes := []rune(strings.Join(strings.Fields(text), " "))
 	if len(runes) > lineLength {
-		return string(runes[:lineLength-1]) + "…"
+		runes = append(runes[:lineLength-1], '…')
 	}
-	return string(runes)
+	return printable(string(runes))
 }

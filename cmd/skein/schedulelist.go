@@ -224,7 +224,7 @@ func when(task agent.AgentTask) string {
 func describeSchedule(out io.Writer, one oneSchedule) error {
 	s := one.shown()
 	table := newTable(out)
-	row := func(name, value string) { fmt.Fprintf(table, "%s\t%s\n", name, value) }
+	row := func(name, value string) { writeRow(table, name, value) }
 	row("ID", s.id)
 	row("Calls", s.calls)
 	row("When", s.when)

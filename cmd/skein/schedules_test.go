@@ -65,6 +65,12 @@ Cart/jo@home/cron-1  Pay    0 9 1 1 * Europe/Oslo  -                     2026-11
 	if text := run("closed", 0, "describe", cron); !strings.Contains(text, "Times    3") || !strings.Contains(text, "Until    2100-01-01T00:00:00Z") {
 		t.Errorf("describe:\n%s", text)
 	}
+	run("paused", 0, "pause", cron, "--note", "shut\n\x1b[2Jdown\tnow\u202e")
+	for _, args := range [][]string{{"list"}, {"describe", cron}} {
+		if text := run(`\x1b[2Jdown`, 0, args...); strings.ContainsAny(text, "\x1b\u202e\t") || strings.Contains(text, "shut\n") {
+			t.Errorf("%q lets a note steer the terminal: %q", args, text)
+		}
+	}
 	run("Fri", 1, "backfill", cron, "--from", "Fri", "--until", "2026-11-22T14:20:00Z")
 	run("up to now", 1, "backfill", cron, "--from", "2026-11-22T14:20:00Z", "--until", "2099-11-22T14:20:00Z")
 	years := []string{"backfill", cron, "--from", "2020-01-01T09:00:00+01:00", "--until", "2022-06-01T00:00:00Z"}

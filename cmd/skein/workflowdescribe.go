@@ -55,7 +55,7 @@ func describeText(out io.Writer, s workflow.Status) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(table, "%s\t%s\n", name, value)
+			writeRow(table, name, value)
 		}
 	}
 	row("Workflow", s.Workflow)
@@ -95,8 +95,7 @@ func stepsText(out io.Writer, s workflow.Status) error {
 	fmt.Fprintln(table, "STEP\tKIND\tSTATE\tATTEMPTS\tBEGUN\tENDED\tRUNNER\tOUTCOME")
 	for _, step := range s.Steps {
 		begun, ended, runner := stepSpan(step)
-		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n", stepName(step.Key), step.Op, step.State, len(step.Attempts), begun, ended,
-			orNone(runner), oneLine(orNone(stepOutcome(step))))
+		writeRow(table, stepName(step.Key), step.Op, step.State, len(step.Attempts), begun, ended, orNone(runner), oneLine(orNone(stepOutcome(step))))
 	}
 	return table.Flush()
 }

@@ -138,12 +138,11 @@ func (l *statusList) add(s workflow.Status) error {
 	if l.count == 1 {
 		fmt.Fprintln(l.table, "ID\tSTATE\tCREATED\tFINISHED\tSOURCE\tERROR")
 	}
-	_, err := fmt.Fprintf(l.table, "%s\t%s\t%s\t%s\t%s\t%s\n", s.ID, s.State, moment(&s.Created), moment(s.Finished),
-		sourceText(s.Source), oneLine(orNone(failure(s.Error))))
+	writeRow(l.table, s.ID, s.State, moment(&s.Created), moment(s.Finished), sourceText(s.Source), oneLine(orNone(failure(s.Error))))
 	if l.count%listPage == 0 {
-		err = errors.Join(err, l.table.Flush())
+		return l.table.Flush()
 	}
-	return err
+	return nil
 }
 
 // listPage is how many lines of a table are laid out together.

@@ -54,6 +54,8 @@ func (b Backfill) Moments(row *protocol.Schedule, now time.Time) ([]time.Time, e
 		return nil, &FieldError{"kind", string(row.Kind), "only what fires more than once can be backfilled; trigger lets it fire"}
 	case b.From.IsZero():
 		return nil, &FieldError{"from", "", "the moment is not set"}
+	case b.From.Before(earliest): // firings are numbered by their moment, from there on
+		return nil, &FieldError{"from", b.From.Format(time.RFC3339), "allowed is from " + earliest.Format(time.RFC3339) + " on"}
 	case b.Until.IsZero():
 		return nil, &FieldError{"until", "", "the moment is not set"}
 	case b.Until.Before(b.From):

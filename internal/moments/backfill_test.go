@@ -46,6 +46,8 @@ func TestBackfillMoments(t *testing.T) {
 		{"once", "kind", "trigger", cron(func(s *protocol.Schedule) { s.Kind, s.At = protocol.ScheduleDate, minute(1) }), moments.Backfill{From: *minute(0), Until: *minute(9)}},
 		{"no from", "from", "not set", cron(nil), moments.Backfill{Until: *minute(9)}},
 		{"no until", "until", "not set", cron(nil), moments.Backfill{From: *minute(9)}},
+		{"from before moments are numbered", "from", "allowed is from 1970-01-01T00:00:00Z on", cron(nil),
+			moments.Backfill{From: time.Date(1969, 12, 31, 23, 59, 59, 0, time.UTC), Until: *minute(8)}},
 		{"until before from", "until", "is before from", cron(nil), moments.Backfill{From: *minute(9), Until: *minute(8)}},
 		{"in the future", "until", "up to now", cron(nil), moments.Backfill{From: *minute(9), Until: now.Add(time.Second)}},
 		{"too many", "from", "10001 moments until 2026-11-22T14:01:00Z: allowed are 10000", second,

@@ -60,6 +60,14 @@ func (k key) source() protocol.Source {
 	return protocol.Source{Kind: "cron", Project: k.agent.Project, Class: k.agent.Name, Name: k.id}
 }
 
+// address is how the commands of skein name the schedule.
+func (k key) address() string {
+	if k.agent.Class == protocol.ClassCron {
+		return k.agent.Name + "/" + k.id
+	}
+	return k.agent.Class + "/" + k.agent.Name + "/" + k.id
+}
+
 // attr says, in a log line, which schedule it is about.
 func (k key) attr() slog.Attr {
 	if k.agent.Class == protocol.ClassCron {

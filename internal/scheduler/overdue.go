@@ -149,6 +149,6 @@ func (o *overdue) err() error {
 		return nil
 	}
 	w := o.worst
-	return fmt.Errorf("schedule %q of %s/%s in project %q has waited for %s to fire, planned for %s; %s are allowed", w.id,
-		w.agent.Class, w.agent.Name, w.agent.Project, w.since.Truncate(time.Second), w.planned.Format(time.RFC3339), o.after)
+	return fmt.Errorf("schedule %q of project %q has waited for %s to fire, planned for %s; %s are allowed", w.address(), w.agent.Project,
+		w.since.Truncate(time.Second), w.planned.Format(time.RFC3339), o.after)
 }

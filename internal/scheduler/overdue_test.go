@@ -54,7 +54,7 @@ func (s *watched) metric(t *testing.T, name string) (value float64, ok bool) {
 func (s *watched) awaitLate(t *testing.T, id string) {
 	t.Helper()
 	natstest.Eventually(t, wait, "the health warns of "+id, func() bool {
-		return strings.Contains(s.health.Readiness().Warnings["schedules"], strconv.Quote(id)+" of ")
+		return strings.Contains(s.health.Readiness().Warnings["schedules"], "/"+id+"\" of project ")
 	})
 	if !s.health.Readiness().Ready {
 		t.Errorf("a warning makes it unready: %+v", s.health.Readiness())

@@ -13,14 +13,10 @@ import (
 	"github.com/skein-run/skein/pkg/workflow"
 )
 
-// TestLimitsAreDocumented: the table of limits has the numbers of the code.
+// TestLimitsAreDocumented: the pages have the numbers of the code.
 func TestLimitsAreDocumented(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile(filepath.Join(root, "docs/workflows.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for begins, says := range map[string][]string{
+	documented(t, "docs/workflows.md", map[string][]string{
 		"steps of an instance":             {thousands(workflow.DefaultSteps), "1 to " + thousands(workflow.MaxSteps), protocol.FailureStepLimit},
 		"what an instance was given":       {bytes(workflow.DefaultState), bytes(workflow.MinState) + " to " + bytes(workflow.MaxState), protocol.FailureStateLimit},
 		"instances of a workflow":          {"1 to " + thousands(workflow.MaxConcurrency)},
@@ -41,7 +37,29 @@ func TestLimitsAreDocumented(t *testing.T) {
 		"name of a step":                   {"1 to " + thousands(workflow.MaxStepName)},
 		"`EventID`":                        {"1 to " + thousands(workflow.MaxEventID)},
 		"An error that is stored keeps 4 ": {bytes(protocol.MaxFailureMessage), bytes(protocol.MaxFailureDetails), thousands(protocol.MaxCauses) + " causes"},
-	} {
+		"`jitter`":                         {days(protocol.MaxInterval)},
+		"`times`":                          {"1 to " + thousands(protocol.MaxTimes)},
+		"`catch_up`":                       {"0 to " + thousands(protocol.MaxCatchUp)},
+	})
+	documented(t, "docs/agents.md", map[string][]string{
+		"`Cron(":           {fmt.Sprintf("%d bytes", cronline.MaxLine)},
+		"`CronLines(":      {fmt.Sprintf("%d lines", cronline.MaxLines)},
+		"`Every(":          {days(protocol.MaxInterval)},
+		"`Times(":          {"1 to " + thousands(protocol.MaxTimes)},
+		"`Jitter(":         {days(protocol.MaxInterval)},
+		"`CatchUp(":        {"0 to " + thousands(protocol.MaxCatchUp)},
+		"* `PauseSchedule": {bytes(protocol.MaxNote)},
+	})
+}
+
+// documented checks that lines of a page, known by how they begin, have all the parts.
+func documented(t *testing.T, page string, lines map[string][]string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for begins, says := range lines {
 		row := ""
 		for line := range strings.Lines(string(text)) {
 			if strings.HasPrefix(strings.TrimPrefix(line, "| "), begins) {
@@ -50,7 +68,7 @@ func TestLimitsAreDocumented(t *testing.T) {
 		}
 		for _, part := range says {
 			if !strings.Contains(row, part) {
-				t.Errorf("the row of %q is %q, want %s in it", begins, row, part)
+				t.Errorf("%s: the row of %q is %q, want %s in it", page, begins, row, part)
 			}
 		}
 	}

@@ -238,6 +238,9 @@ func mailOf(k key, r *row, t *protocol.Tick, next step, now time.Time) []protoco
 		V: protocol.Version, Source: protocol.ScheduleSource(k.id), Number: protocol.FiringNumber(planned), Life: r.Life,
 		Planned: &planned, Sent: now.UTC(), Last: r.Kind.Recurs() && next.moment.IsZero(),
 	}
+	if mail.Last {
+		mail.Bounds = r.bounds
+	}
 	end := mail
 	if next.fires {
 		mail.Callback, mail.Payload, mail.Retry = r.Callback, r.Payload, r.Retry
@@ -252,6 +255,7 @@ func mailOf(k key, r *row, t *protocol.Tick, next step, now time.Time) []protoco
 		return []protocol.Mail{mail}
 	}
 	mail.Source, mail.Number, mail.Last = protocol.AloneSource(k.id, next.progress.Runs), 0, false
+	mail.Bounds = ""
 	mail.Key, mail.Schedule, mail.Overlap = protocol.AloneKey(k.id, planned), k.id, r.Overlap
 	if !end.Last {
 		return []protocol.Mail{mail}

@@ -151,3 +151,31 @@ func TestChangedAsItsLastFiringIsMailed(t *testing.T) {
 		})
 	}
 }
+
+// TestExtendedAsItsLastFiringIsMailed changes a row in the same moment so that there are more firings: the mail tells by which
+// row it is the last one, and the scheduler goes on.
+func TestExtendedAsItsLastFiringIsMailed(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	row := schedule("s", func(s *protocol.Schedule) {
+		s.Kind, s.Interval, s.Times, s.Created = protocol.ScheduleInterval, protocol.Duration(time.Hour), 1, s.Created.Add(-90*time.Minute)
+		s.SetVersion()
+	})
+	before, err := row.Bounds()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.put(t, row)
+	var once sync.Once
+	w.startAt(t, func() time.Time {
+		once.Do(func() { w.update(t, &row, func(s *protocol.Schedule) { s.Times = 2 }) })
+		return time.Now()
+	})
+	natstest.Eventually(t, wait, "the second firing is armed", func() bool {
+		tick := w.armed(t, "s")
+		return tick != nil && tick.Progress != nil && tick.Progress.Runs == 1 && tick.Planned.Equal(row.Created.Add(2*time.Hour))
+	})
+	if mails := w.mails(t, project); len(mails) != 1 || !mails[0].Last || mails[0].Bounds != before {
+		t.Errorf("mail is %+v, want one that is the last of %s", mails, before)
+	}
+}

@@ -28,6 +28,8 @@ type draft struct {
 	clock  *clock
 	fate   fate
 	isMail bool
+	// ends is the id of the schedule that the agent forgets with the turn; empty: none.
+	ends string
 	// reading is set if the turn can change nothing, fresh if it is stored although it changes nothing.
 	reading, fresh bool
 	call           *callMark // of the call, or the mail with a key, that the turn is for

@@ -63,6 +63,9 @@ func (a *actor) receive(ctx context.Context, l *letter) error {
 	if gone != "" {
 		return a.drop(ctx, l, gone)
 	}
+	if l.over, err = a.endsSchedule(ctx, l); err != nil {
+		return err
+	}
 	apply, err := a.handlerOf(l)
 	if err != nil {
 		return a.bury(ctx, l, err)
@@ -86,6 +89,9 @@ func (a *actor) receive(ctx context.Context, l *letter) error {
 func (a *actor) apply(ctx context.Context, l *letter, handle func(context.Context, *draft) error) (cancelled bool, err error) {
 	_, err = a.turn(ctx, a.firing(l), func(ctx context.Context, d *draft) error {
 		d.isMail = true
+		if l.over {
+			d.ends, _ = a.schedule(l)
+		}
 		ctx, release := a.untilOvertaken(ctx, l)
 		defer func() {
 			cancelled = errors.Is(context.Cause(ctx), ErrOverlapped)
@@ -249,7 +255,7 @@ func (l *letter) callMark() *callMark {
 // markApplied drafts that a letter is applied: a schedule that has fired for the last time is over, one that the
 // callback has cancelled stays unknown.
 func (d *draft) markApplied(a *actor, l *letter) error {
-	id, own := a.schedule(l)
+	_, own := a.schedule(l)
 	return d.change(func() error {
 		d.settles = l.sequence
 		if l.redrive != "" {
@@ -277,7 +283,7 @@ func (d *draft) markApplied(a *actor, l *letter) error {
 		if _, known := d.applied(l.lane); !known {
 			return nil
 		}
-		if firesOnce(id) || l.mail.Last {
+		if l.over {
 			d.forget(l.lane)
 			return nil
 		}

@@ -42,6 +42,8 @@ type letter struct {
 	shed bool
 	// busy is set while its turn runs, or is outside: then its lane waits.
 	busy bool
+	// over is set if the agent forgets the schedule of its own that the letter stems from when it is applied.
+	over bool
 	// redrive is the id of the dead letter that this one is the second chance of.
 	redrive string
 }

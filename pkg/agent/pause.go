@@ -91,9 +91,9 @@ func changeSchedule(ctx context.Context, id string, change func(*draft, *protoco
 }
 
 // currentSchedule is the row of a schedule as it is to be changed: a replica could have an older one. It is nil if there is
-// none.
+// none, or if the turn is for its last firing.
 func (d *draft) currentSchedule(ctx context.Context, id string) (*protocol.Schedule, error) {
-	if id == "" {
+	if id == "" || id == d.ends {
 		return nil, nil
 	}
 	ids, rows := d.knownSchedules(id)

@@ -13,35 +13,85 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// putRow stores the row of a schedule that a turn has asked for. If that may have been done before, what an operator has done to
-// the schedule since must not be undone.
+// putRow stores the row of a schedule that a turn has asked for.
 func (a *actor) putRow(ctx context.Context, o protocol.Outgoing) error {
-	subject := a.scheduleRow(o.Schedule.ID)
-	if !a.again[o.ID] {
-		return a.host.publish(ctx, subject, o.Schedule)
+	again := a.again[o.ID]
+	if !again && !isChange(o.Schedule) {
+		return a.host.publish(ctx, a.scheduleRow(o.Schedule.ID), o.Schedule)
 	}
-	if a.isSuperseded(o) {
+	if again && a.isSuperseded(o) {
 		return nil
 	}
-	stream := protocol.KVStream(protocol.SchedulesBucket(a.id.Project))
 	for {
-		m, err := a.host.store.Last(ctx, stream, subject)
-		switch {
-		case errors.Is(err, journal.ErrNotFound):
-			m = &journal.Message{}
-		case errors.Is(err, journal.ErrNoStream): // nothing can be undone, and it is tried on
-			return a.host.publish(ctx, subject, o.Schedule)
-		case err != nil:
-			return fmt.Errorf("read schedule %q: %w", o.Schedule.ID, err)
-		}
-		body, err := json.Marshal(rowAgain(*o.Schedule, m))
-		if err != nil || bytes.Equal(body, m.Data) {
-			return err
-		}
-		if _, err = a.host.store.Append(ctx, stream, subject, m.Sequence, body); !isConflict(err) {
+		err := a.changeRow(ctx, *o.Schedule, again)
+		if !isConflict(err) {
 			return err
 		}
 	}
+}
+
+// isChange reports whether a row that a turn has asked for changes that of a schedule that recurs.
+func isChange(row *protocol.Schedule) bool {
+	return row.Kind.Recurs() && (row.Origin != "" || row.Paused != nil || row.Resumed != nil)
+}
+
+// changeRow stores the row of a schedule in the place of what stands there. If that may have been done before, what an operator
+// has done to the schedule since must not be undone. If it changes a schedule that recurs and is gone, the turn was too late: a
+// scheduler would begin to count anew.
+func (a *actor) changeRow(ctx context.Context, asked protocol.Schedule, again bool) error {
+	stream, subject := protocol.KVStream(protocol.SchedulesBucket(a.id.Project)), a.scheduleRow(asked.ID)
+	m, err := a.host.store.Last(ctx, stream, subject)
+	switch {
+	case errors.Is(err, journal.ErrNotFound):
+		m = &journal.Message{}
+	case errors.Is(err, journal.ErrNoStream): // there is nothing to undo, and it is tried on
+		return a.host.publish(ctx, subject, asked)
+	case err != nil:
+		return fmt.Errorf("read schedule %q: %w", asked.ID, err)
+	}
+	isGone := len(m.Data) == 0 || m.Header.Get(protocol.HeaderKVOperation) != ""
+	if isGone && isChange(&asked) {
+		if again {
+			return nil
+		}
+		return fmt.Errorf("it has ended before the turn was stored: %w", ErrNoSchedule)
+	}
+	if again {
+		asked = rowAgain(asked, m)
+	}
+	body, err := json.Marshal(asked)
+	if err != nil || bytes.Equal(body, m.Data) {
+		return err
+	}
+	_, err = a.host.store.Append(ctx, stream, subject, m.Sequence, body)
+	return err
+}
+
+// endsSchedule reports whether the agent forgets the schedule of its own that a letter stems from when that is applied: it was the last
+// firing, and the schedule was not given others meanwhile.
+func (a *actor) endsSchedule(ctx context.Context, l *letter) (bool, error) {
+	id, own := a.schedule(l)
+	switch {
+	case !own || l.redrive != "":
+		return false, nil
+	case firesOnce(id), l.mail.Last && l.mail.Bounds == "":
+		return true, nil
+	case !l.mail.Last:
+		return false, nil
+	}
+	m, err := a.host.store.Last(ctx, protocol.KVStream(protocol.SchedulesBucket(a.id.Project)), a.scheduleRow(id))
+	if errors.Is(err, journal.ErrNotFound) || errors.Is(err, journal.ErrNoStream) || err == nil && m.Header.Get(protocol.HeaderKVOperation) != "" {
+		return true, nil
+	}
+	if err != nil {
+		return false, &endError{fmt.Errorf("read schedule %q: %w", id, err)}
+	}
+	var row protocol.Schedule
+	if json.Unmarshal(m.Data, &row) != nil || row.Life != a.at.record.Life {
+		return true, nil
+	}
+	bounds, err := row.Bounds()
+	return err != nil || bounds == l.mail.Bounds, nil
 }
 
 // cancelRow takes the row of a schedule away.

@@ -99,6 +99,18 @@ func rowText(t *testing.T, row protocol.Schedule) string {
 	return string(body)
 }
 
+// TestInheritedRowOfWhatHasEnded: a change must not bring a schedule back.
+func TestInheritedRowOfWhatHasEnded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := r.host(t, desks(nil), timings(quick))
+	r.own(t, "jo", "dead", protocol.Outgoing{ID: "0.1.1", Kind: protocol.OutgoingSchedule, Schedule: new(hourlyRow(timesAt(1, 3)))})
+	h.expect(t, "/agents/desk/jo", 200, "5")
+	if got := r.row(t, protocol.SchedulesBucket(testProject), protocol.ScheduleKey("Desk", "jo", "cron-s")); got != nil {
+		t.Errorf("the row is %s", got)
+	}
+}
+
 // TestInheritedRows has what a lost host may have carried out: an operator has paused a schedule since.
 func TestInheritedRows(t *testing.T) {
 	t.Parallel()

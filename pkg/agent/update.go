@@ -21,6 +21,9 @@ import (
 // From. What is in the agent's inbox comes as it was sent; but one that fires once and is moved to a later moment does not
 // come before that. A schedule that recurs cannot become one that fires once, nor the other way round.
 //
+// In the callback of its last firing a schedule is no more. If one that recurs ends while the turn runs that changes it, by this
+// or a pause, the change is refused, and OnError gets a *RefusedError that wraps ErrNoSchedule.
+//
 // Schedule with what the schedule was made of still returns it, as it is now.
 func UpdateSchedule(ctx context.Context, id string, options ...UpdateOption) (bool, error) {
 	d, err := anyDraft(ctx)

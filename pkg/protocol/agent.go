@@ -370,8 +370,10 @@ type Mail struct {
 	// Planned is when a schedule wanted to fire, Sent when the mail was put into the inbox.
 	Planned *time.Time `json:"planned,omitempty"`
 	Sent    time.Time  `json:"sent"`
-	// Last says that the schedule never fires again: its agent forgets it.
-	Last bool `json:"last,omitempty"`
+	// Last says that the schedule never fires again: its agent forgets it. Bounds comes with it from a scheduler: what
+	// Schedule.Bounds was of the row that it had. If the row is there and has others, it goes on, and the agent is told anew.
+	Last   bool   `json:"last,omitempty"`
+	Bounds string `json:"bounds,omitempty"`
 	// Schedule is the id of the schedule that an operator has triggered with this mail, or that has Overlap: then it has a key.
 	// Or it is of a backfill of the schedule.
 	Schedule string `json:"schedule,omitempty"`

@@ -56,6 +56,10 @@ func inboxGoldens() []golden {
 		{"mail.last", protocol.Mail{
 			V: 1, Source: protocol.ScheduleSource("s"), Number: 1795357205000, Life: 1, Callback: "C", Planned: new(at(5)), Sent: at(6), Last: true,
 		}},
+		{"mail.last-of-bounds", protocol.Mail{
+			V: 1, Source: protocol.ScheduleSource("s"), Number: 1795357205000, Life: 1, Callback: "C", Planned: new(at(5)), Sent: at(6), Last: true,
+			Bounds: "fedcba9876543210",
+		}},
 		{"schedule.retry", protocol.Schedule{
 			V: protocol.Version, ID: "s", Class: "Desk", Name: "a", Life: 1, Kind: protocol.ScheduleDelay, At: new(at(4)), Callback: "C",
 			Payload: json.RawMessage(`1`), Retry: retry, Created: at(1),

@@ -16,7 +16,7 @@ import (
 
 // Settings are what an operator chooses. Each has one name in three spellings: the field nats_url of the config file,
 // the variable SKEIN_NATS_URL, the flag --nats-url. The flag wins over the variable, the variable over the file, the
-// file over the default. A zero field means: not set.
+// file over the default. A zero field means: not set. Schedulers read no config file: see OfSchedulers.
 type Settings struct {
 	// NATSURL lists the NATS servers, separated by commas. Default nats://127.0.0.1:4222.
 	NATSURL string
@@ -70,7 +70,7 @@ type Settings struct {
 	Version string
 	// MaxValueSize is the most that params, an event's payload, a result or an output may have as JSON. Default 64MiB.
 	MaxValueSize Size
-	// CleanAfter is how old what is stored of instances must be to be cleaned away. Default 24h, at least that.
+	// CleanAfter is how old what is stored of instances must be to be cleaned away by schedulers. Default 24h, at least that.
 	CleanAfter Duration
 	// ScheduleLateAfter is how long a firing of a schedule may wait before a scheduler warns. Default 1m.
 	ScheduleLateAfter Duration
@@ -170,7 +170,7 @@ func (s *Settings) Set(name, value string) error {
 	return &SettingError{Setting: name, Value: value, Allowed: "one of " + strings.Join(SettingNames(), ", ")}
 }
 
-// SettingNames lists all, as they stand in the config file.
+// SettingNames lists all, as they stand in the config file, or would.
 func SettingNames() []string {
 	var names []string
 	for _, f := range fields() {
@@ -197,6 +197,11 @@ func SettingKind(name string) Kind {
 		}
 	}
 	return KindString
+}
+
+// OfSchedulers reports whether only schedulers listen to a setting. They serve all projects, so no config file has it.
+func OfSchedulers(setting string) bool {
+	return setting == SettingCleanAfter || setting == SettingLateAfter
 }
 
 func flagName(setting string) string { return strings.ReplaceAll(setting, "_", "-") }

@@ -201,6 +201,8 @@ func TestFaultsAreLocated(t *testing.T) {
 		{"limit of another's workflow", `{ "name": "a", "workflows": [ { "name": "w", "class_name": "W", "script_name": "b", "concurrency": { "limit": «»3 } } ] }`,
 			`workflows[0].concurrency.limit: can be set only by the project that owns the workflow, "b"`},
 		{"bad size", `{ "name": "a", "max_value_size": «»"64MB" }`, `max_value_size: "64MB": allowed is 128KiB to 1GiB`},
+		{"setting of schedulers", `{ "name": "a", «»"clean_after": "48h" }`, `"clean_after" is for schedulers, which read no skein.jsonc: start them with --clean-after or SKEIN_CLEAN_AFTER`},
+		{"other setting of schedulers", `{ "name": "a", «»"schedule_late_after": "1s" }`, `start them with --schedule-late-after or SKEIN_SCHEDULE_LATE_AFTER`},
 		{"setting of a wrong type", `{ "name": "a", "slots": «»"8" }`, "slots: want a number, found a string"},
 		{"number for a text setting", `{ "name": "a", "shutdown_grace": «»10 }`, "shutdown_grace: want a string, found a number"},
 		{"text for a boolean setting", `{ "name": "a", "production": «»"true" }`, "production: want a boolean, found a string"},
@@ -234,7 +236,7 @@ func TestMessageIsWhatEditorsUnderstand(t *testing.T) {
 	t.Parallel()
 	_, err := project.Parse("skein.jsonc", []byte("{\n  \"name\": \"a\",\n  \"slots\": 0,\n  \"workflow\": []\n}"))
 	const want = `skein.jsonc:3:12: slots: "0": allowed is 1 to 10000
-skein.jsonc:4:3: unknown field "workflow"; there are name, workflows, agents, nats_url, nats_creds, nats_nkey, nats_ca, nats_cert, nats_key, nats_monitor, production, health_addr, log_level, log_format, shutdown_grace, replicas, slots, http_addr, http_origins, http_max_body, http_timeout, http_drain, http_max_requests, http_max_sockets, http_frame_rate, version, max_value_size, clean_after, schedule_late_after`
+skein.jsonc:4:3: unknown field "workflow"; there are name, workflows, agents, nats_url, nats_creds, nats_nkey, nats_ca, nats_cert, nats_key, nats_monitor, production, health_addr, log_level, log_format, shutdown_grace, replicas, slots, http_addr, http_origins, http_max_body, http_timeout, http_drain, http_max_requests, http_max_sockets, http_frame_rate, version, max_value_size`
 	if err == nil || err.Error() != want {
 		t.Errorf("error is\n%v\nwant\n%s", err, want)
 	}

@@ -95,7 +95,7 @@ func (p *parser) offset(field string) int {
 }
 
 func (p *parser) config(root *hujson.Value, c *Config) {
-	settings := process.SettingNames()
+	settings := slices.DeleteFunc(process.SettingNames(), process.OfSchedulers)
 	p.object(root, "", append([]string{"name", "workflows", "agents"}, settings...), func(name, path string, v *hujson.Value) {
 		switch {
 		case name == "name":
@@ -140,7 +140,7 @@ func (p *parser) object(v *hujson.Value, path string, allowed []string, each fun
 		}
 		switch {
 		case !slices.Contains(allowed, name):
-			p.fail(m.Name.StartOffset, path, fmt.Errorf("unknown field %q; there are %s", name, strings.Join(allowed, ", ")))
+			p.fail(m.Name.StartOffset, path, unknown(field, name, allowed))
 		case seen[name]:
 			p.fail(m.Name.StartOffset, field, errors.New("stands here a second time"))
 		default:
@@ -149,6 +149,14 @@ func (p *parser) object(v *hujson.Value, path string, allowed []string, each fun
 		}
 		seen[name] = true
 	}
+}
+
+func unknown(field, name string, allowed []string) error {
+	if process.OfSchedulers(field) {
+		return fmt.Errorf("%q is for schedulers, which read no %s: start them with --%s or %s",
+			name, defaultFile, strings.ReplaceAll(name, "_", "-"), process.EnvName(name))
+	}
+	return fmt.Errorf("unknown field %q; there are %s", name, strings.Join(allowed, ", "))
 }
 
 func (p *parser) text(v *hujson.Value, path string, into *string) {

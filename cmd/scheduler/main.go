@@ -1,4 +1,5 @@
-// Command scheduler makes the schedules of all projects' agents come due. Run as many as you like.
+// Command scheduler makes the schedules of all projects come due, those of agents and of workflows, and cleans up after
+// workflows. Run as many as you like.
 package main
 
 import (

@@ -22,8 +22,6 @@ const (
 	FailureCallCycle = "CallCycleError"
 	// FailureResultLost says that a call was applied before, and that its result is not known any more.
 	FailureResultLost = "ResultLostError"
-	// FailureUnavailable says that no host could take the agent in time.
-	FailureUnavailable = "AgentUnavailable"
 )
 
 // AgentCall is a call of an agent's method, as it travels to the agent's owner.

@@ -159,8 +159,9 @@ func (one oneSchedule) shown() shown {
 		s.rest = append(s.rest, [2]string{"Paused", orNever(w.Paused.Since)})
 	case w.Over:
 		s.state = "over"
-	case w.Waits != nil: // for the end of the instance of an earlier moment
+	case w.Waits != nil:
 		s.state = "waits since " + orNever(*w.Waits)
+		s.rest = append(s.rest, [2]string{"Waits for", "the end of the instance of an earlier moment"})
 	}
 	s.rest = append(s.rest, bounds(w.From, w.Until, w.Times, time.Duration(w.Jitter), w.CatchUp, string(w.Overlap))...)
 	return s
@@ -221,6 +222,17 @@ func when(task agent.AgentTask) string {
 	return "once"
 }
 
+// nextMoments are the moment that lists have, which has passed if it waits, and those to come behind it.
+func (one oneSchedule) nextMoments(next time.Time) []time.Time {
+	all := []time.Time{next}
+	for _, moment := range one.upcoming {
+		if moment.After(next) {
+			all = append(all, moment)
+		}
+	}
+	return all
+}
+
 func describeSchedule(out io.Writer, one oneSchedule) error {
 	s := one.shown()
 	table := newTable(out)
@@ -229,15 +241,10 @@ func describeSchedule(out io.Writer, one oneSchedule) error {
 	row("Calls", s.calls)
 	row("When", s.when)
 	row("State", s.state)
-	if len(one.upcoming) == 0 {
-		row("Next", orNever(s.next))
-	}
-	for i, moment := range one.upcoming {
-		name := "Next"
-		if i > 0 {
-			name = ""
-		}
+	name := "Next"
+	for _, moment := range one.nextMoments(s.next) {
 		row(name, orNever(moment))
+		name = ""
 	}
 	row("Last", orNever(s.last))
 	row("Runs", fmt.Sprint(s.runs))

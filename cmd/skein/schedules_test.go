@@ -162,6 +162,9 @@ digest/cron-7ec305220bc3  workflow digest  0 9 1 1 * Europe/Oslo  2027-01-01T08:
 		t.Fatal(err)
 	}
 	run("waits since 2026-11-22T14:20:00Z", 0, "describe", yearly)
+	run("Waits for  the end of the instance", 0, "describe", yearly)
+	run("Next       2026-11-22T14:20:00Z\n           2027-01-01T08:00:00Z\n", 0, "describe", yearly)
+	run("Europe/Oslo  2026-11-22T14:20:00Z", 0, "list")
 	run("see skein schedules list", 1, "delete", "digest/none")
 	run("<workflow>/<id>", 1, "pause", "digest")
 }

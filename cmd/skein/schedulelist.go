@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/skein-run/skein/pkg/agent"
+	"github.com/skein-run/skein/pkg/protocol"
 	"github.com/skein-run/skein/pkg/workflow"
 )
 
@@ -30,13 +32,34 @@ func (one oneSchedule) MarshalJSON() ([]byte, error) {
 	if one.task != nil {
 		return json.Marshal(struct {
 			*agent.AgentTask
+			State    string      `json:"state"`
 			Upcoming []time.Time `json:"upcoming,omitempty"`
-		}{one.task, one.upcoming})
+		}{one.task, one.state(), one.upcoming})
 	}
 	return json.Marshal(struct {
 		*workflowSchedule
+		State    string      `json:"state"`
 		Upcoming []time.Time `json:"upcoming,omitempty"`
-	}{one.cron, one.upcoming})
+	}{one.cron, one.state(), one.upcoming})
+}
+
+// state is one word: armed, paused, waits or over. One of an agent never waits, its firings do.
+func (one oneSchedule) state() string {
+	paused, over, waits := false, false, false
+	if t := one.task; t != nil {
+		paused, over = t.Paused != nil, t.Next.IsZero()
+	} else {
+		paused, over, waits = one.cron.Paused != nil, one.cron.Over, one.cron.Waits != nil
+	}
+	switch {
+	case paused:
+		return "paused"
+	case over:
+		return "over"
+	case waits:
+		return "waits"
+	}
+	return "armed"
 }
 
 // workflowSchedule has the id by which the command knows it.
@@ -131,40 +154,39 @@ type shown struct {
 func (one oneSchedule) shown() shown {
 	if t := one.task; t != nil {
 		s := shown{
-			id: t.ID, calls: t.Callback, when: when(*t), state: "armed", next: t.Next, last: t.Last, runs: t.Runs, missed: t.Missed, skipped: t.Skipped,
+			id: t.ID, calls: t.Callback, when: when(*t), state: one.state(), next: t.Next, last: t.Last, runs: t.Runs, missed: t.Missed, skipped: t.Skipped,
 			rest: [][2]string{{"Payload", orNone(string(t.Payload))}, {"Created", orNever(t.Created)}},
 		}
-		if t.Paused != nil {
-			s.state = pausedState(t.Paused.Note)
-			s.rest = append(s.rest, [2]string{"Paused", orNever(t.Paused.Since)})
-		}
+		s.addPause(t.Paused)
 		s.rest = append(s.rest, bounds(t.From, t.Until, t.Times, time.Duration(t.Jitter), t.CatchUp, string(t.Overlap))...)
 		return s
 	}
 	w := one.cron
-	zone := w.Zone
-	if zone == "" {
-		zone = "UTC"
-	}
 	s := shown{
-		id: w.FullID, calls: "workflow " + w.Workflow, when: w.Cron + " " + zone, state: "armed", next: orZero(w.Next), last: orZero(w.Last),
+		id: w.FullID, calls: "workflow " + w.Workflow, when: inZone(w.Zone, w.Cron), state: one.state(), next: orZero(w.Next), last: orZero(w.Last),
 		runs: w.Runs, missed: w.Missed, skipped: w.Skipped, rest: [][2]string{{"Params", orNone(string(w.Params))}, {"Created", orNever(w.Created)}},
 	}
 	if w.Updated != nil {
 		s.rest = append(s.rest, [2]string{"Updated", orNever(*w.Updated)})
 	}
-	switch {
-	case w.Paused != nil:
-		s.state = pausedState(w.Paused.Note)
-		s.rest = append(s.rest, [2]string{"Paused", orNever(w.Paused.Since)})
-	case w.Over:
-		s.state = "over"
-	case w.Waits != nil:
-		s.state = "waits since " + orNever(*w.Waits)
+	s.addPause(w.Paused)
+	if s.state == "waits" {
+		s.state += " since " + orNever(*w.Waits)
 		s.rest = append(s.rest, [2]string{"Waits for", "the end of the instance of an earlier moment"})
 	}
 	s.rest = append(s.rest, bounds(w.From, w.Until, w.Times, time.Duration(w.Jitter), w.CatchUp, string(w.Overlap))...)
 	return s
+}
+
+// addPause tells why and since when a schedule is paused, if it is.
+func (s *shown) addPause(p *protocol.Pause) {
+	if p == nil {
+		return
+	}
+	if p.Note != "" {
+		s.state += ": " + p.Note
+	}
+	s.rest = append(s.rest, [2]string{"Paused", orNever(p.Since)})
 }
 
 func orZero(t *time.Time) time.Time {
@@ -172,13 +194,6 @@ func orZero(t *time.Time) time.Time {
 		return time.Time{}
 	}
 	return *t
-}
-
-func pausedState(note string) string {
-	if note == "" {
-		return "paused"
-	}
-	return "paused: " + note
 }
 
 // bounds are the options that a schedule has.
@@ -204,6 +219,18 @@ func bounds(from, until *time.Time, times int, jitter time.Duration, catchUp *in
 	return rows
 }
 
+// inZone are cron lines with the zone in which they are read. Intervals are the same in all.
+func inZone(zone string, lines ...string) string {
+	text := strings.Join(lines, "; ")
+	if !slices.ContainsFunc(lines, func(line string) bool { return !strings.HasPrefix(line, "@every ") }) {
+		return text
+	}
+	if zone == "" {
+		zone = "UTC"
+	}
+	return text + " " + zone
+}
+
 func scheduleLine(one oneSchedule) []any {
 	s := one.shown()
 	return []any{s.id, s.calls, oneLine(s.when), orNever(s.next), orNever(s.last), s.runs, s.missed, s.skipped, oneLine(s.state)}
@@ -213,9 +240,9 @@ func scheduleLine(one oneSchedule) []any {
 func when(task agent.AgentTask) string {
 	switch {
 	case len(task.Lines) > 0:
-		return strings.TrimSpace(strings.Join(task.Lines, "; ") + " " + task.Zone)
+		return inZone(task.Zone, task.Lines...)
 	case task.Cron != "":
-		return strings.TrimSpace(task.Cron + " " + task.Zone)
+		return inZone(task.Zone, task.Cron)
 	case task.Interval != 0:
 		return "every " + time.Duration(task.Interval).String()
 	}

@@ -71,6 +71,8 @@ Cart/jo@home/cron-1  Pay    0 9 1 1 * Europe/Oslo  -                     2026-11
 			t.Errorf("%q lets a note steer the terminal: %q", args, text)
 		}
 	}
+	run(`"skipped":0,"state":"paused"`, 0, "describe", cron, "--output", "json")
+	run(`"runs":0,"missed":0,"skipped":0,"state":"armed"`, 0, "describe", once, "--output", "json")
 	run("Fri", 1, "backfill", cron, "--from", "Fri", "--until", "2026-11-22T14:20:00Z")
 	run("up to now", 1, "backfill", cron, "--from", "2026-11-22T14:20:00Z", "--until", "2099-11-22T14:20:00Z")
 	years := []string{"backfill", cron, "--from", "2020-01-01T09:00:00+01:00", "--until", "2022-06-01T00:00:00Z"}
@@ -83,6 +85,18 @@ Cart/jo@home/cron-1  Pay    0 9 1 1 * Europe/Oslo  -                     2026-11
 	}
 	run("Let schedules fire again. What was planned", 0, "resume", "--help")
 	run(cron+": resumed\n", 0, "resume", cron)
+	run(`"runs":2,"missed":1,"skipped":0,"state":"armed"`, 0, "describe", cron, "--output", "json")
+	tick.Progress.Runs = 3
+	if body, err = json.Marshal(tick); err == nil {
+		_, err = js.Publish(t.Context(), protocol.ClockSubject("shop", "Cart", "jo@home", "cron-1"), body)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	run("State    over\nNext     -\n", 0, "describe", cron)
+	if text := run(`"state":"over"`, 0, "describe", cron, "--output", "json"); strings.Contains(text, `"next"`) {
+		t.Errorf("one that has fired for the last time has a next moment: %s", text)
+	}
 	run(`{"id":"`+once+`","state":"triggered"}`, 0, "trigger", once, "--output", "json")
 	text := run(cron+": deleted", 1, "delete", cron, "Cart/jo@home/none")
 	if !strings.Contains(text, "no such schedule") || !strings.Contains(text, "next: see skein schedules list") {
@@ -148,6 +162,8 @@ digest/cron-7ec305220bc3  workflow digest  0 9 1 1 * Europe/Oslo  2027-01-01T08:
 		t.Errorf("describe does not tell five moments:\n%s", text)
 	}
 	run("paused: closed", 0, "describe", daily)
+	run(`"runs":0,"missed":0,"skipped":0,"paused":`, 0, "describe", daily, "--output", "json")
+	run(`"state":"paused"`, 0, "describe", daily, "--output", "json")
 	run(daily+": triggered, instance cron-693a9a79ec5e-", 0, "trigger", daily)
 	run(daily+": resumed", 0, "resume", daily)
 	days := []string{"backfill", daily, "--from", "2026-11-01T00:00:00Z", "--until", "2026-11-02T00:00:00Z", "--id", "o1"}
@@ -162,9 +178,27 @@ digest/cron-7ec305220bc3  workflow digest  0 9 1 1 * Europe/Oslo  2027-01-01T08:
 		t.Fatal(err)
 	}
 	run("waits since 2026-11-22T14:20:00Z", 0, "describe", yearly)
+	run(`"state":"waits"`, 0, "describe", yearly, "--output", "json")
 	run("Waits for  the end of the instance", 0, "describe", yearly)
 	run("Next       2026-11-22T14:20:00Z\n           2027-01-01T08:00:00Z\n", 0, "describe", yearly)
 	run("Europe/Oslo  2026-11-22T14:20:00Z", 0, "list")
 	run("see skein schedules list", 1, "delete", "digest/none")
 	run("<workflow>/<id>", 1, "pause", "digest")
+}
+
+func TestInZone(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		zone, want string
+		lines      []string
+	}{
+		{"", "0 9 * * * UTC", []string{"0 9 * * *"}},
+		{"Europe/Oslo", "0 9 * * *; @daily Europe/Oslo", []string{"0 9 * * *", "@daily"}},
+		{"", "@every 90s", []string{"@every 90s"}},
+		{"", "@every 90s; @daily UTC", []string{"@every 90s", "@daily"}},
+	} {
+		if got := inZone(row.zone, row.lines...); got != row.want {
+			t.Errorf("%q in %q: %q, want %q", row.lines, row.zone, got, row.want)
+		}
+	}
 }

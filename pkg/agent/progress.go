@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -62,6 +63,9 @@ func (t *Task) add(p *protocol.Progress) {
 		return
 	}
 	t.Runs, t.Missed, t.Skipped = p.Runs, p.Missed, p.Skipped
+	if t.Times != 0 && t.Runs >= t.Times { // the last firing is on its way
+		t.Next = time.Time{}
+	}
 	if p.Last != nil {
 		t.Last = *p.Last
 	}

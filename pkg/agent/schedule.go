@@ -79,14 +79,14 @@ type Task struct {
 	// Created is when it was made, Next the next moment. Both are zero if it has fired for the last time and the firing
 	// is on its way to the agent.
 	Created time.Time `json:"created"`
-	Next    time.Time `json:"next"`
+	Next    time.Time `json:"next,omitzero"`
 	// Last is the moment that fired last; zero if none has. Runs counts firings, and Missed moments that did not fire
 	// because no scheduler could serve them in time: up to 1,000 at a time. Skipped counts those that did not because of
 	// Overlap. Only lists tell these.
 	Last    time.Time `json:"last,omitzero"`
-	Runs    int       `json:"runs,omitempty"`
-	Missed  int       `json:"missed,omitempty"`
-	Skipped int       `json:"skipped,omitempty"`
+	Runs    int       `json:"runs"`
+	Missed  int       `json:"missed"`
+	Skipped int       `json:"skipped"`
 }
 
 // Schedule calls the callback with the payload at the moments of when, each in a turn of its own. The callback is a

@@ -8,6 +8,7 @@ import (
 	"github.com/skein-run/skein/internal/crontab"
 	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/internal/moments"
 	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -51,7 +52,7 @@ func setSchedules(ctx context.Context, p *project.Project, options streams.Optio
 	}
 	changes, err := crontab.Table{Store: p.Journal(), Project: p.Config.Name}.Set(ctx, wanted, now)
 	for _, c := range changes {
-		logChange(ctx, p.Log, c)
+		logChange(ctx, p.Log, c, now)
 	}
 	if err != nil || len(wanted) == 0 {
 		return err
@@ -59,7 +60,7 @@ func setSchedules(ctx context.Context, p *project.Project, options streams.Optio
 	return streams.RegisterSchedules(ctx, p.JS, p.Config.Name)
 }
 
-func logChange(ctx context.Context, log *slog.Logger, c crontab.Change) {
+func logChange(ctx context.Context, log *slog.Logger, c crontab.Change, now time.Time) {
 	log = log.With(slog.String(logkey.Workflow, c.Workflow), slog.String(logkey.Schedule, c.ID),
 		slog.String(logkey.Cron, c.Row.Cron), slog.String(logkey.Zone, c.Row.Zone))
 	text := "schedule " + string(c.Did)
@@ -70,5 +71,10 @@ func logChange(ctx context.Context, log *slog.Logger, c crontab.Change) {
 		log.InfoContext(ctx, text, slog.String(logkey.Changed, c.Changed()))
 	default:
 		log.InfoContext(ctx, text)
+	}
+	if c.Did == crontab.Created || c.Did == crontab.Updated {
+		if plan, err := moments.Of(&c.Row); err == nil && plan.After(now).IsZero() {
+			log.WarnContext(ctx, "schedule has no moment to come: its bounds have passed")
+		}
 	}
 }

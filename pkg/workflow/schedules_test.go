@@ -57,7 +57,11 @@ func TestSchedulesOf(t *testing.T) {
 
 	// A runner that has something else to say leaves it paused.
 	daily.Params = json.RawMessage(`{"n":2}`)
-	p, _ = r.run(t, server.Connect(t), daily)
+	over := project.Schedule{Cron: "@hourly", Until: new(before.Add(-time.Hour))}
+	p, _ = r.run(t, server.Connect(t), daily, over)
+	if n := r.logged("level=WARN msg=\"schedule has no moment to come: its bounds have passed\" project=shop workflow=digest schedule=" + protocol.CronID(over.Cron, "")); n != 1 || r.logged("no moment to come") != 1 {
+		t.Errorf("the log says %d times that a schedule is over, want 1:\n%s", n, r.log.String())
+	}
 	all = workflow.SchedulesOf(p)
 	if s := get(); s.Paused == nil || s.Paused.Note != "closed" || s.Next != nil || string(s.Params) != `{"n":2}` {
 		t.Errorf("paused: %+v", s)

@@ -41,7 +41,7 @@ func newDeadLetters() *cobra.Command {
 func (d *deadLetters) letters(cmd *cobra.Command, do func(context.Context, agent.DeadLetters) error) error {
 	err := d.run(cmd, func(ctx context.Context, p *project.Project) error { return do(ctx, agent.DeadLettersOf(p)) })
 	if errors.Is(err, agent.ErrNoDeadLetter) {
-		return process.WithHint(err, "see skein dead-letters list")
+		return process.WithHint(err, "see "+again(cmd, "list"))
 	}
 	return err
 }

@@ -106,7 +106,7 @@ Cart/jo@home/3.4.1  Pay       schedule/3.1.1  3         2026-11-22T14:20:00Z  Ca
 		t.Errorf("inbox has %v, %v; want mail that redrives the letter", message, err)
 	}
 	text := run(`{"id":"Cart/jo@home/3.2.1","state":"dropped"}`, 1, "drop", "--output", "json", "Cart/jo@home/3.2.1", "Cart/jo@home/9.9.9")
-	if !strings.Contains(text, "dropped, or redriven and applied") || !strings.Contains(text, "next: see skein dead-letters list") {
+	if !strings.Contains(text, "dropped, or redriven and applied") || !strings.Contains(text, "next: see skein dead-letters list --config "+config) {
 		t.Errorf("drop of a letter that is not there does not say so:\n%s", text)
 	}
 	run("none of this id", 1, "show", "Cart/jo@home/3.2.1")

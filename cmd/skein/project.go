@@ -81,6 +81,24 @@ func (c *projectCommand) eachSays(out io.Writer, ids []string, done string, do f
 	return errors.Join(errs...)
 }
 
+// again is another command about the project of a sub-command, whole, as a person can paste it into a shell.
+func again(cmd *cobra.Command, words ...string) string {
+	line := append(strings.Fields(cmd.Parent().CommandPath()), words...)
+	names := []string{"config", "project"}
+	for _, n := range natsSettings {
+		names = append(names, strings.ReplaceAll(n.setting, "_", "-"))
+	}
+	for _, name := range names {
+		if flag := cmd.Flag(name); flag.Changed {
+			line = append(line, "--"+name, process.RedactURL(flag.Value.String()))
+		}
+	}
+	for i, word := range line {
+		line[i] = shellWord(word)
+	}
+	return strings.Join(line, " ")
+}
+
 // run opens the project for one sub-command.
 func (c *projectCommand) run(cmd *cobra.Command, do func(context.Context, *project.Project) error) error {
 	if err := checkOutput(c.output); err != nil {

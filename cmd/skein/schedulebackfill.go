@@ -69,8 +69,8 @@ func (s *schedules) fill(ctx context.Context, cmd *cobra.Command, all allSchedul
 	}
 	done, err := all.of(id).Backfill(ctx, id, order)
 	if _, broken := errors.AsType[*agent.BackfillError](err); broken {
-		return process.WithHint(err, fmt.Sprintf("skein schedules backfill %s --from %s --until %s --id %s", id,
-			order.From.Format(time.RFC3339Nano), order.Until.Format(time.RFC3339Nano), order.ID))
+		return process.WithHint(err, all.again("backfill", id,
+			"--from", order.From.Format(time.RFC3339Nano), "--until", order.Until.Format(time.RFC3339Nano), "--id", order.ID))
 	}
 	if err != nil {
 		return err

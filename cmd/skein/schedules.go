@@ -21,6 +21,8 @@ type schedules struct{ projectCommand }
 type allSchedules struct {
 	agents    agent.Schedules
 	workflows workflow.Schedules
+	// again is another command about them.
+	again func(words ...string) string
 }
 
 // scheduleSource does something with a schedule of either kind.
@@ -55,10 +57,13 @@ func newSchedules() *cobra.Command {
 // on does something with the schedules of the project.
 func (s *schedules) on(cmd *cobra.Command, do func(context.Context, allSchedules) error) error {
 	err := s.run(cmd, func(ctx context.Context, p *project.Project) error {
-		return do(ctx, allSchedules{agents: agent.SchedulesOf(p), workflows: workflow.SchedulesOf(p)})
+		return do(ctx, allSchedules{
+			agents: agent.SchedulesOf(p), workflows: workflow.SchedulesOf(p),
+			again: func(words ...string) string { return again(cmd, words...) },
+		})
 	})
 	if errors.Is(err, agent.ErrNoSchedule) || errors.Is(err, workflow.ErrNoSchedule) {
-		return process.WithHint(err, "see skein schedules list")
+		return process.WithHint(err, "see "+again(cmd, "list"))
 	}
 	return err
 }
@@ -97,7 +102,7 @@ func deleteSchedule(ctx context.Context, all allSchedules, id string) (details, 
 		return nil, err
 	}
 	return nil, process.WithHint(fmt.Errorf("schedule %q is one of skein.jsonc, which says that it is there", id),
-		"take the line out of skein.jsonc and start a runner again, or keep it from starting anything with skein schedules pause "+id)
+		"take the line out of skein.jsonc and start a runner again, or keep it from starting anything with "+all.again("pause", id))
 }
 
 func (s *schedules) pause() *cobra.Command {

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/agent"
 	"github.com/skein-run/skein/pkg/project"
@@ -99,7 +101,7 @@ Cart/jo@home/cron-1  Pay    0 9 1 1 * Europe/Oslo  -                     2026-11
 	}
 	run(`{"id":"`+once+`","state":"triggered"}`, 0, "trigger", once, "--output", "json")
 	text := run(cron+": deleted", 1, "delete", cron, "Cart/jo@home/none")
-	if !strings.Contains(text, "no such schedule") || !strings.Contains(text, "next: see skein schedules list") {
+	if !strings.Contains(text, "no such schedule") || !strings.Contains(text, "next: see skein schedules list --project shop --nats-url "+url) {
 		t.Errorf("delete of a schedule that is not there does not say so:\n%s", text)
 	}
 	run("no such schedule", 1, "describe", cron)
@@ -170,6 +172,7 @@ digest/cron-7ec305220bc3  workflow digest  0 9 1 1 * Europe/Oslo  2027-01-01T08:
 	run("2 of 2 moments fired (order o1)", 0, days...)
 	run("0 of 2 moments fired, 2 had their instance (order o1)", 0, days...)
 	run("take the line out of skein.jsonc", 1, "delete", daily)
+	run("skein schedules pause "+daily+" --project shop", 1, "delete", daily)
 	waits, err := json.Marshal(protocol.Tick{V: protocol.Version, Planned: created, Since: &created})
 	if err == nil {
 		_, err = js.Publish(ctx, protocol.ClockSubject("shop", protocol.ClassCron, "digest", "cron-7ec305220bc3"), waits)
@@ -182,7 +185,7 @@ digest/cron-7ec305220bc3  workflow digest  0 9 1 1 * Europe/Oslo  2027-01-01T08:
 	run("Waits for  the end of the instance", 0, "describe", yearly)
 	run("Next       2026-11-22T14:20:00Z\n           2027-01-01T08:00:00Z\n", 0, "describe", yearly)
 	run("Europe/Oslo  2026-11-22T14:20:00Z", 0, "list")
-	run("see skein schedules list", 1, "delete", "digest/none")
+	run("see skein schedules list --project shop", 1, "delete", "digest/none")
 	run("<workflow>/<id>", 1, "pause", "digest")
 }
 
@@ -200,5 +203,25 @@ func TestInZone(t *testing.T) {
 		if got := inZone(row.zone, row.lines...); got != row.want {
 			t.Errorf("%q in %q: %q, want %q", row.lines, row.zone, got, row.want)
 		}
+	}
+}
+
+// TestAgain: what a hint says can be pasted, also if an id has blanks, and tells no password.
+func TestAgain(t *testing.T) {
+	t.Parallel()
+	root := newRoot()
+	root.SetArgs([]string{"schedules", "describe", "x", "--config", "a b.jsonc", "--nats-url", "nats://jo:secret@n1:4222"})
+	cmd, _, err := root.Find([]string{"schedules", "describe"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got string
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		got = again(cmd, "pause", "Cart/jo o'neil/cron-1")
+		return nil
+	}
+	const want = `skein schedules pause 'Cart/jo o'\''neil/cron-1' --config 'a b.jsonc' --nats-url 'nats://***@n1:4222'`
+	if err := root.ExecuteContext(t.Context()); err != nil || got != want {
+		t.Errorf("%s, %v; want %s", got, err, want)
 	}
 }

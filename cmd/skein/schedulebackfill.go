@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/google/uuid"
@@ -38,8 +37,8 @@ func momentFlag(name, text string) (time.Time, error) {
 }
 
 // listMoments writes what a backfill would fire.
-func (s *schedules) listMoments(ctx context.Context, out io.Writer, all allSchedules, id string, order agent.Backfill) error {
-	momentsOf := all.agents.BackfillMoments
+func (s *schedules) listMoments(ctx context.Context, cmd *cobra.Command, all allSchedules, id string, order agent.Backfill) error {
+	out, momentsOf := cmd.OutOrStdout(), all.agents.BackfillMoments
 	if ofWorkflow(id) {
 		momentsOf = all.workflows.BackfillMoments
 	}
@@ -48,12 +47,22 @@ func (s *schedules) listMoments(ctx context.Context, out io.Writer, all allSched
 		return err
 	}
 	if s.output == "json" {
-		return json.NewEncoder(out).Encode(map[string]any{"id": id, "moments": planned})
+		return json.NewEncoder(out).Encode(map[string]any{"id": id, "moments": append([]time.Time{}, planned...)})
+	}
+	if len(planned) == 0 {
+		return noMoments(cmd, all, id)
 	}
 	for _, moment := range planned {
 		fmt.Fprintln(out, orNever(moment))
 	}
 	_, err = fmt.Fprintf(out, "%d moments\n", len(planned))
+	return err
+}
+
+// noMoments says that a range has nothing to fire. That is no error: who fills range after range finds some of them empty.
+func noMoments(cmd *cobra.Command, all allSchedules, id string) error {
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: the schedule has no moment in this range\n", id)
+	fmt.Fprintf(cmd.ErrOrStderr(), "next: see when it fires with %s\n", all.again("describe", id))
 	return err
 }
 
@@ -81,10 +90,16 @@ func (s *schedules) fill(ctx context.Context, cmd *cobra.Command, all allSchedul
 			agent.Backfilled
 		}{id, done})
 	}
-	there := ""
+	if done.Moments == 0 {
+		return noMoments(cmd, all, id)
+	}
+	did, there := "sent", ""
+	if ofWorkflow(id) {
+		did = "started"
+	}
 	if done.There > 0 {
 		there = fmt.Sprintf(", %d had their instance", done.There)
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d of %d moments fired%s (order %s)\n", id, done.Sent, done.Moments, there, done.ID)
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d of %d moments %s%s (order %s)\n", id, done.Sent, done.Moments, did, there, done.ID)
 	return err
 }

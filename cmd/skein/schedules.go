@@ -147,7 +147,7 @@ func (s *schedules) backfill() *cobra.Command {
 			}
 			return s.on(cmd, func(ctx context.Context, all allSchedules) error {
 				if dry {
-					return s.listMoments(ctx, cmd.OutOrStdout(), all, args[0], order)
+					return s.listMoments(ctx, cmd, all, args[0], order)
 				}
 				return s.fill(ctx, cmd, all, args[0], order)
 			})

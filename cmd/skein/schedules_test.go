@@ -79,8 +79,13 @@ Cart/jo@home/cron-1  Pay    0 9 1 1 * Europe/Oslo  -                     2026-11
 	run("up to now", 1, "backfill", cron, "--from", "2026-11-22T14:20:00Z", "--until", "2099-11-22T14:20:00Z")
 	years := []string{"backfill", cron, "--from", "2020-01-01T09:00:00+01:00", "--until", "2022-06-01T00:00:00Z"}
 	run("2020-01-01T08:00:00Z\n2021-01-01T08:00:00Z\n2022-01-01T08:00:00Z\n3 moments\n", 0, append(years, "--dry-run")...)
-	run(cron+": 3 of 3 moments fired (order o1)\n", 0, append(years, "--id", "o1")...)
+	run(cron+": 3 of 3 moments sent (order o1)\n", 0, append(years, "--id", "o1")...)
 	run(`"schedule":"`+cron+`","id":"o1","moments":3,"sent":3}`, 0, append(years, "--id", "o1", "--output", "json")...)
+	none := []string{"backfill", cron, "--from", "2020-01-02T00:00:00Z", "--until", "2020-06-01T00:00:00Z"}
+	run(cron+": the schedule has no moment in this range\nnext: see when it fires with skein schedules describe "+cron, 0, none...)
+	run("the schedule has no moment in this range", 0, append(none, "--dry-run")...)
+	run(`"moments":0,"sent":0}`, 0, append(none, "--output", "json")...)
+	run(`"moments":[]`, 0, append(none, "--dry-run", "--output", "json")...)
 	var task agent.AgentTask
 	if err := json.Unmarshal([]byte(run("", 0, "describe", once, "--output", "json")), &task); err != nil || task.ID != once || !task.Next.Equal(moment) {
 		t.Errorf("describe as JSON: %+v, %v", task, err)
@@ -169,8 +174,8 @@ digest/cron-7ec305220bc3  workflow digest  0 9 1 1 * Europe/Oslo  2027-01-01T08:
 	run(daily+": triggered, instance cron-693a9a79ec5e-", 0, "trigger", daily)
 	run(daily+": resumed", 0, "resume", daily)
 	days := []string{"backfill", daily, "--from", "2026-11-01T00:00:00Z", "--until", "2026-11-02T00:00:00Z", "--id", "o1"}
-	run("2 of 2 moments fired (order o1)", 0, days...)
-	run("0 of 2 moments fired, 2 had their instance (order o1)", 0, days...)
+	run("2 of 2 moments started (order o1)", 0, days...)
+	run("0 of 2 moments started, 2 had their instance (order o1)", 0, days...)
 	run("take the line out of skein.jsonc", 1, "delete", daily)
 	run("skein schedules pause "+daily+" --project shop", 1, "delete", daily)
 	waits, err := json.Marshal(protocol.Tick{V: protocol.Version, Planned: created, Since: &created})

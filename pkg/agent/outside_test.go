@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/pkg/protocol"
 	"github.com/skein-run/skein/pkg/workflow"
 )
@@ -82,9 +83,9 @@ func TestSaveCarriesOut(t *testing.T) {
 		}
 	}))
 	h.call(t, http.MethodPost, "/agents/desk/jo", "")
-	if rows := r.rows(t, protocol.SchedulesBucket(testProject)); len(rows) != 2 {
-		t.Errorf("schedules %v, want two", rows)
-	}
+	natstest.Eventually(t, soon, "there are two schedules", func() bool { // the answer leaves before the second one is carried out
+		return len(r.rows(t, protocol.SchedulesBucket(testProject))) == 2
+	})
 }
 
 // TestOutsideLetsOthersIn: others have their turns while one is outside, and it goes on with what they have left.

@@ -91,7 +91,7 @@ func TestLastBatchOfADestroyedAgentIsLost(t *testing.T) {
 	if err := Destroy(t.Context(), Bind[*room]("ChatRoom").In(p).Agent("jo")); err != nil {
 		t.Fatal(err)
 	}
-	far.expectClose(1012, "frames were lost")
+	far.expectClose(1012, "") // that frames were lost, or that the agent does not know it: whoever is told first
 }
 
 // awaitBeats waits until a host has renewed its lease so often that it does not look at its sockets by itself any more.

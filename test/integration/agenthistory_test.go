@@ -133,10 +133,12 @@ func (w *world) answers() {
 
 // ask asks agents for one thing after the other and notes what they promise.
 func (w *world) ask(ctx context.Context, p *promises, caller int) {
-	for n := 0; ctx.Err() == nil; n++ {
-		i := rand.IntN(historyAgents)
-		if n < historyAgents/callers {
-			i = caller*historyAgents/callers + n // so that all take part
+	for n, i, others := 0, 0, 0; ctx.Err() == nil; n++ {
+		if n%5 != 4 { // else whoever has told tells once more, so that lanes have an order
+			if i = rand.IntN(historyAgents); others < historyAgents/callers {
+				i = caller*historyAgents/callers + others // so that all take part
+			}
+			others++
 		}
 		name, other := fmt.Sprint("c", i), fmt.Sprint("c", (i+1)%historyAgents)
 		note := fmt.Sprintf("%d.%d", caller, n)

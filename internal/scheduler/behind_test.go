@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"testing"
 	"time"
@@ -19,12 +20,13 @@ import (
 type early struct {
 	jetstream.Msg // nil: nothing else is asked of it
 	subject       string
+	delivered     uint64
 }
 
 func (m early) Subject() string      { return m.subject }
 func (m early) Headers() nats.Header { return nil }
 func (m early) Metadata() (*jetstream.MsgMetadata, error) {
-	return &jetstream.MsgMetadata{Sequence: jetstream.SequencePair{Stream: 1}}, nil
+	return &jetstream.MsgMetadata{Sequence: jetstream.SequencePair{Stream: 1}, NumDelivered: m.delivered}, nil
 }
 
 // TestRowBeforeTheLeaderHasIt handles a row that another replica has delivered and the leader has not stored: it is armed, and not
@@ -70,5 +72,29 @@ func TestRowBeforeTheLeaderHasIt(t *testing.T) {
 	}
 	if armed, _, err := s.tick(t.Context(), k.clockSubject()); err != nil || armed == nil {
 		t.Errorf("armed is %v, error %v", armed, err)
+	}
+}
+
+// TestFiringBeforeTheLeaderHasItsRow: a firing whose row the leader does not have is not dropped while the leader is behind the
+// row that it was computed from; if it stays so, the bucket is another one, and the schedule gone.
+func TestFiringBeforeTheLeaderHasItsRow(t *testing.T) {
+	t.Parallel()
+	nc := natstest.Start(t).Connect(t)
+	store, err := journal.Open(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := streams.EnsureSchedules(t.Context(), natstest.JetStream(t, nc), "p", streams.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	s := New(Options{Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	s.store = store
+	k := key{agent: protocol.Agent{Project: "p", Class: "Desk", Name: "jo"}, id: "wake"}
+	tick := &protocol.Tick{V: protocol.Version, Revision: 7, Definition: "some", Planned: time.Now()}
+	if err := s.fire(t.Context(), k, tick, early{subject: k.dueSubject(), delivered: 1}); !errors.Is(err, journal.ErrBehind) {
+		t.Errorf("at first the error is %v, want ErrBehind", err)
+	}
+	if err := s.fire(t.Context(), k, tick, early{subject: k.dueSubject(), delivered: staleTries}); err != nil {
+		t.Errorf("in the end the error is %v", err)
 	}
 }

@@ -77,7 +77,7 @@ func (s *Scheduler) handleDue(ctx context.Context, m jetstream.Msg) error {
 }
 
 func (s *Scheduler) fire(ctx context.Context, k key, t *protocol.Tick, m jetstream.Msg) error {
-	r, err := s.row(ctx, k)
+	r, err := s.rowOf(ctx, k, t, m)
 	if bad, ok := errors.AsType[*RowError](err); ok {
 		s.log.WarnContext(ctx, "schedule cannot fire", k.attr(), slog.Any(logkey.Error, bad))
 		return nil
@@ -125,6 +125,23 @@ func (s *Scheduler) fire(ctx context.Context, k key, t *protocol.Tick, m jetstre
 		testsignal.At(SignalSettled)
 	}
 	return err
+}
+
+// rowOf reads the row of a firing. That there is none counts only if the leader has stored, or had stored, the one that the moment
+// was computed from: one that has just begun to lead can be behind. One that never gets it has another bucket.
+func (s *Scheduler) rowOf(ctx context.Context, k key, t *protocol.Tick, m jetstream.Msg) (*row, error) {
+	r, err := s.row(ctx, k)
+	if r != nil || err != nil {
+		return r, err
+	}
+	err = s.store.AwaitStored(ctx, k.rowStream(), t.Revision)
+	if meta, metaErr := m.Metadata(); errors.Is(err, journal.ErrBehind) && metaErr == nil && meta.NumDelivered >= staleTries {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.row(ctx, k)
 }
 
 // settleFired is settle for a firing. If its row was replaced meanwhile by one that can never fire, the message of that

@@ -25,7 +25,7 @@ func goldens() []golden {
 	all = append(append(all, steeringGoldens()...), slotGoldens()...)
 	all = append(all, agentCallGoldens()...)
 	all = append(append(append(all, callGoldens()...), historyGoldens()...), noticeGoldens()...)
-	return append(append(append(all, trackingGoldens()...), cleaningGoldens()...), socketGoldens()...)
+	return append(append(append(append(all, trackingGoldens()...), cleaningGoldens()...), socketGoldens()...), doorGoldens()...)
 }
 
 func failure() *protocol.Failure {

@@ -14,6 +14,16 @@ type Project struct {
 	// Schedules is set once a runner has made SchedulesBucket, for the schedules of workflows. Agent hosts always make it.
 	Schedules bool      `json:"schedules,omitempty"`
 	Updated   time.Time `json:"updated"`
+	// Doors is what other projects, in accounts of their own, have told this one at their doors.
+	Doors map[string]KnownDoor `json:"doors,omitempty"`
+}
+
+// KnownDoor is what a project was told at the door of another: workflows with their classes, and classes of agents.
+type KnownDoor struct {
+	Workflows map[string]string `json:"workflows,omitempty"`
+	Agents    []string          `json:"agents,omitempty"`
+	// Told is when that was said for the first time.
+	Told time.Time `json:"told"`
 }
 
 // RegisteredClass says which Go definition serves a name.

@@ -231,7 +231,7 @@ func TestPureEngineTouchesNothing(t *testing.T) {
 
 func TestNamesOfSubjectsStandInTheProtocolOnly(t *testing.T) {
 	t.Parallel()
-	forbidden := regexp.MustCompile(`^(wf|timer|inbox|clock|poke|ask|agent|activate|host|ended|sockets)\.[a-z0-9*>%{]|^(WORKFLOWS|TIMERS|INBOX|AGENTS|SCHEDULES|HOSTS|DEAD|CONNECTIONS|SLOTS|OBJECTS|OBJ|KV)_|^\$(KV|O)\.|^Nats-`)
+	forbidden := regexp.MustCompile(`^(wf|timer|inbox|clock|poke|ask|agent|activate|host|ended|sockets|door|news|post)\.[a-z0-9*>%{]|^(WORKFLOWS|TIMERS|INBOX|AGENTS|SCHEDULES|HOSTS|DEAD|CONNECTIONS|SLOTS|OBJECTS|OBJ|KV|POST)_|^_R_|^\$(KV|O)\.|^Nats-`)
 	for _, f := range sources(t) {
 		if f.test() || f.dir == "pkg/protocol" || f.dir == "internal/testsignal" {
 			continue

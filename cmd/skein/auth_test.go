@@ -185,7 +185,7 @@ func (f *fort) clean(name string) {
 	j := janitor.New(janitor.Options{Store: store, JS: js, Log: log, ID: "test", Settings: settings, Every: 100 * time.Millisecond, Replicas: len(f.servers)})
 	go func() { ended <- j.Run(ctx) }()
 	f.await(func() bool {
-		state, err := store.State(f.t.Context(), protocol.WorkflowsStream(name))
+		state, err := store.State(f.t.Context(), protocol.WorkflowsStream(name, 0))
 		return err == nil && state.First > 1
 	}, "the log is cleaned")
 	cancel()
@@ -193,9 +193,9 @@ func (f *fort) clean(name string) {
 		f.t.Error(err)
 	}
 	c := &janitor.Cleaner{
-		Store: store, Floors: janitor.Consumers{JS: js}, Project: name, Shards: 1, Objects: objects.New(store), Log: log, Settings: settings,
+		Store: store, Floors: janitor.Consumers{JS: js}, Project: name, Objects: objects.New(store), Log: log, Settings: settings,
 	}
-	if _, err := c.Sweep(f.t.Context()); err != nil {
+	if _, err := janitor.Sweep(f.t.Context(), []*janitor.Cleaner{c}); err != nil {
 		f.t.Error(err)
 	}
 }

@@ -62,7 +62,7 @@ func TestForbidden(t *testing.T) {
 	granted := []string{"desk/agent-host", "desk/workflow-runner", "desk/operator"}
 	others := slices.Concat(foreign, granted)
 	hosts := []string{"spy/agent-host", "mill/workflow-runner", "mill/operator", "desk/viewer", "scheduler"}
-	mill, api := protocol.WorkflowsStream("mill"), "$JS.API."
+	mill, api := protocol.WorkflowsStream("mill", 0), "$JS.API."
 	publishes := []struct {
 		what    string
 		subject string
@@ -183,7 +183,7 @@ func (f *fort) notStopped() {
 		_, err := natstest.JetStream(f.t, nc).Publish(ctx, key, []byte(forged))
 		return err
 	})
-	log, err := natstest.JetStream(f.t, f.reuse("mill/workflow-runner")).Stream(f.t.Context(), protocol.WorkflowsStream("mill"))
+	log, err := natstest.JetStream(f.t, f.reuse("mill/workflow-runner")).Stream(f.t.Context(), protocol.WorkflowsStream("mill", 0))
 	if err != nil {
 		f.t.Fatal(err)
 	}

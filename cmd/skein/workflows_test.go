@@ -210,7 +210,7 @@ func TestDescribeTellsAllSteps(t *testing.T) {
 	for n := range more { // written as a runner would
 		body, _ := json.Marshal(protocol.Append{
 			V: 1, ID: fmt.Sprint(n), Incarnation: status.Incarnation, Runner: "r", Time: time.Now(),
-			Holder: protocol.Wake{Stream: protocol.WorkflowsStream("shop"), Sequence: status.Incarnation},
+			Holder: protocol.Wake{Stream: protocol.WorkflowsStream("shop", 0), Sequence: status.Incarnation},
 			Entries: []protocol.Entry{
 				{Kind: protocol.EntryStepCompleted, Step: &protocol.Key{Op: protocol.OpDo, Name: "more", Count: n + 1}, Attempt: 1, Result: result},
 			},

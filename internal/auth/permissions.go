@@ -110,7 +110,7 @@ func (s *State) host(p *Permissions, project string) {
 
 func (s *State) runner(p *Permissions, project string) {
 	registers(p, project)
-	workflows, timers := protocol.WorkflowsStream(project), protocol.TimersStream(project)
+	workflows, timers := protocol.WorkflowsStream(project, 0), protocol.TimersStream(project)
 	p.own(workflows, protocol.WorkflowSubjects(project))
 	p.own(timers, protocol.ArmSubjects(project))
 	p.consume(workflows)
@@ -130,7 +130,7 @@ func (s *State) runner(p *Permissions, project string) {
 			continue
 		}
 		p.say(protocol.EventSubjects(g.From, protocol.AnyWorkflow), protocol.InboxSubjectsFrom(g.From, project))
-		p.read(protocol.WorkflowsStream(g.From))
+		p.read(protocol.WorkflowsStream(g.From, 0))
 		p.info(protocol.InboxStream(g.From))
 		p.objects(g.From)
 	}
@@ -158,7 +158,7 @@ func viewer(p *Permissions, project string) {
 
 func streamsOf(project string) []string {
 	streams := []string{
-		protocol.WorkflowsStream(project), protocol.TimersStream(project), protocol.InboxStream(project), protocol.ObjectsStream(project),
+		protocol.WorkflowsStream(project, 0), protocol.TimersStream(project), protocol.InboxStream(project), protocol.ObjectsStream(project),
 	}
 	for _, bucket := range []string{
 		protocol.AgentsBucket(project), protocol.HostsBucket(project), protocol.DeadBucket(project), protocol.ConnectionsBucket(project),
@@ -194,7 +194,7 @@ func (p *Permissions) send(from, to, workflow string) {
 	p.say(protocol.CreateSubjects(to, workflow), protocol.EventSubjects(to, workflow), protocol.SteerSubjects(to, workflow),
 		protocol.AskSubject(to), protocol.AskRunnersSubjects(to))
 	p.hear(protocol.EndedSubjects(to))
-	p.read(protocol.WorkflowsStream(to))
+	p.read(protocol.WorkflowsStream(to, 0))
 	p.read(protocol.KVStream(protocol.BucketProjects))
 	p.objects(to) // what is too large for a message lies with whom it is for
 	if workflow == protocol.AnyWorkflow {
@@ -215,7 +215,7 @@ func (s *State) scheduler(p *Permissions) {
 	p.makeConsumers(registry) // the watch of a bucket is one
 	p.say(api+"CONSUMER.DELETE."+registry+".*", "$JS.FC."+registry+".>")
 	for _, project := range s.Projects {
-		workflows, timers := protocol.WorkflowsStream(project), protocol.TimersStream(project)
+		workflows, timers := protocol.WorkflowsStream(project, 0), protocol.TimersStream(project)
 		schedules := protocol.SchedulesBucket(project)
 		p.own(protocol.KVStream(schedules), protocol.KVSubject(schedules, ">"))
 		p.consume(protocol.KVStream(schedules))

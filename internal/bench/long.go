@@ -299,7 +299,7 @@ func (w *waiter) wait(ctx context.Context) (took time.Duration, err error) {
 func (m lives) parked(ctx context.Context, id string, after uint64, wait string) (uint64, error) {
 	instance := protocol.Instance{Project: projectName, Workflow: longBinding, ID: id}
 	for tick := time.Tick(200 * time.Microsecond); ; {
-		m, err := m.project.Journal().Last(ctx, protocol.WorkflowsStream(projectName), instance.LogSubject())
+		m, err := m.project.Journal().Last(ctx, instance.Stream(), instance.LogSubject())
 		if err != nil && !errors.Is(err, journal.ErrNotFound) {
 			return 0, err
 		}

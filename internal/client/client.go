@@ -39,7 +39,7 @@ type Presence struct {
 
 // Look reads from the stream's leader whether the instance is there. The error is ErrNotFound if it is not.
 func (c Client) Look(ctx context.Context, at protocol.Instance) (Presence, error) {
-	m, err := c.Store.Last(ctx, protocol.WorkflowsStream(at.Project), at.CreateSubject())
+	m, err := c.Store.Last(ctx, at.Stream(), at.CreateSubject())
 	if errors.Is(err, journal.ErrNotFound) {
 		return Presence{}, ErrNotFound
 	}
@@ -89,7 +89,7 @@ func (c Client) SteerAfter(ctx context.Context, at protocol.Instance, sequence u
 	if err != nil {
 		return fmt.Errorf("publish to %s: %w", at.ControlSubject(), err)
 	}
-	_, err = c.Store.Append(ctx, protocol.WorkflowsStream(at.Project), at.ControlSubject(), sequence, body)
+	_, err = c.Store.Append(ctx, at.Stream(), at.ControlSubject(), sequence, body)
 	return err
 }
 

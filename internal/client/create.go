@@ -39,7 +39,7 @@ func (c Client) Create(ctx context.Context, at protocol.Instance, create protoco
 		return Created, 0, err
 	}
 	for wait := firstPoll; ; wait = min(2*wait, maxPoll) {
-		sequence, err := c.Store.Append(ctx, protocol.WorkflowsStream(at.Project), at.CreateSubject(), 0, body)
+		sequence, err := c.Store.Append(ctx, at.Stream(), at.CreateSubject(), 0, body)
 		conflict, ok := errors.AsType[*journal.ConflictError](err)
 		if !ok {
 			return Created, sequence, err
@@ -92,7 +92,7 @@ func (c Client) clear(ctx context.Context, at protocol.Instance, there Presence,
 
 // doomed reports whether the newest control asks to delete the instance.
 func (c Client) doomed(ctx context.Context, at protocol.Instance, incarnation uint64) (bool, error) {
-	m, err := c.Store.Last(ctx, protocol.WorkflowsStream(at.Project), at.ControlSubject())
+	m, err := c.Store.Last(ctx, at.Stream(), at.ControlSubject())
 	if errors.Is(err, journal.ErrNotFound) {
 		return false, nil
 	}
@@ -106,7 +106,7 @@ func (c Client) doomed(ctx context.Context, at protocol.Instance, incarnation ui
 // holds reports whether the id still is that of the create at sequence. Deleting an instance removes its create first: if
 // that is there, so was the control that asks for it, when it was looked for.
 func (c Client) holds(ctx context.Context, at protocol.Instance, sequence uint64) (bool, error) {
-	m, err := c.Store.Last(ctx, protocol.WorkflowsStream(at.Project), at.CreateSubject())
+	m, err := c.Store.Last(ctx, at.Stream(), at.CreateSubject())
 	if errors.Is(err, journal.ErrNotFound) {
 		return false, nil
 	}

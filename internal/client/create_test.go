@@ -72,7 +72,7 @@ func TestCreateWhileAnotherIsDeleted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at, stream := protocol.Instance{Project: "p", Workflow: "w", ID: "a"}, protocol.WorkflowsStream("p")
+	at, stream := protocol.Instance{Project: "p", Workflow: "w", ID: "a"}, protocol.WorkflowsStream("p", 0)
 	create := func(input string) protocol.Create {
 		return protocol.Create{V: protocol.Version, Input: input, Workflow: "w", ID: "a", Created: time.Now()}
 	}

@@ -80,7 +80,7 @@ func (c Client) ended(ctx context.Context, at protocol.Instance, incarnation uin
 
 // end reads how an instance has ended; nil if it has not, or has begun again since.
 func (c Client) end(ctx context.Context, at protocol.Instance, incarnation uint64) (*protocol.Done, error) {
-	stream := protocol.WorkflowsStream(at.Project)
+	stream := at.Stream()
 	m, err := c.Store.Last(ctx, stream, at.DoneSubject())
 	if errors.Is(err, journal.ErrNotFound) {
 		return nil, nil
@@ -121,7 +121,7 @@ func (c Client) end(ctx context.Context, at protocol.Instance, incarnation uint6
 func (c Client) restarted(ctx context.Context, at protocol.Instance, incarnation, mark uint64) (uint64, error) {
 	newest := uint64(0)
 	for after := max(mark, incarnation); ; {
-		m, err := c.Store.NextFromLeader(ctx, protocol.WorkflowsStream(at.Project), at.ControlSubject(), after+1)
+		m, err := c.Store.NextFromLeader(ctx, at.Stream(), at.ControlSubject(), after+1)
 		if errors.Is(err, journal.ErrNotFound) {
 			return newest, nil
 		}

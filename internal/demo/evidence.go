@@ -92,7 +92,7 @@ func (d *demo) readLog(ctx context.Context) ([]protocol.Append, error) {
 	var log []protocol.Append
 	for next, more := uint64(1), true; more; {
 		var page []journal.Message
-		page, more, err = d.project.Journal().Page(ctx, protocol.WorkflowsStream(instance.Project), instance.LogSubject(), next, logPage)
+		page, more, err = d.project.Journal().Page(ctx, instance.Stream(), instance.LogSubject(), next, logPage)
 		if err != nil {
 			return nil, err
 		}

@@ -31,7 +31,7 @@ type facts struct {
 }
 
 // factsOf makes facts of the newest messages of an instance.
-func factsOf(i protocol.Instance, stream string, messages []journal.Message) facts {
+func factsOf(i protocol.Instance, messages []journal.Message) facts {
 	f := facts{instance: i}
 	var create protocol.Create
 	var tail *protocol.Append
@@ -65,9 +65,9 @@ func factsOf(i protocol.Instance, stream string, messages []journal.Message) fac
 		}
 	}
 	f.parent = create.Parent
-	f.Situation = engine.Situate(stream, created, tailAt, tail)
+	f.Situation = engine.Situate(i.Stream(), created, tailAt, tail)
 	if !f.newer && f.Begun {
-		status, err := engine.Glance(stream, created, create, tailAt, tail)
+		status, err := engine.Glance(i.Stream(), created, create, tailAt, tail)
 		f.newer, f.deleted = err != nil, status.State == protocol.StateDeleted
 		f.told = done.Incarnation == created && done.Epoch == tail.Epoch
 	}
@@ -81,7 +81,7 @@ func (d *Doctor) factsAtLeader(ctx context.Context, i protocol.Instance) (facts,
 	for _, subject := range []string{
 		i.LogSubject(), i.DoneSubject(), i.CreateSubject(), i.EventSubject(), i.NudgeSubject(), i.ControlSubject(),
 	} {
-		m, err := d.last(ctx, d.stream(), subject)
+		m, err := d.last(ctx, i.Stream(), subject)
 		if err != nil {
 			return facts{}, err
 		}
@@ -89,7 +89,7 @@ func (d *Doctor) factsAtLeader(ctx context.Context, i protocol.Instance) (facts,
 			all = append(all, *m)
 		}
 	}
-	return factsOf(i, d.stream(), all), nil
+	return factsOf(i, all), nil
 }
 
 // last reads the newest message of a subject from the leader; nil if there is none.
@@ -101,7 +101,6 @@ func (d *Doctor) last(ctx context.Context, stream, subject string) (*journal.Mes
 	return m, err
 }
 
-func (d *Doctor) stream() string { return protocol.WorkflowsStream(d.Project.Name) }
 func (d *Doctor) timers() string { return protocol.TimersStream(d.Project.Name) }
 
 // wake is the state of the wake that an instance is held under.
@@ -113,7 +112,7 @@ func (d *Doctor) wake(ctx context.Context, f facts, all marks) (wakeState, error
 	if err != nil {
 		return unknown, err
 	}
-	if f.Holder.Stream != d.stream() { // a timer that fired, on a stream that keeps what is not acknowledged
+	if f.Holder.Stream != f.instance.Stream() { // a timer that fired, on a stream that keeps what is not acknowledged
 		return open, nil
 	}
 	i, class, err := protocol.ParseInstanceSubject(m.Subject)

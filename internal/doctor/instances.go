@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/skein-run/skein/internal/engine"
@@ -37,20 +39,25 @@ func (d *Doctor) scanInstances(ctx context.Context) error {
 		batch = batch[:0]
 		return err
 	}
-	err := d.each(ctx, d.stream(), protocol.AllCreates(d.Project.Name), func(m *journal.Message) error {
-		i, _, err := protocol.ParseInstanceSubject(m.Subject)
+	for shard := range d.Project.Shards {
+		err := d.each(ctx, protocol.WorkflowsStream(d.Project.Name, shard), protocol.AllCreates(d.Project.Name), func(m *journal.Message) error {
+			i, _, err := protocol.ParseInstanceSubject(m.Subject)
+			if err != nil {
+				return nil // nobody can reach it
+			}
+			if batch = append(batch, i); len(batch) < together {
+				return nil
+			}
+			return look()
+		})
+		if err == nil && len(batch) > 0 {
+			err = look()
+		}
 		if err != nil {
-			return nil // nobody can reach it
+			return err
 		}
-		if batch = append(batch, i); len(batch) < together {
-			return nil
-		}
-		return look()
-	})
-	if err != nil || len(batch) == 0 {
-		return err
 	}
-	return look()
+	return nil
 }
 
 // pageSize is how many messages one read brings. Those that are wanted may be far from each other.
@@ -133,15 +140,31 @@ func (d *Doctor) glance(ctx context.Context, instances []protocol.Instance) erro
 	return d.glanceAtCalls(ctx, all)
 }
 
-// newest reads what is newest of some instances from whichever replica answers, of half as many at a time if one answer
-// cannot hold them.
+// newest reads what is newest of some instances from whichever replica answers.
 func (d *Doctor) newest(ctx context.Context, instances []protocol.Instance) ([]facts, error) {
+	byStream := map[string][]protocol.Instance{}
+	for _, i := range instances {
+		byStream[i.Stream()] = append(byStream[i.Stream()], i)
+	}
+	var all []facts
+	for _, stream := range slices.Sorted(maps.Keys(byStream)) {
+		found, err := d.newestOf(ctx, stream, byStream[stream])
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+// newestOf is newest for instances of one stream. It reads half as many at a time if one answer cannot hold them.
+func (d *Doctor) newestOf(ctx context.Context, stream string, instances []protocol.Instance) ([]facts, error) {
 	filters := make([]string, 0, 2*len(instances))
 	for _, i := range instances {
 		filters = append(filters, i.EverySubject(), i.InputsSubject())
 	}
 	began := time.Now()
-	batch, err := d.Store.LastOfMany(ctx, d.stream(), filters)
+	batch, err := d.Store.LastOfMany(ctx, stream, filters)
 	if err != nil {
 		return nil, err
 	}
@@ -150,11 +173,11 @@ func (d *Doctor) newest(ctx context.Context, instances []protocol.Instance) ([]f
 	}
 	if batch.Cut && len(instances) > 1 {
 		half := len(instances) / 2
-		first, err := d.newest(ctx, instances[:half])
+		first, err := d.newestOf(ctx, stream, instances[:half])
 		if err != nil {
 			return nil, err
 		}
-		second, err := d.newest(ctx, instances[half:])
+		second, err := d.newestOf(ctx, stream, instances[half:])
 		return append(first, second...), err
 	}
 	seen := map[protocol.Instance][]journal.Message{}
@@ -165,7 +188,7 @@ func (d *Doctor) newest(ctx context.Context, instances []protocol.Instance) ([]f
 	}
 	all := make([]facts, 0, len(instances))
 	for _, i := range instances {
-		if f := factsOf(i, d.stream(), seen[i]); f.Exists || f.newer {
+		if f := factsOf(i, seen[i]); f.Exists || f.newer {
 			all = append(all, f)
 		}
 	}
@@ -236,7 +259,7 @@ func (d *Doctor) verdict(f facts, m marks, b beside) wakeState {
 		}
 		return settled
 	case engine.Running:
-		if f.carried && !f.Begun || f.Holder.Sequence != f.createAt || f.Holder.Stream != d.stream() {
+		if f.carried && !f.Begun || f.Holder.Sequence != f.createAt || f.Holder.Stream != f.instance.Stream() {
 			return settled // whether its wake is there takes a look
 		}
 		return m.of(f.instance, protocol.ClassCreate, f.createAt)
@@ -276,7 +299,7 @@ func (d *Doctor) examine(ctx context.Context, i protocol.Instance) ([]complaint,
 	if seen.holder == unknown && (f.Phase == engine.Running || f.Phase == engine.Parked) {
 		d.doubt(i, f.Holder.Sequence)
 	}
-	tail, err := d.last(ctx, d.stream(), i.LogSubject())
+	tail, err := d.last(ctx, i.Stream(), i.LogSubject())
 	if err != nil || tail != nil && tail.Sequence != f.Tail || tail == nil && f.Tail != 0 {
 		return nil, err // it moves
 	}

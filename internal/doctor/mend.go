@@ -45,7 +45,7 @@ func (d *Doctor) mend(ctx context.Context, kind Kind, f facts) (string, error) {
 	case EndNotTold, AnswerNotGiven, HalfDeleted:
 		return d.control(ctx, f, protocol.ActionResume)
 	case EmptyCreate:
-		err := d.Store.Delete(ctx, d.stream(), f.createAt)
+		err := d.Store.Delete(ctx, f.instance.Stream(), f.createAt)
 		return fmt.Sprintf("deleted message %d", f.createAt), err
 	}
 	return "", fmt.Errorf("kind %q has no repair", kind)
@@ -60,7 +60,7 @@ func (d *Doctor) nudge(ctx context.Context, f facts) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	sequence, err := d.Store.Append(ctx, d.stream(), f.instance.NudgeSubject(), f.nudge, body)
+	sequence, err := d.Store.Append(ctx, f.instance.Stream(), f.instance.NudgeSubject(), f.nudge, body)
 	if errors.Is(err, journal.ErrConflict) {
 		return seen, nil
 	}
@@ -84,7 +84,7 @@ func (d *Doctor) send(ctx context.Context, f facts, action protocol.Action, afte
 	if err != nil {
 		return 0, err
 	}
-	return d.Store.Append(ctx, d.stream(), f.instance.ControlSubject(), after, body)
+	return d.Store.Append(ctx, f.instance.Stream(), f.instance.ControlSubject(), after, body)
 }
 
 // wakeUp gives a new wake to an instance that should execute. Only a control makes a running instance go on under another
@@ -113,7 +113,7 @@ func (d *Doctor) goOn(ctx context.Context, f facts, paused uint64) (string, erro
 		if conflict.Tail == nil {
 			return seen, nil // it is deleted
 		}
-		m, err := d.Store.NextFromLeader(ctx, d.stream(), f.instance.ControlSubject(), after+1)
+		m, err := d.Store.NextFromLeader(ctx, f.instance.Stream(), f.instance.ControlSubject(), after+1)
 		if errors.Is(err, journal.ErrNotFound) {
 			return seen, nil
 		}

@@ -24,14 +24,17 @@ func (f floors) AckFloor(ctx context.Context, stream, consumer string) (uint64, 
 // scanObjects looks for large values that nobody needs: of instances, those that janitors had more than two occasions to
 // take away, by their rules; of agents, states that later owners should have taken away.
 func (d *Doctor) scanObjects(ctx context.Context) error {
-	cleaner := &janitor.Cleaner{
-		Store: d.Store, Floors: floors{d.Store}, Project: d.Project.Name, Shards: d.Project.Shards, Objects: d.objects,
-		Log: slog.New(slog.DiscardHandler), Settings: janitor.Settings{Age: d.ObjectAge},
+	var shards []*janitor.Cleaner
+	for shard := range d.Project.Shards {
+		shards = append(shards, &janitor.Cleaner{
+			Store: d.Store, Floors: floors{d.Store}, Project: d.Project.Name, Shard: shard, Objects: d.objects,
+			Log: slog.New(slog.DiscardHandler), Settings: janitor.Settings{Age: d.ObjectAge},
+		})
 	}
 	var sweeper *janitor.Sweeper
 	var err error
-	if d.Project.Shards > 0 {
-		if sweeper, err = cleaner.Sweeper(ctx); err != nil || sweeper == nil {
+	if len(shards) > 0 {
+		if sweeper, err = janitor.NewSweeper(ctx, shards); err != nil || sweeper == nil {
 			return err
 		}
 	}

@@ -66,11 +66,12 @@ func (d *Doctor) recentMarks(ctx context.Context) (marks, error) {
 func (d *Doctor) marks(ctx context.Context) (marks, error) {
 	var all marks
 	for shard := range d.Project.Shards {
-		wakes, err := d.mark(ctx, d.stream(), protocol.ConsumerWakes(shard), protocol.InputSubjects(d.Project.Name, shard))
+		stream := protocol.WorkflowsStream(d.Project.Name, shard)
+		wakes, err := d.mark(ctx, stream, protocol.ConsumerWakes(shard), protocol.InputSubjects(d.Project.Name, shard))
 		if err != nil {
 			return all, err
 		}
-		controls, err := d.mark(ctx, d.stream(), protocol.ConsumerControls(shard), protocol.ControlSubjects(d.Project.Name, shard))
+		controls, err := d.mark(ctx, stream, protocol.ConsumerControls(shard), protocol.ControlSubjects(d.Project.Name, shard))
 		if err != nil {
 			return all, err
 		}

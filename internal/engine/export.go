@@ -13,7 +13,7 @@ func Exported(e protocol.History, fetch func(*protocol.Snapshot) error) (*Histor
 	if e.V > protocol.Version {
 		return nil, fmt.Errorf("history: version %d: %w", e.V, ErrNewer)
 	}
-	f := Fold{History: NewHistory(protocol.WorkflowsStream(e.Project), e.Sequence, e.Create)}
+	f := Fold{History: NewHistory(protocol.WorkflowsStream(e.Project, e.Shard), e.Sequence, e.Create)}
 	for i := range e.Log {
 		if err := f.Add(e.Log[i].Sequence, &e.Log[i].Append); err != nil {
 			return nil, err

@@ -42,7 +42,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{
-		t: t, stream: protocol.WorkflowsStream("p"), instance: protocol.Instance{Project: "p", Workflow: "w", ID: "a"},
+		t: t, stream: protocol.WorkflowsStream("p", 0), instance: protocol.Instance{Project: "p", Workflow: "w", ID: "a"},
 		ended: make(chan engine.Call, 10), strays: make(chan engine.Call, 10),
 	}
 	var err error

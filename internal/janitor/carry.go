@@ -53,7 +53,7 @@ func (c *Cleaner) clean(ctx context.Context, s segment, h Horizon, r *Report) er
 		return err
 	}
 	testsignal.At(testsignal.JanitorPurged)
-	c.Log.DebugContext(ctx, "purged a chunk of a log", logkey.Project, c.Project, logkey.Sequence, s.to, "purged", len(chunk.messages),
+	c.Log.DebugContext(ctx, "purged a chunk of a log", logkey.Project, c.Project, logkey.Shard, c.Shard, logkey.Sequence, s.to, "purged", len(chunk.messages),
 		"carried", work.carried, "dropped", len(work.over))
 	r.Purged, r.UpTo = r.Purged+len(chunk.messages), s.to
 	r.Carried, r.Dropped = r.Carried+work.carried, r.Dropped+len(work.over)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/skein-run/skein/internal/janitor"
 	"github.com/skein-run/skein/internal/journal"
@@ -27,7 +28,7 @@ func (y *yard) awaitEnd(name, id string) {
 	y.t.Helper()
 	at := protocol.Instance{Project: "p", Workflow: name, ID: id}
 	natstest.Eventually(y.t, natstest.Patience, id+" has ended", func() bool {
-		_, err := y.store.Last(y.t.Context(), protocol.WorkflowsStream("p"), at.DoneSubject())
+		_, err := y.store.Last(y.t.Context(), protocol.WorkflowsStream("p", 0), at.DoneSubject())
 		return err == nil
 	})
 }
@@ -44,7 +45,7 @@ func (y *yard) empty(streams ...string) {
 
 func everything() []string {
 	return []string{
-		protocol.WorkflowsStream("p"), protocol.TimersStream("p"), protocol.ObjectsStream("p"), protocol.KVStream(protocol.SlotsBucket("p")),
+		protocol.WorkflowsStream("p", 0), protocol.TimersStream("p"), protocol.ObjectsStream("p"), protocol.KVStream(protocol.SlotsBucket("p")),
 	}
 }
 
@@ -68,7 +69,7 @@ func TestExpiredGoes(t *testing.T) {
 	if r.Dropped != 12 || r.Carried != 1 {
 		t.Errorf("%+v, want 12 dropped and 1 carried", r)
 	}
-	for _, stream := range []string{protocol.WorkflowsStream("p"), protocol.ObjectsStream("p")} {
+	for _, stream := range []string{protocol.WorkflowsStream("p", 0), protocol.ObjectsStream("p")} {
 		for _, subject := range y.subjects(stream, ">") {
 			if name := "large/kept/"; !strings.Contains(subject, ".large.kept") && !strings.Contains(objectName(t, subject), name) {
 				t.Errorf("stream %s holds %s", stream, subject)
@@ -155,7 +156,7 @@ func TestNoRunner(t *testing.T) {
 	}
 	y.settled()
 	stop()
-	first, before := y.stored(), y.state(protocol.WorkflowsStream("p")).Messages
+	first, before := y.stored(), y.state(protocol.WorkflowsStream("p", 0)).Messages
 	impatient := func(c *janitor.Cleaner) { c.Settings.Tries, c.Settings.Chunk = 2, 1000 }
 	for range 3 { // each as if it were another process
 		r, err := y.cleaner(impatient).Round(t.Context())
@@ -163,10 +164,10 @@ func TestNoRunner(t *testing.T) {
 			t.Fatalf("%+v, %v, want that an instance holds it up", r, heldUp)
 		}
 	}
-	if asked := len(y.subjects(protocol.WorkflowsStream("p"), protocol.ControlSubjects("p", 0))); asked == 0 || asked > 32 {
+	if asked := len(y.subjects(protocol.WorkflowsStream("p", 0), protocol.ControlSubjects("p", 0))); asked == 0 || asked > 32 {
 		t.Errorf("%d instances are asked for a snapshot, want at most 32 at a time", asked)
 	}
-	if added := y.state(protocol.WorkflowsStream("p")).Messages - before; added > 64 {
+	if added := y.state(protocol.WorkflowsStream("p", 0)).Messages - before; added > 64 {
 		t.Errorf("three times in vain have stored %d messages, want no more than once", added)
 	}
 	y.serve()
@@ -194,7 +195,7 @@ func TestHorizon(t *testing.T) {
 	<-y.gate("w").arrived
 	create(y, "quick", "after", "a", gone())
 	y.awaitEnd("quick", "after")
-	stream := protocol.WorkflowsStream("p")
+	stream := protocol.WorkflowsStream("p", 0)
 	round := func(change ...func(*janitor.Cleaner)) error {
 		t.Helper()
 		_, err := y.cleaner(change...).Round(t.Context())
@@ -206,8 +207,15 @@ func TestHorizon(t *testing.T) {
 	if err := round(func(c *janitor.Cleaner) { c.Settings.Margin = time.Hour }); err != nil || len(y.subjects(stream, "wf.p.0.in.quick.before.create")) != 1 {
 		t.Errorf("what expired a moment ago is gone, by the clock of one server: %v", err)
 	}
-	if err := round(func(c *janitor.Cleaner) { c.Shards = 2 }); err == nil {
-		t.Error("it was cleaned although a consumer is missing")
+	bare := protocol.WorkflowsStream("p", 1)
+	if _, err := y.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: bare, Subjects: []string{"bare"}, AllowDirect: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := y.js.Publish(t.Context(), "bare", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := round(func(c *janitor.Cleaner) { c.Shard = 1 }); err == nil || y.state(bare).Messages != 1 {
+		t.Error("it was cleaned although its consumers are missing")
 	}
 	if err := round(); err != nil || y.state(stream).First != old+1 {
 		t.Errorf("the stream begins at %d, want %d, that of the wake that is held: %v", y.state(stream).First, old+1, err)
@@ -245,7 +253,7 @@ func TestSeveralJanitors(t *testing.T) {
 			y.send(i, "second")
 			y.result(i, fmt.Sprint(n, " first second"))
 		}
-		if left := y.subjects(protocol.WorkflowsStream("p"), "wf.p.0.*.quick.>"); len(left) > 0 {
+		if left := y.subjects(protocol.WorkflowsStream("p", 0), "wf.p.0.*.quick.>"); len(left) > 0 {
 			t.Errorf("of what has expired %q are left", left)
 		}
 	})
@@ -260,7 +268,7 @@ func TestCarriedWhileItGoes(t *testing.T) {
 		create(y, "quick", "a", "a", gone())
 		y.awaitEnd("quick", "a")
 		y.settled()
-		at, stream := protocol.Instance{Project: "p", Workflow: "quick", ID: "a"}, protocol.WorkflowsStream("p")
+		at, stream := protocol.Instance{Project: "p", Workflow: "quick", ID: "a"}, protocol.WorkflowsStream("p", 0)
 		upTo, drops, carried := y.stored(), 0, uint64(0)
 		y.clean(y.cleaner(func(c *janitor.Cleaner) {
 			c.Decide = func(f janitor.Facts, h janitor.Horizon) janitor.Fate {
@@ -300,7 +308,7 @@ func TestCarriedAfterItWent(t *testing.T) {
 		y.awaitEnd("quick", "a")
 		y.settled()
 		stop() // nobody answers the janitor
-		at, stream := protocol.Instance{Project: "p", Workflow: "quick", ID: "a"}, protocol.WorkflowsStream("p")
+		at, stream := protocol.Instance{Project: "p", Workflow: "quick", ID: "a"}, protocol.WorkflowsStream("p", 0)
 		upTo, purged := y.stored(), false
 		c := y.cleaner(func(c *janitor.Cleaner) {
 			c.Decide = func(f janitor.Facts, h janitor.Horizon) janitor.Fate {
@@ -382,7 +390,7 @@ func TestLateAnnouncement(t *testing.T) {
 	y.send(i, "first")
 	y.send(i, "second")
 	y.result(i, "a first second")
-	at, stream := protocol.Instance{Project: "p", Workflow: "waits", ID: "a"}, protocol.WorkflowsStream("p")
+	at, stream := protocol.Instance{Project: "p", Workflow: "waits", ID: "a"}, protocol.WorkflowsStream("p", 0)
 	end, err := y.store.Last(t.Context(), stream, at.DoneSubject())
 	if err != nil {
 		t.Fatal(err)
@@ -417,7 +425,7 @@ func TestGarbage(t *testing.T) {
 	at := protocol.Instance{Project: "p", Workflow: "quick", ID: uuid.NewString()}
 	for _, body := range []string{"no JSON", `{"v":1,"created":5}`} {
 		at.ID = uuid.NewString()
-		if _, err := y.store.Append(t.Context(), protocol.WorkflowsStream("p"), at.CreateSubject(), 0, []byte(body)); err != nil {
+		if _, err := y.store.Append(t.Context(), protocol.WorkflowsStream("p", 0), at.CreateSubject(), 0, []byte(body)); err != nil {
 			t.Fatal(err)
 		}
 		y.awaitEnd("quick", at.ID)
@@ -426,7 +434,7 @@ func TestGarbage(t *testing.T) {
 	if r := y.clean(y.cleaner(), y.stored()); r.Dropped != 2 {
 		t.Errorf("%+v, want both dropped", r)
 	}
-	y.empty(protocol.WorkflowsStream("p"))
+	y.empty(protocol.WorkflowsStream("p", 0))
 }
 
 // TestCarriedCreateKeepsAll: what a newer version wrote into a create stays in it.
@@ -434,7 +442,7 @@ func TestCarriedCreateKeepsAll(t *testing.T) {
 	t.Parallel()
 	y := setup(t)
 	y.serve()
-	at, stream := protocol.Instance{Project: "p", Workflow: "waits", ID: "a"}, protocol.WorkflowsStream("p")
+	at, stream := protocol.Instance{Project: "p", Workflow: "waits", ID: "a"}, protocol.WorkflowsStream("p", 0)
 	body := `{"v":1,"input":"in","workflow":"waits","id":"a","params":"x","created":"2026-11-22T14:20:00Z","source":{"kind":"program"},"later":{"a":[1,2]}}`
 	first, err := y.store.Append(t.Context(), stream, at.CreateSubject(), 0, []byte(body))
 	if err != nil {

@@ -52,13 +52,13 @@ type Floors interface {
 	AckFloor(ctx context.Context, stream, consumer string) (uint64, error)
 }
 
-// Cleaner cleans the stream of one project. It remembers what it has weighed from one round to the next; nothing is lost
-// if it is made anew. It is not safe for concurrent use.
+// Cleaner cleans the stream of one shard of a project. It remembers what it has weighed from one round to the next; nothing
+// is lost if it is made anew. It is not safe for concurrent use.
 type Cleaner struct {
 	Store   *journal.Store
 	Floors  Floors
 	Project string
-	Shards  int
+	Shard   int
 	// Objects has the values that are too large for messages. Nil: there are none.
 	Objects  *objects.Store
 	Log      *slog.Logger
@@ -71,7 +71,7 @@ type Cleaner struct {
 	segments []segment
 }
 
-func (c *Cleaner) stream() string { return protocol.WorkflowsStream(c.Project) }
+func (c *Cleaner) stream() string { return protocol.WorkflowsStream(c.Project, c.Shard) }
 
 func (c *Cleaner) newID() string {
 	if c.NewID != nil {
@@ -122,7 +122,7 @@ func (c *Cleaner) Round(ctx context.Context) (Report, error) {
 		c.segments = c.segments[1:]
 	}
 	if r.Purged > 0 {
-		c.Log.InfoContext(ctx, "cleaned the log of a project", logkey.Project, c.Project, "purged", r.Purged,
+		c.Log.InfoContext(ctx, "cleaned the log of a project", logkey.Project, c.Project, logkey.Shard, c.Shard, "purged", r.Purged,
 			"carried", r.Carried, "dropped", r.Dropped, logkey.Sequence, r.UpTo)
 	}
 	return r, err
@@ -131,20 +131,18 @@ func (c *Cleaner) Round(ctx context.Context) (Report, error) {
 // horizon asks what is settled. Whatever cannot be found out forbids to clean.
 func (c *Cleaner) horizon(ctx context.Context, state journal.State) (Horizon, error) {
 	h := Horizon{Last: state.Last, Settled: state.Last, Expired: state.Now.Add(-c.Settings.Margin)}
-	for shard := range c.Shards {
-		for _, wakes := range []struct{ consumer, subjects string }{
-			{protocol.ConsumerWakes(shard), protocol.InputSubjects(c.Project, shard)},
-			{protocol.ConsumerControls(shard), protocol.ControlSubjects(c.Project, shard)},
-		} {
-			floor, first, err := c.floor(ctx, c.stream(), wakes.consumer, wakes.subjects, state.Last)
-			if err != nil {
-				return h, err
-			}
-			if first != nil && floor < h.Settled {
-				h.Unacked = &UnackedError{Consumer: wakes.consumer, Subject: first.Subject, Sequence: first.Sequence, Stored: first.Time}
-			}
-			h.Settled = min(h.Settled, floor)
+	for _, wakes := range []struct{ consumer, subjects string }{
+		{protocol.ConsumerWakes(c.Shard), protocol.InputSubjects(c.Project, c.Shard)},
+		{protocol.ConsumerControls(c.Shard), protocol.ControlSubjects(c.Project, c.Shard)},
+	} {
+		floor, first, err := c.floor(ctx, c.stream(), wakes.consumer, wakes.subjects, state.Last)
+		if err != nil {
+			return h, err
 		}
+		if first != nil && floor < h.Settled {
+			h.Unacked = &UnackedError{Consumer: wakes.consumer, Subject: first.Subject, Sequence: first.Sequence, Stored: first.Time}
+		}
+		h.Settled = min(h.Settled, floor)
 	}
 	h.Sequence = h.Settled
 	timers := protocol.TimersStream(c.Project)

@@ -120,7 +120,7 @@ func (y *yard) outlivesAJanitor(point string, moved func()) {
 	if left := y.subjects(protocol.ObjectsStream("p"), protocol.ObjectChunkSubjects("p")); len(left) != 2 {
 		y.t.Errorf("the object store holds %q, want the params and the output of the one that is kept", left)
 	}
-	if left := y.subjects(protocol.WorkflowsStream("p"), "wf.p.0.*.large.gone-0"); len(left) > 0 {
+	if left := y.subjects(protocol.WorkflowsStream("p", 0), "wf.p.0.*.large.gone-0"); len(left) > 0 {
 		y.t.Errorf("%q are left", left)
 	}
 }

@@ -52,7 +52,9 @@ type Janitor struct {
 
 // project is what a janitor remembers of one.
 type project struct {
-	cleaner *Cleaner
+	// shards are the cleaners of its shards, unacked what holds them up for long, in their order.
+	shards  []*Cleaner
+	unacked []*UnackedError
 	// sweepAt is when it is next looked for values that nobody needs.
 	sweepAt time.Time
 	// failed is of what could not be done, held of a message that holds up the cleaning.
@@ -106,37 +108,75 @@ func (j *Janitor) look(ctx context.Context, row protocol.Project) {
 		p = &project{sweepAt: time.Now().Add(rand.N(firstSweep))}
 		j.projects[row.Name] = p
 	}
+	var turn []*Cleaner // nil: the first one, which is that of all
 	for more := true; more && ctx.Err() == nil; {
 		mine, err := j.mine(ctx, row.Name, p.held.text)
-		if err == nil && !mine {
-			p.cleaner = nil // what it has weighed becomes old
-			return
-		}
-		if p.cleaner == nil {
-			p.cleaner = &Cleaner{
-				Store: j.Store, Floors: Consumers{j.JS}, Project: row.Name, Shards: row.Shards, Objects: j.objects, Log: j.Log, Settings: j.Settings,
-			}
-		}
-		var r Report
-		if err == nil {
-			r, err = p.cleaner.Round(ctx)
-		}
 		if err != nil {
 			p.failed.tell(ctx, j.Log, row.Name, err)
+			return
 		}
-		if (err == nil || r.Unacked != nil) && p.holds(ctx, j.Log, row.Name, r.Unacked) {
-			_, err = j.mine(ctx, row.Name, p.held.text)
+		if !mine {
+			p.shards = nil // what it has weighed becomes old
+			return
 		}
-		more = r.More && err == nil && j.Store.Sleep(ctx, breath) == nil
+		if len(p.shards) == 0 {
+			p.shards, p.unacked = j.cleaners(row), make([]*UnackedError, row.Shards)
+		}
+		if turn == nil {
+			turn = p.shards
+		}
+		if turn, err = p.round(ctx, turn); err != nil {
+			p.failed.tell(ctx, j.Log, row.Name, err)
+		}
+		if u := p.oldest(); (err == nil || u != nil) && p.holds(ctx, j.Log, row.Name, u) {
+			if _, err = j.mine(ctx, row.Name, p.held.text); err != nil {
+				return
+			}
+		}
+		more = len(turn) > 0 && j.Store.Sleep(ctx, breath) == nil
 	}
-	if time.Now().Before(p.sweepAt) || ctx.Err() != nil {
+	if time.Now().Before(p.sweepAt) || ctx.Err() != nil || len(p.shards) == 0 {
 		return
 	}
-	if _, err := p.cleaner.Sweep(ctx); err != nil {
+	if _, err := Sweep(ctx, p.shards); err != nil {
 		p.failed.tell(ctx, j.Log, row.Name, err)
 		return
 	}
 	p.sweepAt = time.Now().Add(sweepEvery)
+}
+
+// cleaners makes those of the shards of a project.
+func (j *Janitor) cleaners(row protocol.Project) []*Cleaner {
+	all := make([]*Cleaner, row.Shards)
+	for shard := range all {
+		all[shard] = &Cleaner{
+			Store: j.Store, Floors: Consumers{j.JS}, Project: row.Name, Shard: shard, Objects: j.objects, Log: j.Log, Settings: j.Settings,
+		}
+	}
+	return all
+}
+
+// round is a Round of each shard whose turn it is. It returns those that have more to do: what holds up one does not hold up
+// the others.
+func (p *project) round(ctx context.Context, turn []*Cleaner) (more []*Cleaner, err error) {
+	for _, c := range turn {
+		r, failed := c.Round(ctx)
+		p.unacked[c.Shard], err = r.Unacked, errors.Join(err, failed)
+		if r.More && failed == nil {
+			more = append(more, c)
+		}
+	}
+	return more, err
+}
+
+// oldest is of what holds up shards for long what has been there longest; nil if there is nothing.
+func (p *project) oldest() (oldest *UnackedError) {
+	for _, u := range p.unacked {
+		if u != nil && (oldest == nil || u.Stored.Before(oldest.Stored)) {
+			oldest = u
+		}
+	}
+	return oldest
 }
 
 // tell warns of what holds up the cleaning of a project, and not all the time. A project whose streams are not there yet

@@ -96,7 +96,7 @@ func onServers(t *testing.T, run func(t *testing.T, y *yard, moved func())) {
 func onCluster(t *testing.T) (y *yard, moved func()) {
 	t.Helper()
 	cluster := natstest.StartCluster(t, 3)
-	return open(t, cluster.Connect(t), 3), func() { cluster.MoveLeader(t, protocol.WorkflowsStream("p")) }
+	return open(t, cluster.Connect(t), 3), func() { cluster.MoveLeader(t, protocol.WorkflowsStream("p", 0)) }
 }
 
 // serve runs a runner until the test ends, or the returned function is called. All waits park.
@@ -176,7 +176,7 @@ func (g *gate) pass(ctx context.Context) error {
 // cleaner makes one for which everything is old, expired is expired at once, and all is worth it.
 func (y *yard) cleaner(change ...func(*janitor.Cleaner)) *janitor.Cleaner {
 	c := &janitor.Cleaner{
-		Store: y.store, Floors: janitor.Consumers{JS: y.js}, Project: "p", Shards: 1, Objects: objects.New(y.store),
+		Store: y.store, Floors: janitor.Consumers{JS: y.js}, Project: "p", Objects: objects.New(y.store),
 		Log:      slog.New(slog.NewTextHandler(y.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Settings: janitor.Settings{Age: time.Nanosecond, Margin: time.Nanosecond, Chunk: 10, Share: -1000},
 	}
@@ -197,7 +197,7 @@ func (y *yard) clean(c *janitor.Cleaner, upTo uint64) (all janitor.Report) {
 			y.t.Fatal(err)
 		}
 		all.Purged, all.Carried, all.Dropped = all.Purged+r.Purged, all.Carried+r.Carried, all.Dropped+r.Dropped
-		state := y.state(protocol.WorkflowsStream("p"))
+		state := y.state(protocol.WorkflowsStream("p", 0))
 		return state.First > upTo || state.Messages == 0
 	})
 	return all
@@ -215,7 +215,7 @@ func (y *yard) state(stream string) journal.State {
 // stored is the newest sequence of the stream of instances.
 func (y *yard) stored() uint64 {
 	y.t.Helper()
-	return y.state(protocol.WorkflowsStream("p")).Last
+	return y.state(protocol.WorkflowsStream("p", 0)).Last
 }
 
 func create[P any](y *yard, name, id string, params P, opts ...workflow.CreateOption) *workflow.Instance[string] {
@@ -260,7 +260,7 @@ func (y *yard) settled(held ...int) {
 	y.t.Helper()
 	natstest.Eventually(y.t, natstest.Patience, "all wakes are acked", func() bool {
 		for _, name := range []string{protocol.ConsumerWakes(0), protocol.ConsumerControls(0)} {
-			c, err := y.js.Consumer(y.t.Context(), protocol.WorkflowsStream("p"), name)
+			c, err := y.js.Consumer(y.t.Context(), protocol.WorkflowsStream("p", 0), name)
 			if err != nil || c.CachedInfo().NumAckPending > 0 && !slices.Contains(held, c.CachedInfo().NumAckPending) || c.CachedInfo().NumPending > 0 {
 				return false
 			}

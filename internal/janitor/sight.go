@@ -70,7 +70,7 @@ func (c *Cleaner) sight(i protocol.Instance, messages []journal.Message) *sight 
 		s.add(&messages[n])
 	}
 	if s.create != nil {
-		s.judge(c.stream())
+		s.judge(i.Stream())
 	}
 	return s
 }
@@ -82,7 +82,7 @@ func (c *Cleaner) fromLeader(ctx context.Context, i protocol.Instance) ([]journa
 	for _, subject := range []string{
 		i.LogSubject(), i.DoneSubject(), i.CreateSubject(), i.EventSubject(), i.NudgeSubject(), i.ControlSubject(),
 	} {
-		m, err := c.Store.Last(ctx, c.stream(), subject)
+		m, err := c.Store.Last(ctx, i.Stream(), subject)
 		if errors.Is(err, journal.ErrNotFound) {
 			continue
 		}

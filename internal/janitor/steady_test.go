@@ -120,7 +120,7 @@ func (y *yard) follow(least time.Duration, enough func(log, objects journal.Stat
 	y.t.Helper()
 	s, told := stretch{begun: time.Now(), first: y.stored()}, time.Time{}
 	natstest.Eventually(y.t, least+natstest.Patience, "little is stored of all that ever was", func() bool {
-		log, objects := y.state(protocol.WorkflowsStream("p")), y.state(protocol.ObjectsStream("p"))
+		log, objects := y.state(protocol.WorkflowsStream("p", 0)), y.state(protocol.ObjectsStream("p"))
 		s.took, s.last = time.Since(s.begun), log.Last
 		s.most, s.objects = max(s.most, log.Bytes), max(s.objects, objects.Bytes)
 		if time.Since(told) > max(time.Second, *steady/12) {

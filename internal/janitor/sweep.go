@@ -21,8 +21,10 @@ import (
 // A value is needed if its digest stands anywhere in what is stored of the instance that it belongs to, in the history of
 // a snapshot of it, or in the record of an agent that has put it; or if it was put within the last day: by then whoever
 // has put it has said so, or has dropped its work (P10).
-func (c *Cleaner) Sweep(ctx context.Context) (int, error) {
-	w, err := c.Sweeper(ctx)
+//
+// It needs a Cleaner of each shard of the project, in their order.
+func Sweep(ctx context.Context, shards []*Cleaner) (int, error) {
+	w, err := NewSweeper(ctx, shards)
 	if err != nil || w == nil {
 		return 0, err
 	}
@@ -42,37 +44,43 @@ func (c *Cleaner) Sweep(ctx context.Context) (int, error) {
 		}
 	}
 	if forgotten > 0 {
-		c.Log.InfoContext(ctx, "took away large values that nobody needs", logkey.Project, c.Project, logkey.Count, forgotten)
+		w.Log.InfoContext(ctx, "took away large values that nobody needs", logkey.Project, w.Project, logkey.Count, forgotten)
 	}
 	return forgotten, nil
 }
 
 // Sweeper looks for values that nobody needs, by what was settled when it was made.
 type Sweeper struct {
-	*Cleaner
-	h      Horizon
-	before time.Time
+	*Cleaner // that of the first shard; of the others only the horizon differs
+	horizons []Horizon
+	before   time.Time
 }
 
-// Sweeper makes one; nil if there are no values.
-func (c *Cleaner) Sweeper(ctx context.Context) (*Sweeper, error) {
-	c.Settings = c.Settings.withDefaults()
-	state, err := c.Store.State(ctx, protocol.ObjectsStream(c.Project))
+// NewSweeper makes one from a Cleaner of each shard of a project; nil if there are no values.
+func NewSweeper(ctx context.Context, shards []*Cleaner) (*Sweeper, error) {
+	first := shards[0]
+	state, err := first.Store.State(ctx, protocol.ObjectsStream(first.Project))
 	if errors.Is(err, journal.ErrNoStream) || err == nil && state.Messages == 0 {
 		return nil, nil
 	}
-	var log journal.State
-	if err == nil {
-		log, err = c.Store.State(ctx, c.stream())
-	}
 	if err != nil {
 		return nil, err
 	}
-	h, err := c.horizon(ctx, log)
-	if err != nil {
-		return nil, err
+	w := &Sweeper{Cleaner: first}
+	for _, c := range shards {
+		c.Settings = c.Settings.withDefaults()
+		log, err := c.Store.State(ctx, c.stream())
+		if err != nil {
+			return nil, err
+		}
+		h, err := c.horizon(ctx, log)
+		if err != nil {
+			return nil, err
+		}
+		w.horizons = append(w.horizons, h)
 	}
-	return &Sweeper{Cleaner: c, h: h, before: state.Now.Add(-c.Settings.Age)}, nil
+	w.before = state.Now.Add(-first.Settings.Age)
+	return w, nil
 }
 
 // names are those of all values. They are all listed before any is taken away: pages go by how many there are
@@ -118,7 +126,7 @@ func (w *Sweeper) needed(ctx context.Context, owner protocol.ObjectOwner, digest
 	if kept, err := w.keeps(ctx, known, digest); kept || err != nil {
 		return true, err
 	}
-	i := protocol.Instance{Project: w.Project, Shard: protocol.Shard(owner.ID, w.Shards), Workflow: owner.Workflow, ID: owner.ID}
+	i := protocol.Instance{Project: w.Project, Shard: protocol.Shard(owner.ID, len(w.horizons)), Workflow: owner.Workflow, ID: owner.ID}
 	messages, err := w.fromLeader(ctx, i)
 	if err != nil {
 		return true, err
@@ -127,7 +135,7 @@ func (w *Sweeper) needed(ctx context.Context, owner protocol.ObjectOwner, digest
 	switch {
 	case s.create == nil, s.owner() != owner && !s.Garbage:
 		return false, nil // its create never came, or it is gone
-	case w.decide(s.Facts, w.h) == Drop:
+	case w.decide(s.Facts, w.horizons[i.Shard]) == Drop:
 		return false, nil
 	}
 	return w.refers(ctx, i, digest)
@@ -138,9 +146,9 @@ func (w *Sweeper) refers(ctx context.Context, i protocol.Instance, digest string
 	for _, subject := range []string{i.InputsSubject(), i.EverySubject()} {
 		last := uint64(0)
 		for more := true; more && !found; {
-			page, _, err := w.Store.Page(ctx, w.stream(), subject, last+1, pageSize)
+			page, _, err := w.Store.Page(ctx, i.Stream(), subject, last+1, pageSize)
 			if err == nil && len(page) == 0 {
-				page, err = w.nextOf(ctx, subject, last+1)
+				page, err = w.nextOf(ctx, i.Stream(), subject, last+1)
 			}
 			if err != nil {
 				return true, err
@@ -159,8 +167,8 @@ func (w *Sweeper) refers(ctx context.Context, i protocol.Instance, digest string
 }
 
 // nextOf asks the leader for what a replica may not have.
-func (w *Sweeper) nextOf(ctx context.Context, subject string, from uint64) ([]journal.Message, error) {
-	m, err := w.Store.NextFromLeader(ctx, w.stream(), subject, from)
+func (w *Sweeper) nextOf(ctx context.Context, stream, subject string, from uint64) ([]journal.Message, error) {
+	m, err := w.Store.NextFromLeader(ctx, stream, subject, from)
 	if errors.Is(err, journal.ErrNotFound) {
 		return nil, nil
 	}

@@ -39,7 +39,7 @@ func (y *yard) values() []string {
 
 func (y *yard) sweep(want int, change ...func(*janitor.Cleaner)) {
 	y.t.Helper()
-	if n, err := y.cleaner(change...).Sweep(y.t.Context()); err != nil || n != want {
+	if n, err := janitor.Sweep(y.t.Context(), []*janitor.Cleaner{y.cleaner(change...)}); err != nil || n != want {
 		y.t.Errorf("%d values were taken away, %v, want %d", n, err, want)
 	}
 }

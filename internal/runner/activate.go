@@ -144,7 +144,7 @@ func (r *Runner) claim(ctx context.Context, h *held, history *engine.History) er
 	if err != nil {
 		return err
 	}
-	sequence, err := r.Store.Append(ctx, r.stream(), h.instance.LogSubject(), history.Tail, body)
+	sequence, err := r.Store.Append(ctx, h.instance.Stream(), h.instance.LogSubject(), history.Tail, body)
 	if err != nil {
 		return err
 	}
@@ -162,7 +162,7 @@ func (r *Runner) refused(ctx context.Context, h *held, err error) {
 		r.failed(ctx, h, err)
 		return
 	}
-	if situation := s.situation(r.stream()); situation.Phase == engine.Running && situation.Holder == h.Wake.Wake {
+	if situation := s.situation(h.instance.Stream()); situation.Phase == engine.Running && situation.Holder == h.Wake.Wake {
 		r.drop(h) // somebody else claimed under the same wake: it is theirs to ack
 		return
 	}
@@ -276,7 +276,7 @@ func (r *Runner) nudge(ctx context.Context, instance protocol.Instance, park uin
 		return protocol.Wake{}, err
 	}
 	sequence, err := r.Store.Publish(ctx, instance.NudgeSubject(), nil, body)
-	return protocol.Wake{Stream: r.stream(), Sequence: sequence}, err
+	return protocol.Wake{Stream: instance.Stream(), Sequence: sequence}, err
 }
 
 // revived takes the nudge in hand under which the execution goes on, although it may not be delivered yet: when it is,

@@ -18,7 +18,7 @@ import (
 // the leader has.
 func (r Reader) controls(ctx context.Context, instance protocol.Instance, from, upTo uint64) ([]engine.Control, error) {
 	var all []engine.Control
-	err := r.read(ctx, instance.ControlSubject(), from, upTo, func(m *journal.Message) error {
+	err := r.read(ctx, instance.Stream(), instance.ControlSubject(), from, upTo, func(m *journal.Message) error {
 		c, err := readControl(m.Sequence, m.Time, m.Data)
 		switch {
 		case err == nil:
@@ -99,7 +99,7 @@ func (r Reader) pending(ctx context.Context, instance protocol.Instance, history
 		return 0, nil, err
 	}
 	newest = controls[len(controls)-1].Sequence
-	entries, _, _ = history.Obey(protocol.Wake{Stream: r.stream(), Sequence: newest}, controls, time.Time{})
+	entries, _, _ = history.Obey(protocol.Wake{Stream: instance.Stream(), Sequence: newest}, controls, time.Time{})
 	return newest, entries, nil
 }
 

@@ -231,7 +231,7 @@ func (row *row) check(r *rig) {
 		r.t.Errorf("%s: the log holds %+v, want the tombstone", row.name(), log)
 	}
 	for _, subject := range []string{row.instance.CreateSubject(), row.instance.EventSubject()} {
-		if _, err := r.store.Last(r.t.Context(), protocol.WorkflowsStream("p"), subject); !errors.Is(err, journal.ErrNotFound) {
+		if _, err := r.store.Last(r.t.Context(), protocol.WorkflowsStream("p", 0), subject); !errors.Is(err, journal.ErrNotFound) {
 			r.t.Errorf("%s: %s holds something (%v)", row.name(), subject, err)
 		}
 	}

@@ -13,24 +13,24 @@ import (
 // stays, until the log is cleaned, so that nobody who missed it can append to the log of an instance that gets the
 // same id. The inputs go first, the log after them: whatever part of it is done, the log ends with that entry.
 func (r *Runner) erase(ctx context.Context, instance protocol.Instance, incarnation, before uint64) error {
-	if err := r.Store.DeleteEach(ctx, r.stream(), instance.InputsSubject(), before); err != nil {
+	if err := r.Store.DeleteEach(ctx, instance.Stream(), instance.InputsSubject(), before); err != nil {
 		return err
 	}
 	if err := r.eraseCarried(ctx, instance, incarnation); err != nil {
 		return err
 	}
-	if err := r.Store.DeleteEach(ctx, r.stream(), instance.DoneSubject(), before); err != nil {
+	if err := r.Store.DeleteEach(ctx, instance.Stream(), instance.DoneSubject(), before); err != nil {
 		return err
 	}
-	if err := r.Store.Purge(ctx, r.stream(), instance.LogSubject(), before); err != nil { // nothing waits for what is in logs
+	if err := r.Store.Purge(ctx, instance.Stream(), instance.LogSubject(), before); err != nil { // nothing waits for what is in logs
 		return err
 	}
-	return r.Store.DeleteEach(ctx, r.stream(), instance.ControlSubject(), before)
+	return r.Store.DeleteEach(ctx, instance.Stream(), instance.ControlSubject(), before)
 }
 
 // eraseCarried removes the create of the instance if log cleaning has published it again after the delete.
 func (r *Runner) eraseCarried(ctx context.Context, instance protocol.Instance, incarnation uint64) error {
-	m, err := r.Store.Last(ctx, r.stream(), instance.CreateSubject())
+	m, err := r.Store.Last(ctx, instance.Stream(), instance.CreateSubject())
 	if errors.Is(err, journal.ErrNotFound) {
 		return nil
 	}
@@ -38,7 +38,7 @@ func (r *Runner) eraseCarried(ctx context.Context, instance protocol.Instance, i
 	if err != nil || json.Unmarshal(m.Data, &c) != nil || c.Carried == 0 || c.Carried != incarnation {
 		return err // else another instance has the id by now
 	}
-	return r.Store.DeleteEach(ctx, r.stream(), instance.CreateSubject(), m.Sequence+1)
+	return r.Store.DeleteEach(ctx, instance.Stream(), instance.CreateSubject(), m.Sequence+1)
 }
 
 // remains is what must still be erased of an instance, if h is the control that deleted it and whoever began that did

@@ -23,9 +23,9 @@ func (r Reader) Export(ctx context.Context, workflow, id string) (protocol.Histo
 		return protocol.History{}, journal.ErrNotFound
 	}
 	s.create.Workflow, s.create.ID = workflow, id // whatever the body says
-	h := protocol.History{V: protocol.Version, Project: r.Project, Create: s.create, Sequence: s.created, Log: []protocol.LoggedAppend{}}
+	h := protocol.History{V: protocol.Version, Project: r.Project, Shard: instance.Shard, Create: s.create, Sequence: s.created, Log: []protocol.LoggedAppend{}}
 	if s.tailAt > 0 {
-		err = r.read(ctx, instance.LogSubject(), s.created, s.tailAt, func(m *journal.Message) error {
+		err = r.read(ctx, instance.Stream(), instance.LogSubject(), s.created, s.tailAt, func(m *journal.Message) error {
 			l := protocol.LoggedAppend{Sequence: m.Sequence}
 			if err := json.Unmarshal(m.Data, &l.Append); err != nil {
 				return fmt.Errorf("log of %s: entry %d: %w", instance, m.Sequence, err)

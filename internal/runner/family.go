@@ -57,7 +57,7 @@ func (r *Runner) handOver(ctx context.Context, instance protocol.Instance, p pro
 	ctx, cancel := context.WithTimeout(ctx, handOverWithin)
 	defer cancel()
 	parent := p.Instance()
-	m, err := r.Store.Last(ctx, protocol.WorkflowsStream(parent.Project), parent.CreateSubject())
+	m, err := r.Store.Last(ctx, parent.Stream(), parent.CreateSubject())
 	if errors.Is(err, journal.ErrNotFound) || errors.Is(err, journal.ErrNoStream) {
 		return done, nil // nobody will read it
 	}
@@ -112,7 +112,7 @@ func (r *Runner) endChild(ctx context.Context, parent protocol.Instance, incarna
 
 // childOf finds the instance that a call has created; 0 if there is none: another may have its id.
 func (r *Runner) childOf(ctx context.Context, parent protocol.Parent, child protocol.Instance) (incarnation uint64, err error) {
-	m, err := r.Store.Last(ctx, protocol.WorkflowsStream(child.Project), child.CreateSubject())
+	m, err := r.Store.Last(ctx, child.Stream(), child.CreateSubject())
 	switch {
 	case errors.Is(err, journal.ErrNotFound), errors.Is(err, journal.ErrNoStream):
 		return 0, nil
@@ -129,7 +129,7 @@ func (r *Runner) childOf(ctx context.Context, parent protocol.Parent, child prot
 // endStrays ends the children that an execution may have made after another runner had ended its instance.
 func (r *Runner) endStrays(ctx context.Context, instance protocol.Instance) {
 	s, err := r.look(ctx, instance)
-	if err != nil || s.situation(r.stream()).Phase != engine.Finished {
+	if err != nil || s.situation(instance.Stream()).Phase != engine.Finished {
 		return // whoever goes on with the instance finds its children
 	}
 	history, err := r.load(ctx, instance, s)
@@ -169,7 +169,7 @@ type destination struct {
 }
 
 func inputOf(to protocol.Instance, subject string) destination {
-	return destination{"instance " + to.String(), protocol.WorkflowsStream(to.Project), subject}
+	return destination{"instance " + to.String(), to.Stream(), subject}
 }
 
 // send stores something for another. If that project's stream is gone, it is given up after a while: there is nobody to

@@ -25,7 +25,7 @@ func newFamily(r *rig, workflow, id string) *family {
 	r.t.Helper()
 	f := &family{rig: r, parent: at(workflow, id)}
 	r.create(f.parent)
-	m, err := r.store.Last(r.t.Context(), protocol.WorkflowsStream("p"), f.parent.CreateSubject())
+	m, err := r.store.Last(r.t.Context(), protocol.WorkflowsStream("p", 0), f.parent.CreateSubject())
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func (f *family) logs(holder protocol.Wake, entries ...protocol.Entry) {
 	if all := f.log(f.parent); len(all) > 0 {
 		last = all[len(all)-1].sequence
 	}
-	_, err := f.store.Append(f.t.Context(), protocol.WorkflowsStream("p"), f.parent.LogSubject(), last, f.json(protocol.Append{
+	_, err := f.store.Append(f.t.Context(), protocol.WorkflowsStream("p", 0), f.parent.LogSubject(), last, f.json(protocol.Append{
 		V: 1, ID: uuid.NewString(), Incarnation: f.created, Holder: holder, Runner: "test", Time: time.Now(), Entries: entries,
 	}))
 	if err != nil {
@@ -65,13 +65,13 @@ func (f *family) logs(holder protocol.Wake, entries ...protocol.Entry) {
 }
 
 func (f *family) wake() protocol.Wake {
-	return protocol.Wake{Stream: protocol.WorkflowsStream("p"), Sequence: f.created}
+	return protocol.Wake{Stream: protocol.WorkflowsStream("p", 0), Sequence: f.created}
 }
 
 // controlled is how many controls were sent to an instance.
 func (r *rig) controlled(i protocol.Instance) int {
 	r.t.Helper()
-	page, _, err := r.store.Page(r.t.Context(), protocol.WorkflowsStream("p"), i.ControlSubject(), 1, 100)
+	page, _, err := r.store.Page(r.t.Context(), protocol.WorkflowsStream("p", 0), i.ControlSubject(), 1, 100)
 	if err != nil {
 		r.t.Fatal(err)
 	}

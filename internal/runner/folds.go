@@ -166,7 +166,7 @@ func (r Reader) readOn(ctx context.Context, k *kept, s sight) error {
 	}
 	known, folded := k.id != "", k.history.Tail
 	f := engine.Fold{History: k.history}
-	err := r.read(ctx, k.instance.LogSubject(), max(s.created, folded), s.tailAt, func(m *journal.Message) error {
+	err := r.read(ctx, k.instance.Stream(), k.instance.LogSubject(), max(s.created, folded), s.tailAt, func(m *journal.Message) error {
 		var a protocol.Append
 		if err := json.Unmarshal(m.Data, &a); err != nil {
 			return fmt.Errorf("entry %d: %w", m.Sequence, err)

@@ -50,7 +50,7 @@ func (r *rig) loops(i protocol.Instance, messages int) {
 // reads tells, until the test ends, from where a subject is read, but by the test.
 func (r *rig) reads(subject string) (from func() []uint64) {
 	r.t.Helper()
-	sub, err := r.nc.SubscribeSync("$JS.API.DIRECT.GET." + protocol.WorkflowsStream("p"))
+	sub, err := r.nc.SubscribeSync("$JS.API.DIRECT.GET." + protocol.WorkflowsStream("p", 0))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestLongLogIsReadOnce(t *testing.T) {
 			}
 			r.control(i, remove)
 			natstest.Eventually(t, patience, "all of it is gone", func() bool {
-				_, err := r.store.Last(t.Context(), protocol.WorkflowsStream("p"), i.CreateSubject())
+				_, err := r.store.Last(t.Context(), protocol.WorkflowsStream("p", 0), i.CreateSubject())
 				return errors.Is(err, journal.ErrNotFound) && len(r.log(i)) == 1
 			})
 			r.begun(i, waiting) // nothing that was kept is about this one
@@ -264,7 +264,7 @@ func (r *rig) sameEvents(keeps Reader, i protocol.Instance, h *engine.History) {
 func (r *rig) restarted(i protocol.Instance) *engine.History {
 	r.t.Helper()
 	log := r.log(i)
-	h := engine.NewHistory(protocol.WorkflowsStream("p"), log[0].Incarnation, protocol.Create{})
+	h := engine.NewHistory(protocol.WorkflowsStream("p", 0), log[0].Incarnation, protocol.Create{})
 	for n := range log {
 		if err := h.Apply(log[n].sequence, &log[n].Append); err != nil {
 			r.t.Fatal(err)

@@ -99,7 +99,7 @@ func (r Reader) follower(ctx context.Context, instance protocol.Instance, incarn
 	s.create.Workflow, s.create.ID = instance.Workflow, instance.ID
 	return &follower{
 		Reader: r, instance: instance, after: after, upTo: incarnation, fresh: true, cleaned: s.create.Carried != 0,
-		teller: engine.NewTeller(r.stream(), incarnation, s.create), found: s.at, create: s.createAt,
+		teller: engine.NewTeller(instance.Stream(), incarnation, s.create), found: s.at, create: s.createAt,
 	}, nil
 }
 
@@ -117,7 +117,7 @@ func (f *follower) next(ctx context.Context) ([]protocol.Notice, error) {
 	if f.gone {
 		return nil, journal.ErrNotFound
 	}
-	state, err := f.Store.LastOfMany(ctx, f.stream(), []string{f.instance.LogSubject(), f.instance.ControlSubject()})
+	state, err := f.Store.LastOfMany(ctx, f.instance.Stream(), []string{f.instance.LogSubject(), f.instance.ControlSubject()})
 	if err != nil {
 		return nil, err
 	}
@@ -240,7 +240,7 @@ const safeAge = 12 * time.Hour
 // overtaken reports whether cleaning has begun to take the log over since the follower knows it: then what was read may lack
 // something, and the follower begins anew. The create is published again before anything is taken away.
 func (f *follower) overtaken(ctx context.Context) (bool, error) {
-	m, err := f.Store.Last(ctx, f.stream(), f.instance.CreateSubject())
+	m, err := f.Store.Last(ctx, f.instance.Stream(), f.instance.CreateSubject())
 	if errors.Is(err, journal.ErrNotFound) || err == nil && m.Sequence == f.create {
 		return false, nil
 	}
@@ -259,7 +259,7 @@ func (f *follower) readLog(ctx context.Context, newest uint64) (all news, whole 
 	if newest <= f.upTo {
 		return all, true, nil
 	}
-	err = f.read(ctx, f.instance.LogSubject(), f.upTo+1, newest, func(m *journal.Message) error {
+	err = f.read(ctx, f.instance.Stream(), f.instance.LogSubject(), f.upTo+1, newest, func(m *journal.Message) error {
 		if m.Sequence > newest || len(all.log) >= maxTold && !f.cleaned {
 			return errEnough
 		}

@@ -27,7 +27,7 @@ func (r Reader) glance(instance protocol.Instance, s sight) (protocol.Status, er
 		return protocol.Status{}, journal.ErrNotFound
 	}
 	s.create.Workflow, s.create.ID = instance.Workflow, instance.ID // whatever the body says
-	status, err := engine.Glance(r.stream(), s.created, s.create, s.tailAt, s.tail)
+	status, err := engine.Glance(instance.Stream(), s.created, s.create, s.tailAt, s.tail)
 	if err == nil && gone(status, time.Now()) {
 		err = journal.ErrNotFound
 	}

@@ -65,7 +65,7 @@ func (r *Runner) goOn(ctx context.Context, h *held, s sight, has *slot) bool {
 	r.mu.Lock()
 	x := r.active[h.instance]
 	r.mu.Unlock()
-	if x == nil || r.Replays || s.situation(r.stream()).Phase != engine.Parked {
+	if x == nil || r.Replays || s.situation(h.instance.Stream()).Phase != engine.Parked {
 		return false
 	}
 	switch x.Stands(s.created, s.tailAt, settlesWithin) {

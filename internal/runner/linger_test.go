@@ -120,7 +120,7 @@ func TestLongLivedStay(t *testing.T) {
 func (r *rig) parkedAfter(runner *Runner, calls int) *active {
 	r.t.Helper()
 	i := r.create(at("calls", "a"))
-	history := engine.NewHistory(runner.stream(), r.created(i), protocol.Create{})
+	history := engine.NewHistory(i.Stream(), r.created(i), protocol.Create{})
 	x := execution.Start(r.t.Context(), execution.Config{
 		Settings: runner.Settings, Store: r.store, Instance: i, Runner: runner.ID, History: history, Wake: history.Holder,
 		Log: runner.Log, NextID: runner.nextID,
@@ -230,7 +230,7 @@ func (r *rig) inOrder(i protocol.Instance) {
 // created is the sequence of the create of an instance.
 func (r *rig) created(i protocol.Instance) uint64 {
 	r.t.Helper()
-	m, err := r.store.Last(r.t.Context(), protocol.WorkflowsStream("p"), i.CreateSubject())
+	m, err := r.store.Last(r.t.Context(), protocol.WorkflowsStream("p", 0), i.CreateSubject())
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -24,36 +24,58 @@ func (e *UnreadableError) Error() string { return fmt.Sprintf("instance %s: %v",
 // Unwrap gives the reason.
 func (e *UnreadableError) Unwrap() error { return e.Err }
 
-// List tells of the instances of a workflow what their creates and the ends of their logs say, in the order of their creates
-// in the stream, after a place in it. Instances that are created while it goes on are left out, and what is gone. With an
+// List tells of the instances of a workflow what their creates and the ends of their logs say, shard by shard, and in each in the
+// order of their creates in the stream, after a place in it (protocol.ListCursor). Instances that are created while it goes on are left out, and what is gone. With an
 // *UnreadableError come the names and the Cursor of an instance, and then what follows it; any other error is the last.
 func (r Reader) List(ctx context.Context, workflow string, after uint64) iter.Seq2[protocol.Status, error] {
 	return func(yield func(protocol.Status, error) bool) {
-		newest, err := r.Store.Last(ctx, r.stream(), protocol.WorkflowSubjects(r.Project))
-		if errors.Is(err, journal.ErrNotFound) {
-			return
-		}
+		listers, err := r.listers(ctx, workflow, after)
 		if err != nil {
 			yield(protocol.Status{}, err)
 			return
 		}
-		l := lister{Reader: r, creates: protocol.CreateSubjects(r.Project, workflow), place: after, upTo: newest.Sequence, seen: map[uint64]bool{}}
-		for !l.done {
-			found, err := l.next(ctx)
-			if err != nil {
-				yield(protocol.Status{}, err)
-				return
-			}
-			if !l.tell(found, yield) {
-				return
+		for _, l := range listers {
+			for !l.done {
+				found, err := l.next(ctx)
+				if err != nil {
+					yield(protocol.Status{}, err)
+					return
+				}
+				if !l.tell(found, yield) {
+					return
+				}
 			}
 		}
 	}
 }
 
-// lister goes through the creates of a workflow.
+// listers are those of the shards that a list goes through after a place, in their order, up to where their streams end now.
+func (r Reader) listers(ctx context.Context, workflow string, after uint64) ([]*lister, error) {
+	var all []*lister
+	first, place := protocol.ParseListCursor(after)
+	for shard := first; shard < r.Shards; shard++ {
+		l := &lister{Reader: r, shard: shard, stream: protocol.WorkflowsStream(r.Project, shard), creates: protocol.CreateSubjects(r.Project, workflow), seen: map[uint64]bool{}}
+		if shard == first {
+			l.place = place
+		}
+		newest, err := r.Store.Last(ctx, l.stream, protocol.WorkflowSubjects(r.Project))
+		if errors.Is(err, journal.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		l.upTo = newest.Sequence
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+// lister goes through the creates of a workflow in one shard.
 type lister struct {
 	Reader
+	shard   int
+	stream  string
 	creates string
 	place   uint64 // up to where it has come
 	upTo    uint64 // where the stream ended when it began
@@ -81,7 +103,7 @@ func (f *listed) see(class protocol.Class, m journal.Message) {
 func (l *lister) next(ctx context.Context) ([]listed, error) {
 	var found []listed
 	l.done = true
-	err := l.read(ctx, l.creates, l.place+1, 0, func(m *journal.Message) error {
+	err := l.read(ctx, l.stream, l.creates, l.place+1, 0, func(m *journal.Message) error {
 		if len(found) == listTogether {
 			l.done = false
 			return errEnough
@@ -91,7 +113,7 @@ func (l *lister) next(ctx context.Context) ([]listed, error) {
 		if err != nil {
 			return nil // nobody can reach it
 		}
-		f := listed{Instance: instance, cursor: m.Sequence}
+		f := listed{Instance: instance, cursor: protocol.ListCursor(l.shard, m.Sequence)}
 		f.see(protocol.ClassCreate, *m)
 		// Cleaning may have published the create again since it was seen.
 		if f.created <= l.upTo && !l.seen[f.created] {
@@ -118,7 +140,7 @@ func (l *lister) lookAt(ctx context.Context, found []listed) error {
 		at[subjects[n]] = n
 	}
 	// An answer without any message does not say up to where it reaches: one create is asked for, too.
-	batch, err := l.Store.LastOfMany(ctx, l.stream(), append(subjects, found[0].CreateSubject()))
+	batch, err := l.Store.LastOfMany(ctx, l.stream, append(subjects, found[0].CreateSubject()))
 	switch {
 	case err != nil:
 		return err
@@ -138,7 +160,7 @@ func (l *lister) lookAt(ctx context.Context, found []listed) error {
 // askLeader reads the ends of logs one by one.
 func (l *lister) askLeader(ctx context.Context, found []listed) error {
 	for n := range found {
-		m, err := l.Store.Last(ctx, l.stream(), found[n].LogSubject())
+		m, err := l.Store.Last(ctx, l.stream, found[n].LogSubject())
 		switch {
 		case errors.Is(err, journal.ErrNotFound):
 		case err != nil:

@@ -33,18 +33,24 @@ func (r *Runner) decide(ctx, work context.Context) {
 				more = false
 			}
 		}
-		r.decideTogether(ctx, work, together)
+		byStream := map[string][]*held{}
+		for _, h := range together {
+			byStream[h.instance.Stream()] = append(byStream[h.instance.Stream()], h)
+		}
+		for stream, wakes := range byStream {
+			r.decideTogether(ctx, work, stream, wakes)
+		}
 	}
 }
 
-// decideTogether reads while reading lasts, and acts beyond it.
-func (r *Runner) decideTogether(reading, ctx context.Context, wakes []*held) {
+// decideTogether decides about wakes of instances of one stream. It reads while reading lasts, and acts beyond it.
+func (r *Runner) decideTogether(reading, ctx context.Context, stream string, wakes []*held) {
 	filters := make([]string, 0, 2*len(wakes))
 	for _, h := range wakes {
 		filters = append(filters, h.instance.CreateSubject(), h.instance.LogSubject())
 	}
 	asked := time.Now()
-	batch, err := r.Store.LastOfMany(reading, r.stream(), filters)
+	batch, err := r.Store.LastOfMany(reading, stream, filters)
 	switch {
 	case reading.Err() != nil && err != nil:
 		for _, h := range wakes {
@@ -57,8 +63,8 @@ func (r *Runner) decideTogether(reading, ctx context.Context, wakes []*held) {
 		}
 		return
 	case batch.Cut && len(wakes) > 1:
-		r.decideTogether(reading, ctx, wakes[:len(wakes)/2])
-		r.decideTogether(reading, ctx, wakes[len(wakes)/2:])
+		r.decideTogether(reading, ctx, stream, wakes[:len(wakes)/2])
+		r.decideTogether(reading, ctx, stream, wakes[len(wakes)/2:])
 		return
 	}
 	sights := map[protocol.Instance]*sight{}
@@ -112,7 +118,7 @@ func (r *Runner) lookFor(ctx context.Context, h *held) (sight, error) {
 	if err != nil || max(s.tailAt, s.createAt) >= h.reach() {
 		return s, err
 	}
-	err = r.Store.AwaitStored(ctx, r.stream(), h.reach())
+	err = r.Store.AwaitStored(ctx, h.instance.Stream(), h.reach())
 	if errors.Is(err, journal.ErrBehind) && h.deliveries > lostAfter {
 		return s, nil
 	}
@@ -143,7 +149,7 @@ func (r *Runner) failed(ctx context.Context, h *held, err error) {
 
 // act does what the table says. What takes time or needs a slot goes into a goroutine of its own.
 func (r *Runner) act(ctx context.Context, h *held, s sight, older engine.Older) {
-	situation := s.situation(r.stream())
+	situation := s.situation(h.instance.Stream())
 	switch action := engine.Decide(situation, h.Wake, older, r.Now()); action {
 	case engine.Ack:
 		switch incarnation, before := s.remains(h); {

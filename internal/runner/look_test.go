@@ -21,7 +21,7 @@ func TestWakeBeforeTheLeaderHasIt(t *testing.T) {
 	instance := protocol.Instance{Project: "p", Workflow: "w", ID: "late"}
 	h := &held{Wake: engine.Wake{Wake: protocol.Wake{Sequence: 1}}, instance: instance, deliveries: 1}
 	asked := make(chan *nats.Msg, 1000)
-	if _, err := r.nc.ChanSubscribe("$JS.API.STREAM.INFO."+runner.stream(), asked); err != nil {
+	if _, err := r.nc.ChanSubscribe("$JS.API.STREAM.INFO."+protocol.WorkflowsStream("p", 0), asked); err != nil {
 		t.Fatal(err)
 	}
 	store := func(subject string) {
@@ -54,7 +54,7 @@ func TestWakeBeforeTheLeaderHasIt(t *testing.T) {
 	read := make(chan uint64, 1)
 	go func() {
 		var last uint64
-		err := runner.read(t.Context(), instance.LogSubject(), 1, 2, func(m *journal.Message) error { last = m.Sequence; return nil })
+		err := runner.read(t.Context(), instance.Stream(), instance.LogSubject(), 1, 2, func(m *journal.Message) error { last = m.Sequence; return nil })
 		if err != nil {
 			t.Error(err)
 		}

@@ -118,7 +118,7 @@ func (r *Runner) carryOut(ctx context.Context, h *held, s sight, history *engine
 		return s, err
 	}
 	s.at = time.Now()
-	sequence, err := r.Store.Append(ctx, r.stream(), h.instance.LogSubject(), history.Tail, body)
+	sequence, err := r.Store.Append(ctx, h.instance.Stream(), h.instance.LogSubject(), history.Tail, body)
 	if err != nil {
 		return s, err
 	}
@@ -174,14 +174,14 @@ func (r *Runner) controlled(m *nats.Msg, x *execution.Execution, control uint64)
 	if err != nil {
 		return // the control will be heard of again
 	}
-	if situation := s.situation(r.stream()); situation.Incarnation != x.History.Incarnation || situation.Mark >= control {
+	if situation := s.situation(x.Instance.Stream()); situation.Incarnation != x.History.Incarnation || situation.Mark >= control {
 		x.Overtaken(situation.Incarnation, control)
 		return
 	}
 	if !asked {
 		return
 	}
-	controls, err := r.controls(ctx, x.Instance, max(s.created, s.situation(r.stream()).Mark+1), control)
+	controls, err := r.controls(ctx, x.Instance, max(s.created, s.situation(x.Instance.Stream()).Mark+1), control)
 	if err == nil {
 		x.Yield(control, patient(controls, control))
 	}
@@ -204,7 +204,7 @@ func patient(controls []engine.Control, upTo uint64) bool {
 // execution had, or was to have, is decided about after that.
 func (r *Runner) yielded(ctx context.Context, h *held, control uint64) {
 	c := &held{
-		Wake:     engine.Wake{Wake: protocol.Wake{Stream: r.stream(), Sequence: control}, Kind: engine.WakeControl},
+		Wake:     engine.Wake{Wake: protocol.Wake{Stream: h.instance.Stream(), Sequence: control}, Kind: engine.WakeControl},
 		instance: h.instance, again: true, room: forControls,
 	}
 	s, err := r.obeyYielded(ctx, c)
@@ -246,7 +246,7 @@ func (r *Runner) obeyYielded(ctx context.Context, c *held) (sight, error) {
 	if err != nil {
 		return s, err
 	}
-	if situation := s.situation(r.stream()); !situation.Exists || situation.Mark >= c.Sequence {
+	if situation := s.situation(c.instance.Stream()); !situation.Exists || situation.Mark >= c.Sequence {
 		return s, errVain
 	}
 	history, err := r.load(ctx, c.instance, s)

@@ -159,7 +159,7 @@ func (r *rig) start(runner *Runner, i protocol.Instance) *execution.Execution {
 	x := execution.Start(r.t.Context(), execution.Config{
 		Settings: execution.Settings{Gather: time.Hour}, // it does not even tell that it began
 		Store:    r.store, Instance: i, Runner: runner.ID, History: history, Log: runner.Log, NextID: runner.nextID,
-		Wake:   protocol.Wake{Stream: runner.stream(), Sequence: s.created},
+		Wake:   protocol.Wake{Stream: i.Stream(), Sequence: s.created},
 		Inputs: func(context.Context, uint64) ([]engine.Input, error) { return nil, nil },
 	}, func(ctx context.Context) (json.RawMessage, error) {
 		return runner.Code[i.Workflow](ctx, history.Create)
@@ -417,7 +417,7 @@ func TestDelete(t *testing.T) {
 	r.control(i, remove)
 	r.announced(i, "deleted", func(d protocol.Done) bool { return d.State == protocol.StateDeleted })
 	natstest.Eventually(t, patience, "the id is free", func() bool {
-		_, err := r.store.Last(t.Context(), protocol.WorkflowsStream("p"), i.CreateSubject())
+		_, err := r.store.Last(t.Context(), protocol.WorkflowsStream("p", 0), i.CreateSubject())
 		return errors.Is(err, journal.ErrNotFound)
 	})
 	tombstone := r.tail(i)
@@ -465,11 +465,11 @@ func TestDeleteIsFinished(t *testing.T) {
 			h := r.take(protocol.ConsumerControls(0), 1)[0]
 			last := r.tail(i)
 			r.publish(i.DoneSubject(), protocol.Done{V: 1, State: complete, Incarnation: last.Incarnation})
-			tombstone := r.appendAs(i, protocol.Wake{Stream: runner.stream(), Sequence: c}, c, protocol.Entry{
+			tombstone := r.appendAs(i, protocol.Wake{Stream: i.Stream(), Sequence: c}, c, protocol.Entry{
 				Kind: protocol.EntryDeleted, Error: &protocol.Failure{Name: protocol.FailureDeleted},
 			})
 			for _, subject := range row.purge(i) {
-				if err := r.store.Purge(t.Context(), runner.stream(), subject, tombstone); err != nil {
+				if err := r.store.Purge(t.Context(), i.Stream(), subject, tombstone); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -481,7 +481,7 @@ func TestDeleteIsFinished(t *testing.T) {
 				t.Errorf("the log holds %+v, want the tombstone %d", log, tombstone)
 			}
 			for _, subject := range []string{i.DoneSubject(), i.ControlSubject()} {
-				if m, err := r.store.NextFromLeader(t.Context(), runner.stream(), subject, 1); err == nil && m.Sequence < tombstone {
+				if m, err := r.store.NextFromLeader(t.Context(), i.Stream(), subject, 1); err == nil && m.Sequence < tombstone {
 					t.Errorf("%s still holds %d", subject, m.Sequence)
 				}
 			}
@@ -625,7 +625,7 @@ func TestWhatIsNoControl(t *testing.T) {
 	stop()
 	r.publish(i.ControlSubject(), map[string]any{"v": protocol.Version + 1, "action": "pause"})
 	r.deliver(r.runner(), &held{
-		Wake:     engine.Wake{Wake: protocol.Wake{Stream: protocol.WorkflowsStream("p"), Sequence: r.control(i, terminate)}, Kind: engine.WakeControl},
+		Wake:     engine.Wake{Wake: protocol.Wake{Stream: protocol.WorkflowsStream("p", 0), Sequence: r.control(i, terminate)}, Kind: engine.WakeControl},
 		instance: i,
 	})
 	if s := r.status(i); s.State != waiting {

@@ -32,12 +32,12 @@ func TestParkThatWasOvertaken(t *testing.T) {
 		Reader: Reader{Store: store, Project: "p", Shards: 1}, Slots: 1, JS: js, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	instance := protocol.Instance{Project: "p", Workflow: "w", ID: "a"}
-	created, err := store.Append(t.Context(), r.stream(), instance.CreateSubject(), 0, []byte("{}"))
+	created, err := store.Append(t.Context(), instance.Stream(), instance.CreateSubject(), 0, []byte("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &held{Wake: engine.Wake{Wake: protocol.Wake{Stream: r.stream(), Sequence: created}}, instance: instance}
-	begun := engine.NewHistory(r.stream(), created, protocol.Create{})
+	h := &held{Wake: engine.Wake{Wake: protocol.Wake{Stream: instance.Stream(), Sequence: created}}, instance: instance}
+	begun := engine.NewHistory(instance.Stream(), created, protocol.Create{})
 	x := execution.Start(t.Context(), execution.Config{
 		Settings: execution.Settings{ShortWait: time.Nanosecond}, Store: store, Instance: instance, Runner: r.ID,
 		History: begun, Wake: h.Wake.Wake, Log: r.Log, NextID: r.nextID,

@@ -28,8 +28,6 @@ type Reader struct {
 	Folds *Folds
 }
 
-func (r Reader) stream() string { return protocol.WorkflowsStream(r.Project) }
-
 // Status folds what the stream's leader holds of an instance. It returns journal.ErrNotFound if there is none.
 func (r Reader) Status(ctx context.Context, workflow, id string) (protocol.Status, error) {
 	instance := protocol.Instance{Project: r.Project, Shard: protocol.Shard(id, r.Shards), Workflow: workflow, ID: id}
@@ -97,7 +95,7 @@ func (r Reader) look(ctx context.Context, instance protocol.Instance) (sight, er
 		class   protocol.Class
 		subject string
 	}{{protocol.ClassLog, instance.LogSubject()}, {protocol.ClassCreate, instance.CreateSubject()}} {
-		m, err := r.Store.Last(ctx, r.stream(), part.subject)
+		m, err := r.Store.Last(ctx, instance.Stream(), part.subject)
 		if errors.Is(err, journal.ErrNotFound) {
 			continue
 		}
@@ -115,12 +113,12 @@ func (r Reader) look(ctx context.Context, instance protocol.Instance) (sight, er
 func (r Reader) load(ctx context.Context, instance protocol.Instance, s sight) (*engine.History, error) {
 	s.create.Workflow, s.create.ID = instance.Workflow, instance.ID // whatever the body says
 	if s.tailAt == 0 {
-		return engine.NewHistory(r.stream(), s.created, s.create), nil
+		return engine.NewHistory(instance.Stream(), s.created, s.create), nil
 	}
 	k := r.Folds.take(instance, s)
 	err := r.readOn(ctx, k, s)
 	if k == nil || errors.Is(err, errAnotherLog) {
-		k = &kept{instance: instance, history: engine.NewHistory(r.stream(), s.created, s.create)}
+		k = &kept{instance: instance, history: engine.NewHistory(instance.Stream(), s.created, s.create)}
 		err = r.readOn(ctx, k, s)
 	}
 	if err != nil {
@@ -148,9 +146,9 @@ type page struct {
 	took     time.Duration
 }
 
-func (r Reader) page(ctx context.Context, subject string, from uint64, size int) (p page) {
+func (r Reader) page(ctx context.Context, stream, subject string, from uint64, size int) (p page) {
 	asked := time.Now()
-	p.messages, p.more, p.err = r.Store.Page(ctx, r.stream(), subject, from, size)
+	p.messages, p.more, p.err = r.Store.Page(ctx, stream, subject, from, size)
 	p.took = time.Since(asked)
 	return p
 }
@@ -164,14 +162,14 @@ func pageAfter(size int, took time.Duration) int {
 }
 
 // pages gives what a replica has of a subject, from a sequence on. While one page is worked on, the next is read.
-func (r Reader) pages(ctx context.Context, subject string, from uint64) iter.Seq2[*journal.Message, error] {
+func (r Reader) pages(ctx context.Context, stream, subject string, from uint64) iter.Seq2[*journal.Message, error] {
 	return func(yield func(*journal.Message, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		var reading sync.WaitGroup
 		defer reading.Wait()
 		defer cancel()
 		size := minPage
-		for p := r.page(ctx, subject, from, size); ; {
+		for p := r.page(ctx, stream, subject, from, size); ; {
 			if p.err != nil {
 				yield(nil, p.err)
 				return
@@ -180,7 +178,7 @@ func (r Reader) pages(ctx context.Context, subject string, from uint64) iter.Seq
 			if p.more {
 				size = pageAfter(size, p.took)
 				from = p.messages[len(p.messages)-1].Sequence + 1
-				reading.Go(func() { next <- r.page(ctx, subject, from, size) })
+				reading.Go(func() { next <- r.page(ctx, stream, subject, from, size) })
 			}
 			for i := range p.messages {
 				if !yield(&p.messages[i], nil) {
@@ -197,9 +195,9 @@ func (r Reader) pages(ctx context.Context, subject string, from uint64) iter.Seq
 
 // read goes through a subject from a sequence on. It goes to the leader for what a replica does not have: everything up
 // to reach, or with reach 0 everything there is.
-func (r Reader) read(ctx context.Context, subject string, from, reach uint64, each func(*journal.Message) error) error {
+func (r Reader) read(ctx context.Context, stream, subject string, from, reach uint64, each func(*journal.Message) error) error {
 	last := from - 1
-	for m, err := range r.pages(ctx, subject, from) {
+	for m, err := range r.pages(ctx, stream, subject, from) {
 		if err == nil {
 			err = each(m)
 		}
@@ -209,9 +207,9 @@ func (r Reader) read(ctx context.Context, subject string, from, reach uint64, ea
 		last = m.Sequence
 	}
 	for stored := reach == 0; reach == 0 || last < reach; {
-		m, err := r.Store.NextFromLeader(ctx, r.stream(), subject, last+1)
+		m, err := r.Store.NextFromLeader(ctx, stream, subject, last+1)
 		if errors.Is(err, journal.ErrNotFound) && !stored {
-			if err := r.Store.AwaitStored(ctx, r.stream(), reach); err != nil {
+			if err := r.Store.AwaitStored(ctx, stream, reach); err != nil {
 				return err
 			}
 			stored = true
@@ -275,7 +273,7 @@ func (r Reader) inputs(ctx context.Context, to addressee, from uint64) ([]engine
 // that had the same id before.
 func (r Reader) readInputs(ctx context.Context, to addressee, from uint64) ([]engine.Input, error) {
 	var all []engine.Input
-	err := r.read(ctx, to.instance.EventSubject(), from, 0, func(m *journal.Message) error {
+	err := r.read(ctx, to.instance.Stream(), to.instance.EventSubject(), from, 0, func(m *journal.Message) error {
 		in, err := readEvent(m.Sequence, m.Data)
 		if err == nil && (in.Object == nil || to.owner.Owns(to.instance.Project, *in.Object)) {
 			all = append(all, in)

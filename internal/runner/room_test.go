@@ -20,7 +20,7 @@ func TestControlsNeedNoSlot(t *testing.T) {
 		r.create(at("works", fmt.Sprint(n)))
 	}
 	natstest.Eventually(t, patience, "one waits for the slot", func() bool {
-		c, err := r.js.Consumer(t.Context(), protocol.WorkflowsStream("p"), protocol.ConsumerWakes(0))
+		c, err := r.js.Consumer(t.Context(), protocol.WorkflowsStream("p", 0), protocol.ConsumerWakes(0))
 		return err == nil && c.CachedInfo().NumAckPending == 2
 	})
 	for n := range 4 {

@@ -197,9 +197,10 @@ func (r *Runner) sources(ctx context.Context) ([]source, error) {
 		return nil
 	}
 	for shard := range r.Shards {
+		stream := protocol.WorkflowsStream(r.Project, shard)
 		if err := errors.Join(
-			find(r.stream(), protocol.ConsumerWakes(shard), forInputs),
-			find(r.stream(), protocol.ConsumerControls(shard), forControls),
+			find(stream, protocol.ConsumerWakes(shard), forInputs),
+			find(stream, protocol.ConsumerControls(shard), forControls),
 		); err != nil {
 			return nil, err
 		}

@@ -36,7 +36,7 @@ func (r *Runner) checkSlots(ctx context.Context) error {
 			if err != nil {
 				return true, err
 			}
-			return slots.Keeps(s.situation(r.stream()), h), nil
+			return slots.Keeps(s.situation(i.Stream()), h), nil
 		})
 		if err != nil {
 			return fmt.Errorf("check the slots of workflow %q: %w", workflow, err)
@@ -76,7 +76,7 @@ func (r *Runner) takeSlot(ctx context.Context, h *held, on footing) (waits bool,
 	if err != nil {
 		return false, err
 	}
-	park, err := r.Store.Append(ctx, r.stream(), h.instance.LogSubject(), on.tail, body)
+	park, err := r.Store.Append(ctx, h.instance.Stream(), h.instance.LogSubject(), on.tail, body)
 	if err != nil {
 		return false, err
 	}

@@ -29,7 +29,7 @@ func TestSlotOfADeadRunner(t *testing.T) {
 			r := setup(t)
 			runner := r.runner(func(c *Config) { c.Concurrency = map[string]int{"w": 1} })
 			i := protocol.Instance{Project: "p", Workflow: "w", ID: "a"}
-			created, err := r.store.Append(t.Context(), runner.stream(), i.CreateSubject(), 0, []byte(`{"v":1,"input":"1"}`))
+			created, err := r.store.Append(t.Context(), i.Stream(), i.CreateSubject(), 0, []byte(`{"v":1,"input":"1"}`))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -37,12 +37,12 @@ func TestSlotOfADeadRunner(t *testing.T) {
 			if ok, err := limit.Take(t.Context(), i, created, 0); !ok || err != nil {
 				t.Fatalf("take a slot: %v, %v", ok, err)
 			}
-			h := &held{Wake: engine.Wake{Wake: protocol.Wake{Stream: runner.stream(), Sequence: created}}, instance: i, again: true}
+			h := &held{Wake: engine.Wake{Wake: protocol.Wake{Stream: i.Stream(), Sequence: created}}, instance: i, again: true}
 			body, err := json.Marshal(protocol.Append{
 				V: 1, ID: "x", Incarnation: created, Holder: h.Wake.Wake, Runner: "dead", Time: time.Now(), Entries: []protocol.Entry{row.last},
 			})
 			if err == nil {
-				_, err = r.store.Append(t.Context(), runner.stream(), i.LogSubject(), 0, body)
+				_, err = r.store.Append(t.Context(), i.Stream(), i.LogSubject(), 0, body)
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -69,11 +69,11 @@ func TestSlotOfOneThatIsAboutToClaim(t *testing.T) {
 	limit := runner.limited("waits")
 	park := func(id string, slotAt func(tail uint64) uint64) {
 		i := protocol.Instance{Project: "p", Workflow: "waits", ID: id}
-		created, err := r.store.Append(t.Context(), runner.stream(), i.CreateSubject(), 0, []byte(`{"v":1,"input":"1"}`))
+		created, err := r.store.Append(t.Context(), i.Stream(), i.CreateSubject(), 0, []byte(`{"v":1,"input":"1"}`))
 		if err != nil {
 			t.Fatal(err)
 		}
-		wake := protocol.Wake{Stream: runner.stream(), Sequence: created}
+		wake := protocol.Wake{Stream: i.Stream(), Sequence: created}
 		body, err := json.Marshal(protocol.Append{
 			V: 1, ID: "x", Incarnation: created, Holder: wake, Runner: "other", Time: time.Now(), Entries: []protocol.Entry{
 				{Kind: protocol.EntryParked, Waits: []protocol.Wait{{Key: protocol.Key{Op: protocol.OpEvent, Name: "e", Count: 1}, Type: "e"}}},
@@ -82,7 +82,7 @@ func TestSlotOfOneThatIsAboutToClaim(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tail, err := r.store.Append(t.Context(), runner.stream(), i.LogSubject(), 0, body)
+		tail, err := r.store.Append(t.Context(), i.Stream(), i.LogSubject(), 0, body)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -79,7 +79,7 @@ func (r *rig) compacted(i protocol.Instance) logged {
 // clean removes what a snapshot stands for.
 func (r *rig) clean(i protocol.Instance, snapshot uint64) {
 	r.t.Helper()
-	if err := r.store.Purge(r.t.Context(), protocol.WorkflowsStream("p"), i.LogSubject(), snapshot); err != nil {
+	if err := r.store.Purge(r.t.Context(), protocol.WorkflowsStream("p", 0), i.LogSubject(), snapshot); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -135,7 +135,7 @@ func (r *rig) glances(i protocol.Instance) {
 	s := r.compacted(i)
 	r.clean(i, s.sequence)
 	want := r.status(i)
-	m, err := r.store.Last(r.t.Context(), protocol.WorkflowsStream("p"), i.CreateSubject())
+	m, err := r.store.Last(r.t.Context(), protocol.WorkflowsStream("p", 0), i.CreateSubject())
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func TestSnapshotThatIsNotAppended(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &held{Wake: engine.Wake{Wake: protocol.Wake{Stream: runner.stream(), Sequence: s.tailAt + 1}}, instance: i}
+	h := &held{Wake: engine.Wake{Wake: protocol.Wake{Stream: i.Stream(), Sequence: s.tailAt + 1}}, instance: i}
 	e, err := runner.snapshot(t.Context(), h, history)
 	if err != nil || e.Snapshot.Object == nil {
 		t.Fatalf("the snapshot is %+v, %v", e.Snapshot, err)

@@ -30,7 +30,7 @@ func (r Reader) Standing(ctx context.Context, instance protocol.Instance, incarn
 	if err != nil {
 		return Standing{}, err
 	}
-	newest, err := r.Store.Last(ctx, r.stream(), instance.ControlSubject())
+	newest, err := r.Store.Last(ctx, instance.Stream(), instance.ControlSubject())
 	switch {
 	case errors.Is(err, journal.ErrNotFound):
 		return Standing{Now: status.State, Then: status.State}, nil
@@ -39,7 +39,7 @@ func (r Reader) Standing(ctx context.Context, instance protocol.Instance, incarn
 	case newest.Sequence <= status.Mark:
 		return Standing{Now: status.State, Then: status.State, Control: newest.Sequence}, nil
 	}
-	then, err := r.afterControls(ctx, instance, s, protocol.Wake{Stream: r.stream(), Sequence: newest.Sequence})
+	then, err := r.afterControls(ctx, instance, s, protocol.Wake{Stream: instance.Stream(), Sequence: newest.Sequence})
 	return Standing{Now: status.State, Then: cmp.Or(then, status.State), Control: newest.Sequence}, err
 }
 

@@ -94,9 +94,9 @@ func (r *Runner) untouched(ctx context.Context, h *held) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), untouchedWithin)
 	defer cancel()
-	_, err = r.Store.Append(ctx, r.stream(), h.instance.LogSubject(), 0, body)
+	_, err = r.Store.Append(ctx, h.instance.Stream(), h.instance.LogSubject(), 0, body)
 	if refused, ok := errors.AsType[*journal.ConflictError](err); ok && refused.Tail != nil && refused.Tail.Sequence < h.Sequence {
-		_, _ = r.Store.Append(ctx, r.stream(), h.instance.LogSubject(), refused.Tail.Sequence, body)
+		_, _ = r.Store.Append(ctx, h.instance.Stream(), h.instance.LogSubject(), refused.Tail.Sequence, body)
 	}
 }
 

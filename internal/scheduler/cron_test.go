@@ -75,7 +75,7 @@ func (w *world) dropDigest(t *testing.T, s protocol.Schedule) {
 // digests are the creates of the shop's workflow, in their order: every message, also what is stored a second time.
 func (w *world) digests(t *testing.T) []protocol.Create {
 	t.Helper()
-	page, more, err := w.store.Page(t.Context(), protocol.WorkflowsStream(shop), protocol.CreateSubjects(shop, "digest"), 1, 1000)
+	page, more, err := w.store.Page(t.Context(), protocol.WorkflowsStream(shop, 0), protocol.CreateSubjects(shop, "digest"), 1, 1000)
 	if err != nil || more {
 		t.Fatalf("creates: more %t, error %v", more, err)
 	}
@@ -216,7 +216,7 @@ func TestCronFindsItsIDTaken(t *testing.T) {
 	first := row.Created.Truncate(time.Second).Add(10 * time.Minute)
 	at := protocol.Instance{Project: shop, Workflow: "digest", ID: protocol.CronInstance(row.ID, first)}
 	body := fmt.Appendf(nil, `{"v":1,"input":"mine","workflow":"digest","id":%q,"created":"2026-01-01T00:00:00Z","source":{"kind":"program"}}`, at.ID)
-	if _, err := w.store.Append(t.Context(), protocol.WorkflowsStream(shop), at.CreateSubject(), 0, body); err != nil {
+	if _, err := w.store.Append(t.Context(), protocol.WorkflowsStream(shop, 0), at.CreateSubject(), 0, body); err != nil {
 		t.Fatal(err)
 	}
 	w.putDigest(t, row)
@@ -237,7 +237,7 @@ func TestCronFindsItsIDTaken(t *testing.T) {
 func TestCronWaitsForItsStream(t *testing.T) {
 	t.Parallel()
 	w := setupShop(t)
-	if err := w.js.DeleteStream(t.Context(), protocol.WorkflowsStream(shop)); err != nil {
+	if err := w.js.DeleteStream(t.Context(), protocol.WorkflowsStream(shop, 0)); err != nil {
 		t.Fatal(err)
 	}
 	w.start(t)

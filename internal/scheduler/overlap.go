@@ -190,7 +190,7 @@ func (s *Scheduler) running(ctx context.Context, k key, p *protocol.Progress) (*
 // cancel tells an instance to end in favour of that of a moment, unless that is what it was told last.
 func (s *Scheduler) cancel(ctx context.Context, k key, running *started, planned, now time.Time) error {
 	input := protocol.CronInput(k.id, planned) + "/cancel"
-	m, err := s.store.Last(ctx, protocol.WorkflowsStream(running.Project), running.ControlSubject())
+	m, err := s.store.Last(ctx, running.Stream(), running.ControlSubject())
 	if err != nil && !errors.Is(err, journal.ErrNotFound) {
 		return fmt.Errorf("cancel instance %s: %w", running, err)
 	}

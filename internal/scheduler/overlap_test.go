@@ -170,7 +170,7 @@ func TestOverlapWaitsForNoOne(t *testing.T) {
 func (w *world) end(t *testing.T, planned time.Time, row protocol.Schedule) {
 	t.Helper()
 	at := protocol.Instance{Project: shop, Workflow: "digest", ID: protocol.CronInstance(row.ID, planned)}
-	m, err := w.store.Last(t.Context(), protocol.WorkflowsStream(shop), at.CreateSubject())
+	m, err := w.store.Last(t.Context(), protocol.WorkflowsStream(shop, 0), at.CreateSubject())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +188,7 @@ func (w *world) end(t *testing.T, planned time.Time, row protocol.Schedule) {
 // terminates are the controls that ask instances of the shop to end.
 func (w *world) terminates(t *testing.T) (all []protocol.Control) {
 	t.Helper()
-	page, more, err := w.store.Page(t.Context(), protocol.WorkflowsStream(shop), protocol.ControlSubjects(shop, 0), 1, 1000)
+	page, more, err := w.store.Page(t.Context(), protocol.WorkflowsStream(shop, 0), protocol.ControlSubjects(shop, 0), 1, 1000)
 	if err != nil || more {
 		t.Fatalf("controls: more %t, error %v", more, err)
 	}
@@ -379,7 +379,7 @@ func TestCronOverlapOfAnotherScheduler(t *testing.T) {
 		V: protocol.Version, Input: protocol.CronInput(f.row.ID, skipped), Workflow: "digest", ID: at.ID, Created: time.Now().UTC(),
 	})
 	if err == nil {
-		_, err = f.store.Append(t.Context(), protocol.WorkflowsStream(shop), at.CreateSubject(), 0, body)
+		_, err = f.store.Append(t.Context(), protocol.WorkflowsStream(shop, 0), at.CreateSubject(), 0, body)
 	}
 	if err != nil {
 		t.Fatal(err)

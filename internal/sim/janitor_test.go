@@ -26,7 +26,7 @@ func (w *world) clean() {
 	store := must(journal.OpenOn(newNetwork(w)))
 	asked := 0
 	c := &janitor.Cleaner{
-		Store: store, Floors: w, Project: project, Shards: 1, Log: slog.New(slog.DiscardHandler), Decide: w.fateOf,
+		Store: store, Floors: w, Project: project, Log: slog.New(slog.DiscardHandler), Decide: w.fateOf,
 		Settings: janitor.Settings{Age: age, Margin: margin, Chunk: 3 + w.IntN(30), Share: -1000, Tries: 60},
 		NewID:    func() string { asked++; return fmt.Sprint(name, " asks ", asked) },
 	}

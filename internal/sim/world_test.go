@@ -17,7 +17,7 @@ const project = "p"
 
 // names of the streams that are simulated.
 var (
-	workflows = protocol.WorkflowsStream(project)
+	workflows = protocol.WorkflowsStream(project, 0)
 	timers    = protocol.TimersStream(project)
 )
 

@@ -28,8 +28,14 @@ func baseStream(name, subjects string) jetstream.StreamConfig {
 
 // workflowsConfig allows neither rollups, schedules, TTLs nor batches: with any of them, whoever may publish an input
 // could wipe or forge a log. Messages can be deleted one by one: what consumers listen to is never purged in part.
-func workflowsConfig(project string) jetstream.StreamConfig {
-	c := baseStream(protocol.WorkflowsStream(project), protocol.WorkflowSubjects(project))
+//
+// A project's only stream takes all its subjects, as it did before there were shards.
+func workflowsConfig(project string, shard, shards int) jetstream.StreamConfig {
+	subjects := protocol.WorkflowSubjects(project)
+	if shards > 1 {
+		subjects = protocol.ShardSubjects(project, shard)
+	}
+	c := baseStream(protocol.WorkflowsStream(project, shard), subjects)
 	c.Retention = jetstream.LimitsPolicy
 	source, destination := protocol.DoneRepublish(project)
 	c.RePublish = &jetstream.RePublish{Source: source, Destination: destination}

@@ -52,12 +52,12 @@ func EnsureWorkflows(ctx context.Context, js jetstream.JetStream, project string
 		return err
 	}
 	e := ensurer{js: js, opts: opts}
-	if err := e.stream(ctx, workflowsConfig(project)); err != nil {
-		return err
-	}
 	for shard := range shards {
+		if err := e.stream(ctx, workflowsConfig(project, shard, shards)); err != nil {
+			return err
+		}
 		for _, config := range []jetstream.ConsumerConfig{wakesConfig(project, shard), controlsConfig(project, shard)} {
-			if err := e.consumer(ctx, protocol.WorkflowsStream(project), config); err != nil {
+			if err := e.consumer(ctx, protocol.WorkflowsStream(project, shard), config); err != nil {
 				return err
 			}
 		}

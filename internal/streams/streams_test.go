@@ -68,8 +68,10 @@ func TestEverythingIsMadeAsDesigned(t *testing.T) {
 	schedules := bucket("SCHEDULES_shop", "scheduler")
 	schedules.denyDelete = false
 	want := map[string]streamFacts{
-		"WORKFLOWS_shop": {subject: "wf.shop.>", retention: limits, perSubject: -1, direct: true,
-			consumers: "controls controls-1 wakes wakes-1", duplicates: ms100},
+		"WORKFLOWS_shop": {subject: "wf.shop.0.>", retention: limits, perSubject: -1, direct: true,
+			consumers: "controls wakes", duplicates: ms100},
+		"WORKFLOWS_shop=1": {subject: "wf.shop.1.>", retention: limits, perSubject: -1, direct: true,
+			consumers: "controls-1 wakes-1", duplicates: ms100},
 		"TIMERS_shop": {subject: "timer.shop.>", retention: work, perSubject: -1, direct: true, rollup: true, ttl: true,
 			schedules: true, consumers: "due", duplicates: ms100},
 		"OBJ_OBJECTS_shop": {subject: "$O.OBJECTS_shop.C.> $O.OBJECTS_shop.M.>", retention: limits, perSubject: -1, direct: true,
@@ -137,9 +139,9 @@ func TestConsumers(t *testing.T) {
 		pending              int
 	}{
 		{"WORKFLOWS_shop", "wakes", "wf.shop.0.in.>", 5 * time.Second, 100_000},
-		{"WORKFLOWS_shop", "wakes-1", "wf.shop.1.in.>", 5 * time.Second, 100_000},
+		{"WORKFLOWS_shop=1", "wakes-1", "wf.shop.1.in.>", 5 * time.Second, 100_000},
 		{"WORKFLOWS_shop", "controls", "wf.shop.0.ctl.>", 5 * time.Second, 100_000},
-		{"WORKFLOWS_shop", "controls-1", "wf.shop.1.ctl.>", 5 * time.Second, 100_000},
+		{"WORKFLOWS_shop=1", "controls-1", "wf.shop.1.ctl.>", 5 * time.Second, 100_000},
 		{"TIMERS_shop", "due", "timer.shop.*.*.*.*.due", 5 * time.Second, 100_000},
 		{"INBOX_shop", "doorbell", "", 15 * time.Second, -1},
 		{"KV_SCHEDULES_shop", "scheduler", "$KV.SCHEDULES_shop.>", 10 * time.Second, 10_000},

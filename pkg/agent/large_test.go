@@ -43,7 +43,7 @@ func TestLargeValuesOfATurn(t *testing.T) {
 	}
 	var event protocol.Event
 	natstest.Eventually(t, soon, "the event is published", func() bool {
-		m, err := r.store.Last(t.Context(), protocol.WorkflowsStream(i.Project), i.EventSubject())
+		m, err := r.store.Last(t.Context(), i.Stream(), i.EventSubject())
 		return err == nil && json.Unmarshal(m.Data, &event) == nil
 	})
 	if event.Payload != nil || event.PayloadObject == nil || !owner.Owns(i.Project, *event.PayloadObject) {

@@ -265,7 +265,7 @@ func TestOutboxOfDeadOwnerIsCarriedOut(t *testing.T) {
 			}
 			instance := protocol.Instance{Project: "email-workflows", Workflow: "EMAIL", ID: "u7"}
 			natstest.Eventually(t, soon, "everything is carried out", func() bool {
-				b, err := r.store.LastOfMany(t.Context(), protocol.WorkflowsStream("email-workflows"), []string{instance.InputsSubject()})
+				b, err := r.store.LastOfMany(t.Context(), protocol.WorkflowsStream("email-workflows", 0), []string{instance.InputsSubject()})
 				return err == nil && len(b.Messages) == 2 &&
 					r.row(t, protocol.SchedulesBucket(testProject), protocol.ScheduleKey("Desk", "jo", "s1")) != nil
 			})

@@ -15,7 +15,7 @@ import (
 // stored reads the newest message of a subject of the e-mail project; its sequence is 0 if there is none.
 func (r *rig) stored(t *testing.T, subject string, into any) uint64 {
 	t.Helper()
-	m, err := r.store.Last(t.Context(), protocol.WorkflowsStream("email-workflows"), subject)
+	m, err := r.store.Last(t.Context(), protocol.WorkflowsStream("email-workflows", 0), subject)
 	if isNotFound(err) {
 		return 0
 	}
@@ -88,7 +88,7 @@ func TestControlsAreStoredWithTheTurn(t *testing.T) {
 // that it was, counts once.
 func (r *rig) sentTo(t *testing.T, i protocol.Instance) (sent []string) {
 	t.Helper()
-	messages, more, err := r.store.Page(t.Context(), protocol.WorkflowsStream(i.Project), ">", 1, 100)
+	messages, more, err := r.store.Page(t.Context(), i.Stream(), ">", 1, 100)
 	if err != nil || more {
 		t.Fatal(err, more)
 	}
@@ -124,7 +124,7 @@ func TestExistingInstanceInATurn(t *testing.T) {
 	theirs := func(id string) uint64 {
 		i := protocol.Instance{Project: "email-workflows", Workflow: "EMAIL", ID: id}
 		body := []byte(`{"v":1,"input":"theirs","workflow":"EMAIL","id":"` + id + `"}`)
-		sequence, err := r.store.Append(t.Context(), protocol.WorkflowsStream(i.Project), i.CreateSubject(), 0, body)
+		sequence, err := r.store.Append(t.Context(), i.Stream(), i.CreateSubject(), 0, body)
 		if err != nil {
 			t.Error(err)
 		}
@@ -206,7 +206,7 @@ func TestDeleteAndCreateInOneTurn(t *testing.T) {
 		return r.stored(t, i.ControlSubject(), &control) > 0 && control.Action == protocol.ActionDelete
 	})
 	for _, subject := range []string{i.InputsSubject(), i.ControlSubject()} { // as its runner does
-		if err := r.store.Purge(t.Context(), protocol.WorkflowsStream(i.Project), subject, 1000); err != nil {
+		if err := r.store.Purge(t.Context(), i.Stream(), subject, 1000); err != nil {
 			t.Fatal(err)
 		}
 	}

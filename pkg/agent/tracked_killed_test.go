@@ -26,8 +26,8 @@ func (r *rig) hurry(t *testing.T) {
 	t.Helper()
 	for consumer, stream := range map[string]string{
 		protocol.ConsumerDoorbell:    protocol.InboxStream(testProject),
-		protocol.ConsumerWakes(0):    protocol.WorkflowsStream("email-workflows"),
-		protocol.ConsumerControls(0): protocol.WorkflowsStream("email-workflows"),
+		protocol.ConsumerWakes(0):    protocol.WorkflowsStream("email-workflows", 0),
+		protocol.ConsumerControls(0): protocol.WorkflowsStream("email-workflows", 0),
 	} {
 		natstest.Ask(t, "ring again soon for "+consumer, func(ctx context.Context) error {
 			c, err := r.js.Consumer(ctx, stream, consumer)

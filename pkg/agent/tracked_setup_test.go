@@ -235,7 +235,7 @@ func (r *rig) emailRunnerOf(t *testing.T, definition workflow.Definition) (stop 
 func (r *rig) narrow(t *testing.T) {
 	t.Helper()
 	for _, name := range []string{
-		protocol.InboxStream(testProject), protocol.KVStream(protocol.AgentsBucket(testProject)), protocol.WorkflowsStream("email-workflows"),
+		protocol.InboxStream(testProject), protocol.KVStream(protocol.AgentsBucket(testProject)), protocol.WorkflowsStream("email-workflows", 0),
 	} {
 		natstest.Ask(t, "narrow the window of "+name, func(ctx context.Context) error {
 			s, err := r.js.Stream(ctx, name)

@@ -116,7 +116,7 @@ func TestTrackedStartThatLosesARace(t *testing.T) {
 			}
 			body := []byte(`{"v":1,"input":"theirs","workflow":"EMAIL","id":"raced"}`)
 			i := emailInstance("raced")
-			_, err := r.store.Append(q.Context(), protocol.WorkflowsStream(i.Project), i.CreateSubject(), 0, body)
+			_, err := r.store.Append(q.Context(), i.Stream(), i.CreateSubject(), 0, body)
 			return err
 		}
 	}), withEmail)

@@ -40,7 +40,7 @@ func (r *rig) emailProject(t *testing.T) {
 func (r *rig) createOf(t *testing.T, id string) *protocol.Create {
 	t.Helper()
 	i := protocol.Instance{Project: "email-workflows", Workflow: "EMAIL", ID: id}
-	m, err := r.store.Last(t.Context(), protocol.WorkflowsStream(i.Project), i.CreateSubject())
+	m, err := r.store.Last(t.Context(), i.Stream(), i.CreateSubject())
 	if isNotFound(err) {
 		return nil
 	}
@@ -156,7 +156,7 @@ func TestBatchesWithTheTurn(t *testing.T) {
 	for _, id := range []string{"b0", "b1"} {
 		i := protocol.Instance{Project: "email-workflows", Workflow: "EMAIL", ID: id}
 		natstest.Eventually(t, soon, id+" is told to go", func() bool {
-			_, err := r.store.Last(t.Context(), protocol.WorkflowsStream(i.Project), i.ControlSubject())
+			_, err := r.store.Last(t.Context(), i.Stream(), i.ControlSubject())
 			return err == nil
 		})
 	}
@@ -179,7 +179,7 @@ func TestStartThatLosesARaceIsTold(t *testing.T) {
 			// Between the check in the turn and the start, somebody else takes the id.
 			i := protocol.Instance{Project: "email-workflows", Workflow: "EMAIL", ID: "raced"}
 			body := []byte(`{"v":1,"input":"theirs","workflow":"EMAIL","id":"raced"}`)
-			if _, err := r.store.Append(q.Context(), protocol.WorkflowsStream(i.Project), i.CreateSubject(), 0, body); err != nil {
+			if _, err := r.store.Append(q.Context(), i.Stream(), i.CreateSubject(), 0, body); err != nil {
 				return err
 			}
 			if _, err := email.Create(q.Context(), "params", workflow.ID("after")); err != nil {

@@ -17,5 +17,10 @@ func historyGoldens() []golden {
 				object("params").Name: json.RawMessage(`{"flight":"LH 1"}`),
 			},
 		}},
+		{"history.shard", protocol.History{
+			V: 1, Project: "mail", Shard: 3, Sequence: 4,
+			Create: protocol.Create{V: 1, Input: "in-1", Workflow: "booking", ID: "u-7", Created: at(1)},
+			Log:    []protocol.LoggedAppend{},
+		}},
 	}
 }

@@ -143,8 +143,14 @@ func Unescape(token string) (string, error) {
 
 // Streams and buckets of one project.
 
-// WorkflowsStream holds inputs, logs and announcements of the project's instances.
-func WorkflowsStream(project string) string { return "WORKFLOWS_" + project }
+// WorkflowsStream holds inputs, logs and announcements of the instances of one shard of the project. Shard 0 is named after
+// the project alone; a number is set off by a character that no name of a project has, so that no two names are one.
+func WorkflowsStream(project string, shard int) string {
+	if shard == 0 {
+		return "WORKFLOWS_" + project
+	}
+	return "WORKFLOWS_" + project + "=" + strconv.Itoa(shard)
+}
 
 // TimersStream holds one message schedule per parked instance that waits until a moment.
 func TimersStream(project string) string { return "TIMERS_" + project }
@@ -316,6 +322,9 @@ type Instance struct {
 
 func (i Instance) String() string { return i.Project + "/" + i.Workflow + "/" + i.ID }
 
+// Stream is where all messages of the instance are, but its timers: only there can their sequences be compared.
+func (i Instance) Stream() string { return WorkflowsStream(i.Project, i.Shard) }
+
 func (i Instance) subject(class string) string {
 	return "wf." + i.Project + "." + strconv.Itoa(i.Shard) + "." + class + "." + i.Workflow + "." + i.ID
 }
@@ -440,8 +449,13 @@ func parseCanonical(s string) (uint64, error) {
 
 // Subjects that cover many instances.
 
-// WorkflowSubjects is everything on the WORKFLOWS stream of a project.
+// WorkflowSubjects is everything on the WORKFLOWS streams of a project, ShardSubjects on that of one shard.
 func WorkflowSubjects(project string) string { return "wf." + project + ".>" }
+
+// ShardSubjects is everything on the WORKFLOWS stream of a shard.
+func ShardSubjects(project string, shard int) string {
+	return "wf." + project + "." + strconv.Itoa(shard) + ".>"
+}
 
 // InputSubjects is what the wake consumer of a shard filters on: one prefix, because several filters on one consumer
 // make it slow once it lags.

@@ -158,7 +158,9 @@ func TestUnescapeRefuses(t *testing.T) {
 func TestNamesOfStreamsAndBuckets(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ got, want string }{
-		{protocol.WorkflowsStream("p"), "WORKFLOWS_p"},
+		{protocol.WorkflowsStream("p", 0), "WORKFLOWS_p"},
+		{protocol.WorkflowsStream("p", 3), "WORKFLOWS_p=3"},
+		{protocol.WorkflowsStream("p_3", 0), "WORKFLOWS_p_3"},
 		{protocol.TimersStream("p"), "TIMERS_p"},
 		{protocol.InboxStream("p"), "INBOX_p"},
 		{protocol.AgentsBucket("p"), "AGENTS_p"},
@@ -176,6 +178,7 @@ func TestNamesOfStreamsAndBuckets(t *testing.T) {
 		{protocol.ScheduleKey("Desk", "a@b", "s 1"), "Desk.a=40b.s=201"},
 		{protocol.DeadKey("Desk", "a@b", "7.2.1"), "Desk.a=40b.7=2E2=2E1"},
 		{protocol.WorkflowSubjects("p"), "wf.p.>"},
+		{protocol.ShardSubjects("p", 3), "wf.p.3.>"},
 		{protocol.InputSubjects("p", 3), "wf.p.3.in.>"},
 		{protocol.TimerSubjects("p"), "timer.p.>"},
 		{protocol.DueSubjects("p"), "timer.p.*.*.*.*.due"},

@@ -159,6 +159,18 @@ type Status struct {
 	Cursor uint64 `json:"cursor,omitempty"`
 }
 
+// cursorShift leaves room for 70 trillion messages per shard, and keeps cursors of 64 shards exact in JavaScript.
+const cursorShift = 46
+
+// ListCursor is the place of a message in a list over the shards of a project, which goes shard by shard. In the only shard
+// of a project it is the sequence.
+func ListCursor(shard int, sequence uint64) uint64 { return uint64(shard)<<cursorShift | sequence }
+
+// ParseListCursor is the inverse of ListCursor.
+func ParseListCursor(cursor uint64) (shard int, sequence uint64) {
+	return int(cursor >> cursorShift), cursor & (1<<cursorShift - 1)
+}
+
 // StepStatus is one step of an instance in the order of first appearance in the log.
 type StepStatus struct {
 	Key
@@ -211,6 +223,7 @@ type RunStatus struct {
 type History struct {
 	V       int    `json:"v"`
 	Project string `json:"project"`
+	Shard   int    `json:"shard,omitempty"`
 	Create  Create `json:"create"`
 	// Sequence is that under which the create was first stored: the number by which the instance goes.
 	Sequence uint64 `json:"sequence"`

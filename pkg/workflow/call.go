@@ -169,7 +169,7 @@ const maxMissing = 3
 func (c *child) gone(ctx context.Context, at protocol.Instance, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
 	defer cancel()
-	if _, lookErr := c.project.Journal().Last(ctx, protocol.WorkflowsStream(at.Project), at.CreateSubject()); !errors.Is(lookErr, journal.ErrNoStream) {
+	if _, lookErr := c.project.Journal().Last(ctx, at.Stream(), at.CreateSubject()); !errors.Is(lookErr, journal.ErrNoStream) {
 		c.missing = 0
 		return fmt.Errorf("create instance %s: %w", at, err)
 	}

@@ -329,7 +329,7 @@ func TestCallbacksComeTwiceAndLate(t *testing.T) {
 		h.ends("child", id, Complete)
 		var answer []byte
 		natstest.Eventually(t, patience, "the answer is stored", func() bool {
-			m, err := h.store.Last(t.Context(), protocol.WorkflowsStream("p"), parent.EventSubject())
+			m, err := h.store.Last(t.Context(), protocol.WorkflowsStream("p", 0), parent.EventSubject())
 			if err == nil && strings.Contains(string(m.Data), fmt.Sprint("result ", i)) {
 				answer = m.Data
 			}
@@ -345,7 +345,7 @@ func TestCallbacksComeTwiceAndLate(t *testing.T) {
 		t.Errorf("output %s", s.Output)
 	}
 	natstest.Eventually(t, patience, "all wakes are acked", func() bool {
-		c, err := h.js.Consumer(t.Context(), protocol.WorkflowsStream("p"), protocol.ConsumerWakes(0))
+		c, err := h.js.Consumer(t.Context(), protocol.WorkflowsStream("p", 0), protocol.ConsumerWakes(0))
 		return err == nil && c.CachedInfo().NumAckPending == 0 && c.CachedInfo().NumPending == 0
 	})
 	if n := h.kinds("parent", "a")[protocol.EntryReceived]; n != 3 {
@@ -366,13 +366,13 @@ func TestParentIsGone(t *testing.T) {
 	h.serve(waiter("child"))
 	h.until("child", "c", "waits", func(s protocol.Status) bool { return s.State == Waiting })
 	stop()
-	if err := b.js.DeleteStream(t.Context(), protocol.WorkflowsStream("caller")); err != nil {
+	if err := b.js.DeleteStream(t.Context(), protocol.WorkflowsStream("caller", 0)); err != nil {
 		t.Fatal(err)
 	}
 	h.goOn("child", "c", "done")
 	h.ends("child", "c", Complete)
 	natstest.Eventually(t, patience, "all wakes are acked", func() bool {
-		c, err := h.js.Consumer(t.Context(), protocol.WorkflowsStream("p"), protocol.ConsumerWakes(0))
+		c, err := h.js.Consumer(t.Context(), protocol.WorkflowsStream("p", 0), protocol.ConsumerWakes(0))
 		return err == nil && c.CachedInfo().NumAckPending == 0 && c.CachedInfo().NumPending == 0
 	})
 }
@@ -402,7 +402,7 @@ func TestLargeValuesOfACall(t *testing.T) {
 	stop()
 	var create protocol.Create
 	child := protocol.Instance{Project: "q", Workflow: "child", ID: "c"}
-	m, err := h.store.Last(t.Context(), protocol.WorkflowsStream("q"), child.CreateSubject())
+	m, err := h.store.Last(t.Context(), protocol.WorkflowsStream("q", 0), child.CreateSubject())
 	if err == nil {
 		err = json.Unmarshal(m.Data, &create)
 	}

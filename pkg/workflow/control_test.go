@@ -18,7 +18,7 @@ func TestControlsAreStored(t *testing.T) {
 	instance, incarnation := d.make("a")
 	key := protocol.Key{Op: protocol.OpDo, Name: "pay", Count: 2}
 	d.put(d.instance("w", "a").LogSubject(), protocol.Append{
-		V: 1, ID: "x", Incarnation: incarnation, Holder: protocol.Wake{Stream: protocol.WorkflowsStream("p"), Sequence: incarnation},
+		V: 1, ID: "x", Incarnation: incarnation, Holder: protocol.Wake{Stream: protocol.WorkflowsStream("p", 0), Sequence: incarnation},
 		Entries: []protocol.Entry{{Kind: protocol.EntryStarted, Step: &key, Attempt: 1}},
 	})
 	inputs := map[string]bool{}
@@ -177,7 +177,7 @@ func TestForeignInstanceWithoutARunner(t *testing.T) {
 	if s, err := instance.Status(t.Context()); err != nil || s.State != Queued || s.Source.Project != "client" {
 		t.Errorf("status of what nobody has begun: %+v, %v", s, err)
 	}
-	wake := protocol.Wake{Stream: protocol.WorkflowsStream("p"), Sequence: instance.incarnation}
+	wake := protocol.Wake{Stream: protocol.WorkflowsStream("p", 0), Sequence: instance.incarnation}
 	logged := func(id string, entries ...protocol.Entry) {
 		d.put(d.instance("w", "a").LogSubject(), protocol.Append{
 			V: 1, ID: id, Incarnation: instance.incarnation, Holder: wake, Runner: "r", Version: "v1", Time: time.Now(), Entries: entries,
@@ -231,7 +231,7 @@ func TestEventsWaitForAPausedInstance(t *testing.T) {
 		}
 	}
 	natstest.Eventually(t, natstest.Patience, "the events were looked at", func() bool {
-		consumer, err := b.js.Consumer(t.Context(), protocol.WorkflowsStream("p"), protocol.ConsumerWakes(0))
+		consumer, err := b.js.Consumer(t.Context(), protocol.WorkflowsStream("p", 0), protocol.ConsumerWakes(0))
 		return err == nil && consumer.CachedInfo().NumAckPending == 0 && consumer.CachedInfo().NumPending == 0
 	})
 	if n := b.kinds("w", "a")[protocol.EntryReceived]; n != 0 {

@@ -362,7 +362,7 @@ func (r *rollout) costsNothing() {
 	r.t.Helper()
 	for _, name := range []string{protocol.ConsumerWakes(0), protocol.ConsumerControls(0)} {
 		natstest.Eventually(r.t, natstest.Patience, "all wakes of "+name+" are acked", func() bool {
-			c, err := r.js.Consumer(r.t.Context(), protocol.WorkflowsStream("p"), name)
+			c, err := r.js.Consumer(r.t.Context(), protocol.WorkflowsStream("p", 0), name)
 			return err == nil && c.CachedInfo().NumAckPending == 0 && c.CachedInfo().NumPending == 0
 		})
 	}

@@ -127,7 +127,7 @@ func (h *house) ends(workflow, id string, want protocol.State) protocol.Status {
 // children are the ids of the instances of a workflow of the project.
 func (h *house) children(workflow string) []string {
 	h.t.Helper()
-	stream, err := h.js.Stream(h.t.Context(), protocol.WorkflowsStream(h.name))
+	stream, err := h.js.Stream(h.t.Context(), protocol.WorkflowsStream(h.name, 0))
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -215,7 +215,7 @@ func TestEventIsSeenWhileABodyRuns(t *testing.T) {
 			<-working
 			b.reaches("w", "a", "waits in memory", func(s protocol.Status) bool { return len(s.Steps) == 2 })
 			if row.deaf { // no runner gets the event as a wake, so that nobody pokes
-				if err := b.js.DeleteConsumer(t.Context(), protocol.WorkflowsStream("p"), protocol.ConsumerWakes(0)); err != nil {
+				if err := b.js.DeleteConsumer(t.Context(), protocol.WorkflowsStream("p", 0), protocol.ConsumerWakes(0)); err != nil {
 					t.Fatal(err)
 				}
 			}

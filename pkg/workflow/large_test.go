@@ -111,7 +111,7 @@ func (b *bench) small(class, id string) {
 	b.t.Helper()
 	i := b.instance(class, id)
 	for _, subject := range []string{i.CreateSubject(), i.EventSubject(), i.LogSubject(), i.DoneSubject()} {
-		page, _, err := b.store.Page(b.t.Context(), protocol.WorkflowsStream("p"), subject, 1, 100)
+		page, _, err := b.store.Page(b.t.Context(), protocol.WorkflowsStream("p", 0), subject, 1, 100)
 		if err != nil || len(page) == 0 {
 			b.t.Errorf("%s has %d messages, %v", subject, len(page), err)
 		}
@@ -158,19 +158,19 @@ func TestValuesOfOldLogs(t *testing.T) {
 	b := setup(t)
 	b.create("w", "a", large("params"))
 	b.send("w", "a", "e", large("event"))
-	created, err := b.store.Last(t.Context(), protocol.WorkflowsStream("p"), b.instance("w", "a").CreateSubject())
+	created, err := b.store.Last(t.Context(), protocol.WorkflowsStream("p", 0), b.instance("w", "a").CreateSubject())
 	if err != nil {
 		t.Fatal(err)
 	}
 	result, _ := json.Marshal(large("a"))
 	body, _ := json.Marshal(protocol.Append{
-		V: 1, ID: "old", Incarnation: created.Sequence, Holder: protocol.Wake{Stream: protocol.WorkflowsStream("p"), Sequence: created.Sequence},
+		V: 1, ID: "old", Incarnation: created.Sequence, Holder: protocol.Wake{Stream: protocol.WorkflowsStream("p", 0), Sequence: created.Sequence},
 		Entries: []protocol.Entry{
 			{Kind: protocol.EntryStepCompleted, Step: &protocol.Key{Op: protocol.OpDo, Name: "a", Count: 1}, Attempt: 1, Result: result},
 			{Kind: protocol.EntryReleased},
 		},
 	})
-	if _, err := b.store.Append(t.Context(), protocol.WorkflowsStream("p"), b.instance("w", "a").LogSubject(), 0, body); err != nil {
+	if _, err := b.store.Append(t.Context(), protocol.WorkflowsStream("p", 0), b.instance("w", "a").LogSubject(), 0, body); err != nil {
 		t.Fatal(err)
 	}
 	b.serve(execution.Settings{}, Define("w", func(ctx context.Context, e Event[string]) (bool, error) {

@@ -35,7 +35,7 @@ func (d *desk) stand(id string, entries ...protocol.Entry) {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	wake := protocol.Wake{Stream: protocol.WorkflowsStream("p"), Sequence: instance.incarnation}
+	wake := protocol.Wake{Stream: protocol.WorkflowsStream("p", 0), Sequence: instance.incarnation}
 	d.put(d.instance("w", id).LogSubject(), protocol.Append{
 		V: 1, ID: id, Incarnation: instance.incarnation, Holder: wake, Runner: "r", Time: time.Now(), Entries: entries,
 	})
@@ -158,10 +158,10 @@ func (d *desk) carry(id string) {
 	c.Carried = at
 	body, err := json.Marshal(c)
 	if err == nil {
-		_, err = d.store.Append(d.t.Context(), protocol.WorkflowsStream("p"), d.instance("w", id).CreateSubject(), at, body)
+		_, err = d.store.Append(d.t.Context(), protocol.WorkflowsStream("p", 0), d.instance("w", id).CreateSubject(), at, body)
 	}
 	if err == nil {
-		err = d.store.Purge(d.t.Context(), protocol.WorkflowsStream("p"), d.instance("w", id).CreateSubject(), at+1)
+		err = d.store.Purge(d.t.Context(), protocol.WorkflowsStream("p", 0), d.instance("w", id).CreateSubject(), at+1)
 	}
 	if err != nil {
 		d.t.Fatal(err)
@@ -314,7 +314,7 @@ func waits(t *testing.T) (b *bench, own Bound[int, int]) {
 func (b *bench) creates(n int) {
 	b.t.Helper()
 	natstest.Eventually(b.t, natstest.Patience, fmt.Sprintf("%d instances are there", n), func() bool {
-		l, err := b.store.Subjects(b.t.Context(), protocol.WorkflowsStream("p"), protocol.CreateSubjects("p", "w"), 0)
+		l, err := b.store.Subjects(b.t.Context(), protocol.WorkflowsStream("p", 0), protocol.CreateSubjects("p", "w"), 0)
 		if err != nil {
 			b.t.Fatal(err)
 		}

@@ -191,7 +191,7 @@ func TestScheduleOfAWorkflowThatIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	natstest.Eventually(t, natstest.Patience, "an instance is started", func() bool {
-		m, err := store.Last(t.Context(), protocol.WorkflowsStream("shop"), protocol.CreateSubjects("shop", "report"))
+		m, err := store.Last(t.Context(), protocol.WorkflowsStream("shop", 0), protocol.CreateSubjects("shop", "report"))
 		if err != nil {
 			return false
 		}

@@ -134,7 +134,7 @@ func (b *bench) claims() []uint64 {
 	b.t.Helper()
 	var claimed []uint64
 	for from, more := uint64(1), true; more; {
-		page, again, err := b.store.Page(b.t.Context(), protocol.WorkflowsStream("p"), "wf.p.0.log.>", from, 100)
+		page, again, err := b.store.Page(b.t.Context(), protocol.WorkflowsStream("p", 0), "wf.p.0.log.>", from, 100)
 		if err != nil {
 			b.t.Fatal(err)
 		}

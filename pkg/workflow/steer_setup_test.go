@@ -68,7 +68,7 @@ func (b *bench) announce(id string, done protocol.Done) uint64 {
 // last reads the newest message of a subject; false if there is none.
 func (b *bench) last(subject string, into any) (uint64, bool) {
 	b.t.Helper()
-	m, err := b.store.Last(b.t.Context(), protocol.WorkflowsStream("p"), subject)
+	m, err := b.store.Last(b.t.Context(), protocol.WorkflowsStream("p", 0), subject)
 	if errors.Is(err, journal.ErrNotFound) {
 		return 0, false
 	}
@@ -99,7 +99,7 @@ func (b *bench) erase(id string) {
 	b.t.Helper()
 	i := b.instance("w", id)
 	for _, subject := range []string{i.InputsSubject(), i.DoneSubject(), i.LogSubject(), i.ControlSubject()} {
-		if err := b.store.Purge(b.t.Context(), protocol.WorkflowsStream("p"), subject, b.stored()+1); err != nil {
+		if err := b.store.Purge(b.t.Context(), protocol.WorkflowsStream("p", 0), subject, b.stored()+1); err != nil {
 			b.t.Fatal(err)
 		}
 	}

@@ -127,7 +127,7 @@ func TestSteerWhileRollingBack(t *testing.T) {
 			} else {
 				b.awaitState("a", WaitingForPause)
 				natstest.Eventually(t, natstest.Patience, "the pause is asked for", func() bool {
-					c, err := b.js.Consumer(t.Context(), protocol.WorkflowsStream("p"), protocol.ConsumerControls(0))
+					c, err := b.js.Consumer(t.Context(), protocol.WorkflowsStream("p", 0), protocol.ConsumerControls(0))
 					return err == nil && c.CachedInfo().Delivered.Consumer >= 3 // it was answered twice
 				})
 				close(finish)

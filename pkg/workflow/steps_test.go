@@ -18,7 +18,7 @@ import (
 // logSteps writes the log of an instance that has done steps and goes on waiting. Every hundredth has a large result.
 func (d *desk) logSteps(id string, incarnation uint64, from, to int) {
 	d.t.Helper()
-	wake := protocol.Wake{Stream: protocol.WorkflowsStream("p"), Sequence: incarnation}
+	wake := protocol.Wake{Stream: protocol.WorkflowsStream("p", 0), Sequence: incarnation}
 	put := func(name string, entries ...protocol.Entry) {
 		d.put(d.instance("w", id).LogSubject(), protocol.Append{
 			V: 1, ID: name, Incarnation: incarnation, Holder: wake, Runner: "r", Time: time.Now(), Entries: entries,
@@ -140,7 +140,7 @@ func TestStepsAreThoseOfOneLife(t *testing.T) {
 			d.serve(execution.Settings{}) // it knows nothing of the part before
 			stop()
 			d.put(d.instance("w", "a").LogSubject(), protocol.Append{
-				V: 1, ID: "again", Incarnation: incarnation, Holder: protocol.Wake{Stream: protocol.WorkflowsStream("p"), Sequence: incarnation},
+				V: 1, ID: "again", Incarnation: incarnation, Holder: protocol.Wake{Stream: protocol.WorkflowsStream("p", 0), Sequence: incarnation},
 				Runner: "r", Time: time.Now(), Epoch: 1, Entries: []protocol.Entry{{Kind: protocol.EntryRestarted, From: &protocol.Key{Op: protocol.OpDo, Name: "step", Count: 1199}}},
 			})
 		}

@@ -439,7 +439,7 @@ func TestSubscribeWithoutARunner(t *testing.T) {
 	instance, incarnation := d.make("a")
 	h := listen(t, instance.Subscribe(t.Context()))
 	h.reaches(NoticeQueued)
-	wake := protocol.Wake{Stream: protocol.WorkflowsStream("p"), Sequence: incarnation}
+	wake := protocol.Wake{Stream: protocol.WorkflowsStream("p", 0), Sequence: incarnation}
 	d.put(d.instance("w", "a").LogSubject(), protocol.Append{
 		V: 1, ID: "x", Incarnation: incarnation, Holder: wake, Time: time.Now(), Entries: []protocol.Entry{{Kind: protocol.EntryCompleted}},
 	})

@@ -144,7 +144,7 @@ func (w *world) deliveries(t *testing.T) map[string][]delivery {
 		}
 		all[mail.Source] = append(all[mail.Source], delivery{planned: *mail.Planned, actual: mail.Sent, last: mail.Last})
 	}
-	for _, data := range w.messages(t, protocol.WorkflowsStream(project), protocol.CreateSubjects(project, workflow)) {
+	for _, data := range w.messages(t, protocol.WorkflowsStream(project, 0), protocol.CreateSubjects(project, workflow)) {
 		var create protocol.Create
 		if err := json.Unmarshal(data, &create); err != nil {
 			t.Fatal(err)

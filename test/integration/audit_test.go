@@ -46,7 +46,7 @@ func (w *world) trail(id string) *trail {
 	at := w.instance(id)
 	for _, subject := range []string{at.CreateSubject(), at.EventSubject(), at.LogSubject(), at.DoneSubject()} {
 		for from := uint64(1); ; {
-			m, err := w.store.NextFromLeader(w.t.Context(), protocol.WorkflowsStream(w.name), subject, from)
+			m, err := w.store.NextFromLeader(w.t.Context(), protocol.WorkflowsStream(w.name, 0), subject, from)
 			if errors.Is(err, journal.ErrNotFound) {
 				break
 			}

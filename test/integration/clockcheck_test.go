@@ -265,7 +265,7 @@ func (s *clockStorm) addBells(all map[string][]firing) {
 // addInstances adds the instances that were started, all of which must have ended well.
 func (s *clockStorm) addInstances(all map[string][]firing) {
 	s.t.Helper()
-	s.each(protocol.WorkflowsStream(s.name), protocol.InputSubjects(s.name, 0), func(m *journal.Message) {
+	s.each(protocol.WorkflowsStream(s.name, 0), protocol.InputSubjects(s.name, 0), func(m *journal.Message) {
 		at, class, err := protocol.ParseInstanceSubject(m.Subject)
 		var create protocol.Create
 		if err = errors.Join(err, json.Unmarshal(m.Data, &create)); err != nil || class != protocol.ClassCreate || create.Schedule == nil {

@@ -267,7 +267,7 @@ var clockFaults = map[string]func(*clockStorm){
 // stream is one of those that firings go through.
 func (s *clockStorm) stream() string {
 	all := []string{
-		protocol.StreamClock, protocol.KVStream(protocol.SchedulesBucket(s.bare)), protocol.InboxStream(s.bare), protocol.WorkflowsStream(s.name),
+		protocol.StreamClock, protocol.KVStream(protocol.SchedulesBucket(s.bare)), protocol.InboxStream(s.bare), protocol.WorkflowsStream(s.name, 0),
 	}
 	return all[s.rng.IntN(len(all))]
 }

@@ -149,7 +149,7 @@ func steeredInABody(w *world) {
 	for id, g := range gates {
 		bodies[id] = g.await()
 	}
-	w.ackWait(protocol.WorkflowsStream(w.name), protocol.ConsumerControls(0), 300*time.Millisecond)
+	w.ackWait(protocol.WorkflowsStream(w.name, 0), protocol.ConsumerControls(0), 300*time.Millisecond)
 	w.disturb()
 	w.steer("terminated", terminateIt)
 	w.steer("deleted", deleteIt)
@@ -301,7 +301,7 @@ func deletedUnderAZombie(w *world) {
 // tombstone is the sequence of the entry that says that an instance was deleted.
 func (w *world) tombstone(id string) uint64 {
 	w.t.Helper()
-	m, err := w.store.Last(w.t.Context(), protocol.WorkflowsStream(w.name), w.instance(id).LogSubject())
+	m, err := w.store.Last(w.t.Context(), protocol.WorkflowsStream(w.name, 0), w.instance(id).LogSubject())
 	if err != nil {
 		w.t.Fatal(err)
 	}

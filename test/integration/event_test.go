@@ -93,7 +93,7 @@ func (w *world) parkAfterEvent(id string, kill bool) bool {
 // holdWakes stops the delivery of wakes, or lets it go on.
 func (w *world) holdWakes(hold bool) {
 	w.t.Helper()
-	stream, name := protocol.WorkflowsStream(w.name), protocol.ConsumerWakes(0)
+	stream, name := protocol.WorkflowsStream(w.name, 0), protocol.ConsumerWakes(0)
 	natstest.Ask(w.t, "hold back wakes or let them go", func(ctx context.Context) error {
 		if hold {
 			_, err := w.js.PauseConsumer(ctx, stream, name, time.Now().Add(time.Hour))

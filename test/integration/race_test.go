@@ -14,7 +14,7 @@ import (
 // runner says so every 1.5 s.
 func (w *world) redeliverAfter(d time.Duration) {
 	w.t.Helper()
-	w.ackWait(protocol.WorkflowsStream(w.name), protocol.ConsumerWakes(0), d)
+	w.ackWait(protocol.WorkflowsStream(w.name, 0), protocol.ConsumerWakes(0), d)
 	w.ackWait(protocol.TimersStream(w.name), protocol.ConsumerDue, d)
 }
 

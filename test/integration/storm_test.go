@@ -117,7 +117,7 @@ func (s storm) audit(w *world) (lost int) {
 func (w *world) trails() map[string]*trail {
 	w.t.Helper()
 	trails := map[string]*trail{}
-	w.each(protocol.WorkflowsStream(w.name), protocol.WorkflowSubjects(w.name), func(m *journal.Message) {
+	w.each(protocol.WorkflowsStream(w.name, 0), protocol.WorkflowSubjects(w.name), func(m *journal.Message) {
 		instance, _, err := protocol.ParseInstanceSubject(m.Subject)
 		if err != nil {
 			w.t.Fatal(err)

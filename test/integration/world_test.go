@@ -106,7 +106,7 @@ func (w *world) clearAway() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	for _, stream := range []string{
-		protocol.WorkflowsStream(w.name), protocol.TimersStream(w.name),
+		protocol.WorkflowsStream(w.name, 0), protocol.TimersStream(w.name),
 		protocol.KVStream(protocol.SlotsBucket(w.name)), protocol.ObjectsStream(w.name),
 	} {
 		if err := w.js.DeleteStream(ctx, stream); err != nil {
@@ -305,8 +305,8 @@ func (w *world) finishAll(instances int, s script) (lost int) {
 func (w *world) quiesce() {
 	w.t.Helper()
 	for _, c := range []struct{ stream, name string }{
-		{protocol.WorkflowsStream(w.name), protocol.ConsumerControls(0)},
-		{protocol.WorkflowsStream(w.name), protocol.ConsumerWakes(0)}, {protocol.TimersStream(w.name), protocol.ConsumerDue},
+		{protocol.WorkflowsStream(w.name, 0), protocol.ConsumerControls(0)},
+		{protocol.WorkflowsStream(w.name, 0), protocol.ConsumerWakes(0)}, {protocol.TimersStream(w.name), protocol.ConsumerDue},
 	} {
 		eventually(w.t, patience, "all wakes of "+c.name+" are acked", func() bool {
 			consumer, err := w.js.Consumer(w.t.Context(), c.stream, c.name)
@@ -318,7 +318,7 @@ func (w *world) quiesce() {
 // ended is how many instances are announced to have ended.
 func (w *world) ended() int {
 	w.t.Helper()
-	stream, err := w.js.Stream(w.t.Context(), protocol.WorkflowsStream(w.name))
+	stream, err := w.js.Stream(w.t.Context(), protocol.WorkflowsStream(w.name, 0))
 	var info *jetstream.StreamInfo
 	if err == nil {
 		done, _ := protocol.DoneRepublish(w.name)
@@ -341,7 +341,7 @@ func (w *world) consumer(name string) *jetstream.ConsumerInfo {
 	w.t.Helper()
 	var consumer jetstream.Consumer
 	natstest.Ask(w.t, "how it stands with "+name, func(ctx context.Context) (err error) {
-		consumer, err = w.js.Consumer(ctx, protocol.WorkflowsStream(w.name), name)
+		consumer, err = w.js.Consumer(ctx, protocol.WorkflowsStream(w.name, 0), name)
 		return err
 	})
 	return consumer.CachedInfo()
@@ -357,6 +357,6 @@ func (w *world) deliveries() uint64 { return w.wakes().Delivered.Consumer }
 func (w *world) disturb() {
 	w.t.Helper()
 	if w.cluster != nil {
-		w.cluster.MoveLeader(w.t, protocol.WorkflowsStream(w.name))
+		w.cluster.MoveLeader(w.t, protocol.WorkflowsStream(w.name, 0))
 	}
 }

@@ -31,7 +31,7 @@ func (e *Env) settle() {
 // idle reports whether no wake is with a runner or on its way to one.
 func (e *Env) idle() bool {
 	e.t.Helper()
-	for _, name := range []string{protocol.WorkflowsStream(e.Project.Config.Name), protocol.TimersStream(e.Project.Config.Name)} {
+	for _, name := range append(e.streams(), protocol.TimersStream(e.Project.Config.Name)) {
 		stream, err := e.Project.JS.Stream(e.t.Context(), name)
 		if err != nil {
 			e.t.Fatalf("workflowtest: stream %s: %v", name, err)
@@ -134,32 +134,38 @@ func (e *Env) parked() []moment {
 // situations reads where every instance stands.
 func (e *Env) situations() map[protocol.Instance]engine.Situation {
 	e.t.Helper()
-	stream := protocol.WorkflowsStream(e.Project.Config.Name)
 	all := map[protocol.Instance]engine.Situation{}
-	for subject := range e.streamInfo(protocol.WorkflowSubjects(e.Project.Config.Name)).Subjects {
-		instance, class, err := protocol.ParseInstanceSubject(subject)
-		if err != nil || class != protocol.ClassCreate {
-			continue
+	for _, stream := range e.streams() {
+		for subject := range e.streamInfo(stream, protocol.WorkflowSubjects(e.Project.Config.Name)).Subjects {
+			instance, class, err := protocol.ParseInstanceSubject(subject)
+			if err != nil || class != protocol.ClassCreate {
+				continue
+			}
+			create, err := e.Project.Journal().Last(e.t.Context(), stream, subject)
+			if err != nil {
+				continue // deleted meanwhile
+			}
+			var c protocol.Create
+			_ = json.Unmarshal(create.Data, &c) // the runner says what is wrong with it
+			var tail protocol.Append
+			var at uint64
+			if m, err := e.Project.Journal().Last(e.t.Context(), stream, instance.LogSubject()); err == nil && json.Unmarshal(m.Data, &tail) == nil {
+				at = m.Sequence
+			}
+			all[instance] = engine.Situate(stream, c.Incarnation(create.Sequence), at, &tail)
 		}
-		create, err := e.Project.Journal().Last(e.t.Context(), stream, subject)
-		if err != nil {
-			continue // deleted meanwhile
-		}
-		var c protocol.Create
-		_ = json.Unmarshal(create.Data, &c) // the runner says what is wrong with it
-		var tail protocol.Append
-		var at uint64
-		if m, err := e.Project.Journal().Last(e.t.Context(), stream, instance.LogSubject()); err == nil && json.Unmarshal(m.Data, &tail) == nil {
-			at = m.Sequence
-		}
-		all[instance] = engine.Situate(stream, c.Incarnation(create.Sequence), at, &tail)
 	}
 	return all
 }
 
-func (e *Env) streamInfo(subjects string) jetstream.StreamState {
+// streams are those of the project's instances.
+func (e *Env) streams() []string {
+	return []string{protocol.WorkflowsStream(e.Project.Config.Name, 0)}
+}
+
+func (e *Env) streamInfo(name, subjects string) jetstream.StreamState {
 	e.t.Helper()
-	stream, err := e.Project.JS.Stream(e.t.Context(), protocol.WorkflowsStream(e.Project.Config.Name))
+	stream, err := e.Project.JS.Stream(e.t.Context(), name)
 	if err != nil {
 		e.t.Fatalf("workflowtest: %v", err)
 	}
@@ -172,7 +178,10 @@ func (e *Env) streamInfo(subjects string) jetstream.StreamState {
 
 // moved counts all that has ever moved, and reports whether the sources rest.
 func (e *Env) moved() (moved uint64, rest bool) {
-	moved, rest = e.streamInfo("").LastSeq, true
+	rest = true
+	for _, stream := range e.streams() {
+		moved += e.streamInfo(stream, "").LastSeq
+	}
 	for _, s := range e.sources {
 		n, rests := s.Rests()
 		moved, rest = moved+n, rest && rests

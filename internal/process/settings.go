@@ -47,6 +47,9 @@ type Settings struct {
 	Replicas int
 	// Slots is how many instances a runner executes at a time. Default 128.
 	Slots int
+	// TakeOverAfter is how long a runner may say nothing of the instances it executes before others take them over. Default 0s: what
+	// the consumers of the project have, 5s when they are created.
+	TakeOverAfter Duration
 	// HTTPAddr is where an agent host takes requests. Default 127.0.0.1:8700.
 	HTTPAddr string
 	// HTTPOrigins are the origins of web pages that may read an agent host's answers, separated by commas, or "*" for all.
@@ -84,6 +87,7 @@ func (d Duration) String() string { return time.Duration(d).String() }
 // Settings that only some servers listen to.
 const (
 	SettingSlots        = "slots"
+	SettingTakeOver     = "take_over_after"
 	SettingHTTPAddr     = "http_addr"
 	SettingHTTPOrigins  = "http_origins"
 	SettingHTTPMaxBody  = "http_max_body"
@@ -360,6 +364,9 @@ func fields() []field {
 			at: func(s *Settings) *int { return &s.Replicas }, parse: parseReplicas}.field(),
 		typed[int]{name: SettingSlots, usage: "instances executed at a time", allowed: fmt.Sprintf("1 to %d", maxSlots), extra: true,
 			at: func(s *Settings) *int { return &s.Slots }, parse: parseUpTo(maxSlots)}.field(),
+		typed[Duration]{name: SettingTakeOver, usage: "silence after which others take over the instances of a runner", extra: true,
+			allowed: "1s to 1m; 0s for what the project has",
+			at:      func(s *Settings) *Duration { return &s.TakeOverAfter }, parse: parseTakeOver}.field(),
 		typed[string]{name: SettingHTTPAddr, usage: "address for requests to agents", allowed: "host:port", extra: true,
 			at: func(s *Settings) *string { return &s.HTTPAddr }, parse: parseAddr}.field(),
 		typed[string]{name: SettingHTTPOrigins, usage: "origins of web pages that may read answers of agents", extra: true,
@@ -434,6 +441,11 @@ func parseOptionalAddr(s string) (string, bool) {
 func parseGrace(s string) (Duration, bool) {
 	d, err := time.ParseDuration(s)
 	return Duration(d), err == nil && d >= time.Millisecond && d <= time.Hour
+}
+
+func parseTakeOver(s string) (Duration, bool) {
+	d, err := time.ParseDuration(s)
+	return Duration(d), err == nil && (d == 0 || d >= time.Second && d <= time.Minute)
 }
 
 // parseDuration takes durations from least to most.

@@ -59,8 +59,10 @@ type Config struct {
 }
 
 const (
-	// markEvery is how often held wakes are marked in progress: well below the consumers' ack_wait of 5 s.
-	markEvery = 1500 * time.Millisecond
+	// marksPerWait is how often a held wake is marked in progress while its consumer would wait for that: one may be lost, and the
+	// next late. At least every markEvery.
+	marksPerWait = 10.0 / 3
+	markEvery    = 1500 * time.Millisecond
 	// outOfTouch is how long executions go on without contact to the server. The log is cleaned on the promise that
 	// no runner comes back after longer.
 	outOfTouch = 10 * time.Minute
@@ -75,6 +77,8 @@ type Runner struct {
 	Config
 	ID string
 	nc *nats.Conn
+	// markEvery is how often held wakes are marked in progress: well below the consumers' ack_wait.
+	markEvery time.Duration
 	// hearing is how long whoever executes an instance may take to answer that it will obey a control.
 	hearing time.Duration
 	// queueRoom is how many controls may wait for a slot.
@@ -122,7 +126,7 @@ func New(c Config) *Runner {
 	}
 	c.Settings = c.Settings.WithDefaults()
 	r := &Runner{
-		Config: c, ID: "runner-" + uuid.NewString()[:8], nc: c.Store.Conn(), hearing: answerSoon, queueRoom: queueRoom,
+		Config: c, ID: "runner-" + uuid.NewString()[:8], nc: c.Store.Conn(), markEvery: markEvery, hearing: answerSoon, queueRoom: queueRoom,
 		stopping: context.Background(),
 		slots:    make(chan struct{}, c.Slots), incoming: make(chan *held, 4*c.Slots),
 		inHand: map[protocol.Wake]*held{}, active: map[protocol.Instance]*active{}, warned: map[string]bool{},
@@ -193,6 +197,7 @@ func (r *Runner) sources(ctx context.Context) ([]source, error) {
 		if err != nil {
 			return err
 		}
+		r.markEvery = min(r.markEvery, time.Duration(float64(c.CachedInfo().Config.AckWait)/marksPerWait))
 		all = append(all, source{c, into})
 		return nil
 	}
@@ -238,7 +243,7 @@ func (r *Runner) release(x *execution.Execution) {
 
 // mark tells the server that wakes are being worked on, and drops all work if there is no contact for too long.
 func (r *Runner) mark(ctx context.Context) {
-	ticker := time.NewTicker(markEvery)
+	ticker := time.NewTicker(r.markEvery)
 	defer ticker.Stop()
 	contact := time.Now()
 	for {
@@ -256,7 +261,7 @@ func (r *Runner) mark(ctx context.Context) {
 		for _, h := range wakes {
 			h.inProgress()
 		}
-		if r.nc.FlushTimeout(markEvery) == nil {
+		if r.nc.FlushTimeout(r.markEvery) == nil {
 			contact = time.Now()
 		}
 		if time.Since(contact) > outOfTouch {

@@ -63,6 +63,30 @@ func (e ensurer) consumer(ctx context.Context, stream string, want jetstream.Con
 	})
 }
 
+// wakes makes a consumer of wakes. One that exists gets the ack_wait that the operator wants.
+func (e ensurer) wakes(ctx context.Context, stream string, want jetstream.ConsumerConfig) error {
+	if e.opts.TakeOverAfter == 0 {
+		return e.consumer(ctx, stream, want)
+	}
+	want.AckWait = e.opts.TakeOverAfter
+	if err := e.consumer(ctx, stream, want); err != nil {
+		return err
+	}
+	return retry(ctx, e.opts.Log, fmt.Sprintf("set ack_wait of consumer %q of stream %q", want.Durable, stream), func(ctx context.Context) error {
+		c, err := e.js.Consumer(ctx, stream, want.Durable)
+		if err != nil {
+			return err
+		}
+		found := c.CachedInfo().Config
+		if found.AckWait == want.AckWait {
+			return nil
+		}
+		found.AckWait = want.AckWait // what else an operator has changed stays
+		_, err = e.js.UpdateConsumer(ctx, stream, found)
+		return err
+	})
+}
+
 // Consumer finds a durable consumer that was made. It waits for JetStream until ctx ends.
 func Consumer(ctx context.Context, js jetstream.JetStream, stream, name string) (found jetstream.Consumer, err error) {
 	err = retry(ctx, nil, fmt.Sprintf("find consumer %q of stream %q", name, stream), func(ctx context.Context) error {

@@ -3,7 +3,8 @@
 //
 // Every process calls it at its start, many of them at once: what it does is idempotent. It must never change or
 // delete what it finds: settings that would lose or forge messages are refused with the setting's name, everything
-// else (replicas, ack_wait, compression) belongs to whoever operates the server.
+// else (replicas, ack_wait, compression) belongs to whoever operates the server. Only an ack_wait that an operator asks for is
+// set.
 package streams
 
 import (
@@ -21,6 +22,9 @@ import (
 type Options struct {
 	// Replicas of new streams: 1 (also for 0), 3 or 5. Streams that exist keep theirs.
 	Replicas int
+	// TakeOverAfter is the ack_wait of the consumers of wakes: how long a runner may say nothing of what it holds before others
+	// get it. 0: 5 s for consumers that are created, and those that exist keep theirs.
+	TakeOverAfter time.Duration
 	// Log is told, once per stream, that JetStream is not ready yet. Nil: nobody is.
 	Log *slog.Logger
 	// Found is called with each stream as it is. Nil: nobody is.
@@ -32,7 +36,7 @@ const (
 	// duplicateWindow is the smallest the server takes. Nothing of ours relies on the server's deduplication, and
 	// a message that another sender's id makes a duplicate would not be stored.
 	duplicateWindow = 100 * time.Millisecond
-	// wakeAckWait is how long a dead runner's wakes wait for the next runner.
+	// wakeAckWait is how long a dead runner's wakes wait for the next runner, unless an operator wants something else.
 	wakeAckWait     = 5 * time.Second
 	doorbellAckWait = 15 * time.Second
 	scheduleAckWait = 10 * time.Second
@@ -57,7 +61,7 @@ func EnsureWorkflows(ctx context.Context, js jetstream.JetStream, project string
 			return err
 		}
 		for _, config := range []jetstream.ConsumerConfig{wakesConfig(project, shard), controlsConfig(project, shard)} {
-			if err := e.consumer(ctx, protocol.WorkflowsStream(project, shard), config); err != nil {
+			if err := e.wakes(ctx, protocol.WorkflowsStream(project, shard), config); err != nil {
 				return err
 			}
 		}
@@ -69,7 +73,7 @@ func EnsureWorkflows(ctx context.Context, js jetstream.JetStream, project string
 			return err
 		}
 	}
-	return e.consumer(ctx, protocol.TimersStream(project), dueConfig(project))
+	return e.wakes(ctx, protocol.TimersStream(project), dueConfig(project))
 }
 
 // EnsureAgents makes what the agents of a project need: records, inbox, schedules, leases, dead letters, the object

@@ -329,6 +329,25 @@ func TestWhatAnOperatorChangedStays(t *testing.T) {
 	}
 }
 
+func TestTakeOverAfter(t *testing.T) {
+	t.Parallel()
+	js := setup(t)
+	for _, row := range []struct{ set, want time.Duration }{{2 * time.Second, 2 * time.Second}, {0, 2 * time.Second}, {3 * time.Second, 3 * time.Second}} {
+		if err := ensureAll(t.Context(), js, streams.Options{TakeOverAfter: row.set}); err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range []struct{ stream, consumer string }{{"WORKFLOWS_shop", "wakes"}, {"WORKFLOWS_shop", "controls"}, {"TIMERS_shop", "due"}} {
+			c, err := js.Consumer(t.Context(), at.stream, at.consumer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := c.CachedInfo().Config; got.AckWait != row.want || got.MaxAckPending != 100_000 {
+				t.Errorf("set to %v: %s of %s has ack_wait %v and max_ack_pending %d", row.set, at.consumer, at.stream, got.AckWait, got.MaxAckPending)
+			}
+		}
+	}
+}
+
 func TestWrongConsumerIsNamed(t *testing.T) {
 	t.Parallel()
 	js := setup(t)

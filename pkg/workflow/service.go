@@ -21,7 +21,7 @@ import (
 
 // Runner is the service that executes the workflows of a project. Any number of them may run; each executes as many
 // instances at a time as the setting slots says. At a signal it hands its work back; what it leaves behind when it is
-// killed, another takes over after 5 seconds.
+// killed, others take over after the setting take_over_after, 5 seconds unless it is set.
 //
 // Every workflow that skein.jsonc has without a script_name (or with that of the project itself) needs a definition of
 // its class, and every definition such a workflow.
@@ -34,7 +34,7 @@ func (service) Name() string { return "workflow-runner" }
 
 // Settings are those that a runner listens to beside the common ones.
 func (service) Settings() []string {
-	return []string{process.SettingSlots, process.SettingVersion, process.SettingMaxValueSize}
+	return []string{process.SettingSlots, process.SettingTakeOver, process.SettingVersion, process.SettingMaxValueSize}
 }
 
 // Serve registers the project's workflows and their schedules, and executes their instances until ctx ends.
@@ -45,7 +45,7 @@ func (s service) Serve(ctx context.Context, p *project.Project) error {
 	}
 	settings := p.Config.Settings
 	var found durability.Streams
-	options := streams.Options{Replicas: settings.Replicas, Log: p.Log, Found: found.Add}
+	options := streams.Options{Replicas: settings.Replicas, TakeOverAfter: time.Duration(settings.TakeOverAfter), Log: p.Log, Found: found.Add}
 	const shards = 1
 	if err := errors.Join(
 		streams.EnsureProjects(ctx, p.JS, options),

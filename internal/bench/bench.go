@@ -51,11 +51,13 @@ func steps(ctx context.Context, event workflow.Event[Params]) (int, error) {
 // configFile is the skein.jsonc of the runner: what config says.
 var configFile = fmt.Sprintf(`{ "name": %q, "workflows": [
 	{ "name": %q, "class_name": %q }, { "name": %q, "class_name": %q, "limits": { "steps": %d } },
-] }`, projectName, bindingName, className, longBinding, longClass, longLimit)
+	{ "name": %q, "class_name": %q },
+] }`, projectName, bindingName, className, longBinding, longClass, longLimit, busyBinding, busyClass)
 
 func config(url string) project.Config {
 	c := project.Config{Name: projectName, Workflows: []project.Workflow{
 		{Name: bindingName, ClassName: className}, {Name: longBinding, ClassName: longClass, StepLimit: longLimit},
+		{Name: busyBinding, ClassName: busyClass},
 	}}
 	c.Settings.NATSURL = url
 	c.Settings.LogLevel = "warn"
@@ -202,7 +204,7 @@ func Command() *cobra.Command {
 	cmd.AddCommand(
 		measure(load{name: "latency", steps: 10, inFlight: 1}, "Time from create to result, one instance at a time"),
 		measure(load{name: "throughput", steps: 5, inFlight: 64}, "Completed instances per second"),
-		longCommand(), agentsCommand(), socketsCommand(), schedulesCommand(), serverCommand(), runnerCommand(), hostCommand(), schedulerCommand(), audienceCommand(),
+		longCommand(), agentsCommand(), socketsCommand(), schedulesCommand(), runnersCommand(), serverCommand(), runnerCommand(), hostCommand(), schedulerCommand(), audienceCommand(), burnerCommand(),
 	)
 	return cmd
 }

@@ -164,6 +164,25 @@ func TestMeasureSchedules(t *testing.T) {
 	}
 }
 
+func TestMeasureRunners(t *testing.T) {
+	out, err := execute(t, "runners", "--instances", "6", "--rounds", "0", "--fast-rounds", "1", "--fast", "1s", "--leaders", "0", "--burners", "1", "--output", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r AgentReport
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	for _, f := range r.Figures {
+		if f.Samples == 0 || f.Unit == "ms" && f.Value <= 500 { // less than a mark's time and the patience of who asks: nobody had to be killed for that
+			t.Errorf("figure %+v", f)
+		}
+	}
+	if len(r.Figures) != 8 || r.Figures[2].Limit != takenWithinFast {
+		t.Errorf("the report is %s", out)
+	}
+}
+
 func TestGate(t *testing.T) {
 	t.Parallel()
 	server, err := net.Listen("tcp", "127.0.0.1:0")

@@ -135,12 +135,14 @@ func end(child *exec.Cmd) {
 }
 
 func serverCommand() *cobra.Command {
-	var dir string
-	var port int
+	o := server.Options{Host: "127.0.0.1", JetStream: true, NoSigs: true, NoLog: true}
+	var routes string
 	cmd := &cobra.Command{Use: "server", Hidden: true, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		s, err := server.NewServer(&server.Options{
-			ServerName: "bench", Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true,
-		})
+		if routes != "" {
+			o.Routes = server.RoutesFromStr(routes)
+			o.Cluster = server.ClusterOpts{Name: "bench", Host: o.Host, Port: o.Cluster.Port}
+		}
+		s, err := server.NewServer(&o)
 		if err != nil {
 			return err
 		}
@@ -157,14 +159,18 @@ func serverCommand() *cobra.Command {
 		s.WaitForShutdown()
 		return nil
 	}}
-	cmd.Flags().StringVar(&dir, "data", "", "store directory")
-	cmd.Flags().IntVar(&port, "port", server.RANDOM_PORT, "port; -1: any that is free")
+	cmd.Flags().StringVar(&o.ServerName, "name", "bench", "name of the server")
+	cmd.Flags().StringVar(&o.StoreDir, "data", "", "store directory")
+	cmd.Flags().IntVar(&o.Port, "port", server.RANDOM_PORT, "port; -1: any that is free")
+	cmd.Flags().BoolVar(&o.SyncAlways, "sync-always", false, "write to disk before acknowledging")
+	cmd.Flags().IntVar(&o.Cluster.Port, "cluster-port", 0, "port for the other servers of a cluster")
+	cmd.Flags().StringVar(&routes, "routes", "", "where the servers of the cluster listen for each other; empty: there is none")
 	return cmd
 }
 
 // runnerCommand is a workflow runner like any other; it only says on stdout when it takes work.
 func runnerCommand() *cobra.Command {
-	cmd := project.Command("runner", announced{workflow.Runner(workflow.Define(className, steps), workflow.Define(longClass, long))})
+	cmd := project.Command("runner", announced{workflow.Runner(workflow.Define(className, steps), workflow.Define(longClass, long), workflow.Define(busyClass, busy))})
 	cmd.Hidden = true
 	return cmd
 }

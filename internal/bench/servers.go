@@ -68,7 +68,7 @@ func (c *servers) end() {
 }
 
 func (c *servers) info(ctx context.Context) (*jetstream.StreamInfo, error) {
-	s, err := c.r.project.JS.Stream(ctx, protocol.WorkflowsStream(projectName))
+	s, err := c.r.project.JS.Stream(ctx, protocol.WorkflowsStream(projectName, 0))
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -84,7 +83,7 @@ func (a *authCommand) newInit() *cobra.Command {
 			}
 			return a.say(cmd.OutOrStdout(), r, "Give each server its folder of servers/, and start it:\n  nats-server --config nats.conf\n"+
 				"Give each process ca.pem and its own file of users/:\n  --nats-ca ca.pem --nats-nkey users/<project>/<role>.nk\n"+
-				"Keep ca.key and auth.json where no server and no process is.")
+				f.schedulers()+"Keep ca.key and auth.json where no server and no process is.")
 		},
 	}
 	f.define(cmd)
@@ -93,15 +92,26 @@ func (a *authCommand) newInit() *cobra.Command {
 
 // initFlags say what a cluster shall be.
 type initFlags struct {
+	accounts                         bool
 	cluster, serverDir, storeDir     string
 	projects, grants, servers, names []string
 	count, port, clusterPort         int
+}
+
+// schedulers says who schedulers are.
+func (f *initFlags) schedulers() string {
+	if !f.accounts {
+		return "Schedulers serve all projects:\n  --nats-nkey users/scheduler.nk\n"
+	}
+	return "Schedulers serve all projects, as a user in the account of each:\n  --nats-users schedulers\n"
 }
 
 func (f *initFlags) define(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.projects, "project", nil, "a project; may be given several times")
 	defineGrants(cmd, &f.grants)
+	flags.BoolVar(&f.accounts, "accounts", false,
+		"give each project a NATS account of its own: for projects that do not trust each other; stays as it was chosen first")
 	flags.StringVar(&f.cluster, "cluster", "skein", "name of the cluster")
 	flags.IntVar(&f.count, "servers", 3, "how many servers, called nats-1, nats-2, … and reached by these names: 1, 3 or 5")
 	flags.StringArrayVar(&f.servers, "server", nil, "a server as NAME=HOST[:PORT[:CLUSTERPORT]], in place of --servers; may be given several times")
@@ -118,7 +128,7 @@ func defineGrants(cmd *cobra.Command, grants *[]string) {
 }
 
 func (f *initFlags) plan(dir string) (plan auth.Plan, err error) {
-	plan = auth.Plan{Cluster: f.cluster, Projects: f.projects}
+	plan = auth.Plan{Cluster: f.cluster, Accounts: f.accounts, Projects: f.projects}
 	if plan.Grants, err = parseGrants(f.grants); err != nil {
 		return plan, err
 	}
@@ -206,55 +216,5 @@ func (a *authCommand) newAddProject() *cobra.Command {
 		},
 	}
 	defineGrants(cmd, &grants)
-	return cmd
-}
-
-func (a *authCommand) newRotate() *cobra.Command {
-	var which auth.Selection
-	var role string
-	var all, finish, certificates bool
-	cmd := &cobra.Command{
-		Use:   "rotate",
-		Short: "Exchange keys of users without cutting anybody off, or renew certificates",
-		Long: "Exchange the keys of users in two steps. The first gives each of them a second key: let the servers load that,\n" +
-			"then start the processes with the new files. The second, --finish, takes the old keys away.\n" +
-			"With --certificates, the servers get new certificates from the same authority.",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(a.output); err != nil {
-				return err
-			}
-			which.Role = auth.Role(role)
-			chosen := which != (auth.Selection{})
-			if chosen && all || certificates && (chosen || all || finish) || !chosen && !all && !finish && !certificates {
-				return fmt.Errorf("rotate: wanted is one of --all, --certificates, or --project and --role; with --finish, none is all")
-			}
-			if roles := slices.Concat(auth.ProjectRoles, auth.SharedRoles); role != "" && !slices.Contains(roles, which.Role) {
-				return fmt.Errorf("--role: %q: allowed is one of %v", role, roles)
-			}
-			var r *auth.Report
-			var err error
-			next := loadUsers
-			switch {
-			case certificates:
-				r, err = auth.Renew(a.dir)
-			case finish:
-				r, err = auth.FinishRotation(a.dir, which)
-			default:
-				r, err = auth.Rotate(a.dir, which)
-				next += "\nThen start the processes with their new files. Then, in the same way: skein auth rotate --finish"
-			}
-			if err != nil {
-				return err
-			}
-			return a.say(cmd.OutOrStdout(), r, next)
-		},
-	}
-	flags := cmd.Flags()
-	flags.StringVar(&which.Project, "project", "", "of this project")
-	flags.StringVar(&role, "role", "", "of this role")
-	flags.BoolVar(&all, "all", false, "of all users")
-	flags.BoolVar(&finish, "finish", false, "take the old keys away")
-	flags.BoolVar(&certificates, "certificates", false, "renew the certificates of the servers instead")
 	return cmd
 }

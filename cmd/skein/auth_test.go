@@ -182,7 +182,7 @@ func (f *fort) clean(name string) {
 	log := slog.New(slog.NewTextHandler(&f.log, nil))
 	ctx, cancel := context.WithCancel(f.t.Context())
 	ended := make(chan error, 1)
-	j := janitor.New(janitor.Options{Store: store, JS: js, Log: log, ID: "test", Settings: settings, Every: 100 * time.Millisecond, Replicas: len(f.servers)})
+	j := janitor.New(janitor.Options{Store: store, JS: js, Log: log, ID: "test", Settings: settings, Every: 100 * time.Millisecond, Replicas: len(f.names)})
 	go func() { ended <- j.Run(ctx) }()
 	f.await(func() bool {
 		state, err := store.State(f.t.Context(), protocol.WorkflowsStream(name, 0))

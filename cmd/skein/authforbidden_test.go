@@ -25,7 +25,7 @@ var (
 // made makes the streams of projects, by the users that make them.
 func (f *fort) made(projects ...string) {
 	f.t.Helper()
-	o := streams.Options{Replicas: len(f.servers)}
+	o := streams.Options{Replicas: len(f.names)}
 	for _, name := range projects {
 		host, runner := natstest.JetStream(f.t, f.connect(name+"/agent-host")), natstest.JetStream(f.t, f.connect(name+"/workflow-runner"))
 		for _, err := range []error{
@@ -161,12 +161,14 @@ func (f *fort) reuse(user string) *nats.Conn {
 func (f *fort) sequences() []uint64 {
 	f.t.Helper()
 	var all []uint64
-	list := natstest.JetStream(f.t, f.reuse("admin")).ListStreams(f.t.Context())
-	for info := range list.Info() {
-		all = append(all, info.State.LastSeq, info.State.Msgs)
-	}
-	if list.Err() != nil {
-		f.t.Fatal(list.Err())
+	for _, project := range f.projects() {
+		list := natstest.JetStream(f.t, f.admin(project)).ListStreams(f.t.Context())
+		for info := range list.Info() {
+			all = append(all, info.State.LastSeq, info.State.Msgs)
+		}
+		if list.Err() != nil {
+			f.t.Fatal(list.Err())
+		}
 	}
 	return all
 }

@@ -176,7 +176,11 @@ func TestInitIsCareful(t *testing.T) {
 		{"project \"a.b\"", []string{"init", "--dir", filepath.Join(f.dir, "x"), "--project", "a.b"}},
 		{`--role: "chief": allowed is one of [agent-host workflow-runner operator viewer scheduler admin system]`, []string{"rotate", "--role", "chief"}},
 		{`there is no user of project "barn"`, []string{"rotate", "--project", "barn"}},
-		{"rotate: wanted is one of --all, --certificates, or --project and --role", []string{"rotate"}},
+		{"rotate: wanted is one of --all, --certificates, --authority, --routes, or --project and --role", []string{"rotate"}},
+		{"rotate: wanted is one of", []string{"rotate", "--routes", "--authority"}},
+		{"rotate: wanted is one of", []string{"rotate", "--certificates", "--finish"}},
+		{"accounts: \"true\": the directory was made with \"false\"", append(args, "--accounts")},
+		{`project: "SYS": is the account of the servers`, []string{"init", "--dir", filepath.Join(f.dir, "x"), "--accounts", "--project", "SYS"}},
 		{`--output: "xml": allowed is text or json`, []string{"rotate", "--all", "--output", "xml"}},
 		{"nothing was made there", []string{"add-project", "mill", "--dir", filepath.Join(f.dir, "x")}},
 	} {

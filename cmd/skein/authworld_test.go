@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -76,6 +78,12 @@ func (d *desk) Start(ctx context.Context, id string) (string, error) {
 		return "", err
 	}
 	return watch.ID, d.Update(ctx, func(s *deskState) error { s.Pad, s.Cron = large, watch.ID; return nil })
+}
+
+// Watch has it tick every second.
+func (d *desk) Watch(ctx context.Context, id string) (string, error) {
+	watch, err := agent.Schedule(ctx, agent.Cron("* * * * * *"), d.Tick, id)
+	return watch.ID, err
 }
 
 func (d *desk) Ring(ctx context.Context, _ string) error {
@@ -183,44 +191,86 @@ func (b *buffer) String() string {
 
 // fort is a cluster of real servers that have loaded what skein auth made.
 type fort struct {
-	t       *testing.T
-	dir     string
-	url     string
-	servers []*server.Server
-	log     buffer
+	t   *testing.T
+	dir string
+	url string
+	// names are those of the servers. They run in this process, or as processes of a program.
+	names     []string
+	servers   []*server.Server
+	program   string
+	processes map[string]*exec.Cmd
+	// accounts is set if each project has its own.
+	accounts bool
+	log      buffer
 	// conns are those of users that are not closed before the test ends.
 	conns map[string]*nats.Conn
 }
 
 // newFort makes the files for servers and starts these.
-func newFort(t *testing.T, count int) *fort {
+func newFort(t *testing.T, count int, more ...string) *fort {
 	t.Helper()
-	f := &fort{t: t, dir: filepath.Join(t.TempDir(), "auth"), conns: map[string]*nats.Conn{}}
-	args := []string{"init", "--project", "desk", "--project", "mill", "--project", "spy", "--grant", "desk:mill", "--grant", "mill:desk"}
-	var urls []string
-	for n := range count {
-		port := natstest.FreePort(t)
-		urls = append(urls, "tls://127.0.0.1:"+strconv.Itoa(port))
-		args = append(args, "--server", fmt.Sprintf("n%d=127.0.0.1:%d:%d", n, port, natstest.FreePort(t)))
-	}
-	f.url = strings.Join(urls, ",")
-	f.auth(0, args...)
-	for n := range count {
-		f.servers = append(f.servers, startServer(t, filepath.Join(f.dir, "servers", fmt.Sprint("n", n), "nats.conf")))
+	f := prepareFort(t, count, more...)
+	for _, name := range f.names {
+		f.servers = append(f.servers, startServer(t, f.config(name)))
 	}
 	for _, s := range f.servers {
 		if !s.ReadyForConnections(natstest.Patience) {
 			t.Fatal("a server takes no connections")
 		}
 	}
-	natstest.Eventually(t, natstest.Patience, "JetStream answers", func() bool {
-		js := natstest.JetStream(t, f.reuse("admin"))
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		_, err := js.AccountInfo(ctx)
-		return err == nil
-	})
+	f.awaitStreams()
 	return f
+}
+
+// prepareFort makes the files for servers.
+func prepareFort(t *testing.T, count int, more ...string) *fort {
+	t.Helper()
+	f := &fort{t: t, dir: filepath.Join(t.TempDir(), "auth"), conns: map[string]*nats.Conn{}, processes: map[string]*exec.Cmd{}}
+	args := append([]string{"init", "--project", "desk", "--project", "mill", "--project", "spy", "--grant", "desk:mill", "--grant", "mill:desk"}, more...)
+	f.accounts = slices.Contains(more, "--accounts")
+	var urls []string
+	for n := range count {
+		port := natstest.FreePort(t)
+		f.names = append(f.names, fmt.Sprint("n", n))
+		urls = append(urls, "tls://127.0.0.1:"+strconv.Itoa(port))
+		args = append(args, "--server", fmt.Sprintf("%s=127.0.0.1:%d:%d", f.names[n], port, natstest.FreePort(t)))
+	}
+	f.url = strings.Join(urls, ",")
+	f.auth(0, args...)
+	return f
+}
+
+func (f *fort) config(name string) string { return filepath.Join(f.dir, "servers", name, "nats.conf") }
+
+// awaitStreams waits until JetStream answers in all accounts.
+func (f *fort) awaitStreams() {
+	f.t.Helper()
+	for _, project := range f.projects() {
+		natstest.Eventually(f.t, natstest.Patience, "JetStream answers", func() bool {
+			js := natstest.JetStream(f.t, f.admin(project))
+			ctx, cancel := context.WithTimeout(f.t.Context(), time.Second)
+			defer cancel()
+			_, err := js.AccountInfo(ctx)
+			return err == nil
+		})
+	}
+}
+
+// projects are all, or one of each account.
+func (f *fort) projects() []string {
+	if f.accounts {
+		return []string{"desk", "mill", "spy"}
+	}
+	return []string{"desk"}
+}
+
+// admin is a connection of the admin of a project's account.
+func (f *fort) admin(project string) *nats.Conn {
+	f.t.Helper()
+	if f.accounts {
+		return f.reuse(project + "/admin")
+	}
+	return f.reuse("admin")
 }
 
 // startServer starts a server from its file. All start at the same time: they wait for each other.
@@ -250,9 +300,17 @@ func (f *fort) auth(code int, args ...string) string {
 	return text
 }
 
+// seed is the file of a user.
+func (f *fort) seed(user string) string {
+	if project, ok := strings.CutSuffix(user, "/scheduler"); ok {
+		return filepath.Join(f.dir, "schedulers", project+".nk")
+	}
+	return filepath.Join(f.dir, "users", user+".nk")
+}
+
 // settings are those of a process that is a user.
 func (f *fort) settings(user string) process.Settings {
-	return process.Settings{NATSURL: f.url, NATSNKey: filepath.Join(f.dir, "users", user+".nk"), NATSCA: filepath.Join(f.dir, "ca.pem")}.WithDefaults()
+	return process.Settings{NATSURL: f.url, NATSNKey: f.seed(user), NATSCA: filepath.Join(f.dir, "ca.pem")}.WithDefaults()
 }
 
 func (f *fort) flags(user string) []string {
@@ -276,9 +334,14 @@ func (f *fort) connect(user string) *nats.Conn {
 // run runs a process as a user until the test ends, and returns when it is ready.
 func (f *fort) run(user string, cmd *cobra.Command, args ...string) {
 	f.t.Helper()
-	health := "127.0.0.1:" + strconv.Itoa(natstest.FreePort(f.t))
+	f.runAt("127.0.0.1:"+strconv.Itoa(natstest.FreePort(f.t)), user, cmd, append(args, f.flags(user)...)...)
+}
+
+// runAt runs a process that tells its health at an address, and returns when it is ready.
+func (f *fort) runAt(health, user string, cmd *cobra.Command, args ...string) {
+	f.t.Helper()
 	cmd.SetErr(&f.log)
-	cmd.SetArgs(append(append(args, "--health-addr", health, "--replicas", strconv.Itoa(len(f.servers)), "--shutdown-grace", "1m"), f.flags(user)...))
+	cmd.SetArgs(append(args, "--health-addr", health, "--replicas", strconv.Itoa(len(f.names)), "--shutdown-grace", "1m"))
 	ctx, stop := context.WithCancel(context.WithoutCancel(f.t.Context()))
 	ended := make(chan int, 1)
 	go func() { ended <- process.Execute(ctx, cmd) }()

@@ -25,7 +25,9 @@ func newReport(dir string) *Report {
 
 // Plan is what a directory shall be for.
 type Plan struct {
-	Cluster  string
+	Cluster string
+	// Accounts gives each project an account of its own.
+	Accounts bool
 	Servers  []Server
 	Projects []string
 	Grants   []Grant
@@ -37,7 +39,9 @@ func Init(dir string, plan Plan) (*Report, error) {
 	s, err := load(dir)
 	switch {
 	case errors.Is(err, ErrNotMade):
-		s = &State{V: stateVersion, Cluster: plan.Cluster, Password: rand.Text(), Servers: plan.Servers, Made: map[string]string{}, dir: dir}
+		s = &State{
+			Cluster: plan.Cluster, Accounts: plan.Accounts, Password: rand.Text(), Servers: plan.Servers, Made: map[string]string{}, dir: dir,
+		}
 	case err != nil:
 		return nil, err
 	default:
@@ -53,6 +57,10 @@ func Init(dir string, plan Plan) (*Report, error) {
 func (s *State) matches(plan Plan) error {
 	if plan.Cluster != s.Cluster {
 		return fmt.Errorf("cluster: %q: the directory is for %q", plan.Cluster, s.Cluster)
+	}
+	if plan.Accounts != s.Accounts {
+		return fmt.Errorf("accounts: \"%t\": the directory was made with \"%t\", and streams stay in their account: make a directory for another cluster, "+
+			"and take the streams there with a backup (docs/security.md, \"From one account to one for each project\")", plan.Accounts, s.Accounts)
 	}
 	same := slices.EqualFunc(s.Servers, plan.Servers, func(a, b Server) bool {
 		return a.Name == b.Name && a.Host == b.Host && a.Port == b.Port && a.ClusterPort == b.ClusterPort && a.Dir == b.Dir && a.Store == b.Store
@@ -104,7 +112,7 @@ func AddProjects(dir string, projects []string, grants []Grant) (*Report, error)
 }
 
 // Renew makes new certificates for all servers. Those that run take them when they are told to reload; clients trust the
-// authority, and notice nothing.
+// authority, and notice nothing. While the authority is exchanged, the new one signs from now on.
 func Renew(dir string) (*Report, error) {
 	s, err := load(dir)
 	if err != nil {
@@ -119,13 +127,13 @@ func (s *State) apply(renew bool) (*Report, error) {
 		return nil, err
 	}
 	r := newReport(s.dir)
-	for _, role := range SharedRoles {
+	for _, role := range s.sharedRoles() {
 		if err := s.provide(r, "", role); err != nil {
 			return nil, err
 		}
 	}
 	for _, project := range s.Projects {
-		for _, role := range ProjectRoles {
+		for _, role := range s.projectRoles() {
 			if err := s.provide(r, project, role); err != nil {
 				return nil, err
 			}
@@ -134,6 +142,11 @@ func (s *State) apply(renew bool) (*Report, error) {
 	a, err := openAuthority(s.dir, s.Cluster, r)
 	if err != nil {
 		return nil, err
+	}
+	if renew {
+		if err := a.takeOver(r); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.certifyServers(a, renew, r); err != nil {
 		return nil, err

@@ -9,7 +9,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/big"
 	"net"
 	"os"
@@ -26,71 +25,6 @@ const (
 	// clocks may differ by so much.
 	clockSkew = time.Hour
 )
-
-// Files of the authority. The key is needed by nobody but Init and Renew.
-const (
-	authorityCert = "ca.pem"
-	authorityKey  = "ca.key"
-)
-
-// authority signs the certificates of servers.
-type authority struct {
-	cert *x509.Certificate
-	pem  []byte
-	key  *ecdsa.PrivateKey
-}
-
-// openAuthority reads the authority of a directory, or makes it.
-func openAuthority(dir, cluster string, r *Report) (*authority, error) {
-	certPEM, err := os.ReadFile(filepath.Join(dir, authorityCert))
-	if errors.Is(err, fs.ErrNotExist) {
-		return newAuthority(dir, cluster, r)
-	}
-	if err != nil {
-		return nil, err
-	}
-	keyPEM, err := os.ReadFile(filepath.Join(dir, authorityKey))
-	if err != nil {
-		return nil, err
-	}
-	a := &authority{pem: certPEM}
-	cert, _ := pem.Decode(certPEM)
-	key, _ := pem.Decode(keyPEM)
-	if cert == nil || key == nil {
-		return nil, fmt.Errorf("%s and %s in %s: are not in PEM", authorityCert, authorityKey, dir)
-	}
-	if a.cert, err = x509.ParseCertificate(cert.Bytes); err != nil {
-		return nil, fmt.Errorf("%s: %w", authorityCert, err)
-	}
-	if a.key, err = x509.ParseECPrivateKey(key.Bytes); err != nil {
-		return nil, fmt.Errorf("%s: %w", authorityKey, err)
-	}
-	r.Kept = append(r.Kept, authorityCert, authorityKey)
-	return a, nil
-}
-
-func newAuthority(dir, cluster string, r *Report) (*authority, error) {
-	key, keyPEM, err := newPrivateKey()
-	if err != nil {
-		return nil, err
-	}
-	template := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: "Skein authority of " + cluster},
-		NotBefore: time.Now().Add(-clockSkew), NotAfter: time.Now().Add(authorityFor),
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return nil, err
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, err
-	}
-	a := &authority{cert: cert, key: key, pem: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
-	r.Created = append(r.Created, authorityCert, authorityKey)
-	return a, errors.Join(create(filepath.Join(dir, authorityKey), keyPEM), create(filepath.Join(dir, authorityCert), a.pem))
-}
 
 // certify makes the certificate of a server, by which clients and the other servers know it. All names of all servers are in
 // it: a client that hears of a further server expects the name that it has reached the first one by.
@@ -133,7 +67,7 @@ func (s *State) hosts() []string {
 func (s *State) certifyServers(a *authority, all bool, r *Report) error {
 	for _, server := range s.Servers {
 		cert, key := filepath.Join(server.folder(), "cert.pem"), filepath.Join(server.folder(), "key.pem")
-		if !all && s.serves(cert, key) {
+		if !all && s.serves(a, cert, key) {
 			r.Kept = append(r.Kept, cert, key)
 			continue
 		}
@@ -149,21 +83,29 @@ func (s *State) certifyServers(a *authority, all bool, r *Report) error {
 	return nil
 }
 
-// serves reports whether a certificate is there with its key, and has all names.
-func (s *State) serves(cert, key string) bool {
-	data, err := os.ReadFile(filepath.Join(s.dir, cert))
-	if _, keyErr := os.Stat(filepath.Join(s.dir, key)); err != nil || keyErr != nil {
+// serves reports whether a certificate is there with its key, is of an authority that is trusted, and has all names.
+func (s *State) serves(a *authority, cert, key string) bool {
+	found := s.certificate(cert)
+	if _, err := os.Stat(filepath.Join(s.dir, key)); err != nil || found == nil {
 		return false
 	}
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return false
-	}
-	found, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
+	if !slices.ContainsFunc(a.trusted, func(c *x509.Certificate) bool { return found.CheckSignatureFrom(c) == nil }) {
 		return false
 	}
 	return !slices.ContainsFunc(s.hosts(), func(host string) bool { return found.VerifyHostname(host) != nil })
+}
+
+// certificate reads one of a server; nil if it is not there, or none.
+func (s *State) certificate(name string) *x509.Certificate {
+	data, err := os.ReadFile(filepath.Join(s.dir, name))
+	if err != nil {
+		return nil
+	}
+	found, err := parseCertificates(data)
+	if err != nil || len(found) == 0 {
+		return nil
+	}
+	return found[0]
 }
 
 func newPrivateKey() (*ecdsa.PrivateKey, []byte, error) {

@@ -7,17 +7,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"github.com/skein-run/skein/pkg/protocol"
 )
 
 const madeBy = "# Made by `skein auth`, which makes it again: what is changed here stops that.\n"
-
-// appAccount is the account of all projects, sysAccount that of the servers.
-const (
-	appAccount = "SKEIN"
-	sysAccount = "SYS"
-)
 
 // folder is where the files of a server lie below the directory. It has all that the server needs.
 func (v Server) folder() string { return filepath.Join("servers", v.Name) }
@@ -53,7 +45,9 @@ func (v Server) certificates(indent string) string {
 func (s *State) clusterConfig(b *strings.Builder, v Server) {
 	fmt.Fprintf(b, "cluster {\n  name: %q\n  port: %d\n  cluster_advertise: %q\n", s.Cluster, v.ClusterPort,
 		net.JoinHostPort(v.Host, strconv.Itoa(v.ClusterPort)))
-	fmt.Fprintf(b, "  authorization {\n    user: %q\n    password: %q\n    timeout: 10\n  }\n", routeUser, s.Password)
+	if s.NextPassword == "" { // while it is exchanged, certificates alone tell who is a server
+		fmt.Fprintf(b, "  authorization {\n    user: %q\n    password: %q\n    timeout: 10\n  }\n", routeUser, s.Password)
+	}
 	fmt.Fprintf(b, "  tls {\n%s    verify: true\n  }\n  routes: [\n", v.certificates("    "))
 	for _, other := range s.Servers {
 		if other.Name != v.Name {
@@ -65,33 +59,6 @@ func (s *State) clusterConfig(b *strings.Builder, v Server) {
 
 // routeUser is who servers are to each other.
 const routeUser = "route"
-
-// usersConfig lists all users with what they may do. It is the same for all servers.
-func (s *State) usersConfig() []byte {
-	var b strings.Builder
-	b.WriteString(madeBy)
-	fmt.Fprintf(&b, "system_account: %q\naccounts {\n", sysAccount)
-	for _, account := range []string{appAccount, sysAccount} {
-		fmt.Fprintf(&b, "  %s {\n", account)
-		if account == appAccount {
-			fmt.Fprintf(&b, "    jetstream: enabled\n    imports: [ { service: { account: %q, subject: %q } } ]\n", sysAccount, protocol.SubjectServers)
-		} else {
-			fmt.Fprintf(&b, "    exports: [ { service: %q, response_type: stream, accounts: [ %q ] } ]\n", protocol.SubjectServers, appAccount)
-		}
-		b.WriteString("    users: [\n")
-		for _, u := range s.Users {
-			if (u.Role == System) != (account == sysAccount) {
-				continue
-			}
-			for _, key := range u.Keys {
-				s.writeUser(&b, u, key)
-			}
-		}
-		b.WriteString("    ]\n  }\n")
-	}
-	b.WriteString("}\n")
-	return []byte(b.String())
-}
 
 func (s *State) writeUser(b *strings.Builder, u User, key Key) {
 	fmt.Fprintf(b, "      # %s\n      {\n        nkey: %q\n", u.Name(), key.Public)

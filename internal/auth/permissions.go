@@ -12,7 +12,7 @@ import (
 // Role is what a user of NATS is for.
 type Role string
 
-// Roles of a project, each of which has a user per project, and those that exist once.
+// Roles. Those of projectRoles have a user per project, the others exist once.
 const (
 	AgentHost      Role = "agent-host"
 	WorkflowRunner Role = "workflow-runner"
@@ -20,19 +20,29 @@ const (
 	Operator Role = "operator"
 	// Viewer may look, and change nothing.
 	Viewer Role = "viewer"
-	// Scheduler serves all projects.
+	// Scheduler serves all projects of its account.
 	Scheduler Role = "scheduler"
-	// Admin may do everything with streams and buckets: for backups and repairs.
+	// Admin may do everything with streams and buckets of its account: for backups and repairs.
 	Admin Role = "admin"
 	// System watches the servers and sees nothing of the projects.
 	System Role = "system"
 )
 
-// ProjectRoles and SharedRoles are all there are.
-var (
-	ProjectRoles = []Role{AgentHost, WorkflowRunner, Operator, Viewer}
-	SharedRoles  = []Role{Scheduler, Admin, System}
-)
+// Roles lists all there are.
+func Roles() []Role {
+	return []Role{AgentHost, WorkflowRunner, Operator, Viewer, Scheduler, Admin, System}
+}
+
+// projectRoles are those that each project has: the first four, and if it has an account of its own, all that belong to an
+// account.
+func (s *State) projectRoles() []Role {
+	if s.Accounts {
+		return Roles()[:6]
+	}
+	return Roles()[:4]
+}
+
+func (s *State) sharedRoles() []Role { return Roles()[len(s.projectRoles()):] }
 
 // respondWithin is how long after a request its answer may be sent. Whoever waits longer asks again; what is streamed for
 // hours goes between the hosts of one project, who are one user.
@@ -47,7 +57,7 @@ type Permissions struct {
 	Responds bool
 }
 
-// Permit derives what a role of a project may do; a shared role has no project.
+// Permit derives what a role of a project may do; a role that is there once has no project.
 func (s *State) Permit(project string, role Role) *Permissions {
 	p := &Permissions{Subscribe: []string{protocol.UserInbox(userName(project, role)) + ".>"}}
 	switch role {
@@ -58,9 +68,9 @@ func (s *State) Permit(project string, role Role) *Permissions {
 	case Operator:
 		s.operator(p, project)
 	case Viewer:
-		viewer(p, project)
+		s.viewer(p, project)
 	case Scheduler:
-		s.scheduler(p)
+		s.scheduler(p, project)
 	case System:
 		p.say("$SYS.REQ.SERVER.PING", "$SYS.REQ.SERVER.PING.*", "$SYS.REQ.ACCOUNT.PING.*")
 	default:
@@ -106,6 +116,10 @@ func (s *State) host(p *Permissions, project string) {
 	p.say(protocol.UserInbox(userName(project, AgentHost)) + ".>") // answers between hosts, for as long as they stream
 	p.Responds = true
 	s.outward(p, project)
+	if s.Accounts {
+		serveAgents(p, project)
+		s.tell(p, project)
+	}
 }
 
 func (s *State) runner(p *Permissions, project string) {
@@ -125,6 +139,11 @@ func (s *State) runner(p *Permissions, project string) {
 	p.say(protocol.PokeSubject(project))
 	p.Responds = true
 	s.outward(p, project)
+	if s.Accounts {
+		serveWorkflows(p, project)
+		s.tell(p, project)
+		return
+	}
 	for _, g := range s.Grants { // what its workflows tell those who started them
 		if g.To != project {
 			continue
@@ -137,7 +156,7 @@ func (s *State) runner(p *Permissions, project string) {
 }
 
 func (s *State) operator(p *Permissions, project string) {
-	viewer(p, project)
+	s.viewer(p, project)
 	schedules, dead := protocol.SchedulesBucket(project), protocol.KVStream(protocol.DeadBucket(project))
 	p.say(protocol.KVSubject(schedules, ">"))
 	p.purge(dead)
@@ -145,8 +164,12 @@ func (s *State) operator(p *Permissions, project string) {
 }
 
 // viewer may read everything of a project, and ask its runners.
-func viewer(p *Permissions, project string) {
-	for _, stream := range streamsOf(project) {
+func (s *State) viewer(p *Permissions, project string) {
+	streams := streamsOf(project)
+	if s.Accounts {
+		streams = append(streams, protocol.PostStream(project))
+	}
+	for _, stream := range streams {
 		p.read(stream)
 		p.say(api + "CONSUMER.INFO." + stream + ".*")
 	}
@@ -182,6 +205,10 @@ func registers(p *Permissions, project string) {
 // outward is what is sent to workflows and agents: of the own project, and of those that it was granted.
 func (s *State) outward(p *Permissions, project string) {
 	p.send(project, project, protocol.AnyWorkflow)
+	if s.Accounts {
+		s.speak(p, project)
+		return
+	}
 	for _, g := range s.Grants {
 		if g.From == project {
 			p.send(project, g.To, g.workflow())
@@ -202,8 +229,8 @@ func (p *Permissions) send(from, to, workflow string) {
 	}
 }
 
-// scheduler serves all projects: it fires their schedules, and cleans up after their instances.
-func (s *State) scheduler(p *Permissions) {
+// scheduler serves a project, or all if it has none: it fires their schedules, and cleans up after their instances.
+func (s *State) scheduler(p *Permissions, only string) {
 	janitors := protocol.BucketJanitors
 	p.say(protocol.SubjectServers)
 	p.own(protocol.StreamClock, protocol.ClockSubjects)
@@ -215,6 +242,9 @@ func (s *State) scheduler(p *Permissions) {
 	p.makeConsumers(registry) // the watch of a bucket is one
 	p.say(api+"CONSUMER.DELETE."+registry+".*", "$JS.FC."+registry+".>")
 	for _, project := range s.Projects {
+		if only != "" && project != only {
+			continue
+		}
 		workflows, timers := protocol.WorkflowsStream(project, 0), protocol.TimersStream(project)
 		schedules := protocol.SchedulesBucket(project)
 		p.own(protocol.KVStream(schedules), protocol.KVSubject(schedules, ">"))

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -129,4 +130,26 @@ func publicKey(path string) (string, error) {
 	}
 	defer pair.Wipe()
 	return pair.PublicKey()
+}
+
+// RotateRoutes begins to exchange the password by which servers know each other. Until FinishRoutes no server asks for one,
+// as it can ask for one only: meanwhile the certificates alone say who is a server.
+func RotateRoutes(dir string) (*Report, error) {
+	return withAuthority(dir, func(s *State, _ *authority, _ *Report) error {
+		if s.NextPassword == "" {
+			s.NextPassword = rand.Text()
+		}
+		return nil
+	})
+}
+
+// FinishRoutes has the servers ask for the new password. One that loads it tells the others that, who do not ask for any yet,
+// or for the same.
+func FinishRoutes(dir string) (*Report, error) {
+	return withAuthority(dir, func(s *State, _ *authority, _ *Report) error {
+		if s.NextPassword != "" {
+			s.Password, s.NextPassword = s.NextPassword, ""
+		}
+		return nil
+	})
 }

@@ -21,19 +21,26 @@ import (
 // stateFile holds the State in its directory.
 const stateFile = "auth.json"
 
-// stateVersion is that of the format of stateFile.
-const stateVersion = 1
+// Versions of the format of stateFile. The second is only for what a program that knows the first would lose.
+const (
+	firstVersion  = 1
+	secondVersion = 2
+)
 
 // State is what a directory was made from. It has no seeds of users and no keys of certificates; the password by which
 // servers know each other makes it a secret all the same.
 type State struct {
-	V        int      `json:"v"`
-	Cluster  string   `json:"cluster"`
-	Password string   `json:"password"`
-	Servers  []Server `json:"servers"`
-	Projects []string `json:"projects"`
-	Grants   []Grant  `json:"grants,omitempty"`
-	Users    []User   `json:"users"`
+	V       int    `json:"v"`
+	Cluster string `json:"cluster"`
+	// Accounts gives each project an account of its own. It stays as it was when the directory was made.
+	Accounts bool   `json:"accounts,omitempty"`
+	Password string `json:"password"`
+	// NextPassword is that which servers will know each other by, while it is exchanged: meanwhile none is asked for.
+	NextPassword string   `json:"next_password,omitempty"`
+	Servers      []Server `json:"servers"`
+	Projects     []string `json:"projects"`
+	Grants       []Grant  `json:"grants,omitempty"`
+	Users        []User   `json:"users"`
 	// Made has the digest of every file that is made again from the rest: one with another was changed by hand.
 	Made map[string]string `json:"made"`
 
@@ -64,8 +71,12 @@ type User struct {
 // Name is that of the user in messages.
 func (u User) Name() string { return userName(u.Project, u.Role) }
 
-// file is where the seed of the user's newest key lies.
+// file is where the seed of the user's newest key lies. Those of the schedulers of all projects lie in one folder: whoever
+// runs schedulers gives them that.
 func (u User) file() string {
+	if u.Role == Scheduler && u.Project != "" {
+		return filepath.Join("schedulers", u.Project+".nk")
+	}
 	return filepath.Join("users", filepath.FromSlash(strings.TrimPrefix(u.Project+"/"+string(u.Role)+".nk", "/")))
 }
 
@@ -91,13 +102,17 @@ func load(dir string) (*State, error) {
 	if err := json.Unmarshal(data, s); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, stateFile), err)
 	}
-	if s.V != stateVersion {
-		return nil, fmt.Errorf("%s: has version %d, this program knows %d", filepath.Join(dir, stateFile), s.V, stateVersion)
+	if s.V < firstVersion || s.V > secondVersion {
+		return nil, fmt.Errorf("%s: has version %d, this program knows %d to %d", filepath.Join(dir, stateFile), s.V, firstVersion, secondVersion)
 	}
 	return s, nil
 }
 
 func (s *State) save() error {
+	s.V = firstVersion
+	if s.Accounts || s.NextPassword != "" {
+		s.V = secondVersion
+	}
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return err
@@ -145,6 +160,9 @@ func (s *State) check() error {
 	}
 	for _, p := range s.Projects {
 		errs = append(errs, protocol.CheckProject(p))
+		if s.Accounts && p == sysAccount {
+			errs = append(errs, fmt.Errorf("project: %q: is the account of the servers; allowed is another name", p))
+		}
 	}
 	for _, g := range s.Grants {
 		for _, p := range []string{g.From, g.To} {

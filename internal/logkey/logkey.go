@@ -5,6 +5,7 @@ package logkey
 // Keys of log attributes.
 const (
 	Error      = "error"
+	Account    = "account"
 	Project    = "project"
 	Workflow   = "workflow"
 	Instance   = "instance"

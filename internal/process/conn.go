@@ -83,8 +83,8 @@ func connOptions(ctx context.Context, name string, s Settings, log *slog.Logger)
 	return append(opts, credentials...), err
 }
 
-// closeConn sends what is still in the connection's buffer before it closes it.
-func closeConn(ctx context.Context, nc *nats.Conn, log *slog.Logger) {
+// CloseConn sends what is still in the connection's buffer before it closes it.
+func CloseConn(ctx context.Context, nc *nats.Conn, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	if nc.IsConnected() {

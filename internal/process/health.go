@@ -79,10 +79,14 @@ func (h *Health) Check(part string, check func() error) {
 }
 
 // Warn has something looked at whenever somebody asks, whose error is a warning: it does not make the process unready, as
-// neither a restart nor less work for this process would help. check must be quick.
+// neither a restart nor less work for this process would help. check must be quick; nil ends the warning.
 func (h *Health) Warn(about string, check func() error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if check == nil {
+		delete(h.warnings, about)
+		return
+	}
 	h.warnings[about] = check
 }
 

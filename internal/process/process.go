@@ -30,7 +30,8 @@ type Spec struct {
 	Long  string
 	// Settings names those beyond the common ones that the server listens to: SettingSlots, SettingHTTPAddr.
 	Settings []string
-	// Parts are what Run says to be ready when it is. Until then the server is not: it may be asked before Run begins.
+	// Parts are what Run says to be ready when it is. Until then the server is not: it may be asked before Run begins. If it serves
+	// several accounts of NATS, Run names the parts.
 	Parts []string
 	// File returns the settings of the config file; those not in it are zero. Nil: there is no config file.
 	File func() (Settings, error)
@@ -44,9 +45,10 @@ type Env struct {
 	Name     string
 	Settings Settings
 	Log      *slog.Logger
-	NC       *nats.Conn
-	JS       jetstream.JetStream
-	Health   *Health
+	// NC and JS are nil if the server serves several accounts of NATS: it connects to each.
+	NC     *nats.Conn
+	JS     jetstream.JetStream
+	Health *Health
 	// Metrics takes what the server counts; it is served with what every process counts.
 	Metrics prometheus.Registerer
 }
@@ -132,34 +134,44 @@ func run(parent context.Context, spec Spec, settings Settings, log *slog.Logger)
 	defer stopSignals()
 	collectLessOften()
 	health := NewHealth()
-	health.Expect(partNATS)
-	health.Expect(spec.Parts...)
+	if settings.NATSUsers == "" {
+		health.Expect(partNATS)
+		health.Expect(spec.Parts...)
+	}
 	metrics := newMetrics()
 	stopHealth, err := serveHealth(ctx, settings.HealthAddr, pages(health, metrics), log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stopHealth()) }()
-	nc, err := Connect(ctx, spec.Use, settings, log)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil // told to stop while it waited for the server
+	env := &Env{Name: spec.Use, Settings: settings, Log: log, Health: health, Metrics: metrics}
+	if settings.NATSUsers == "" {
+		if err := env.connect(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil // told to stop while it waited for the server
+			}
+			return err
 		}
+		defer CloseConn(ctx, env.NC, log)
+	}
+	return runGracefully(ctx, spec.Run, env)
+}
+
+// connect is for a server of one account.
+func (e *Env) connect(ctx context.Context) (err error) {
+	if e.NC, err = Connect(ctx, e.Name, e.Settings, e.Log); err != nil {
 		return err
 	}
-	defer closeConn(ctx, nc, log)
-	js, err := jetstream.New(nc)
-	if err != nil {
+	if e.JS, err = jetstream.New(e.NC); err != nil {
 		return err
 	}
-	health.Check(partNATS, func() error {
-		if !nc.IsConnected() {
+	e.Health.Check(partNATS, func() error {
+		if !e.NC.IsConnected() {
 			return errors.New("not connected")
 		}
 		return nil
 	})
-	env := &Env{Name: spec.Use, Settings: settings, Log: log, NC: nc, JS: js, Health: health, Metrics: metrics}
-	return runGracefully(ctx, spec.Run, env)
+	return nil
 }
 
 // ErrGrace is wrapped if a server was told to stop and did not within its grace period.

@@ -24,6 +24,9 @@ type Settings struct {
 	NATSCreds string
 	// NATSNKey is a file with the seed of a NATS user, as `skein auth` makes it. Default none.
 	NATSNKey string
+	// NATSUsers is a folder with a file of a NATS user for each account that a scheduler serves: `.nk` as for NATSNKey, `.creds`
+	// as for NATSCreds. Default none: the scheduler serves the account of NATSNKey or NATSCreds.
+	NATSUsers string
 	// NATSCA is a file with the certificates of the authorities that vouch for the NATS servers. Default empty: those that
 	// the machine trusts.
 	NATSCA string
@@ -86,6 +89,7 @@ func (d Duration) String() string { return time.Duration(d).String() }
 
 // Settings that only some servers listen to.
 const (
+	SettingNATSUsers    = "nats_users"
 	SettingSlots        = "slots"
 	SettingTakeOver     = "take_over_after"
 	SettingHTTPAddr     = "http_addr"
@@ -205,7 +209,7 @@ func SettingKind(name string) Kind {
 
 // OfSchedulers reports whether only schedulers listen to a setting. They serve all projects, so no config file has it.
 func OfSchedulers(setting string) bool {
-	return setting == SettingCleanAfter || setting == SettingLateAfter
+	return setting == SettingCleanAfter || setting == SettingLateAfter || setting == SettingNATSUsers
 }
 
 func flagName(setting string) string { return strings.ReplaceAll(setting, "_", "-") }
@@ -342,6 +346,9 @@ func fields() []field {
 			at: func(s *Settings) *string { return &s.NATSCreds }, parse: anyText}.field(),
 		typed[string]{name: "nats_nkey", usage: "file with the NKey seed of a NATS user", allowed: "a path; empty for none",
 			at: func(s *Settings) *string { return &s.NATSNKey }, parse: anyText}.field(),
+		typed[string]{name: SettingNATSUsers, usage: "folder with a file of a NATS user for each account", extra: true,
+			allowed: "a path; empty for the account of nats_nkey or nats_creds",
+			at:      func(s *Settings) *string { return &s.NATSUsers }, parse: anyText}.field(),
 		typed[string]{name: "nats_ca", usage: "file with the certificates that vouch for the NATS servers", allowed: "a path; empty for those of the machine",
 			at: func(s *Settings) *string { return &s.NATSCA }, parse: anyText}.field(),
 		typed[string]{name: "nats_cert", usage: "file with the certificate that NATS servers are shown", allowed: "a path; empty for none",

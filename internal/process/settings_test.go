@@ -60,13 +60,13 @@ func TestEverySettingInThreeSpellings(t *testing.T) {
 		"clean_after": "48h", "http_origins": "https://a.example, http://localhost:3000", "http_max_body": "1MiB", "http_timeout": "5s", "http_drain": "2s",
 		"http_max_requests": "3", "http_max_sockets": "4", "http_frame_rate": "5",
 		"nats_monitor": "http://a:8222,https://b", "production": "true",
-		"schedule_late_after": "90s",
+		"schedule_late_after": "90s", "nats_users": "/some/folder",
 	}
 	if len(values) != len(SettingNames()) {
 		t.Fatalf("this test knows %d settings, there are %v", len(values), SettingNames())
 	}
 	extra := []string{SettingSlots, SettingTakeOver, SettingHTTPAddr, SettingVersion, SettingMaxValueSize, SettingCleanAfter, SettingLateAfter,
-		SettingHTTPOrigins, SettingHTTPMaxBody, SettingHTTPTimeout, SettingHTTPDrain, SettingHTTPRequests, SettingHTTPSockets, SettingFrameRate}
+		SettingHTTPOrigins, SettingHTTPMaxBody, SettingHTTPTimeout, SettingHTTPDrain, SettingHTTPRequests, SettingHTTPSockets, SettingFrameRate, SettingNATSUsers}
 	for name, value := range values {
 		t.Run(name, func(t *testing.T) {
 			var want Settings

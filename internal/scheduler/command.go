@@ -15,15 +15,22 @@ func Command() *cobra.Command {
 	return process.Command(process.Spec{
 		Use:      "scheduler",
 		Short:    "Make the schedules of agents and workflows come due, and clean up after workflows",
-		Settings: []string{process.SettingCleanAfter, process.SettingLateAfter},
+		Settings: []string{process.SettingCleanAfter, process.SettingLateAfter, process.SettingNATSUsers},
 		Parts:    []string{partClock, partProjects},
 		Run: func(ctx context.Context, env *process.Env) error {
-			return New(Options{
-				NC: env.NC, JS: env.JS, Log: env.Log, Health: env.Health, Replicas: env.Settings.Replicas,
-				Monitor: env.Settings.NATSMonitor, Production: env.Settings.Production,
-				Cleaning: janitor.Settings{Age: time.Duration(env.Settings.CleanAfter)},
-				Metrics:  env.Metrics, LateAfter: time.Duration(env.Settings.ScheduleLateAfter),
-			}).Run(ctx)
+			if env.Settings.NATSUsers != "" {
+				return newAccounts(env).Run(ctx)
+			}
+			return New(optionsOf(env)).Run(ctx)
 		},
 	})
+}
+
+func optionsOf(env *process.Env) Options {
+	return Options{
+		NC: env.NC, JS: env.JS, Log: env.Log, Health: env.Health, Replicas: env.Settings.Replicas,
+		Monitor: env.Settings.NATSMonitor, Production: env.Settings.Production,
+		Cleaning: janitor.Settings{Age: time.Duration(env.Settings.CleanAfter)},
+		Metrics:  env.Metrics, LateAfter: time.Duration(env.Settings.ScheduleLateAfter),
+	}
 }

@@ -1,0 +1,92 @@
+package auth
+
+import (
+	"slices"
+
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// connect gives the account of a project what others may ask at its door and tell it as news, and what it may ask and tell
+// others. Nothing else gets from one account into another.
+func (s *State) connect(a *account) {
+	for _, pair := range s.pairs() {
+		door, news := protocol.Door{Owner: pair.To, Caller: pair.From}, protocol.Door{News: true, Owner: pair.From, Caller: pair.To}
+		switch a.name {
+		case pair.To:
+			for _, subject := range s.doorSubjects(door) {
+				a.exports = append(a.exports, serviceTo(pair.From, subject))
+			}
+			a.imports = append(a.imports, serviceFrom(pair.From, news.Subjects()))
+		case pair.From:
+			for _, subject := range s.doorSubjects(door) {
+				a.imports = append(a.imports, serviceFrom(pair.To, subject))
+			}
+			a.exports = append(a.exports, serviceTo(pair.To, news.Subjects()))
+		}
+	}
+}
+
+// pairs are the projects of which one may reach the other, whatever of it.
+func (s *State) pairs() (pairs []Grant) {
+	for _, g := range s.Grants {
+		if pair := (Grant{From: g.From, To: g.To}); !slices.Contains(pairs, pair) {
+			pairs = append(pairs, pair)
+		}
+	}
+	return pairs
+}
+
+// doorSubjects are those of a door at which the grants let its caller speak.
+func (s *State) doorSubjects(d protocol.Door) []string {
+	subjects := []string{d.RegistrySubject(), d.ValueSubject("*")}
+	for _, g := range s.Grants {
+		switch {
+		case g.From != d.Caller || g.To != d.Owner:
+		case g.Workflow == "":
+			return []string{d.Subjects()}
+		default:
+			subjects = append(subjects, d.WorkflowSubject(g.Workflow, "*"))
+		}
+	}
+	slices.Sort(subjects)
+	return slices.Compact(subjects)
+}
+
+// speak lets a project speak at the doors of those that it was granted.
+func (s *State) speak(p *Permissions, project string) {
+	for _, pair := range s.pairs() {
+		if pair.From == project {
+			p.say(s.doorSubjects(protocol.Door{Owner: pair.To, Caller: project})...)
+		}
+	}
+}
+
+// tell lets a project tell others what became of what they have asked for.
+func (s *State) tell(p *Permissions, project string) {
+	for _, pair := range s.pairs() {
+		if pair.To == project {
+			p.say(protocol.Door{News: true, Owner: pair.From, Caller: project}.Subjects())
+		}
+	}
+}
+
+// serveWorkflows lets the runners of a project serve its door, and take news of what they have asked for.
+func serveWorkflows(p *Permissions, project string) {
+	for _, news := range []bool{false, true} {
+		d := protocol.Door{News: news, Owner: project, Caller: protocol.AnyCaller}
+		p.hear(d.WorkflowSubject("*", "*"), d.ValueSubject("*"))
+	}
+	p.hear(protocol.Door{Owner: project, Caller: protocol.AnyCaller}.RegistrySubject())
+	post := protocol.PostStream(project)
+	p.own(post, protocol.PostSubjects(project))
+}
+
+// serveAgents lets the hosts of a project do the same for its agents. What callers tell agents they put into the inbox, in
+// the names of these.
+func serveAgents(p *Permissions, project string) {
+	for _, news := range []bool{false, true} {
+		p.hear(protocol.Door{News: news, Owner: project, Caller: protocol.AnyCaller}.AgentSubject("*", "*"))
+	}
+	p.hear(protocol.Door{Owner: project, Caller: protocol.AnyCaller}.ValueSubject("*"))
+	p.say(protocol.InboxSubjectsFrom(project, protocol.AnyCaller))
+}

@@ -294,7 +294,7 @@ func earliest(a, b time.Time) time.Time {
 }
 
 // fit returns when this host holds its lease and the agent is still its own. It is asked before every turn, before
-// every answer of a turn that wrote nothing, and before anything is carried out.
+// every answer of a turn that wrote nothing, before mail is dropped, and before anything is carried out.
 func (a *actor) fit(ctx context.Context) error {
 	s, err := a.host.lease.wait(ctx)
 	if err != nil {

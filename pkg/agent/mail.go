@@ -114,6 +114,10 @@ func (a *actor) drop(ctx context.Context, l *letter, reason string) error {
 	if own && reason == unknownSchedule {
 		a.forgetRow(id)
 	}
+	// A host that was away may judge by a record that is no more: then the mail is for whoever has the agent now.
+	if err := a.fit(ctx); err != nil {
+		return err
+	}
 	if err := a.unpark(ctx, l.sequence); err != nil {
 		return err
 	}

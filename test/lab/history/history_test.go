@@ -1,20 +1,45 @@
 package history
 
-import "testing"
+import (
+	"slices"
+	"testing"
+	"time"
 
-// TestQuietRun: what a run without faults leaves behind is judged clean and has something of everything, and whatever is planted into it is seen.
+	"github.com/skein-run/skein/internal/natstest"
+)
+
+// TestQuietRun: what a run without faults leaves behind is judged clean, whatever is planted into it is seen, and so is what is
+// damaged in the streams.
 func TestQuietRun(t *testing.T) {
-	rec, found := record(t)
+	server := natstest.Start(t)
+	rec, found := record(t, server)
 	t.Logf("%v", found.Counts)
-	for i, v := range found.Violations {
-		if i < 20 {
-			t.Errorf("%v", v)
-			for _, line := range v.Around {
-				t.Log("    ", line)
-			}
+	for _, v := range found.Violations[:min(20, len(found.Violations))] {
+		t.Errorf("%v", v)
+		for _, line := range v.Around {
+			t.Log("    ", line)
 		}
 	}
-	if !t.Failed() {
-		sees(t, rec)
+	for _, what := range []string{
+		"calls answered", "rolled back", "large values", "moments fired", "agents", "lines that follow", "sockets", "frames to clients", "frames of clients",
+		"entry deleted", "entry paused", "entry restarted", "entry timed-out", "executing of a few at most",
+	} {
+		if found.Counts[what] == 0 {
+			t.Errorf("nothing of this happened: %s", what)
+		}
+	}
+	if t.Failed() {
+		return
+	}
+	sees(t, rec)
+	damage(t, server)
+	_, found, err := check(t.Context(), Options{NC: server.Connect(t), Notes: folder, Patience: time.Second, DoctorPatience: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rule := range []Rule{Healthy, Registered, Announced} {
+		if !slices.ContainsFunc(found.Violations, func(v Violation) bool { return v.Rule == rule }) {
+			t.Errorf("nobody has seen that this is broken: %s; %v", rule, found.Violations)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package history
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -11,7 +12,9 @@ import (
 
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/scheduler"
+	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/protocol"
 	"github.com/skein-run/skein/test/lab/load"
 	"github.com/skein-run/skein/test/lab/work"
 )
@@ -42,9 +45,8 @@ func TestMain(m *testing.M) {
 }
 
 // record lets the load run without faults and returns what there is then.
-func record(t *testing.T) (*Recorded, Report) {
+func record(t *testing.T, server *natstest.Server) (*Recorded, Report) {
 	t.Helper()
-	server := natstest.Start(t)
 	hosts := serve(t, server.URL())
 	l, err := load.New(t.Context(), load.Options{URL: server.URL(), Notes: folder, Seed: *seed, Instances: *instances, Hosts: func(project string) []string { return hosts[project] }, Over: time.Duration(*instances) * 20 * time.Millisecond})
 	if err != nil {
@@ -113,4 +115,38 @@ func serve(t *testing.T, url string) (hosts map[string][]string) {
 		}
 	}
 	return hosts
+}
+
+// damage takes an announcement of an end, and a workflow from the registry.
+func damage(t *testing.T, server *natstest.Server) {
+	t.Helper()
+	js := natstest.JetStream(t, server.Connect(t))
+	done, _ := protocol.DoneRepublish(work.North)
+	stream, err := js.Stream(t.Context(), protocol.WorkflowsStream(work.North, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := stream.GetLastMsgForSubject(t.Context(), done)
+	if err == nil {
+		err = stream.DeleteMsg(t.Context(), m.Sequence)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	row, err := streams.LookUp(t.Context(), js, work.North)
+	if err != nil {
+		t.Fatal(err)
+	}
+	delete(row.Workflows, work.Few)
+	body, err := json.Marshal(row)
+	if err != nil {
+		t.Fatal(err)
+	}
+	projects, err := js.KeyValue(t.Context(), protocol.BucketProjects)
+	if err == nil {
+		_, err = projects.Put(t.Context(), work.North, body)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }

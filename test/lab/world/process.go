@@ -32,9 +32,9 @@ const (
 )
 
 // readyWithin is how long a process may take until it is ready, once nothing is broken.
-const readyWithin = 2 * time.Minute
+const readyWithin = 4 * time.Minute
 
-// hopeless is how often a process may end by itself before nobody waits for it any more.
+// hopeless is how often a process may end by itself, while somebody waits for it, before nobody waits any more.
 const hopeless = 50
 
 // Process is a program on a machine. If it ends by itself it is started again, as any supervisor does, and that is kept.
@@ -273,12 +273,13 @@ var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 func (p *Process) AwaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
+	before := len(p.Unexpected())
 	for {
 		err := p.IsReady(ctx)
 		if err == nil {
 			return nil
 		}
-		if ends := p.Unexpected(); len(ends) > hopeless {
+		if ends := p.Unexpected(); len(ends) > before+hopeless {
 			return fmt.Errorf("%s ended by itself %d times, last: %s; see %s", p.Name, len(ends), ends[len(ends)-1], p.log)
 		}
 		select {

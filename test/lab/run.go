@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -165,11 +164,13 @@ func (l *laboratory) rest(ctx context.Context) error {
 // judge checks the history.
 func (l *laboratory) judge(ctx context.Context) error {
 	l.say("checking the history")
-	var skew time.Duration
-	if slices.ContainsFunc(l.report.Faults, func(e faults.Event) bool { return e.Offset != 0 }) {
-		skew = faults.MaxSkew
+	var clocks []history.Clock
+	for _, e := range l.report.Faults {
+		if e.Offset != 0 {
+			clocks = append(clocks, history.Clock{From: e.Began, To: e.Ended, Off: e.Offset})
+		}
 	}
-	report, err := history.Check(ctx, history.Options{NC: l.nc, Notes: l.notes(), Patience: l.patience, Skew: skew, Log: l.log})
+	report, err := history.Check(ctx, history.Options{NC: l.nc, Notes: l.notes(), Patience: l.patience, Clocks: clocks, Log: l.log})
 	l.report.Violations, l.report.Counts = report.Violations, report.Counts
 	return err
 }

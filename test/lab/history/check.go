@@ -31,8 +31,8 @@ type Options struct {
 	Projects []string
 	// Patience is how long what is runnable may take to finish. Default 5 minutes.
 	Patience time.Duration
-	// Skew is the most by which a fault put the clock of a machine off, either way. Default 0.
-	Skew time.Duration
+	// Clocks are the times at which faults put clocks of machines off. Default none.
+	Clocks []Clock
 	// DoctorPatience is how long what looks wrong to the doctor must stand as it is. Default 20 s.
 	DoctorPatience time.Duration
 	Log            *slog.Logger
@@ -120,7 +120,7 @@ func (c checker) read(ctx context.Context) (*Recorded, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec.Skew = c.Skew
+	rec.Clocks = c.Clocks
 	if rec.Notes, err = notes.Read(c.Notes); err != nil {
 		return nil, err
 	}

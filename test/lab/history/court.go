@@ -28,6 +28,8 @@ const (
 	OneResult Rule = "no step has two results"
 	// OneKey: all attempts of a step get one idempotency key, and no other step gets it.
 	OneKey Rule = "a step has one idempotency key"
+	// Licensed: a body runs over what is stored.
+	Licensed Rule = "a body runs only over what its log holds"
 	// OneEnd: a wait ends once, an event ends one wait at most, and a wait times out only if no event is there for it.
 	OneEnd Rule = "no wait ends twice, and each event ends one wait at most"
 	// NotEarly: no timer ends before its moment.

@@ -29,7 +29,7 @@ func (c *court) crons() {
 		if s.at.ID != protocol.CronInstance(s.create.Source.Name, planned) {
 			c.accuse(Moments, s, 0, "it is of %s", planned)
 		}
-		if by := planned.Sub(s.createdAt); by > c.rec.Skew {
+		if by := planned.Sub(s.createdAt); by > c.rec.skew(s.createdAt.Add(-time.Minute), s.createdAt) {
 			c.accuse(NotEarly, s, 0, "it was started %v before its moment", by)
 		}
 	}

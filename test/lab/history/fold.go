@@ -23,7 +23,10 @@ type trial struct {
 	obeyed []protocol.Entry
 	// results are those of steps, as texts.
 	results map[protocol.Key]string
-	at      logged
+	// since is when a step was last given a moment, parked when the instance was.
+	since  map[protocol.Key]time.Time
+	parked time.Time
+	at     logged
 }
 
 // fold holds a log against what it may say, each message against those before it.
@@ -32,7 +35,7 @@ func (c *court) fold(s *story) {
 	if s.creates > 1 {
 		c.accuse(CreateKept, s, 0, "%d creates are stored", s.creates)
 	}
-	t := &trial{court: c, story: s, ids: map[string]bool{}, results: map[protocol.Key]string{}, fired: map[uint64]engine.Wake{}, truth: engine.NewHistory(stream, s.created, s.create)}
+	t := &trial{court: c, story: s, ids: map[string]bool{}, results: map[protocol.Key]string{}, since: map[protocol.Key]time.Time{}, fired: map[uint64]engine.Wake{}, truth: engine.NewHistory(stream, s.created, s.create)}
 	s.truth = t.truth
 	if n := len(s.log); s.created == 0 && n > 0 && last(s.log[n-1].Entries).Kind == protocol.EntryDeleted {
 		s.gone = true
@@ -53,6 +56,9 @@ func (c *court) fold(s *story) {
 		}
 		t.hold()
 		t.follow()
+		if k := last(l.Entries).Kind; k == protocol.EntryParked {
+			t.parked = l.stored
+		}
 		if l.Entries[0].Kind == protocol.EntrySnapshot {
 			t.truth.Tail = l.sequence
 		} else if err := t.truth.Apply(l.sequence, &l.Append); err != nil {
@@ -128,7 +134,7 @@ func (t *trial) claim(first protocol.Entry) {
 		older = engine.OlderSome
 	}
 	// A wake that was obeyed before makes the control that it is one in vain.
-	if action := engine.Decide(t.truth.Situation, wake, older, l.stored.Add(t.rec.Skew)); action != engine.Claim && action != engine.Start {
+	if action := engine.Decide(t.truth.Situation, wake, older, l.stored.Add(t.rec.skew(t.parked, l.stored))); action != engine.Claim && action != engine.Start {
 		t.wrong(Owned, "claims under %v (%v) what is %v under %v since %d: the table says %v",
 			l.Holder, t.kinds[l.Holder.Sequence], t.truth.Phase, t.truth.Holder, t.truth.Park, action)
 	}
@@ -236,6 +242,9 @@ func (t *trial) step(e *protocol.Entry, done map[protocol.Key]bool) {
 	if e.Kind == protocol.EntryStepCompleted {
 		t.results[*e.Step] = t.text(e.Result, e.Object)
 	}
+	if e.Until != nil {
+		t.since[*e.Step] = t.at.stored
+	}
 	switch e.Kind {
 	case protocol.EntryReceived:
 		t.received(e)
@@ -258,23 +267,24 @@ func (t *trial) step(e *protocol.Entry, done map[protocol.Key]bool) {
 // early: neither the clock of the runner nor that of the server, which no fault touches, may have shown less. A clock that was set
 // back after the runner looked shows less in the log.
 func (t *trial) early(e *protocol.Entry, until time.Time) {
-	if by := until.Sub(t.at.Time); by > t.rec.Skew {
+	skew := t.rec.skew(t.since[*e.Step], t.at.stored)
+	if by := until.Sub(t.at.Time); by > skew {
 		t.wrong(NotEarly, "%s of %v comes %v early, says its runner", e.Kind, *e.Step, by)
 	}
-	if by := until.Sub(t.at.stored); by > t.rec.Skew {
+	if by := until.Sub(t.at.stored); by > skew {
 		t.wrong(NotEarly, "%s of %v comes %v early, says the server", e.Kind, *e.Step, by)
 	}
 }
 
 // short: a sleep takes as long as the code says, counted from when the body before it returned.
 func (t *trial) short(e *protocol.Entry) {
-	from, before := t.sleeps()[e.Step.Name], time.Duration(0)
+	from := t.sleeps()[e.Step.Name]
 	if e.Step.Op != protocol.OpSleep || from.after == "" {
 		return
 	}
 	result := t.results[protocol.Key{Op: protocol.OpDo, Name: from.after, Count: 1}]
 	if begun, ok := t.returned()[result]; ok {
-		if before = begun.Add(from.takes).Sub(t.at.stored); before > t.rec.Skew {
+		if before := begun.Add(from.takes).Sub(t.at.stored); before > t.rec.skew(t.at.stored.Add(-from.takes-time.Minute), t.at.stored) {
 			t.wrong(NotEarly, "%v ends %v before its time, counted from the return of %s", *e.Step, before, from.after)
 		}
 	}
@@ -309,9 +319,10 @@ func object(o *protocol.Object) string {
 func (t *trial) overlooked(e *protocol.Entry, s *engine.Step) {
 	until := *s.Until
 	machine := engine.NewMachine(t.truth)
+	before := until.Add(-t.rec.skew(t.since[*e.Step], t.at.stored))
 	var there []engine.Input
 	for _, in := range t.events {
-		if in.Sequence < t.at.sequence && in.stored.Before(until.Add(-t.rec.Skew)) && !t.takenHere(in.Sequence) {
+		if in.Sequence < t.at.sequence && in.stored.Before(before) && !t.takenHere(in.Sequence) {
 			there = append(there, in.Input)
 		}
 	}

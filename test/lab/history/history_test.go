@@ -43,3 +43,18 @@ func TestQuietRun(t *testing.T) {
 		}
 	}
 }
+
+// TestSkew: clocks excuse what was decided while they were off, by as much as they were, and nothing else.
+func TestSkew(t *testing.T) {
+	t.Parallel()
+	at := func(second int) time.Time { return time.Date(2026, 1, 1, 0, 0, second, 0, time.UTC) }
+	rec := Recorded{Clocks: []Clock{{at(10), at(20), -3 * time.Second}, {at(15), at(30), time.Second}}}
+	for _, test := range []struct {
+		from, to int
+		want     time.Duration
+	}{{0, 8, 0}, {0, 12, 3 * time.Second}, {12, 13, 3 * time.Second}, {18, 40, 3 * time.Second}, {22, 23, time.Second}, {0, 59, 3 * time.Second}, {32, 59, 0}} {
+		if got := rec.skew(at(test.from), at(test.to)); got != test.want {
+			t.Errorf("skew from %d to %d = %v, want %v", test.from, test.to, got, test.want)
+		}
+	}
+}

@@ -127,6 +127,9 @@ func (c *court) bodies(s *story) {
 			c.accuse(OneKey, s, 0, "%s had %d keys, after %d restarts", step, n, s.truth.Epoch)
 		}
 	}
+	if !replaced && s.created > 0 {
+		c.licensed(s)
+	}
 	for _, l := range s.log {
 		for _, e := range l.Entries {
 			if e.Kind != protocol.EntryStepCompleted || e.Step.Op != protocol.OpDo {
@@ -135,6 +138,19 @@ func (c *court) bodies(s *story) {
 			if text := c.text(e.Result, e.Object); !returned[text] {
 				c.accuse(OneResult, s, l.sequence, "%v is recorded as %q, which no body has returned", *e.Step, text)
 			}
+		}
+	}
+}
+
+// licensed: each body ran over an entry that is in the log, or over the create.
+func (c *court) licensed(s *story) {
+	stored := map[uint64]bool{s.created: true}
+	for _, l := range s.log {
+		stored[l.sequence] = true
+	}
+	for _, n := range s.bodies {
+		if n.Kind == notes.Body && !stored[n.Fence] {
+			c.accuse(Licensed, s, n.Fence, "the body of %s ran over %d, which is not there", n.Step, n.Fence)
 		}
 	}
 }

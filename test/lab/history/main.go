@@ -25,7 +25,7 @@ func Main(ctx context.Context, args []string, out, logs io.Writer) error {
 	url := flags.String("nats", nats.DefaultURL, "the NATS servers, separated by commas")
 	folder := flags.String("notes", "", "the folder of the notes")
 	patience := flags.Duration("patience", 5*time.Minute, "for how long what is runnable may take to finish")
-	skew := flags.Duration("skew", 0, "the most by which the clock of a machine was off")
+	skew := flags.Duration("skew", 0, "the most by which the clock of a machine was off at any time")
 	asJSON := flags.Bool("json", false, "write the report as JSON")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -38,7 +38,7 @@ func Main(ctx context.Context, args []string, out, logs io.Writer) error {
 		return fmt.Errorf("connect to %s: %w", *url, err)
 	}
 	defer nc.Close()
-	report, err := Check(ctx, Options{NC: nc, Notes: *folder, Patience: *patience, Skew: *skew, Log: slog.New(slog.NewTextHandler(logs, nil))})
+	report, err := Check(ctx, Options{NC: nc, Notes: *folder, Patience: *patience, Clocks: []Clock{{To: time.Now().Add(time.Hour), Off: *skew}}, Log: slog.New(slog.NewTextHandler(logs, nil))})
 	if err != nil {
 		return err
 	}

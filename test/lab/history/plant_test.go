@@ -267,6 +267,12 @@ var plants = []plant{
 		}
 		return false
 	}},
+	{"a body runs over what is not stored", Licensed, func(rec *Recorded) bool {
+		return note(rec, func(n *notes.Note) bool {
+			n.Fence = 1 << 40
+			return n.Kind == notes.Body
+		})
+	}},
 	{"an event is taken twice", OneEnd, func(rec *Recorded) bool {
 		taken := map[string]protocol.Entry{}
 		return entry(rec, protocol.EntryReceived, func(at protocol.Instance, _ *protocol.Append, e *protocol.Entry) bool {

@@ -26,8 +26,26 @@ type Recorded struct {
 	// States are those of agents that are too large for their records, by the names of their objects.
 	States map[string]json.RawMessage
 	Notes  []notes.Note
-	// Skew is the most by which the clock of a machine was off, either way.
-	Skew time.Duration
+	// Clocks are the times at which clocks of machines were off.
+	Clocks []Clock
+}
+
+// Clock is a time at which the clock of a machine was off by so much, either way.
+type Clock struct {
+	From, To time.Time
+	Off      time.Duration
+}
+
+// skew is the most by which a clock was off between two moments: what was decided meanwhile may be wrong by that.
+func (r *Recorded) skew(from, to time.Time) time.Duration {
+	const around = time.Second // between what was done to a clock and when that was noted
+	most := time.Duration(0)
+	for _, c := range r.Clocks {
+		if c.From.Add(-around).Before(to) && c.To.Add(around).After(from) {
+			most = max(most, c.Off, -c.Off)
+		}
+	}
+	return most
 }
 
 // workflows are the streams of a project's instances.

@@ -45,6 +45,8 @@ type Machine struct {
 	steps    int   // how many were called
 	state    int64 // bytes of what the code was given
 
+	latest time.Time // when the step began that did so last
+
 	entries []protocol.Entry
 	taken   uint64 // entries handed out by Take
 	hard    uint64 // position of the newest entry that must be durable before an effect
@@ -265,6 +267,10 @@ func (m *Machine) Begin(s *Step, now time.Time) int {
 	if len(s.Attempts) > 0 {
 		n = s.Attempts[len(s.Attempts)-1].Number + 1
 	}
+	if now.Before(m.latest) { // these moments tell which step began last, also where the clock was put back
+		now = m.latest.Add(1)
+	}
+	m.latest = now
 	s.open(n, "", &now)
 	s.beats = false
 	e := protocol.Entry{Kind: protocol.EntryStarted, Step: &s.Key, Attempt: n, Started: &now, Config: s.tellConfig()}

@@ -20,7 +20,7 @@ func (s *Step) compensable() bool {
 }
 
 // compensable lists the steps to undo, in the order in which that is done: the one that began last comes first. Within
-// one message of the log the clock tells which that is; all in it come from one runner.
+// one message of the log the moments tell which that is; all in it come from one run, in which they only rise.
 func (h *History) compensable() []*Step {
 	var all []*Step
 	for _, k := range slices.Backward(h.Order) {

@@ -123,6 +123,29 @@ func TestRollBackInReverseOrder(t *testing.T) {
 	}
 }
 
+// TestRollBackWhereTheClockGoesBack: the order is that in which the steps began, whatever the clock of the machine does meanwhile; also
+// for a runner that has only the log.
+func TestRollBackWhereTheClockGoesBack(t *testing.T) {
+	t.Parallel()
+	r, d := newRig(t), &diary{}
+	at := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	var asked atomic.Int64
+	back := Settings{Hooks: Hooks{Now: func() time.Time { return at.Add(-time.Minute * time.Duration(asked.Add(1))) }}}
+	x := r.start(back, all(d.booked("flight"), d.booked("hotel"), d.booked("car"), fail))
+	undone(t, r.event(x, Finished), protocol.StateErrored, "complete", "")
+	d.want(t, `undo "car" because of on purpose`, `undo "hotel" because of on purpose`, `undo "flight" because of on purpose`)
+	var last time.Time
+	for _, e := range r.entries() {
+		if e.Started == nil || e.Step.Op != protocol.OpDo || e.Kind != protocol.EntryStepCompleted {
+			continue
+		}
+		if !e.Started.After(last) {
+			t.Errorf("the log says that %s began at %v, and the step before it at %v", e.Step.Name, e.Started, last)
+		}
+		last = *e.Started
+	}
+}
+
 // TestRollingBackIsDurableFirst: before anything is undone, the log says so.
 func TestRollingBackIsDurableFirst(t *testing.T) {
 	t.Parallel()

@@ -78,6 +78,7 @@ type Report struct {
 type court struct {
 	rec     *Recorded
 	stories map[protocol.Instance]*story
+	order   []protocol.Instance // of the stories
 	Report
 }
 
@@ -96,12 +97,12 @@ func (c *court) count(what string, n int) { c.Counts[what] += n }
 func Judge(rec *Recorded) Report {
 	c := &court{rec: rec, Report: Report{Counts: map[string]int{}}}
 	c.stories = tell(rec, c)
-	order := slices.SortedFunc(maps.Keys(c.stories), func(a, b protocol.Instance) int { return strings.Compare(a.String(), b.String()) })
-	for _, at := range order {
+	c.order = slices.SortedFunc(maps.Keys(c.stories), func(a, b protocol.Instance) int { return strings.Compare(a.String(), b.String()) })
+	for _, at := range c.order {
 		s := c.stories[at]
 		c.fold(s)
 	}
-	for _, at := range order {
+	for _, at := range c.order {
 		s := c.stories[at]
 		c.creates(s)
 		c.sent(s)

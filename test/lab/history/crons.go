@@ -16,7 +16,8 @@ import (
 // one, or counts as missed.
 func (c *court) crons() {
 	fired := map[string]map[int64]int{} // project and schedule → moment → instances
-	for _, s := range c.stories {
+	for _, at := range c.order {
+		s := c.stories[at]
 		if s.created == 0 || s.create.Schedule == nil {
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/skein-run/skein/internal/journal"
@@ -35,8 +36,9 @@ type book struct {
 	work.Book
 	at    map[string][]int
 	asked map[string][]asked
-	// follows are the lines that must be there because of lines elsewhere.
+	// follows are the lines that must be there because of lines elsewhere, may those that may be there, once.
 	follows map[string]bool
+	may     map[string]bool
 }
 
 func (b *book) String() string { return b.project + "/" + work.ClassLedger + "/" + b.name }
@@ -63,6 +65,7 @@ func (c *court) ledgers() {
 			}
 		}
 	}
+	c.instancesAsk(books)
 	for _, where := range order {
 		c.lanes(books[where])
 		c.lines(books[where])
@@ -77,7 +80,7 @@ type library map[string]*book
 func (l library) of(project, name string) *book {
 	b := l[project+"/"+name]
 	if b == nil {
-		b = &book{project: project, name: name, at: map[string][]int{}, asked: map[string][]asked{}, follows: map[string]bool{}}
+		b = &book{project: project, name: name, at: map[string][]int{}, asked: map[string][]asked{}, follows: map[string]bool{}, may: map[string]bool{}}
 		l[project+"/"+name] = b
 	}
 	return b
@@ -176,6 +179,34 @@ func (b *book) follow(books library, at int, a asked) {
 	}
 }
 
+// instancesAsk notes which lines must be there because an instance has told or asked for them, and holds the answers against them. One
+// that has not completed may have.
+func (c *court) instancesAsk(books library) {
+	for _, instance := range c.order {
+		s := c.stories[instance]
+		asked := 0
+		for _, o := range s.script.Ops {
+			if o.Tell == "" && o.Ask == "" {
+				continue
+			}
+			b, line := books.of(s.at.Project, o.Tell+o.Ask), work.Line(work.LaneOf(s.at.ID), o.Number)
+			if s.truth.End != protocol.EntryCompleted {
+				b.may[line] = true
+				continue
+			}
+			b.follows[line] = true
+			if o.Ask == "" {
+				continue
+			}
+			asked++
+			answer := s.truth.Steps[o.Key(asked)]
+			if at := b.at[line]; answer == nil || len(at) != 1 || string(answer.Result) != strconv.Itoa(at[0]+1) {
+				c.accuse(Answered, s, 0, "it has asked %v for %q, which stands at %v, and got %v", b, line, at, answer)
+			}
+		}
+	}
+}
+
 // lines: what follows is there once, what is queued, too, and nothing else is.
 func (c *court) lines(b *book) {
 	for n := range b.Queued {
@@ -187,8 +218,13 @@ func (c *court) lines(b *book) {
 			c.accuseBook(Carried, b, line, "%q is there %d times", line, n)
 		}
 	}
+	for line := range b.may {
+		if n := len(b.at[line]); n > 1 {
+			c.accuseBook(Applied, b, line, "%q is there %d times", line, n)
+		}
+	}
 	for _, line := range b.Lines {
-		if b.asked[line] == nil && !b.follows[line] {
+		if b.asked[line] == nil && !b.follows[line] && !b.may[line] {
 			c.accuseBook(Carried, b, line, "nothing has led to %q", line)
 		}
 	}
@@ -218,9 +254,9 @@ func (c *court) lanes(b *book) {
 	}
 }
 
-// laneOf joins what a workflow reports with its end; what schedules bring once has no order.
+// laneOf joins what a workflow reports with its end; what schedules bring once, and what steps tell, has no order.
 func laneOf(lane string) string {
-	if strings.HasPrefix(lane, work.LaneAfter+"/") {
+	if strings.HasPrefix(lane, work.LaneAfter+"/") || strings.HasPrefix(lane, work.LaneOf("")) {
 		return ""
 	}
 	if id, ok := strings.CutPrefix(lane, work.LaneWorkflow+"/"); ok {

@@ -538,6 +538,13 @@ var agentPlants = []plant{
 		})
 	}},
 	{"what an agent has told another is lost", Carried, without("told/")},
+	{"what an instance has told an agent is lost", Carried, without("instance/")},
+	{"an instance is told where another line stands", Answered, func(rec *Recorded) bool {
+		return entry(rec, protocol.EntryStepCompleted, func(_ protocol.Instance, _ *protocol.Append, e *protocol.Entry) bool {
+			e.Result = json.RawMessage("1000")
+			return e.Step.Name == work.StepAsk
+		})
+	}},
 	{"what an agent has planned is lost", Carried, without(work.LaneAfter)},
 	{"what an agent has queued is lost", Carried, without(work.LaneQueue)},
 	{"the end of a workflow is lost", Carried, without(work.LaneWorkflow)},

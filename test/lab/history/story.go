@@ -3,6 +3,7 @@ package history
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/skein-run/skein/internal/engine"
@@ -151,6 +152,11 @@ func (s *story) add(class protocol.Class, m *journal.Message) (err error) {
 		s.done = append(s.done, d)
 	}
 	return err
+}
+
+// deleting reports whether somebody has deleted the instance, or may have: then what was there before is gone.
+func (s *story) deleting() bool {
+	return slices.ContainsFunc(s.asked, func(a asked) bool { return a.Action == "delete" && a.Outcome != notes.Refused })
 }
 
 // inputs are the events as the engine takes them.

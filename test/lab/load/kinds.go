@@ -24,6 +24,8 @@ type kind struct {
 
 const (
 	ms = time.Millisecond
+	// kindAsks are those that ask agents.
+	kindAsks = "asks-agents"
 	// end is the type of the event that lets instances end which clients steer.
 	end = "end"
 	// news is the type of all other events.
@@ -83,6 +85,12 @@ var kinds = []kind{
 			call.For = between(rng, 500*ms, 3000*ms)
 		}
 		return []work.Op{do("a"), call, do("b")}
+	}},
+	{name: kindAsks, share: 6, ops: func(rng *rand.Rand) []work.Op {
+		return []work.Op{
+			do("a"), {Tell: ledger(rng.IntN(ledgers)), Number: 1}, {Ask: ledger(rng.IntN(ledgers)), Number: 2},
+			sleep("nap", between(rng, 100*ms, 3000*ms)), {Tell: ledger(rng.IntN(ledgers)), Number: 3}, do("b"),
+		}
 	}},
 	{name: "is-large", share: 3, ops: func(*rand.Rand) []work.Op {
 		return []work.Op{{Do: "a", Big: true}, wait("answer", news, 20*time.Second), {Do: "b", Big: true}}

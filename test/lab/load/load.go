@@ -141,6 +141,9 @@ func (l *Load) counts() Report {
 func (l *Load) draw(n int) *instance {
 	rng := rand.New(rand.NewPCG(l.Seed, uint64(n)))
 	k := kinds[pick(rng)]
+	if k.name == kindAsks && l.Hosts == nil { // nobody would answer
+		k = kinds[0]
+	}
 	i := &instance{
 		Load: l, kind: k, rng: rng, project: work.Projects()[rng.IntN(2)], workflow: work.Any,
 		id: fmt.Sprintf("%s-%d", k.name, n),

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/skein-run/skein/pkg/agent"
 	"github.com/skein-run/skein/pkg/protocol"
 	"github.com/skein-run/skein/pkg/workflow"
 )
@@ -23,7 +25,7 @@ type Script struct {
 	Ops  []Op   `json:"ops"`
 }
 
-// Op is one call of workflow code: exactly one of Do, Sleep, Wait, Call, Branches and Fail is set.
+// Op is one call of workflow code: exactly one of Do, Sleep, Wait, Call, Branches, Report, Tell, Ask and Fail is set.
 type Op struct {
 	// Do is a step. Its body takes Took, fails in its first Fails attempts, returns something large if Big is set, and is undone
 	// if the instance fails and Undo is set.
@@ -51,6 +53,11 @@ type Op struct {
 	// Report reports a number as progress. It has no result.
 	Report int `json:"report,omitempty"`
 
+	// Tell tells a ledger of the own project the line Number of the instance's lane, Ask calls it for that.
+	Tell   string `json:"tell,omitempty"`
+	Ask    string `json:"ask,omitempty"`
+	Number int    `json:"number,omitempty"`
+
 	// Fail ends the instance with an error.
 	Fail string `json:"fail,omitempty"`
 }
@@ -69,6 +76,8 @@ func (o Op) Key(count int) protocol.Key {
 		k.Op, k.Name = protocol.OpCall, o.Call
 	case o.Race != "":
 		k.Op, k.Name = protocol.OpRace, o.Race
+	case o.Ask != "":
+		k.Op, k.Name = protocol.OpDo, StepAsk
 	}
 	return k
 }
@@ -117,8 +126,23 @@ func (o Op) run(ctx context.Context) ([]string, error) {
 		return o.group(ctx)
 	case o.Report != 0:
 		return nil, workflow.ReportProgress(ctx, o.Report)
+	case o.Tell != "":
+		return nil, agent.Tell(ctx, Ledgers.Agent(o.Tell), (*Ledger).Note, o.order(ctx))
+	case o.Ask != "":
+		n, err := agent.Call(ctx, Ledgers.Agent(o.Ask), (*Ledger).Carry, o.order(ctx))
+		return []string{strconv.Itoa(n)}, err
 	}
 	return nil, errors.New(o.Fail)
+}
+
+// StepAsk is what the step of an Ask is called.
+const StepAsk = "call " + ClassLedger + ".Carry"
+
+// LaneOf is the lane of what an instance tells.
+func LaneOf(instance string) string { return "instance/" + instance }
+
+func (o Op) order(ctx context.Context) Order {
+	return Order{Lane: LaneOf(workflow.Info(ctx).ID), Number: o.Number}
 }
 
 // patience of a wait without an end is as long as the longest run of the lab.
@@ -220,7 +244,7 @@ func Won(winner int, results []string) string { return fmt.Sprint(winner, " with
 func Expected(ops []Op, used map[protocol.Key]int, results map[protocol.Key]string) []string {
 	want := []string{}
 	for _, o := range ops {
-		if o.Report != 0 {
+		if o.Report != 0 || o.Tell != "" {
 			continue
 		}
 		if o.Branches != nil && o.Race == "" {

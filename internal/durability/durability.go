@@ -29,6 +29,10 @@ const (
 	defaultSync = 2 * time.Minute
 )
 
+// nameless is how a leader names a server that has not been there since it started. That one is down, and has a name of its own in
+// what others tell.
+const nameless = "Server name unknown"
+
 // LeastVersion of the NATS server is the oldest that Skein is tested with.
 const LeastVersion = "2.15.2"
 
@@ -52,7 +56,9 @@ func (s *Streams) Add(info *jetstream.StreamInfo) {
 			found.servers = append(found.servers, c.Leader)
 		}
 		for _, peer := range c.Replicas {
-			found.servers = append(found.servers, peer.Name)
+			if !strings.HasPrefix(peer.Name, nameless) {
+				found.servers = append(found.servers, peer.Name)
+			}
 		}
 	}
 	s.mu.Lock()
@@ -231,9 +237,9 @@ func (r *Report) Refuse() error {
 			reasons = append(reasons, fmt.Sprintf("server %q is of version %s, wanted is %s or newer", s.Name, s.Version, LeastVersion))
 		}
 	}
-	if 2*told <= len(r.Servers) {
+	if all := max(len(r.Servers), r.Replicas); 2*told <= all {
 		reasons = append(reasons, fmt.Sprintf("%d of %s told when it writes to disk; let the account import $SYS.REQ.SERVER.PING.VARZ of the system account, or name the servers' monitoring with nats_monitor",
-			told, count(len(r.Servers), "server")))
+			told, count(all, "server")))
 	}
 	if len(reasons) == 0 {
 		return nil

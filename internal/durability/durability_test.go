@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/skein-run/skein/internal/durability"
 	"github.com/skein-run/skein/internal/natstest"
@@ -155,4 +156,24 @@ func TestClusterThatSyncsLater(t *testing.T) {
 	line, err := tell(t, nc, 3, durability.Options{Production: true})
 	contains(t, line, "does not survive a power failure of more at once: that can lose up to the last 2m of what was acknowledged", "sync=2m")
 	refused(t, err, `server "natstest-0" has sync_interval 2m`, `server "natstest-1"`, `server "natstest-2"`)
+}
+
+// TestServerWithoutAName: a leader that has started while another server was away does not know what that is called. It is no fourth
+// server, and two of three are most of them.
+func TestServerWithoutAName(t *testing.T) {
+	t.Parallel()
+	c := natstest.StartCluster(t, 3, telling(t), natstest.SyncAlways())
+	nc := c.Connect(t)
+	var found durability.Streams
+	options := streams.Options{Replicas: 3, Found: found.Add}
+	natstest.Ask(t, "make a stream", func(ctx context.Context) error {
+		return streams.EnsureProjects(ctx, natstest.JetStream(t, nc), options)
+	})
+	found.Add(&jetstream.StreamInfo{Config: jetstream.StreamConfig{Name: "other", Replicas: 3}, Cluster: &jetstream.ClusterInfo{
+		Leader: "natstest-0", Replicas: []*jetstream.PeerInfo{{Name: "natstest-1"}, {Name: "Server name unknown at this time (peerID: yrzKKRBu)"}},
+	}})
+	c.Stop(t, 2)
+	if err := durability.Tell(t.Context(), durability.Options{NC: nc, Log: slog.New(slog.DiscardHandler), Production: true}, &found); err != nil {
+		t.Errorf("one of three servers is away: %v", err)
+	}
 }

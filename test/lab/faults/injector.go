@@ -151,15 +151,3 @@ func (in *Injector) claim(names []string) (release func()) {
 		in.changed = make(chan struct{})
 	}
 }
-
-// Skewed tells from what has happened the most by which any clock was off at some moment of a time.
-func Skewed(events []Event) func(from, to time.Time) time.Duration {
-	return func(from, to time.Time) (most time.Duration) {
-		for _, e := range events {
-			if e.Offset != 0 && e.Began.Before(to) && from.Before(e.Ended) {
-				most = max(most, e.Offset.Abs())
-			}
-		}
-		return most
-	}
-}

@@ -91,21 +91,3 @@ func TestClaims(t *testing.T) {
 	release()
 	(<-got)()
 }
-
-func TestSkewed(t *testing.T) {
-	t.Parallel()
-	at := func(second int) time.Time { return time.Unix(int64(second), 0) }
-	skewed := Skewed([]Event{
-		{Fault: Fault{Offset: -3 * time.Second}, Began: at(10), Ended: at(20)},
-		{Fault: Fault{Offset: time.Second}, Began: at(15), Ended: at(30)},
-		{Fault: Fault{}, Began: at(0), Ended: at(100)},
-	})
-	for _, row := range []struct {
-		from, to int
-		want     time.Duration
-	}{{0, 9, 0}, {0, 11, 3 * time.Second}, {16, 17, 3 * time.Second}, {21, 22, time.Second}, {31, 40, 0}} {
-		if have := skewed(at(row.from), at(row.to)); have != row.want {
-			t.Errorf("from %d to %d clocks were off by %v, want %v", row.from, row.to, have, row.want)
-		}
-	}
-}

@@ -219,7 +219,8 @@ func TestRollBackParks(t *testing.T) {
 func TestRollBackAfterACrash(t *testing.T) {
 	t.Parallel()
 	r, d := newRig(t), &diary{}
-	began := make(chan struct{}, 2)
+	began, c := make(chan struct{}, 2), make(chan struct{})
+	hasC := sync.OnceFunc(func() { close(c) })
 	var runs atomic.Int64
 	code := func(last part) func(ctx context.Context) (json.RawMessage, error) {
 		return all(d.booked("a"), value, d.booking("b", nothing, func(ctx context.Context) error {
@@ -229,7 +230,13 @@ func TestRollBackAfterACrash(t *testing.T) {
 				return context.Cause(ctx)
 			}
 			return nil
-		}), caught(group(d.booked("c"), func(ctx context.Context) error { return errors.Join(d.booked("d")(ctx), fail(ctx)) })), last)
+		}), caught(group(d.booking("c", func(context.Context) (json.RawMessage, error) {
+			hasC()
+			return json.RawMessage(`"c"`), nil
+		}, nil), func(ctx context.Context) error {
+			<-c // else the failure may keep it from beginning
+			return errors.Join(d.booked("d")(ctx), fail(ctx))
+		})), last)
 	}
 	x := r.start(Settings{}, code(fail))
 	<-began

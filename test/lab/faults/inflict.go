@@ -235,7 +235,7 @@ func (in *inflicter) disturb(f Fault) error {
 	}
 	defer in.World.Switch.Remove(f.rule)
 	in.last(f)
-	for range 50 { // until there was a packet
+	for range 600 { // until there was a packet: all processes of the machine may be down
 		if f.rule.Counts().Total() > 0 {
 			break
 		}

@@ -70,7 +70,7 @@ func (in *inflicter) stepDown(f Fault) error {
 	if err != nil {
 		return err
 	}
-	for range 30 {
+	for range 120 { // a leader that has no majority, or is cut off, does not answer
 		ctx, cancel := context.WithTimeout(in.mended(), 2*time.Second)
 		answer, err := in.NC.RequestWithContext(ctx, jetstream.DefaultAPIPrefix+"STREAM.LEADER.STEPDOWN."+stream, nil)
 		cancel()

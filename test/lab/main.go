@@ -21,9 +21,12 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
+	"github.com/skein-run/skein/test/lab/faults"
 	"github.com/skein-run/skein/test/lab/history"
 	"github.com/skein-run/skein/test/lab/world"
 )
@@ -35,6 +38,7 @@ type settings struct {
 	over              time.Duration
 	patience          time.Duration
 	dir               string
+	without           []string
 	json              bool
 	level             string
 }
@@ -52,12 +56,23 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	flags.DurationVar(&s.over, "over", 0, "how long to break things; 0: 2.5 s for each fault")
 	flags.DurationVar(&s.patience, "patience", 5*time.Minute, "how long it may take until everything has ended, once all is mended")
 	flags.StringVar(&s.dir, "dir", "", "folder for programs, logs, notes and disks, which is kept; empty: one that is kept if something is wrong")
+	without := flags.String("without", "", "kinds of faults that are left out, separated by commas; empty: none")
 	flags.BoolVar(&s.json, "json", false, "report as JSON")
 	flags.StringVar(&s.level, "log-level", "info", "least level that the processes log (debug, info, warn or error)")
 	if err := flags.Parse(args); err != nil {
 		return s, err
 	}
+	if *without != "" {
+		s.without = strings.Split(*without, ",")
+	}
+	for _, kind := range s.without {
+		if !slices.Contains(faults.Kinds(), kind) {
+			return s, fmt.Errorf("-without %q: kinds of faults are %q", kind, faults.Kinds())
+		}
+	}
 	switch {
+	case len(s.without) == len(faults.Kinds()):
+		return s, errors.New("-without leaves no kind of faults; -faults 0 means none")
 	case flags.NArg() > 0:
 		return s, fmt.Errorf("argument %q: there are none", flags.Arg(0))
 	case s.instances < 1 || s.instances > 1_000_000:
@@ -138,7 +153,8 @@ func enter(ctx context.Context, s settings) error {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, self, "-instances", fmt.Sprint(s.instances), "-faults", fmt.Sprint(s.faults), "-seed", fmt.Sprint(s.seed),
-		"-over", s.over.String(), "-patience", s.patience.String(), "-dir", s.dir, "-json="+fmt.Sprint(s.json), "-log-level", s.level)
+		"-over", s.over.String(), "-patience", s.patience.String(), "-dir", s.dir, "-json="+fmt.Sprint(s.json), "-log-level", s.level,
+		"-without", strings.Join(s.without, ","))
 	cmd.Env = append(os.Environ(), inside+"=true")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}

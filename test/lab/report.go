@@ -27,6 +27,8 @@ type report struct {
 	Load       load.Report    `json:"load"`
 	LongestGap time.Duration  `json:"longest_gap_ns"`
 	Faults     []faults.Event `json:"faults"`
+	// Without are the kinds that were left out.
+	Without []string `json:"without,omitempty"`
 	// Happened counts the faults of each kind that happened.
 	Happened map[string]int `json:"happened"`
 	// Lost is what losses of power took back.
@@ -42,6 +44,7 @@ type report struct {
 // tell writes the report, and returns an error if anything is wrong.
 func (l *laboratory) tell() error {
 	r := &l.report
+	r.Without = l.without
 	r.Seed, r.Instances, r.Seconds, r.Lost = l.seed, l.instances, time.Since(l.began).Seconds(), l.inject.Lost().String()
 	r.Happened, r.Ends = map[string]int{}, map[string][]string{}
 	var wrong []error
@@ -80,6 +83,10 @@ func (l *laboratory) table() {
 	defer w.Flush()
 	fmt.Fprintf(w, "FAULT\tHAPPENED\n")
 	for _, kind := range faults.Kinds() {
+		if slices.Contains(r.Without, kind) {
+			fmt.Fprintf(w, "%s\tleft out\n", kind)
+			continue
+		}
 		fmt.Fprintf(w, "%s\t%d\n", kind, r.Happened[kind])
 	}
 	fmt.Fprintf(w, "\nlongest gap\t%v\n", r.LongestGap.Round(time.Millisecond))

@@ -118,7 +118,7 @@ func (l *laboratory) use(ctx context.Context) error {
 		l.report.Load = counts
 		used <- err
 	}()
-	l.report.Faults, err = l.inject.Run(ctx, faults.Plan(l.world, l.seed, l.faults, l.over))
+	l.report.Faults, err = l.inject.Run(ctx, faults.Plan(l.world, l.seed, l.faults, l.over, l.without...))
 	l.say("all faults are over; waiting for clients")
 	err = errors.Join(err, <-used)
 	stop()

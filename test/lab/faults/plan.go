@@ -98,12 +98,14 @@ func Kinds() []string {
 	return names
 }
 
-// Plan decides on so many faults within a time, by the seed alone. If there are enough, each kind is among them.
-func Plan(w *world.World, seed uint64, count int, over time.Duration) []Fault {
+// Plan decides on so many faults within a time, by the seed alone. If there are enough, each kind is among them, but for those that
+// are left out.
+func Plan(w *world.World, seed uint64, count int, over time.Duration, without ...string) []Fault {
 	d := &dice{rand.New(rand.NewPCG(seed, 0)), w}
+	kinds := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return slices.Contains(without, k.name) })
 	var faults []Fault
 	for n := range count {
-		k := kinds[d.pick()]
+		k := pick(d, kinds)
 		if n < len(kinds) {
 			k = kinds[n]
 		}
@@ -118,16 +120,17 @@ func Plan(w *world.World, seed uint64, count int, over time.Duration) []Fault {
 	return faults
 }
 
-func (d *dice) pick() int {
+// pick draws a kind by its share.
+func pick(d *dice, kinds []kind) kind {
 	total := 0
 	for _, k := range kinds {
 		total += k.share
 	}
 	n := d.IntN(total)
-	for i, k := range kinds {
+	for _, k := range kinds {
 		if n -= k.share; n < 0 {
-			return i
+			return k
 		}
 	}
-	return 0
+	return kinds[0]
 }

@@ -50,6 +50,10 @@ func TestPlan(t *testing.T) {
 			t.Errorf("no fault is %q", kind)
 		}
 	}
+	without := "power-off of all servers"
+	if slices.ContainsFunc(Plan(w, 1, 300, over, without), func(f Fault) bool { return f.Kind == without }) {
+		t.Errorf("a fault is %q, which was to be left out", without)
+	}
 	for n, f := range plan {
 		if f.Number != n+1 || f.At < 0 || f.At > over || f.For > time.Minute || len(f.Targets) == 0 || f.Offset.Abs() > MaxSkew {
 			t.Errorf("fault %d is %+v", n+1, f)

@@ -26,6 +26,12 @@ const (
 	codeWrongLastMoving = 10164 // something on the subject is in flight: no verdict
 	codeStoreFailed     = 10077
 	codeTooManyRequests = 429
+	// What the server says if it has no room: the account has used what it may, the server has, at a publish or when something
+	// is made. The last one is for streams in memory.
+	codeAccountLimit  = 10002
+	codeNoResources   = 10023
+	codeNoFileStore   = 10047
+	codeNoMemoryStore = 10028
 )
 
 // subjectFull is how the server describes, under a code for all that a store can refuse, that a subject has its limit.
@@ -111,33 +117,53 @@ type publishAnswer struct {
 	Error    *ServerError `json:"error"`
 }
 
+// publish tries until the message is stored or refused. What finds no room waits until there is some, unless ctx is Refusing.
 func (s *Store) publish(ctx context.Context, subject string, header nats.Header, body []byte) (uint64, error) {
+	of, uncertain := spaceOf(subject), false
 	for wait := (backoff{}); ; {
-		answer, err := s.replies.publish(ctx, &nats.Msg{Subject: subject, Header: header, Data: body})
-		if err == nil {
-			if _, sequence, ok := acknowledged(answer.Data); ok {
-				return sequence, nil
-			}
-			var r publishAnswer
-			if err = json.Unmarshal(answer.Data, &r); err != nil {
-				return 0, fmt.Errorf("publish to %s: answer %.80q: %w", subject, answer.Data, err)
-			}
-			if r.Error == nil {
-				return r.Sequence, nil
-			}
-			err = r.Error
+		if err := s.awaitSpace(ctx, of); err != nil {
+			return 0, noSpace(subject, uncertain, err)
 		}
-		if errors.Is(err, nats.ErrMaxPayload) {
+		sequence, err := s.tryPublish(ctx, &nats.Msg{Subject: subject, Header: header, Data: body})
+		full := s.space.note(of, err)
+		uncertain = uncertain || !notStored(err)
+		switch {
+		case err == nil:
+			return sequence, nil
+		case errors.Is(err, nats.ErrMaxPayload):
 			return 0, fmt.Errorf("publish to %s: %d bytes: %w", subject, len(body), ErrTooLarge)
-		}
-		if !retryable(err) {
+		case !retryable(err):
 			return 0, fmt.Errorf("publish to %s: %w", subject, err)
+		case full:
+			continue
 		}
 		if stop := wait.sleep(ctx, s.replies.network); stop != nil {
 			return 0, fmt.Errorf("publish to %s: %w: %w (last try: %w)", subject, ErrUnknownOutcome, stop, err)
 		}
 	}
 }
+
+// tryPublish sends a message once.
+func (s *Store) tryPublish(ctx context.Context, m *nats.Msg) (uint64, error) {
+	answer, err := s.replies.publish(ctx, m)
+	if err != nil {
+		return 0, err
+	}
+	if _, sequence, ok := acknowledged(answer.Data); ok {
+		return sequence, nil
+	}
+	var r publishAnswer
+	if err := json.Unmarshal(answer.Data, &r); err != nil {
+		return 0, unreadableError{fmt.Errorf("answer %.80q: %w", answer.Data, err)}
+	}
+	if r.Error != nil {
+		return 0, r.Error
+	}
+	return r.Sequence, nil
+}
+
+// unreadableError ends a publish whose answer makes no sense.
+type unreadableError struct{ error }
 
 // acknowledged reads the common answer {"stream":"NAME","seq":N} without the cost of a decoder: it is read once per
 // append. ok is false for every other answer.
@@ -166,8 +192,11 @@ func retryable(err error) bool {
 	if errors.Is(err, ErrFull) {
 		return false // the caller knows whether to wait for room
 	}
+	if _, ok := errors.AsType[unreadableError](err); ok {
+		return false
+	}
 	if se, ok := errors.AsType[*ServerError](err); ok {
-		return se.ErrCode == codeWrongLastMoving || se.Code == codeTooManyRequests || se.Code >= 500
+		return se.ErrCode == codeWrongLastMoving || isNoSpace(se) || se.Code == codeTooManyRequests || se.Code >= 500
 	}
 	return !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrMaxPayload)
 }

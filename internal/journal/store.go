@@ -41,6 +41,7 @@ type Store struct {
 	sub     Subscription
 	reads   chan struct{} // has room for the reads that may be under way
 	replies replies
+	space   space
 
 	mu      sync.Mutex
 	next    uint64

@@ -195,6 +195,30 @@ func (s *Server) Lose(t testing.TB, subject string) (heal func()) {
 	return func() { account.RemoveMapping(subject) }
 }
 
+// Fill lets the server store nothing any more, as if its disk were full, until free is called.
+func (s *Server) Fill(t testing.TB) (free func()) {
+	t.Helper()
+	s.LimitAccount(t, 1)
+	return func() {
+		t.Helper()
+		s.LimitAccount(t, -1)
+	}
+}
+
+// LimitAccount bounds how many bytes the account of the server may store in files; -1: there is no bound.
+func (s *Server) LimitAccount(t testing.TB, bytes int64) {
+	t.Helper()
+	account, err := s.server().LookupAccount(server.DEFAULT_GLOBAL_ACCOUNT)
+	if err == nil {
+		err = account.UpdateJetStreamLimits(map[string]server.JetStreamAccountLimits{"": {
+			MaxMemory: -1, MaxStore: bytes, MaxStreams: -1, MaxConsumers: -1, MaxAckPending: -1, MemoryMaxStreamBytes: -1, StoreMaxStreamBytes: -1,
+		}})
+	}
+	if err != nil {
+		t.Fatalf("natstest: limit the account: %v", err)
+	}
+}
+
 func (s *Server) server() *server.Server {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -39,7 +39,7 @@ func (t Table) Change(ctx context.Context, workflow, id string, change func(*pro
 		if err != nil {
 			return fmt.Errorf("change schedule %q of workflow %q: %w", id, workflow, err)
 		}
-		_, err = t.Store.Append(ctx, t.stream(), t.subject(*row), sequence, body)
+		_, err = t.Store.Append(journal.Refusing(ctx), t.stream(), t.subject(*row), sequence, body)
 		if errors.Is(err, journal.ErrConflict) {
 			continue // a runner or somebody else was faster
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -50,4 +51,15 @@ func (r *Runner) disarm(instance protocol.Instance, park uint64, until *time.Tim
 	m.Header.Set(protocol.HeaderRollup, protocol.RollupSubject)
 	m.Header.Set(protocol.HeaderTTL, "1s")
 	_ = r.nc.PublishMsg(m)
+}
+
+// watchTimers publishes timers again that should have fired and did not, because NATS had no room at that moment.
+func (r *Runner) watchTimers(ctx context.Context) {
+	r.Store.WatchFirings(ctx, protocol.TimersStream(r.Project), protocol.ArmSubjects(r.Project), func(fired int, err error) {
+		if err != nil {
+			r.Log.WarnContext(ctx, "cannot look for timers that have not fired", logkey.Error, err)
+			return
+		}
+		r.Log.WarnContext(ctx, "timers had not fired, as when NATS has no room, and were armed again", logkey.Count, fired)
+	})
 }

@@ -168,6 +168,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		}
 		return nil // it is done again at the next start; what is in hand has to be handed back
 	})
+	front.Go(func() error { r.watchTimers(fetching); return nil })
 	r.Log.InfoContext(ctx, "runner takes work", logkey.Runner, r.ID)
 	if r.Ready != nil {
 		r.Ready()

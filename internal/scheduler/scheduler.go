@@ -32,6 +32,9 @@ const (
 // warnSchedules is what the process's health warns of while schedules are late.
 const warnSchedules = "schedules"
 
+// warnSpace is what it warns of while NATS has no room.
+const warnSpace = "space"
+
 const (
 	// parallel is how many messages a scheduler handles at a time, over all projects.
 	parallel = 64
@@ -122,6 +125,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	store.OnSpace(journal.LogSpace(s.log))
+	s.health.Warn(warnSpace, store.Space)
 	s.store = store
 	err = s.run(ctx)
 	stats := s.Stats()
@@ -151,6 +156,7 @@ func (s *Scheduler) run(ctx context.Context) error {
 	})
 	g.Go(func() error { return s.followProjects(ctx, work) })
 	g.Go(func() error { return s.overdue.Run(ctx) })
+	g.Go(func() error { s.watchFirings(ctx); return nil })
 	g.Go(func() error {
 		return janitor.New(janitor.Options{
 			Store: s.store, JS: s.js, Log: s.log, ID: "scheduler-" + uuid.NewString()[:8], Settings: s.opts.Cleaning, Every: s.opts.CleanEvery,
@@ -158,6 +164,17 @@ func (s *Scheduler) run(ctx context.Context) error {
 		}).Run(ctx)
 	})
 	return g.Wait()
+}
+
+// watchFirings arms moments again that should have fired and did not, because NATS had no room at that moment.
+func (s *Scheduler) watchFirings(ctx context.Context) {
+	s.store.WatchFirings(ctx, protocol.StreamClock, protocol.ClockArmSubjects, func(fired int, err error) {
+		if err != nil {
+			s.log.WarnContext(ctx, "cannot look for moments that have not fired", slog.Any(logkey.Error, err))
+			return
+		}
+		s.log.WarnContext(ctx, "moments had not fired, as when NATS has no room, and were armed again", slog.Int(logkey.Count, fired))
+	})
 }
 
 // ensure makes the streams that all schedulers share, and tells what they survive.

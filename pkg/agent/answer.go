@@ -120,6 +120,9 @@ func failed(err error) *protocol.HTTPResponse {
 		}
 		return response
 	}
+	if errors.Is(err, ErrNoSpace) {
+		return failed(noSpace(err))
+	}
 	if _, ok := errors.AsType[*PanicError](err); ok {
 		return errorResponse(http.StatusInternalServerError, errorText{Name: protocol.FailurePanic, Message: "the agent panicked"})
 	}

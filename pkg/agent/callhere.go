@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -119,6 +120,9 @@ func (h *host) bring(ctx context.Context, id protocol.Agent, request protocol.Re
 	deadline := time.Now().Add(within)
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
+	if err := h.room(); err != nil {
+		return protocol.Reply{Error: protocol.NewFailure(err)}
+	}
 	e := &callErrand{id: request.ID, call: *request.Call, deadline: deadline, hear: hear}
 	reply, err := h.deliver(ctx, id, e, within)
 	reply.Kept = reply.Kept && !e.astray
@@ -250,7 +254,7 @@ func (a *actor) serveCall(ctx context.Context, j *job) error {
 		return nil
 	}
 	var result json.RawMessage
-	stored, err := a.turn(ctx, nil, func(ctx context.Context, d *draft) error {
+	stored, err := a.turn(journal.Refusing(ctx), nil, func(ctx context.Context, d *draft) error {
 		d.call, d.reading, d.fresh = mark, a.class.reads[name], j.call.Fresh
 		result, err = m.call(context.WithValue(ctx, chainKey{}, j.call.Chain), d.self, j.call.Payload)
 		if err == nil {
@@ -266,7 +270,7 @@ func (a *actor) serveCall(ctx context.Context, j *job) error {
 	if err != nil {
 		reply = protocol.Reply{Error: a.callFailure(ctx, j.call.Method, a.at.record.Turn+1, err)}
 	}
-	if !stored {
+	if !stored && !errors.Is(err, ErrNoSpace) {
 		if err := a.fit(ctx); err != nil {
 			j.finish(outcome{err: errMoved})
 			return err

@@ -132,12 +132,31 @@ func mayTurnUp(err error) bool {
 
 // doHere runs an errand with an agent of this host, if that is ready in time.
 func (h *host) doHere(ctx context.Context, a *actor, e errand, until time.Time) (protocol.Reply, error) {
-	soon, cancel := context.WithDeadlineCause(ctx, until, errSilent)
-	defer cancel()
-	if err := a.ready(soon); err != nil {
+	if err := h.awaitReady(ctx, a, until); err != nil {
 		return protocol.Reply{}, err
 	}
 	return e.do(ctx, a)
+}
+
+// lookForRoom is how often it is looked whether an agent cannot be taken because there is no room for its record.
+const lookForRoom = 500 * time.Millisecond
+
+func (h *host) awaitReady(ctx context.Context, a *actor, until time.Time) error {
+	for {
+		next := time.Now().Add(lookForRoom)
+		if next.After(until) {
+			next = until
+		}
+		soon, cancel := context.WithDeadlineCause(ctx, next, errSilent)
+		err := a.ready(soon)
+		cancel()
+		if !errors.Is(err, errSilent) || !time.Now().Before(until) {
+			return err
+		}
+		if full := h.room(); full != nil {
+			return full
+		}
+	}
 }
 
 // result is the error of an answer, if it is one.

@@ -123,6 +123,9 @@ func (h *host) route(c *reader, r *http.Request) (*protocol.HTTPResponse, error)
 		return nil, err
 	}
 	identity, err := h.edge.admit(r, id)
+	if err == nil {
+		err = h.room()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -34,7 +34,7 @@ func sendMail(ctx context.Context, store *journal.Store, to protocol.Agent, from
 	if err != nil {
 		return fmt.Errorf("mail to agent %q: %w", to, err)
 	}
-	_, err = store.Publish(ctx, to.InboxSubject(from), nil, body)
+	_, err = store.Publish(journal.Refusing(ctx), to.InboxSubject(from), nil, body)
 	if errors.Is(err, journal.ErrFull) {
 		return &InboxFullError{Class: to.Class, Agent: to.Name, Limit: protocol.MaxWaiting}
 	}

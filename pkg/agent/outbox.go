@@ -133,7 +133,8 @@ func (a *actor) carryOne(ctx context.Context, o protocol.Outgoing) (done bool, e
 
 // mayComeRight reports whether what ended with err may succeed later.
 func mayComeRight(err error) bool {
-	return errors.Is(err, journal.ErrUnknownOutcome) || errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, journal.ErrFull)
+	return errors.Is(err, journal.ErrUnknownOutcome) || errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, journal.ErrFull) ||
+		errors.Is(err, ErrNoSpace)
 }
 
 // tellRefused tells the agent itself, by mail that outlives this host, that a workflow which it tracks was not started.

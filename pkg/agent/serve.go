@@ -162,7 +162,7 @@ func (a *actor) serveHTTP(ctx context.Context, j *job) error {
 		return nil
 	}
 	var w *answer
-	stored, err := a.turn(ctx, nil, func(ctx context.Context, d *draft) error {
+	stored, err := a.turn(journal.Refusing(ctx), nil, func(ctx context.Context, d *draft) error {
 		d.call = mark
 		w = newAnswer(maxBody)
 		w.save, w.send = func() error { return d.letOut(ctx) }, func(p part) error { return j.out.put(ctx, p) }
@@ -191,7 +191,7 @@ func (a *actor) serveHTTP(ctx context.Context, j *job) error {
 	if err != nil {
 		a.logFailed(ctx, j, err)
 	}
-	if !stored { // a stored turn is its own proof that the agent was ours
+	if !stored && !errors.Is(err, ErrNoSpace) { // a stored turn is its own proof that the agent was ours
 		if err := a.fit(ctx); err != nil {
 			j.finish(outcome{err: a.dropped(err)})
 			return err

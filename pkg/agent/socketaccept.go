@@ -56,6 +56,9 @@ func (h *host) admitSocket(r *http.Request) (gateway.Client, error) {
 		return gateway.Client{}, err
 	}
 	identity, err := h.edge.admit(r, id)
+	if err == nil {
+		err = h.room()
+	}
 	if err != nil {
 		return gateway.Client{}, err
 	}

@@ -97,6 +97,9 @@ func Offline(config Config) *Project {
 	return &Project{Config: config, Log: slog.New(slog.DiscardHandler), health: process.NewHealth()}
 }
 
+// warnSpace is what /readyz calls a NATS that has no room.
+const warnSpace = "space"
+
 func newProject(config Config, nc *nats.Conn, log *slog.Logger, health *process.Health) (*Project, error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -106,6 +109,9 @@ func newProject(config Config, nc *nats.Conn, log *slog.Logger, health *process.
 	if err != nil {
 		return nil, fmt.Errorf("open project %q: %w", config.Name, err)
 	}
+	log = log.With(slog.String(logkey.Project, config.Name))
+	store.OnSpace(journal.LogSpace(log))
+	health.Warn(warnSpace, store.Space)
 	desk, err := answers.Open(nc)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open project %q: %w", config.Name, err), store.Close())
@@ -115,7 +121,7 @@ func newProject(config Config, nc *nats.Conn, log *slog.Logger, health *process.
 		store:  store, objects: objects.New(store), answers: desk,
 		NC:     nc,
 		JS:     js,
-		Log:    log.With(slog.String(logkey.Project, config.Name)),
+		Log:    log,
 		health: health,
 	}, nil
 }

@@ -564,9 +564,11 @@ func ClockKey(project, subject string) string {
 	return key
 }
 
-// ClockSubjects and ClockDueSubjects cover all schedules of all projects.
+// ClockSubjects, ClockArmSubjects and ClockDueSubjects cover all schedules of all projects: all of it, what is armed, and what has
+// fired.
 const (
 	ClockSubjects    = "clock.>"
+	ClockArmSubjects = "clock.at.>"
 	ClockDueSubjects = "clock.due.>"
 )
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/turn"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -160,7 +161,7 @@ func (i *Instance[R]) trySteer(ctx context.Context, control protocol.Control, fr
 		return t.Control(i.at, control)
 	}
 	i.steered.Store(true)
-	return i.client().Steer(ctx, i.at, control)
+	return i.client().Steer(journal.Refusing(ctx), i.at, control)
 }
 
 // sign says of a control who sends it and when.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/skein-run/skein/internal/client"
 	"github.com/skein-run/skein/internal/execution"
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/turn"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -201,7 +202,7 @@ func (i *Instance[R]) ready(ctx context.Context, s *start) error {
 		}
 	}
 	var err error
-	s.create.Params, s.create.ParamsObject, err = fit(ctx, i.project, i.owner(s), s.params)
+	s.create.Params, s.create.ParamsObject, err = fit(journal.Refusing(ctx), i.project, i.owner(s), s.params)
 	if err != nil {
 		return fmt.Errorf("create instance %s: %w", i.at, err)
 	}
@@ -219,7 +220,7 @@ func (i *Instance[R]) store(ctx context.Context, s start) error {
 		return i.storeInTurn(t, s)
 	}
 	asked := time.Now()
-	outcome, incarnation, err := i.client().Create(ctx, i.at, s.create, s.existing)
+	outcome, incarnation, err := i.client().Create(journal.Refusing(ctx), i.at, s.create, s.existing)
 	if errors.Is(err, client.ErrExists) || err == nil && outcome != client.Created {
 		unfit(ctx, i.project, i.owner(&s), s.create.ParamsObject)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/execution"
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -66,6 +67,9 @@ var (
 	ErrStateLimit = errors.New("too large a state")
 	// ErrBatchSize is wrapped by [BatchSizeError].
 	ErrBatchSize = errors.New("a batch of this size is not allowed")
+	// ErrNoSpace is what a create, an event or a control comes to for which NATS has had no room for some seconds. Nothing was
+	// stored, unless the error says that this is not known. There may be room later: see docs/operations.md.
+	ErrNoSpace = journal.ErrNoSpace
 	// ErrTooLarge is wrapped by [SizeError].
 	ErrTooLarge = errors.New("value is too large")
 )

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/turn"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -66,6 +67,7 @@ func (i *Instance[R]) send(ctx context.Context, event protocol.Event, payload js
 		}
 		create = &p.Create
 	}
+	ctx = journal.Refusing(ctx)
 	var err error
 	event.Payload, event.PayloadObject, err = fit(ctx, i.project, protocol.OwnerOf(i.at, create.Input), payload)
 	if err != nil {

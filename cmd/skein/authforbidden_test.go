@@ -52,10 +52,30 @@ func refused(t *testing.T, nc *nats.Conn, say func() error) bool {
 	return nc.LastError() != before && errors.Is(nc.LastError(), nats.ErrPermissionViolation)
 }
 
-// TestForbidden: what a role is not for is refused.
+// TestForbidden: what a role is not for is refused, in one account and in the own one.
 func TestForbidden(t *testing.T) {
 	t.Parallel()
-	f := newFort(t, 1)
+	for name, more := range map[string][]string{"one account": nil, "an account each": {"--accounts"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			newFort(t, 1, more...).forbids()
+		})
+	}
+}
+
+// as is the user in a role, where subject belongs.
+func (f *fort) as(user, subject string) string {
+	switch {
+	case !f.accounts || user != "scheduler":
+		return user
+	case strings.Contains(subject, "mill"):
+		return "mill/scheduler"
+	}
+	return "desk/scheduler"
+}
+
+func (f *fort) forbids() {
+	t := f.t
 	f.made("desk", "mill", "spy")
 	f.wasAllowed()
 	foreign := []string{"spy/agent-host", "spy/workflow-runner", "spy/operator", "spy/viewer", "desk/viewer", "mill/viewer"}
@@ -118,7 +138,7 @@ func TestForbidden(t *testing.T) {
 	before := f.sequences()
 	for _, row := range publishes {
 		for _, user := range row.users {
-			nc := f.reuse(user)
+			nc := f.reuse(f.as(user, row.subject))
 			if !refused(t, nc, func() error { return nc.Publish(row.subject, []byte(`{}`)) }) {
 				t.Errorf("%s may %s: %s", user, row.what, row.subject)
 			}
@@ -141,7 +161,7 @@ func TestForbidden(t *testing.T) {
 		{"hear of ends without a grant", victim.EndedSubject(), []string{"spy/agent-host", "spy/viewer", "desk/viewer"}},
 	} {
 		for _, user := range row.users {
-			nc := f.reuse(user)
+			nc := f.reuse(f.as(user, row.subject))
 			if !refused(t, nc, func() error { _, err := nc.SubscribeSync(row.subject); return err }) {
 				t.Errorf("%s may %s: %s", user, row.what, row.subject)
 			}
@@ -162,13 +182,7 @@ func (f *fort) sequences() []uint64 {
 	f.t.Helper()
 	var all []uint64
 	for _, project := range f.projects() {
-		list := natstest.JetStream(f.t, f.admin(project)).ListStreams(f.t.Context())
-		for info := range list.Info() {
-			all = append(all, info.State.LastSeq, info.State.Msgs)
-		}
-		if list.Err() != nil {
-			f.t.Fatal(list.Err())
-		}
+		all = append(all, f.sequencesOf(project)...)
 	}
 	return all
 }

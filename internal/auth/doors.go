@@ -52,6 +52,9 @@ func (s *State) doorSubjects(d protocol.Door) []string {
 	return slices.Compact(subjects)
 }
 
+// Rights at doors are the same with and without accounts: processes serve their door in both. In one account nobody is answered
+// there, as answers go to other accounts only.
+
 // speak lets a project speak at the doors of those that it was granted.
 func (s *State) speak(p *Permissions, project string) {
 	for _, pair := range s.pairs() {
@@ -70,23 +73,27 @@ func (s *State) tell(p *Permissions, project string) {
 	}
 }
 
-// serveWorkflows lets the runners of a project serve its door, and take news of what they have asked for.
-func serveWorkflows(p *Permissions, project string) {
-	for _, news := range []bool{false, true} {
-		d := protocol.Door{News: news, Owner: project, Caller: protocol.AnyCaller}
-		p.hear(d.WorkflowSubject("*", "*"), d.ValueSubject("*"))
-	}
-	p.hear(protocol.Door{Owner: project, Caller: protocol.AnyCaller}.RegistrySubject())
-	post := protocol.PostStream(project)
-	p.own(post, protocol.PostSubjects(project))
+// serve lets a process of a project serve what is the same for workflows and agents, and returns the door and where it hears news.
+func serve(p *Permissions, project string) (door, news protocol.Door) {
+	door, news = protocol.Door{Owner: project, Caller: protocol.AnyCaller}, protocol.Door{News: true, Owner: project, Caller: protocol.AnyCaller}
+	p.hear(door.RegistrySubject(), door.ValueSubject("*"), news.ValueSubject("*"))
+	return door, news
 }
 
-// serveAgents lets the hosts of a project do the same for its agents. What callers tell agents they put into the inbox, in
-// the names of these.
-func serveAgents(p *Permissions, project string) {
-	for _, news := range []bool{false, true} {
-		p.hear(protocol.Door{News: news, Owner: project, Caller: protocol.AnyCaller}.AgentSubject("*", "*"))
+// serveWorkflows lets the runners of a project serve its door, and take news of what they have asked for. What they have to say
+// to others they keep in a stream of their own.
+func serveWorkflows(p *Permissions, project string) {
+	door, news := serve(p, project)
+	p.hear(door.WorkflowSubject("*", "*"), news.WorkflowSubject("*", "*"), protocol.PostSubjects(project))
+	p.own(protocol.PostStream(project), protocol.PostSubjects(project))
+}
+
+// serveAgents lets the hosts of a project do the same for its agents. What callers of other accounts tell agents they put into the
+// inbox, in the names of these.
+func (s *State) serveAgents(p *Permissions, project string) {
+	door, news := serve(p, project)
+	p.hear(door.AgentSubject("*", "*"), news.AgentSubject("*", "*"))
+	if s.Accounts {
+		p.say(protocol.InboxSubjectsFrom(project, protocol.AnyCaller))
 	}
-	p.hear(protocol.Door{Owner: project, Caller: protocol.AnyCaller}.ValueSubject("*"))
-	p.say(protocol.InboxSubjectsFrom(project, protocol.AnyCaller))
 }

@@ -68,7 +68,7 @@ func (s *State) Permit(project string, role Role) *Permissions {
 	case Operator:
 		s.operator(p, project)
 	case Viewer:
-		s.viewer(p, project)
+		viewer(p, project)
 	case Scheduler:
 		s.scheduler(p, project)
 	case System:
@@ -116,10 +116,8 @@ func (s *State) host(p *Permissions, project string) {
 	p.say(protocol.UserInbox(userName(project, AgentHost)) + ".>") // answers between hosts, for as long as they stream
 	p.Responds = true
 	s.outward(p, project)
-	if s.Accounts {
-		serveAgents(p, project)
-		s.tell(p, project)
-	}
+	s.serveAgents(p, project)
+	s.tell(p, project)
 }
 
 func (s *State) runner(p *Permissions, project string) {
@@ -139,9 +137,9 @@ func (s *State) runner(p *Permissions, project string) {
 	p.say(protocol.PokeSubject(project))
 	p.Responds = true
 	s.outward(p, project)
+	serveWorkflows(p, project)
+	s.tell(p, project)
 	if s.Accounts {
-		serveWorkflows(p, project)
-		s.tell(p, project)
 		return
 	}
 	for _, g := range s.Grants { // what its workflows tell those who started them
@@ -156,7 +154,7 @@ func (s *State) runner(p *Permissions, project string) {
 }
 
 func (s *State) operator(p *Permissions, project string) {
-	s.viewer(p, project)
+	viewer(p, project)
 	schedules, dead := protocol.SchedulesBucket(project), protocol.KVStream(protocol.DeadBucket(project))
 	p.say(protocol.KVSubject(schedules, ">"))
 	p.purge(dead)
@@ -164,12 +162,8 @@ func (s *State) operator(p *Permissions, project string) {
 }
 
 // viewer may read everything of a project, and ask its runners.
-func (s *State) viewer(p *Permissions, project string) {
-	streams := streamsOf(project)
-	if s.Accounts {
-		streams = append(streams, protocol.PostStream(project))
-	}
-	for _, stream := range streams {
+func viewer(p *Permissions, project string) {
+	for _, stream := range append(streamsOf(project), protocol.PostStream(project)) {
 		p.read(stream)
 		p.say(api + "CONSUMER.INFO." + stream + ".*")
 	}
@@ -205,8 +199,8 @@ func registers(p *Permissions, project string) {
 // outward is what is sent to workflows and agents: of the own project, and of those that it was granted.
 func (s *State) outward(p *Permissions, project string) {
 	p.send(project, project, protocol.AnyWorkflow)
+	s.speak(p, project)
 	if s.Accounts {
-		s.speak(p, project)
 		return
 	}
 	for _, g := range s.Grants {

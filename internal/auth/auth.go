@@ -59,8 +59,8 @@ func (s *State) matches(plan Plan) error {
 		return fmt.Errorf("cluster: %q: the directory is for %q", plan.Cluster, s.Cluster)
 	}
 	if plan.Accounts != s.Accounts {
-		return fmt.Errorf("accounts: \"%t\": the directory was made with \"%t\", and streams stay in their account: make a directory for another cluster, "+
-			"and take the streams there with a backup (docs/security.md, \"From one account to one for each project\")", plan.Accounts, s.Accounts)
+		return fmt.Errorf("accounts: \"%t\": the directory was made with \"%t\", and streams stay in their account: make a directory for another cluster "+
+			"(docs/security.md, \"From one account to one for each project\")", plan.Accounts, s.Accounts)
 	}
 	same := slices.EqualFunc(s.Servers, plan.Servers, func(a, b Server) bool {
 		return a.Name == b.Name && a.Host == b.Host && a.Port == b.Port && a.ClusterPort == b.ClusterPort && a.Dir == b.Dir && a.Store == b.Store

@@ -82,8 +82,9 @@ func (l *Load) hang(ctx context.Context) error {
 func (c *clerk) work(ctx context.Context, requests int) error {
 	began := time.Now()
 	for n := range requests {
-		if err := pause(ctx, time.Until(began.Add(c.Over*time.Duration(n)/time.Duration(requests)))); err != nil {
-			return nil // the lab is over
+		// Who had to wait for answers does not make up for it when the others are done.
+		if err := pause(ctx, time.Until(began.Add(c.Over*time.Duration(n)/time.Duration(requests)))); err != nil || time.Since(began) > c.Over {
+			return nil
 		}
 		if err := c.any(ctx); err != nil {
 			return err

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/skein-run/skein/pkg/protocol"
 )
 
 // Settings are what an operator chooses. Each has one name in three spellings: the field nats_url of the config file,
@@ -48,6 +50,9 @@ type Settings struct {
 	ShutdownGrace Duration
 	// Replicas of streams that are created: 1, 3 or 5. Default 1.
 	Replicas int
+	// Shards is how many streams the instances of the project are spread over: 1 to protocol.MaxShards. It is fixed by the first
+	// runner of the project. Default 0: as many as the project has, 1 if it is new.
+	Shards int
 	// Slots is how many instances a runner executes at a time. Default 128.
 	Slots int
 	// TakeOverAfter is how long a runner may say nothing of the instances it executes before others take them over. Default 0s: what
@@ -90,6 +95,7 @@ func (d Duration) String() string { return time.Duration(d).String() }
 // Settings that only some servers listen to.
 const (
 	SettingNATSUsers    = "nats_users"
+	SettingShards       = "shards"
 	SettingSlots        = "slots"
 	SettingTakeOver     = "take_over_after"
 	SettingHTTPAddr     = "http_addr"
@@ -369,6 +375,9 @@ func fields() []field {
 			at: func(s *Settings) *Duration { return &s.ShutdownGrace }, parse: parseGrace}.field(),
 		typed[int]{name: "replicas", usage: "replicas of new streams", allowed: "1, 3 or 5",
 			at: func(s *Settings) *int { return &s.Replicas }, parse: parseReplicas}.field(),
+		typed[int]{name: SettingShards, usage: "streams that the project's instances are spread over, fixed when it is new", extra: true,
+			allowed: fmt.Sprintf("1 to %d; 0 for as many as the project has, 1 if it is new", protocol.MaxShards),
+			at:      func(s *Settings) *int { return &s.Shards }, parse: parseShards}.field(),
 		typed[int]{name: SettingSlots, usage: "instances executed at a time", allowed: fmt.Sprintf("1 to %d", maxSlots), extra: true,
 			at: func(s *Settings) *int { return &s.Slots }, parse: parseUpTo(maxSlots)}.field(),
 		typed[Duration]{name: SettingTakeOver, usage: "silence after which others take over the instances of a runner", extra: true,
@@ -466,6 +475,11 @@ func parseDuration(least, most Duration) func(string) (Duration, bool) {
 func parseReplicas(s string) (int, bool) {
 	n, err := strconv.Atoi(s)
 	return n, err == nil && (n == 1 || n == 3 || n == 5)
+}
+
+func parseShards(s string) (int, bool) {
+	n, err := strconv.Atoi(s)
+	return n, err == nil && n >= 0 && n <= protocol.MaxShards
 }
 
 // parseUpTo takes numbers from 1 to most.

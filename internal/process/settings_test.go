@@ -56,7 +56,7 @@ func TestEverySettingInThreeSpellings(t *testing.T) {
 	values := map[string]string{
 		"nats_url": "tls://a:1,nats://b:2", "nats_creds": "/some/file", "nats_nkey": "/some/seed", "nats_ca": "/some/ca",
 		"nats_cert": "/some/cert", "nats_key": "/some/key", "health_addr": "127.0.0.1:0", "log_level": "error",
-		"log_format": "json", "shutdown_grace": "3s", "replicas": "3", "slots": "9", "take_over_after": "2s", "http_addr": ":80", "version": "v1.4", "max_value_size": "2MiB",
+		"log_format": "json", "shutdown_grace": "3s", "replicas": "3", "shards": "4", "slots": "9", "take_over_after": "2s", "http_addr": ":80", "version": "v1.4", "max_value_size": "2MiB",
 		"clean_after": "48h", "http_origins": "https://a.example, http://localhost:3000", "http_max_body": "1MiB", "http_timeout": "5s", "http_drain": "2s",
 		"http_max_requests": "3", "http_max_sockets": "4", "http_frame_rate": "5",
 		"nats_monitor": "http://a:8222,https://b", "production": "true",
@@ -65,7 +65,7 @@ func TestEverySettingInThreeSpellings(t *testing.T) {
 	if len(values) != len(SettingNames()) {
 		t.Fatalf("this test knows %d settings, there are %v", len(values), SettingNames())
 	}
-	extra := []string{SettingSlots, SettingTakeOver, SettingHTTPAddr, SettingVersion, SettingMaxValueSize, SettingCleanAfter, SettingLateAfter,
+	extra := []string{SettingShards, SettingSlots, SettingTakeOver, SettingHTTPAddr, SettingVersion, SettingMaxValueSize, SettingCleanAfter, SettingLateAfter,
 		SettingHTTPOrigins, SettingHTTPMaxBody, SettingHTTPTimeout, SettingHTTPDrain, SettingHTTPRequests, SettingHTTPSockets, SettingFrameRate, SettingNATSUsers}
 	for name, value := range values {
 		t.Run(name, func(t *testing.T) {

@@ -17,8 +17,8 @@ import (
 // ErrUnknownProject is wrapped if no process of a project has ever registered.
 var ErrUnknownProject = errors.New("project is not registered")
 
-// ShardsError says that a project was registered with another number of shards. It is part of every subject of the
-// project, so it is fixed for good.
+// ShardsError says that a project has another number of shards than was asked for. Where an instance is stored follows from
+// the number, so it is fixed for good.
 type ShardsError struct {
 	Project string
 	Found   int
@@ -26,11 +26,36 @@ type ShardsError struct {
 }
 
 func (e *ShardsError) Error() string {
-	return fmt.Sprintf("project %q has %d shards since it was first registered, %d cannot be had", e.Project, e.Found, e.Wanted)
+	return fmt.Sprintf("shards: \"%d\": project %q was made with %d, and that is fixed: where an instance is stored follows from it; "+
+		"set shards to %d, or leave it out; for another number, take another name for the project, and let its instances end under the old one",
+		e.Wanted, e.Project, e.Found, e.Found)
+}
+
+// FixShards gives a project its number of shards, unless it has one, and returns the one that it has. Wanted is 0 if any will
+// do: a new project has 1 then. If the project has another number than is wanted, the error is a *ShardsError, and nothing is
+// changed. It comes before the streams of the shards are made: who makes them must know that the number is fixed.
+func FixShards(ctx context.Context, js jetstream.JetStream, project string, wanted int) (shards int, err error) {
+	if wanted != 0 {
+		if err := checkShards(wanted); err != nil {
+			return 0, err
+		}
+	}
+	err = register(ctx, js, project, func(row *protocol.Project, _ time.Time) (bool, error) {
+		if row.Shards != 0 && wanted != 0 && row.Shards != wanted {
+			return false, &ShardsError{Project: project, Found: row.Shards, Wanted: wanted}
+		}
+		changed := row.Shards == 0
+		if changed {
+			row.Shards = max(1, wanted)
+		}
+		shards = row.Shards
+		return changed, nil
+	})
+	return shards, err
 }
 
 // RegisterWorkflows writes the workflows that a runner serves, name to class, into the registry. What others have
-// registered stays. The number of shards is fixed by the first call.
+// registered stays. The number of shards is that which FixShards has returned.
 func RegisterWorkflows(ctx context.Context, js jetstream.JetStream, project string, shards int, classes map[string]string) error {
 	if err := checkShards(shards); err != nil {
 		return err

@@ -3,6 +3,7 @@ package streams_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
@@ -151,5 +152,35 @@ func TestNewerRowIsRefused(t *testing.T) {
 	}
 	if err := streams.RegisterAgents(t.Context(), js, "shop", []string{"Desk"}); err == nil {
 		t.Error("a row of a newer version was overwritten")
+	}
+}
+
+// TestFixShards: the first one decides, and who does not mind gets what there is.
+func TestFixShards(t *testing.T) {
+	t.Parallel()
+	js := setup(t)
+	if err := streams.EnsureProjects(t.Context(), js, streams.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		project      string
+		wanted, have int
+	}{{"shop", 4, 4}, {"shop", 0, 4}, {"shop", 4, 4}, {"plain", 0, 1}, {"plain", 1, 1}, {"most", protocol.MaxShards, protocol.MaxShards}} {
+		if n, err := streams.FixShards(t.Context(), js, row.project, row.wanted); err != nil || n != row.have {
+			t.Errorf("%s wants %d: has %d, %v; want %d", row.project, row.wanted, n, err, row.have)
+		}
+	}
+	for project, wanted := range map[string]int{"shop": 1, "plain": 4, "few": -1, "many": protocol.MaxShards + 1} {
+		_, err := streams.FixShards(t.Context(), js, project, wanted)
+		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("shards: \"%d\"", wanted)) {
+			t.Errorf("%s wants %d: error is %v", project, wanted, err)
+		}
+	}
+	_, err := streams.FixShards(t.Context(), js, "shop", 1)
+	if _, ok := errors.AsType[*streams.ShardsError](err); !ok || !strings.Contains(err.Error(), "set shards to 4, or leave it out") {
+		t.Errorf("error is %v", err)
+	}
+	if _, err := streams.LookUp(t.Context(), js, "many"); !errors.Is(err, streams.ErrUnknownProject) {
+		t.Errorf("what is refused is registered: %v", err)
 	}
 }

@@ -136,11 +136,9 @@ func EnsureJanitors(ctx context.Context, js jetstream.JetStream, opts Options) e
 	return ensurer{js: js, opts: opts}.stream(ctx, bucketConfig(protocol.BucketJanitors))
 }
 
-const maxShards = 1024
-
 func checkShards(shards int) error {
-	if shards < 1 || shards > maxShards {
-		return fmt.Errorf("shards %d: allowed are 1 to %d", shards, maxShards)
+	if shards < 1 || shards > protocol.MaxShards {
+		return fmt.Errorf("shards: \"%d\": allowed is 1 to %d", shards, protocol.MaxShards)
 	}
 	return nil
 }

@@ -585,6 +585,9 @@ func ParseClockDueSubject(subject string) (a Agent, schedule string, err error) 
 	return Agent{Project: t[2], Class: class, Name: name}, schedule, nil
 }
 
+// MaxShards is how many shards a project can have. Each is a stream of its own, with two consumers, on all of its replicas.
+const MaxShards = 64
+
 // Shard is the shard that an instance belongs to, fixed by its id: FNV-1a, so that any language can compute it.
 func Shard(id string, shards int) int {
 	if shards <= 1 {

@@ -329,7 +329,7 @@ func TestCallbacksComeTwiceAndLate(t *testing.T) {
 		h.ends("child", id, Complete)
 		var answer []byte
 		natstest.Eventually(t, patience, "the answer is stored", func() bool {
-			m, err := h.store.Last(t.Context(), protocol.WorkflowsStream("p", 0), parent.EventSubject())
+			m, err := h.store.Last(t.Context(), parent.Stream(), parent.EventSubject())
 			if err == nil && strings.Contains(string(m.Data), fmt.Sprint("result ", i)) {
 				answer = m.Data
 			}

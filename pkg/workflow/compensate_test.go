@@ -83,7 +83,7 @@ func TestRollback(t *testing.T) {
 	if !slices.Equal(ops, want) {
 		t.Errorf("the status shows %v, want %v", ops, want)
 	}
-	m, err := b.store.Last(t.Context(), protocol.WorkflowsStream("p", 0), b.instance("w", "a").DoneSubject())
+	m, err := b.store.Last(t.Context(), b.instance("w", "a").Stream(), b.instance("w", "a").DoneSubject())
 	var done protocol.Done
 	if err != nil || json.Unmarshal(m.Data, &done) != nil || done.Rollback == nil || done.Rollback.Outcome != "complete" {
 		t.Errorf("announced is %+v, %v", done, err)

@@ -58,7 +58,7 @@ func TestCreatesThatAreNone(t *testing.T) {
 	b := setup(t)
 	create := func(id, body string) {
 		t.Helper()
-		if _, err := b.store.Append(t.Context(), protocol.WorkflowsStream("p", 0), b.instance("w", id).CreateSubject(), 0, []byte(body)); err != nil {
+		if _, err := b.store.Append(t.Context(), b.instance("w", id).Stream(), b.instance("w", id).CreateSubject(), 0, []byte(body)); err != nil {
 			t.Fatal(err)
 		}
 	}

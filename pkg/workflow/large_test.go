@@ -158,7 +158,7 @@ func TestValuesOfOldLogs(t *testing.T) {
 	b := setup(t)
 	b.create("w", "a", large("params"))
 	b.send("w", "a", "e", large("event"))
-	created, err := b.store.Last(t.Context(), protocol.WorkflowsStream("p", 0), b.instance("w", "a").CreateSubject())
+	created, err := b.store.Last(t.Context(), b.instance("w", "a").Stream(), b.instance("w", "a").CreateSubject())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func TestValuesOfOldLogs(t *testing.T) {
 			{Kind: protocol.EntryReleased},
 		},
 	})
-	if _, err := b.store.Append(t.Context(), protocol.WorkflowsStream("p", 0), b.instance("w", "a").LogSubject(), 0, body); err != nil {
+	if _, err := b.store.Append(t.Context(), b.instance("w", "a").Stream(), b.instance("w", "a").LogSubject(), 0, body); err != nil {
 		t.Fatal(err)
 	}
 	b.serve(execution.Settings{}, Define("w", func(ctx context.Context, e Event[string]) (bool, error) {

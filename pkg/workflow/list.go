@@ -81,7 +81,8 @@ func (o listOptions) wants(s Status) bool {
 		!s.Created.Before(o.from) && (o.before.IsZero() || s.Created.Before(o.before))
 }
 
-// List tells of the instances of the workflow that are there, in the order in which they were created, what their beginning
+// List tells of the instances of the workflow that are there, in the order in which they were created, in a project with shards
+// one shard after the other, what their beginning
 // and the end of their logs say: all of Status but Steps, Runs and what controls will make of them. Those that are
 // created while it goes on are left out. The Cursor of each is where another List goes on ([ListAfter]).
 //

@@ -158,10 +158,10 @@ func (d *desk) carry(id string) {
 	c.Carried = at
 	body, err := json.Marshal(c)
 	if err == nil {
-		_, err = d.store.Append(d.t.Context(), protocol.WorkflowsStream("p", 0), d.instance("w", id).CreateSubject(), at, body)
+		_, err = d.store.Append(d.t.Context(), d.instance("w", id).Stream(), d.instance("w", id).CreateSubject(), at, body)
 	}
 	if err == nil {
-		err = d.store.Purge(d.t.Context(), protocol.WorkflowsStream("p", 0), d.instance("w", id).CreateSubject(), at+1)
+		err = d.store.Purge(d.t.Context(), d.instance("w", id).Stream(), d.instance("w", id).CreateSubject(), at+1)
 	}
 	if err != nil {
 		d.t.Fatal(err)

@@ -38,7 +38,7 @@ func Replay(ctx context.Context, definition Definition, history History) error {
 	settings := execution.SettingsOf(ctx)
 	settings.Hooks = execution.Hooks{Now: func() time.Time { return lastMoment(history) }}
 	offline := project.Offline(project.Config{Name: history.Project})
-	at := protocol.Instance{Project: history.Project, Workflow: history.Create.Workflow, ID: history.Create.ID}
+	at := protocol.Instance{Project: history.Project, Shard: history.Shard, Workflow: history.Create.Workflow, ID: history.Create.ID}
 	finding, err := execution.Check(ctx, settings, h, at, func(ctx context.Context) (json.RawMessage, error) {
 		return definition.code(project.With(ctx, offline), h.Create)
 	})

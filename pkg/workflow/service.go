@@ -3,7 +3,6 @@ package workflow
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -34,7 +33,7 @@ func (service) Name() string { return "workflow-runner" }
 
 // Settings are those that a runner listens to beside the common ones.
 func (service) Settings() []string {
-	return []string{process.SettingSlots, process.SettingTakeOver, process.SettingVersion, process.SettingMaxValueSize}
+	return []string{process.SettingShards, process.SettingSlots, process.SettingTakeOver, process.SettingVersion, process.SettingMaxValueSize}
 }
 
 // Serve registers the project's workflows and their schedules, and executes their instances until ctx ends.
@@ -46,11 +45,14 @@ func (s service) Serve(ctx context.Context, p *project.Project) error {
 	settings := p.Config.Settings
 	var found durability.Streams
 	options := streams.Options{Replicas: settings.Replicas, TakeOverAfter: time.Duration(settings.TakeOverAfter), Log: p.Log, Found: found.Add}
-	const shards = 1
-	if err := errors.Join(
-		streams.EnsureProjects(ctx, p.JS, options),
-		streams.EnsureWorkflows(ctx, p.JS, p.Config.Name, shards, options),
-	); err != nil {
+	if err := streams.EnsureProjects(ctx, p.JS, options); err != nil {
+		return err
+	}
+	shards, err := streams.FixShards(ctx, p.JS, p.Config.Name, settings.Shards)
+	if err != nil {
+		return err
+	}
+	if err := streams.EnsureWorkflows(ctx, p.JS, p.Config.Name, shards, options); err != nil {
 		return err
 	}
 	if err := durability.Tell(ctx, p.Durability(), &found); err != nil {

@@ -103,7 +103,7 @@ func (b *bench) create(class, id string, params any) {
 	b.t.Helper()
 	raw, _ := json.Marshal(params)
 	body, _ := json.Marshal(protocol.Create{V: 1, Input: uuid.NewString(), Workflow: class, ID: id, Params: raw, Created: time.Now()})
-	if _, err := b.store.Append(b.t.Context(), protocol.WorkflowsStream("p", 0), b.instance(class, id).CreateSubject(), 0, body); err != nil {
+	if _, err := b.store.Append(b.t.Context(), b.instance(class, id).Stream(), b.instance(class, id).CreateSubject(), 0, body); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -132,7 +132,7 @@ func (b *bench) entries(class, id string) []protocol.Entry {
 	b.t.Helper()
 	var all []protocol.Entry
 	for from, more := uint64(1), true; more; {
-		page, again, err := b.store.Page(b.t.Context(), protocol.WorkflowsStream("p", 0), b.instance(class, id).LogSubject(), from, 100)
+		page, again, err := b.store.Page(b.t.Context(), b.instance(class, id).Stream(), b.instance(class, id).LogSubject(), from, 100)
 		if err != nil {
 			b.t.Fatal(err)
 		}
@@ -162,7 +162,7 @@ func (b *bench) kinds(class, id string) map[protocol.EntryKind]int {
 func (b *bench) finished(class, id string) protocol.Status {
 	b.t.Helper()
 	natstest.Eventually(b.t, natstest.Patience, class+"/"+id+" has ended", func() bool {
-		_, err := b.store.Last(b.t.Context(), protocol.WorkflowsStream("p", 0), b.instance(class, id).DoneSubject())
+		_, err := b.store.Last(b.t.Context(), b.instance(class, id).Stream(), b.instance(class, id).DoneSubject())
 		if err != nil && !errors.Is(err, journal.ErrNotFound) {
 			b.t.Fatal(err)
 		}

@@ -160,7 +160,11 @@ func (e *Env) situations() map[protocol.Instance]engine.Situation {
 
 // streams are those of the project's instances.
 func (e *Env) streams() []string {
-	return []string{protocol.WorkflowsStream(e.Project.Config.Name, 0)}
+	all := make([]string, max(1, e.Project.Config.Settings.Shards))
+	for shard := range all {
+		all[shard] = protocol.WorkflowsStream(e.Project.Config.Name, shard)
+	}
+	return all
 }
 
 func (e *Env) streamInfo(name, subjects string) jetstream.StreamState {

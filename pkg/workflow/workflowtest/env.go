@@ -146,7 +146,7 @@ func (e *Env) prepare() error {
 	if err := streams.EnsureProjects(ctx, p.JS, streams.Options{}); err != nil {
 		return err
 	}
-	return streams.EnsureWorkflows(ctx, p.JS, p.Config.Name, 1, streams.Options{})
+	return streams.EnsureWorkflows(ctx, p.JS, p.Config.Name, len(e.streams()), streams.Options{})
 }
 
 // serve runs a runner until the test ends.

@@ -71,7 +71,7 @@ func (f *family) wake() protocol.Wake {
 // controlled is how many controls were sent to an instance.
 func (r *rig) controlled(i protocol.Instance) int {
 	r.t.Helper()
-	page, _, err := r.store.Page(r.t.Context(), protocol.WorkflowsStream("p", 0), i.ControlSubject(), 1, 100)
+	page, _, err := r.store.Page(r.t.Context(), i.Stream(), i.ControlSubject(), 1, 100)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -110,7 +110,7 @@ func TestLongLogIsReadOnce(t *testing.T) {
 			}
 			r.control(i, remove)
 			natstest.Eventually(t, patience, "all of it is gone", func() bool {
-				_, err := r.store.Last(t.Context(), protocol.WorkflowsStream("p", 0), i.CreateSubject())
+				_, err := r.store.Last(t.Context(), i.Stream(), i.CreateSubject())
 				return errors.Is(err, journal.ErrNotFound) && len(r.log(i)) == 1
 			})
 			r.begun(i, waiting) // nothing that was kept is about this one

@@ -65,14 +65,14 @@ func (r *rig) takeOver(i protocol.Instance) (cut, snapshot uint64) {
 	})
 	log := r.log(i)
 	cut, snapshot = log[len(log)-2].sequence, log[len(log)-1].sequence
-	m, err := r.store.Last(r.t.Context(), protocol.WorkflowsStream("p", 0), i.CreateSubject())
+	m, err := r.store.Last(r.t.Context(), i.Stream(), i.CreateSubject())
 	var c protocol.Create
 	if err == nil {
 		err = json.Unmarshal(m.Data, &c)
 	}
 	if err == nil {
 		c.Carried = m.Sequence
-		_, err = r.store.Append(r.t.Context(), protocol.WorkflowsStream("p", 0), i.CreateSubject(), m.Sequence, r.json(c))
+		_, err = r.store.Append(r.t.Context(), i.Stream(), i.CreateSubject(), m.Sequence, r.json(c))
 	}
 	if err == nil {
 		err = r.store.Purge(r.t.Context(), protocol.WorkflowsStream("p", 0), protocol.WorkflowSubjects("p"), cut)
@@ -179,7 +179,7 @@ func TestFollowWithoutTheCreate(t *testing.T) {
 	if told, err := f.next(t.Context()); err != nil || kinds(told) != "queued" {
 		t.Fatalf("told is %s, %v", kinds(told), err)
 	}
-	if err := r.store.Purge(t.Context(), protocol.WorkflowsStream("p", 0), i.InputsSubject(), 100); err != nil {
+	if err := r.store.Purge(t.Context(), i.Stream(), i.InputsSubject(), 100); err != nil {
 		t.Fatal(err)
 	}
 	f.found = f.found.Add(-2 * maxPoll)
@@ -204,7 +204,7 @@ func TestFollowAnotherOfTheSameID(t *testing.T) {
 	}
 	r.control(i, protocol.Control{Input: "1", Action: protocol.ActionDelete})
 	natstest.Eventually(t, patience, "the instance is gone", func() bool {
-		_, err := r.store.Last(t.Context(), protocol.WorkflowsStream("p", 0), i.CreateSubject())
+		_, err := r.store.Last(t.Context(), i.Stream(), i.CreateSubject())
 		return errors.Is(err, journal.ErrNotFound)
 	})
 	r.begun(i, protocol.StateWaiting)

@@ -230,7 +230,7 @@ func (r *rig) inOrder(i protocol.Instance) {
 // created is the sequence of the create of an instance.
 func (r *rig) created(i protocol.Instance) uint64 {
 	r.t.Helper()
-	m, err := r.store.Last(r.t.Context(), protocol.WorkflowsStream("p", 0), i.CreateSubject())
+	m, err := r.store.Last(r.t.Context(), i.Stream(), i.CreateSubject())
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -25,8 +25,8 @@ func (e *UnreadableError) Error() string { return fmt.Sprintf("instance %s: %v",
 func (e *UnreadableError) Unwrap() error { return e.Err }
 
 // List tells of the instances of a workflow what their creates and the ends of their logs say, shard by shard, and in each in the
-// order of their creates in the stream, after a place in it (protocol.ListCursor). Instances that are created while it goes on are left out, and what is gone. With an
-// *UnreadableError come the names and the Cursor of an instance, and then what follows it; any other error is the last.
+// order of their creates in the stream, after a place in it (protocol.ListCursor). Instances that are created while it goes on
+// are left out, and what is gone. With an *UnreadableError come the names and the Cursor of an instance, and then what follows it; any other error is the last.
 func (r Reader) List(ctx context.Context, workflow string, after uint64) iter.Seq2[protocol.Status, error] {
 	return func(yield func(protocol.Status, error) bool) {
 		listers, err := r.listers(ctx, workflow, after)

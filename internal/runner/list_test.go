@@ -59,7 +59,7 @@ func TestListOnALaggingReplica(t *testing.T) {
 	i := r.create(protocol.Instance{Project: "p", Workflow: "w", ID: "a"})
 	r.create(protocol.Instance{Project: "p", Workflow: "w", ID: "queued"})
 	r.beginLog(i, protocol.Entry{Kind: protocol.EntryFailed, Error: &protocol.Failure{Name: "E", Message: "no"}})
-	old, err := r.store.Last(t.Context(), protocol.WorkflowsStream("p", 0), i.LogSubject())
+	old, err := r.store.Last(t.Context(), i.Stream(), i.LogSubject())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -417,7 +417,7 @@ func TestDelete(t *testing.T) {
 	r.control(i, remove)
 	r.announced(i, "deleted", func(d protocol.Done) bool { return d.State == protocol.StateDeleted })
 	natstest.Eventually(t, patience, "the id is free", func() bool {
-		_, err := r.store.Last(t.Context(), protocol.WorkflowsStream("p", 0), i.CreateSubject())
+		_, err := r.store.Last(t.Context(), i.Stream(), i.CreateSubject())
 		return errors.Is(err, journal.ErrNotFound)
 	})
 	tombstone := r.tail(i)

@@ -184,34 +184,37 @@ func (r *Runner) Run(ctx context.Context) error {
 // nextID makes the id of an append: the runner's id is fresh in every process.
 func (r *Runner) nextID() string { return r.ID + "." + strconv.FormatUint(r.appends.Add(1), 10) }
 
-// source is a durable consumer, and where what it delivers is counted.
+// source is a durable consumer, and where what it delivers is counted. Those of the shards share the room: none fetches more
+// than its part of what is free, so that a long backlog in one shard leaves room for the others, and a runner with many
+// shards takes no more away from other runners than one with few.
 type source struct {
 	jetstream.Consumer
-	room room
+	room  room
+	share int
 }
 
 // sources finds the durable consumers of the project: they are made when it is registered.
 func (r *Runner) sources(ctx context.Context) ([]source, error) {
 	var all []source
-	find := func(stream, name string, into room) error {
+	find := func(stream, name string, into room, share int) error {
 		c, err := streams.Consumer(ctx, r.JS, stream, name)
 		if err != nil {
 			return err
 		}
 		r.markEvery = min(r.markEvery, time.Duration(float64(c.CachedInfo().Config.AckWait)/marksPerWait))
-		all = append(all, source{c, into})
+		all = append(all, source{c, into, share})
 		return nil
 	}
 	for shard := range r.Shards {
 		stream := protocol.WorkflowsStream(r.Project, shard)
 		if err := errors.Join(
-			find(stream, protocol.ConsumerWakes(shard), forInputs),
-			find(stream, protocol.ConsumerControls(shard), forControls),
+			find(stream, protocol.ConsumerWakes(shard), forInputs, r.Shards),
+			find(stream, protocol.ConsumerControls(shard), forControls, r.Shards),
 		); err != nil {
 			return nil, err
 		}
 	}
-	return all, find(protocol.TimersStream(r.Project), protocol.ConsumerDue, forInputs)
+	return all, find(protocol.TimersStream(r.Project), protocol.ConsumerDue, forInputs, 1)
 }
 
 // handBack returns what nobody decided about, and waits until executions have released what they hold.

@@ -248,7 +248,7 @@ func (r *rig) create(i protocol.Instance) protocol.Instance {
 func (r *rig) createWith(i protocol.Instance, c protocol.Create) protocol.Instance {
 	r.t.Helper()
 	c.V, c.Input, c.Workflow, c.ID, c.Created = 1, uuid.NewString(), i.Workflow, i.ID, time.Now()
-	if _, err := r.store.Append(r.t.Context(), protocol.WorkflowsStream("p", 0), i.CreateSubject(), 0, r.json(c)); err != nil {
+	if _, err := r.store.Append(r.t.Context(), i.Stream(), i.CreateSubject(), 0, r.json(c)); err != nil {
 		r.t.Fatal(err)
 	}
 	return i
@@ -266,7 +266,7 @@ func (r *rig) begun(i protocol.Instance, state protocol.State) protocol.Instance
 func (r *rig) gone(i protocol.Instance) {
 	r.t.Helper()
 	natstest.Eventually(r.t, patience, "the create of "+i.String()+" is gone", func() bool {
-		_, err := r.store.Last(r.t.Context(), protocol.WorkflowsStream("p", 0), i.CreateSubject())
+		_, err := r.store.Last(r.t.Context(), i.Stream(), i.CreateSubject())
 		return errors.Is(err, journal.ErrNotFound)
 	})
 }
@@ -330,7 +330,7 @@ func (r *rig) append(i protocol.Instance, entries ...protocol.Entry) {
 		V: 1, ID: uuid.NewString(), Incarnation: last.Incarnation, Holder: last.Holder, Runner: "test", Time: time.Now(),
 		Entries: entries, Mark: last.Mark, Epoch: last.Epoch,
 	})
-	if _, err := r.store.Append(r.t.Context(), protocol.WorkflowsStream("p", 0), i.LogSubject(), last.sequence, body); err != nil {
+	if _, err := r.store.Append(r.t.Context(), i.Stream(), i.LogSubject(), last.sequence, body); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -338,9 +338,9 @@ func (r *rig) append(i protocol.Instance, entries ...protocol.Entry) {
 // beginLog begins a log as the runner does that has the create.
 func (r *rig) beginLog(i protocol.Instance, e protocol.Entry) {
 	r.t.Helper()
-	m, err := r.store.Last(r.t.Context(), protocol.WorkflowsStream("p", 0), i.CreateSubject())
+	m, err := r.store.Last(r.t.Context(), i.Stream(), i.CreateSubject())
 	if err == nil {
-		_, err = r.store.Append(r.t.Context(), protocol.WorkflowsStream("p", 0), i.LogSubject(), 0, r.json(protocol.Append{
+		_, err = r.store.Append(r.t.Context(), i.Stream(), i.LogSubject(), 0, r.json(protocol.Append{
 			V: 1, ID: uuid.NewString(), Incarnation: m.Sequence, Holder: protocol.Wake{Stream: protocol.WorkflowsStream("p", 0), Sequence: m.Sequence},
 			Runner: "test", Time: time.Now(), Entries: []protocol.Entry{e},
 		}))
@@ -354,7 +354,7 @@ func (r *rig) beginLog(i protocol.Instance, e protocol.Entry) {
 func (r *rig) appendAs(i protocol.Instance, wake protocol.Wake, mark uint64, e protocol.Entry) (sequence uint64) {
 	r.t.Helper()
 	last := r.tail(i)
-	sequence, err := r.store.Append(r.t.Context(), protocol.WorkflowsStream("p", 0), i.LogSubject(), last.sequence, r.json(protocol.Append{
+	sequence, err := r.store.Append(r.t.Context(), i.Stream(), i.LogSubject(), last.sequence, r.json(protocol.Append{
 		V: 1, ID: uuid.NewString(), Incarnation: last.Incarnation, Holder: wake, Runner: "test", Time: time.Now(),
 		Entries: []protocol.Entry{e}, Mark: mark, Epoch: last.Epoch,
 	}))
@@ -378,7 +378,7 @@ func (r *rig) log(i protocol.Instance) []logged {
 	r.t.Helper()
 	var all []logged
 	for from, more := uint64(1), true; more; {
-		page, again, err := r.store.Page(r.t.Context(), protocol.WorkflowsStream("p", 0), i.LogSubject(), from, logPage)
+		page, again, err := r.store.Page(r.t.Context(), i.Stream(), i.LogSubject(), from, logPage)
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -449,7 +449,7 @@ func (r *rig) until(i protocol.Instance, what string, cond func(protocol.Status)
 // done are the announcements of the end of an instance.
 func (r *rig) done(i protocol.Instance) []protocol.Done {
 	r.t.Helper()
-	page, _, err := r.store.Page(r.t.Context(), protocol.WorkflowsStream("p", 0), i.DoneSubject(), 1, 100)
+	page, _, err := r.store.Page(r.t.Context(), i.Stream(), i.DoneSubject(), 1, 100)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -79,7 +79,7 @@ func (r *rig) compacted(i protocol.Instance) logged {
 // clean removes what a snapshot stands for.
 func (r *rig) clean(i protocol.Instance, snapshot uint64) {
 	r.t.Helper()
-	if err := r.store.Purge(r.t.Context(), protocol.WorkflowsStream("p", 0), i.LogSubject(), snapshot); err != nil {
+	if err := r.store.Purge(r.t.Context(), i.Stream(), i.LogSubject(), snapshot); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -135,7 +135,7 @@ func (r *rig) glances(i protocol.Instance) {
 	s := r.compacted(i)
 	r.clean(i, s.sequence)
 	want := r.status(i)
-	m, err := r.store.Last(r.t.Context(), protocol.WorkflowsStream("p", 0), i.CreateSubject())
+	m, err := r.store.Last(r.t.Context(), i.Stream(), i.CreateSubject())
 	if err != nil {
 		r.t.Fatal(err)
 	}

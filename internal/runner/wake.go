@@ -122,7 +122,7 @@ func (r *Runner) fetch(ctx context.Context, from source) error {
 		if n == 0 {
 			break
 		}
-		err := p.take(ctx, n, receive)
+		err := p.take(ctx, max(1, n/from.share), receive)
 		if err == nil {
 			failures = 0
 			continue

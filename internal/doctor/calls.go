@@ -65,7 +65,7 @@ func (d *Doctor) examineCall(ctx context.Context, child protocol.Instance) ([]co
 	if !ok {
 		return nil, nil
 	}
-	m, err := d.recentMarks(ctx)
+	m, err := d.recentMarks(ctx, child, i)
 	if err != nil {
 		return nil, err
 	}

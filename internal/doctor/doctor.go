@@ -63,7 +63,6 @@ type Doctor struct {
 	doubts    []doubt
 	suspects  []examination
 	marked    marks
-	markedAt  time.Time
 }
 
 // New makes a Doctor.
@@ -72,7 +71,7 @@ func New(o Options) *Doctor {
 	o.ObjectAge = cmp.Or(o.ObjectAge, 50*time.Hour)
 	values := objects.New(o.Store)
 	return &Doctor{
-		Options: o, objects: values, pace: pace{store: o.Store, rate: o.Rate}, inspector: scheduler.NewInspector(o.Store),
+		Options: o, objects: values, pace: pace{store: o.Store, rate: o.Rate}, inspector: scheduler.NewInspector(o.Store), marked: marks{},
 		reader: runner.Reader{Store: o.Store, Project: o.Project.Name, Shards: o.Project.Shards, Objects: values},
 	}
 }

@@ -45,7 +45,7 @@ func (r *rig) finished(i protocol.Instance) {
 
 func (r *rig) timerOf(i protocol.Instance) string {
 	r.Helper()
-	m, err := r.store.Last(r.Context(), stream, i.LogSubject())
+	m, err := r.store.Last(r.Context(), i.Stream(), i.LogSubject())
 	if err != nil {
 		r.Fatal(err)
 	}

@@ -112,7 +112,7 @@ func (d *Doctor) glance(ctx context.Context, instances []protocol.Instance) erro
 	if err != nil {
 		return err
 	}
-	marks, err := d.marks(ctx)
+	marks, err := d.marks(ctx, shardsOf(all, func(f facts) protocol.Instance { return f.instance }))
 	if err != nil {
 		return err
 	}
@@ -288,7 +288,7 @@ func (d *Doctor) examine(ctx context.Context, i protocol.Instance) ([]complaint,
 	if err != nil || !f.Exists || f.newer {
 		return nil, err
 	}
-	m, err := d.recentMarks(ctx)
+	m, err := d.recentMarks(ctx, i)
 	if err != nil {
 		return nil, err
 	}
@@ -373,7 +373,7 @@ func (d *Doctor) settleDoubts(ctx context.Context) error {
 		return nil
 	}
 	d.pace.begin("instances in doubt", d.Progress)
-	m, err := d.marks(ctx)
+	m, err := d.marks(ctx, shardsOf(d.doubts, func(x doubt) protocol.Instance { return x.instance }))
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/skein-run/skein/internal/journal"
@@ -45,28 +46,48 @@ func (m mark) state(sequence uint64) wakeState {
 }
 
 // marks are those of the consumers of a project's instances, by shard.
-type marks struct{ wakes, controls []mark }
+type marks map[int]shardMarks
+
+type shardMarks struct {
+	wakes, controls mark
+	at              time.Time
+}
 
 // marksAge is how old marks may be: what is settled stays so, and what was open is looked at again.
 const marksAge = time.Second
 
-// recentMarks are marks that need not be asked for again for each instance.
-func (d *Doctor) recentMarks(ctx context.Context) (marks, error) {
-	if time.Since(d.markedAt) < marksAge {
-		return d.marked, nil
+// recentMarks are marks of the shards of instances that need not be asked for again for each instance.
+func (d *Doctor) recentMarks(ctx context.Context, instances ...protocol.Instance) (marks, error) {
+	for _, i := range instances {
+		if time.Since(d.marked[i.Shard].at) < marksAge {
+			continue
+		}
+		m, err := d.marks(ctx, []int{i.Shard})
+		if err != nil {
+			return nil, err
+		}
+		d.marked[i.Shard] = m[i.Shard]
 	}
-	m, err := d.marks(ctx)
-	if err == nil {
-		d.marked, d.markedAt = m, time.Now()
-	}
-	return m, err
+	return d.marked, nil
 }
 
-// marks asks how far the consumers have come. One that is missing is an error: whoever serves the project makes it.
-func (d *Doctor) marks(ctx context.Context) (marks, error) {
-	var all marks
-	for shard := range d.Project.Shards {
+// shardsOf are the shards of the instances that some things are about.
+func shardsOf[T any](all []T, of func(T) protocol.Instance) []int {
+	var shards []int
+	for _, one := range all {
+		if shard := of(one).Shard; !slices.Contains(shards, shard) {
+			shards = append(shards, shard)
+		}
+	}
+	return shards
+}
+
+// marks asks how far the consumers of shards have come. One that is missing is an error: whoever serves the project makes it.
+func (d *Doctor) marks(ctx context.Context, shards []int) (marks, error) {
+	all := marks{}
+	for _, shard := range shards {
 		stream := protocol.WorkflowsStream(d.Project.Name, shard)
+		at := time.Now()
 		wakes, err := d.mark(ctx, stream, protocol.ConsumerWakes(shard), protocol.InputSubjects(d.Project.Name, shard))
 		if err != nil {
 			return all, err
@@ -75,7 +96,7 @@ func (d *Doctor) marks(ctx context.Context) (marks, error) {
 		if err != nil {
 			return all, err
 		}
-		all.wakes, all.controls = append(all.wakes, wakes), append(all.controls, controls)
+		all[shard] = shardMarks{wakes, controls, at}
 	}
 	return all, nil
 }
@@ -103,12 +124,12 @@ func (d *Doctor) mark(ctx context.Context, stream, name, subjects string) (mark,
 
 // of is the state of the wake of a message, by the subject that it was sent to.
 func (m marks) of(i protocol.Instance, class protocol.Class, sequence uint64) wakeState {
-	of := m.wakes
-	if class == protocol.ClassControl {
-		of = m.controls
-	}
-	if i.Shard >= len(of) {
+	of, known := m[i.Shard]
+	switch {
+	case !known:
 		return unknown
+	case class == protocol.ClassControl:
+		return of.controls.state(sequence)
 	}
-	return of[i.Shard].state(sequence)
+	return of.wakes.state(sequence)
 }

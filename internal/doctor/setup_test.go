@@ -37,12 +37,16 @@ type rig struct {
 	nc    *nats.Conn
 	js    jetstream.JetStream
 	store *journal.Store
-	gate  chan struct{} // bodies of "works" wait until it is closed
+	// shards are those of the project.
+	shards int
+	gate   chan struct{} // bodies of "works" wait until it is closed
 }
 
-func setup(t *testing.T) *rig {
+func setup(t *testing.T) *rig { return setupShards(t, 1) }
+
+func setupShards(t *testing.T, shards int) *rig {
 	t.Helper()
-	r := &rig{T: t, nc: natstest.Start(t).Connect(t), gate: make(chan struct{})}
+	r := &rig{T: t, nc: natstest.Start(t).Connect(t), shards: shards, gate: make(chan struct{})}
 	r.js = natstest.JetStream(t, r.nc)
 	var err error
 	if r.store, err = journal.Open(r.nc); err != nil {
@@ -50,9 +54,9 @@ func setup(t *testing.T) *rig {
 	}
 	for _, err := range []error{
 		streams.EnsureProjects(t.Context(), r.js, streams.Options{}),
-		streams.EnsureWorkflows(t.Context(), r.js, "p", 1, streams.Options{}),
+		streams.EnsureWorkflows(t.Context(), r.js, "p", shards, streams.Options{}),
 		streams.EnsureAgents(t.Context(), r.js, "p", streams.Options{}),
-		streams.RegisterWorkflows(t.Context(), r.js, "p", 1, map[string]string{"works": "Works", "one": "One"}),
+		streams.RegisterWorkflows(t.Context(), r.js, "p", shards, map[string]string{"works": "Works", "one": "One"}),
 		streams.RegisterAgents(t.Context(), r.js, "p", []string{"Desk"}),
 	} {
 		if err != nil {
@@ -66,7 +70,7 @@ func setup(t *testing.T) *rig {
 func (r *rig) serve() (stop func()) {
 	r.Helper()
 	run := runner.New(runner.Config{
-		Settings: execution.Settings{ShortWait: time.Nanosecond}, Reader: runner.Reader{Store: r.store, Project: "p", Shards: 1},
+		Settings: execution.Settings{ShortWait: time.Nanosecond}, Reader: runner.Reader{Store: r.store, Project: "p", Shards: r.shards},
 		Slots: 64, Linger: time.Millisecond, JS: r.js, Log: slog.New(slog.NewTextHandler(r.Output(), nil)), Code: r.code(),
 		Concurrency: map[string]int{"one": 1}, Grace: 2 * time.Second,
 	})
@@ -157,7 +161,7 @@ func (r *rig) create(i protocol.Instance) uint64 {
 func (r *rig) createWith(i protocol.Instance, c protocol.Create) uint64 {
 	r.Helper()
 	c.V, c.Input, c.Workflow, c.ID, c.Created = 1, uuid.NewString(), i.Workflow, i.ID, time.Now()
-	sequence, err := r.store.Append(r.Context(), stream, i.CreateSubject(), 0, r.json(c))
+	sequence, err := r.store.Append(r.Context(), i.Stream(), i.CreateSubject(), 0, r.json(c))
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -168,11 +172,11 @@ func (r *rig) createWith(i protocol.Instance, c protocol.Create) uint64 {
 func (r *rig) log(i protocol.Instance, a protocol.Append) uint64 {
 	r.Helper()
 	tail := uint64(0)
-	if m, err := r.store.Last(r.Context(), stream, i.LogSubject()); err == nil {
+	if m, err := r.store.Last(r.Context(), i.Stream(), i.LogSubject()); err == nil {
 		tail = m.Sequence
 	}
 	a.V, a.ID, a.Runner, a.Time = 1, uuid.NewString(), "test", time.Now()
-	sequence, err := r.store.Append(r.Context(), stream, i.LogSubject(), tail, r.json(a))
+	sequence, err := r.store.Append(r.Context(), i.Stream(), i.LogSubject(), tail, r.json(a))
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -247,7 +251,7 @@ func (r *rig) has(stream, subject string) bool {
 func (r *rig) reaches(i protocol.Instance, want protocol.State) {
 	r.Helper()
 	natstest.Eventually(r, patience, i.String()+" is "+string(want), func() bool {
-		s, err := runner.Reader{Store: r.store, Project: "p", Shards: 1}.Status(r.Context(), i.Workflow, i.ID)
+		s, err := runner.Reader{Store: r.store, Project: "p", Shards: r.shards}.Status(r.Context(), i.Workflow, i.ID)
 		return err == nil && s.State == want
 	})
 }
@@ -255,11 +259,13 @@ func (r *rig) reaches(i protocol.Instance, want protocol.State) {
 // quiesce waits until all wakes are acknowledged.
 func (r *rig) quiesce() {
 	r.Helper()
-	for _, consumer := range []string{protocol.ConsumerWakes(0), protocol.ConsumerControls(0)} {
-		natstest.Eventually(r, patience, "all of "+consumer+" is acknowledged", func() bool {
-			c, err := r.js.Consumer(r.Context(), stream, consumer)
-			return err == nil && c.CachedInfo().NumAckPending == 0 && c.CachedInfo().NumPending == 0
-		})
+	for shard := range r.shards {
+		for _, consumer := range []string{protocol.ConsumerWakes(shard), protocol.ConsumerControls(shard)} {
+			natstest.Eventually(r, patience, "all of "+consumer+" is acknowledged", func() bool {
+				c, err := r.js.Consumer(r.Context(), protocol.WorkflowsStream("p", shard), consumer)
+				return err == nil && c.CachedInfo().NumAckPending == 0 && c.CachedInfo().NumPending == 0
+			})
+		}
 	}
 }
 

@@ -76,7 +76,7 @@ func (d *Doctor) examineHolder(ctx context.Context, workflow string, h protocol.
 		return nil, err
 	}
 	if f.Exists {
-		m, err := d.recentMarks(ctx)
+		m, err := d.recentMarks(ctx, i)
 		if err != nil {
 			return nil, err
 		}
@@ -120,7 +120,7 @@ func (d *Doctor) examineQueue(ctx context.Context, workflow string) ([]complaint
 	if err != nil || f.newer || !f.WaitsForSlot() {
 		return nil, err
 	}
-	m, err := d.recentMarks(ctx)
+	m, err := d.recentMarks(ctx, i)
 	if err != nil || f.nudge > f.Park && m.of(i, protocol.ClassNudge, f.nudge) != settled {
 		return nil, err
 	}

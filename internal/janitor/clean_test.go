@@ -26,9 +26,9 @@ func gone() workflow.CreateOption { return workflow.Retention(time.Nanosecond, t
 // awaitEnd waits until the end of an instance is announced, although nobody finds it any more.
 func (y *yard) awaitEnd(name, id string) {
 	y.t.Helper()
-	at := protocol.Instance{Project: "p", Workflow: name, ID: id}
+	at := protocol.Instance{Project: "p", Shard: protocol.Shard(id, y.shards), Workflow: name, ID: id}
 	natstest.Eventually(y.t, natstest.Patience, id+" has ended", func() bool {
-		_, err := y.store.Last(y.t.Context(), protocol.WorkflowsStream("p", 0), at.DoneSubject())
+		_, err := y.store.Last(y.t.Context(), at.Stream(), at.DoneSubject())
 		return err == nil
 	})
 }
@@ -425,7 +425,7 @@ func TestGarbage(t *testing.T) {
 	at := protocol.Instance{Project: "p", Workflow: "quick", ID: uuid.NewString()}
 	for _, body := range []string{"no JSON", `{"v":1,"created":5}`} {
 		at.ID = uuid.NewString()
-		if _, err := y.store.Append(t.Context(), protocol.WorkflowsStream("p", 0), at.CreateSubject(), 0, []byte(body)); err != nil {
+		if _, err := y.store.Append(t.Context(), at.Stream(), at.CreateSubject(), 0, []byte(body)); err != nil {
 			t.Fatal(err)
 		}
 		y.awaitEnd("quick", at.ID)

@@ -42,6 +42,7 @@ type yard struct {
 	js      jetstream.JetStream
 	store   *journal.Store
 	project *project.Project
+	shards  int
 	// gates are where bodies wait for the test, by instance.
 	mu    sync.Mutex // guards gates
 	gates map[string]*gate
@@ -56,15 +57,17 @@ var classes = []string{"quick", "waits", "sleeps", "works", "calls", "large"}
 
 func setup(t *testing.T) *yard { return open(t, natstest.Start(t).Connect(t), 1) }
 
-func open(t *testing.T, nc *nats.Conn, replicas int) *yard {
+func open(t *testing.T, nc *nats.Conn, replicas int) *yard { return openShards(t, nc, replicas, 1) }
+
+func openShards(t *testing.T, nc *nats.Conn, replicas, shards int) *yard {
 	t.Helper()
-	y := &yard{t: t, nc: nc, js: natstest.JetStream(t, nc), gates: map[string]*gate{}}
+	y := &yard{t: t, nc: nc, js: natstest.JetStream(t, nc), shards: shards, gates: map[string]*gate{}}
 	var entries []project.Workflow
 	for _, name := range classes {
 		entries = append(entries, project.Workflow{Name: name, ClassName: name, Concurrency: map[string]int{"works": 2}[name]})
 	}
 	config := project.Config{Name: "p", Workflows: entries}
-	config.Settings.Replicas = replicas
+	config.Settings.Replicas, config.Settings.Shards = replicas, shards
 	var err error
 	if y.store, err = journal.Open(nc); err != nil {
 		t.Fatal(err)
@@ -74,7 +77,7 @@ func open(t *testing.T, nc *nats.Conn, replicas int) *yard {
 		t.Fatal(err)
 	}
 	t.Cleanup(y.project.Close)
-	if err := streams.EnsureWorkflows(t.Context(), y.js, "p", 1, streams.Options{Replicas: replicas}); err != nil {
+	if err := streams.EnsureWorkflows(t.Context(), y.js, "p", shards, streams.Options{Replicas: replicas}); err != nil {
 		t.Fatal(err)
 	}
 	return y

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/skein-run/skein/internal/auth"
+	"github.com/skein-run/skein/pkg/protocol"
 )
 
 // authCommand is what all sub-commands of auth share.
@@ -108,7 +109,7 @@ func (f *initFlags) schedulers() string {
 
 func (f *initFlags) define(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringArrayVar(&f.projects, "project", nil, "a project; may be given several times")
+	flags.StringArrayVar(&f.projects, "project", nil, "a project as NAME, or NAME=SHARDS if its skein.jsonc has shards; may be given several times")
 	defineGrants(cmd, &f.grants)
 	flags.BoolVar(&f.accounts, "accounts", false,
 		"give each project a NATS account of its own: for projects that do not trust each other; stays as it was chosen first")
@@ -128,10 +129,10 @@ func defineGrants(cmd *cobra.Command, grants *[]string) {
 }
 
 func (f *initFlags) plan(dir string) (plan auth.Plan, err error) {
-	plan = auth.Plan{Cluster: f.cluster, Accounts: f.accounts, Projects: f.projects}
-	if plan.Grants, err = parseGrants(f.grants); err != nil {
+	if plan, err = parseProjects(f.projects, f.grants); err != nil {
 		return plan, err
 	}
+	plan.Cluster, plan.Accounts = f.cluster, f.accounts
 	servers := f.servers
 	if len(servers) == 0 {
 		for n := range f.count {
@@ -182,6 +183,24 @@ func (f *initFlags) server(dir, text string) (auth.Server, error) {
 	return v, nil
 }
 
+// parseProjects makes a plan of projects, as NAME or NAME=SHARDS, and grants.
+func parseProjects(projects, grants []string) (plan auth.Plan, err error) {
+	plan.Shards = map[string]int{}
+	for _, text := range projects {
+		name, count, sharded := strings.Cut(text, "=")
+		if sharded {
+			shards, err := strconv.Atoi(count)
+			if err != nil || shards < 1 || shards > protocol.MaxShards {
+				return plan, fmt.Errorf("project %q: allowed is NAME or NAME=SHARDS, with 1 to %d shards", text, protocol.MaxShards)
+			}
+			plan.Shards[name] = shards
+		}
+		plan.Projects = append(plan.Projects, name)
+	}
+	plan.Grants, err = parseGrants(grants)
+	return plan, err
+}
+
 func parseGrants(texts []string) ([]auth.Grant, error) {
 	var grants []auth.Grant
 	for _, text := range texts {
@@ -197,18 +216,20 @@ func parseGrants(texts []string) ([]auth.Grant, error) {
 func (a *authCommand) newAddProject() *cobra.Command {
 	var grants []string
 	cmd := &cobra.Command{
-		Use:   "add-project NAME...",
+		Use:   "add-project NAME[=SHARDS]...",
 		Short: "Add users for projects, and grants",
-		Args:  cobra.MinimumNArgs(1),
+		Long: "Add users for projects, and grants. A project that has shards in its skein.jsonc is given as NAME=SHARDS: each shard is a\n" +
+			"stream, and nobody has rights to streams that are not known here. One that is there already gets the rights that it lacks.",
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(a.output); err != nil {
 				return err
 			}
-			more, err := parseGrants(grants)
+			plan, err := parseProjects(args, grants)
 			if err != nil {
 				return err
 			}
-			r, err := auth.AddProjects(a.dir, args, more)
+			r, err := auth.AddProjects(a.dir, plan)
 			if err != nil {
 				return err
 			}

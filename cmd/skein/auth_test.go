@@ -67,7 +67,7 @@ func (f *fort) work() {
 	f.cli("mill/viewer", "looked at", "doctor")
 	f.cli("desk/viewer", "looked at", "doctor")
 	f.cli("mill/viewer", "complete", "workflows", "watch", "grind", "a")
-	f.clean("mill")
+	f.clean("mill", 4)
 	f.cli("desk/operator", "jo", "agents", "inbox", "Desk", "jo")
 	f.cli("desk/operator", "destroyed", "agents", "destroy", "Desk", "jo")
 	f.wasAllowed()
@@ -170,7 +170,7 @@ func (f *fort) operate(cron string) {
 }
 
 // clean does what the janitor of a scheduler does, at once.
-func (f *fort) clean(name string) {
+func (f *fort) clean(name string, shards int) {
 	f.t.Helper()
 	nc := f.connect("scheduler")
 	store, err := journal.Open(nc)
@@ -186,16 +186,22 @@ func (f *fort) clean(name string) {
 	go func() { ended <- j.Run(ctx) }()
 	f.await(func() bool {
 		state, err := store.State(f.t.Context(), protocol.WorkflowsStream(name, 0))
+		for shard := 1; shard < shards && err == nil && state.First <= 1; shard++ {
+			state, err = store.State(f.t.Context(), protocol.WorkflowsStream(name, shard))
+		}
 		return err == nil && state.First > 1
 	}, "the log is cleaned")
 	cancel()
 	if err := <-ended; err != nil {
 		f.t.Error(err)
 	}
-	c := &janitor.Cleaner{
-		Store: store, Floors: janitor.Consumers{JS: js}, Project: name, Objects: objects.New(store), Log: log, Settings: settings,
+	var all []*janitor.Cleaner
+	for shard := range shards {
+		all = append(all, &janitor.Cleaner{
+			Store: store, Floors: janitor.Consumers{JS: js}, Project: name, Shard: shard, Objects: objects.New(store), Log: log, Settings: settings,
+		})
 	}
-	if _, err := janitor.Sweep(f.t.Context(), []*janitor.Cleaner{c}); err != nil {
+	if _, err := janitor.Sweep(f.t.Context(), all); err != nil {
 		f.t.Error(err)
 	}
 }

@@ -139,8 +139,10 @@ func (f *fort) forbids() {
 	for _, row := range publishes {
 		for _, user := range row.users {
 			nc := f.reuse(f.as(user, row.subject))
-			if !refused(t, nc, func() error { return nc.Publish(row.subject, []byte(`{}`)) }) {
-				t.Errorf("%s may %s: %s", user, row.what, row.subject)
+			for _, subject := range slices.Compact([]string{row.subject, strings.ReplaceAll(row.subject, mill, protocol.WorkflowsStream("mill", 3))}) {
+				if !refused(t, nc, func() error { return nc.Publish(subject, []byte(`{}`)) }) {
+					t.Errorf("%s may %s: %s", user, row.what, subject)
+				}
 			}
 		}
 	}

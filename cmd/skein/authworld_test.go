@@ -32,13 +32,13 @@ import (
 // large does not fit into a message.
 var large = strings.Repeat("large ", 30_000)
 
-// The project desk has agents, and a workflow that others call. The project mill has workflows.
+// The project desk has agents, and a workflow that others call. The project mill has workflows, in four shards.
 const (
 	deskConfig = `{ "name": "desk", "workflows": [
 		{ "name": "fold", "class_name": "Fold" },
 		{ "name": "grind", "binding": "GRIND", "class_name": "Grind", "script_name": "mill" },
 	], "agents": [{ "class_name": "Desk" }] }`
-	millConfig = `{ "name": "mill", "workflows": [
+	millConfig = `{ "name": "mill", "shards": 4, "workflows": [
 		{ "name": "grind", "class_name": "Grind", "concurrency": { "limit": 2 } },
 		{ "name": "sift", "class_name": "Sift", "schedules": [{ "cron": "* * * * * *", "params": "by cron" }] },
 		{ "name": "fold", "binding": "FOLD", "class_name": "Fold", "script_name": "desk" },
@@ -226,7 +226,7 @@ func newFort(t *testing.T, count int, more ...string) *fort {
 func prepareFort(t *testing.T, count int, more ...string) *fort {
 	t.Helper()
 	f := &fort{t: t, dir: filepath.Join(t.TempDir(), "auth"), conns: map[string]*nats.Conn{}, processes: map[string]*exec.Cmd{}}
-	args := append([]string{"init", "--project", "desk", "--project", "mill", "--project", "spy", "--grant", "desk:mill", "--grant", "mill:desk"}, more...)
+	args := append([]string{"init", "--project", "desk", "--project", "mill=4", "--project", "spy", "--grant", "desk:mill", "--grant", "mill:desk"}, more...)
 	f.accounts = slices.Contains(more, "--accounts")
 	var urls []string
 	for n := range count {
@@ -340,6 +340,12 @@ func (f *fort) run(user string, cmd *cobra.Command, args ...string) {
 // runAt runs a process that tells its health at an address, and returns when it is ready.
 func (f *fort) runAt(health, user string, cmd *cobra.Command, args ...string) {
 	f.t.Helper()
+	natstest.Eventually(f.t, natstest.Patience, user+" is ready", f.begin(health, user, cmd, args...))
+}
+
+// begin runs a process that tells its health at an address until the test ends. It returns what tells whether it is ready.
+func (f *fort) begin(health, user string, cmd *cobra.Command, args ...string) (ready func() bool) {
+	f.t.Helper()
 	cmd.SetErr(&f.log)
 	cmd.SetArgs(append(args, "--health-addr", health, "--replicas", strconv.Itoa(len(f.names)), "--shutdown-grace", "1m"))
 	ctx, stop := context.WithCancel(context.WithoutCancel(f.t.Context()))
@@ -351,13 +357,13 @@ func (f *fort) runAt(health, user string, cmd *cobra.Command, args ...string) {
 			f.t.Errorf("%s: exit code %d", user, code)
 		}
 	})
-	natstest.Eventually(f.t, natstest.Patience, user+" is ready", func() bool {
+	return func() bool {
 		response, err := http.Get("http://" + health + "/readyz")
 		if err != nil {
 			return false
 		}
 		return errors.Join(response.Body.Close()) == nil && response.StatusCode == http.StatusOK
-	})
+	}
 }
 
 // file writes a project's file.

@@ -30,7 +30,9 @@ type Plan struct {
 	Accounts bool
 	Servers  []Server
 	Projects []string
-	Grants   []Grant
+	// Shards are those of projects that have more than one: what skein.jsonc has as shards.
+	Shards map[string]int
+	Grants []Grant
 }
 
 // Init makes a directory for a cluster: an authority, what each server loads, and a file for each user. In one that was
@@ -87,6 +89,12 @@ func (s *State) add(plan Plan) {
 			s.Projects = append(s.Projects, project)
 		}
 	}
+	for project, shards := range plan.Shards {
+		if s.Shards == nil {
+			s.Shards = map[string]int{}
+		}
+		s.Shards[project] = shards
+	}
 	for _, g := range plan.Grants {
 		if !slices.Contains(s.Grants, g) {
 			s.Grants = append(s.Grants, g)
@@ -101,13 +109,14 @@ func (s *State) add(plan Plan) {
 	}
 }
 
-// AddProjects adds projects and grants to what Init has made.
-func AddProjects(dir string, projects []string, grants []Grant) (*Report, error) {
+// AddProjects adds the projects and grants of a plan to what Init has made, and what is new about projects that are there: the
+// number of their shards.
+func AddProjects(dir string, plan Plan) (*Report, error) {
 	s, err := load(dir)
 	if err != nil {
 		return nil, err
 	}
-	s.add(Plan{Projects: projects, Grants: grants})
+	s.add(plan)
 	return s.apply(false)
 }
 

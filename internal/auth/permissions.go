@@ -68,7 +68,7 @@ func (s *State) Permit(project string, role Role) *Permissions {
 	case Operator:
 		s.operator(p, project)
 	case Viewer:
-		viewer(p, project)
+		s.viewer(p, project)
 	case Scheduler:
 		s.scheduler(p, project)
 	case System:
@@ -122,10 +122,12 @@ func (s *State) host(p *Permissions, project string) {
 
 func (s *State) runner(p *Permissions, project string) {
 	registers(p, project)
-	workflows, timers := protocol.WorkflowsStream(project, 0), protocol.TimersStream(project)
-	p.own(workflows, protocol.WorkflowSubjects(project))
+	for _, workflows := range s.workflows(project) {
+		p.own(workflows, protocol.WorkflowSubjects(project))
+		p.consume(workflows)
+	}
+	timers := protocol.TimersStream(project)
 	p.own(timers, protocol.ArmSubjects(project))
-	p.consume(workflows)
 	p.consume(timers)
 	slots, schedules := protocol.SlotsBucket(project), protocol.SchedulesBucket(project)
 	p.own(protocol.KVStream(slots), protocol.KVSubject(slots, ">"))
@@ -147,14 +149,14 @@ func (s *State) runner(p *Permissions, project string) {
 			continue
 		}
 		p.say(protocol.EventSubjects(g.From, protocol.AnyWorkflow), protocol.InboxSubjectsFrom(g.From, project))
-		p.read(protocol.WorkflowsStream(g.From, 0))
+		p.read(s.workflows(g.From)...)
 		p.info(protocol.InboxStream(g.From))
 		p.objects(g.From)
 	}
 }
 
 func (s *State) operator(p *Permissions, project string) {
-	viewer(p, project)
+	s.viewer(p, project)
 	schedules, dead := protocol.SchedulesBucket(project), protocol.KVStream(protocol.DeadBucket(project))
 	p.say(protocol.KVSubject(schedules, ">"))
 	p.purge(dead)
@@ -162,8 +164,8 @@ func (s *State) operator(p *Permissions, project string) {
 }
 
 // viewer may read everything of a project, and ask its runners.
-func viewer(p *Permissions, project string) {
-	for _, stream := range append(streamsOf(project), protocol.PostStream(project)) {
+func (s *State) viewer(p *Permissions, project string) {
+	for _, stream := range append(s.streamsOf(project), protocol.PostStream(project)) {
 		p.read(stream)
 		p.say(api + "CONSUMER.INFO." + stream + ".*")
 	}
@@ -173,10 +175,17 @@ func viewer(p *Permissions, project string) {
 	p.hear(protocol.EndedSubjects(project), protocol.WorkflowSubjects(project))
 }
 
-func streamsOf(project string) []string {
-	streams := []string{
-		protocol.WorkflowsStream(project, 0), protocol.TimersStream(project), protocol.InboxStream(project), protocol.ObjectsStream(project),
+// workflows are the streams of a project's instances, one for each shard.
+func (s *State) workflows(project string) []string {
+	all := make([]string, max(1, s.Shards[project]))
+	for shard := range all {
+		all[shard] = protocol.WorkflowsStream(project, shard)
 	}
+	return all
+}
+
+func (s *State) streamsOf(project string) []string {
+	streams := append(s.workflows(project), protocol.TimersStream(project), protocol.InboxStream(project), protocol.ObjectsStream(project))
 	for _, bucket := range []string{
 		protocol.AgentsBucket(project), protocol.HostsBucket(project), protocol.DeadBucket(project), protocol.ConnectionsBucket(project),
 		protocol.SchedulesBucket(project), protocol.SlotsBucket(project),
@@ -198,24 +207,24 @@ func registers(p *Permissions, project string) {
 
 // outward is what is sent to workflows and agents: of the own project, and of those that it was granted.
 func (s *State) outward(p *Permissions, project string) {
-	p.send(project, project, protocol.AnyWorkflow)
+	p.send(project, project, protocol.AnyWorkflow, s.workflows(project))
 	s.speak(p, project)
 	if s.Accounts {
 		return
 	}
 	for _, g := range s.Grants {
 		if g.From == project {
-			p.send(project, g.To, g.workflow())
+			p.send(project, g.To, g.workflow(), s.workflows(g.To))
 		}
 	}
 }
 
-// send lets one project reach a workflow of another, or all of it with its agents.
-func (p *Permissions) send(from, to, workflow string) {
+// send lets one project reach a workflow of another, or all of it with its agents. Streams are those of its instances.
+func (p *Permissions) send(from, to, workflow string, streams []string) {
 	p.say(protocol.CreateSubjects(to, workflow), protocol.EventSubjects(to, workflow), protocol.SteerSubjects(to, workflow),
 		protocol.AskSubject(to), protocol.AskRunnersSubjects(to))
 	p.hear(protocol.EndedSubjects(to))
-	p.read(protocol.WorkflowsStream(to, 0))
+	p.read(streams...)
 	p.read(protocol.KVStream(protocol.BucketProjects))
 	p.objects(to) // what is too large for a message lies with whom it is for
 	if workflow == protocol.AnyWorkflow {
@@ -239,16 +248,19 @@ func (s *State) scheduler(p *Permissions, only string) {
 		if only != "" && project != only {
 			continue
 		}
-		workflows, timers := protocol.WorkflowsStream(project, 0), protocol.TimersStream(project)
 		schedules := protocol.SchedulesBucket(project)
 		p.own(protocol.KVStream(schedules), protocol.KVSubject(schedules, ">"))
 		p.consume(protocol.KVStream(schedules))
 		p.say(protocol.InboxSubjectsFrom(project, project), protocol.CreateSubjects(project, protocol.AnyWorkflow),
 			protocol.SteerSubjects(project, protocol.AnyWorkflow), protocol.AskSubject(project))
-		p.read(workflows)
-		p.purge(workflows)
+		for _, workflows := range s.workflows(project) {
+			p.read(workflows)
+			p.purge(workflows)
+			p.say(api + "CONSUMER.INFO." + workflows + ".*")
+		}
+		timers := protocol.TimersStream(project)
 		p.read(timers)
-		p.say(api+"CONSUMER.INFO."+workflows+".*", api+"CONSUMER.INFO."+timers+".*")
+		p.say(api + "CONSUMER.INFO." + timers + ".*")
 		p.objects(project)
 		p.read(protocol.KVStream(protocol.AgentsBucket(project))) // what is applied of a schedule that must not overlap
 		p.read(protocol.InboxStream(project))
@@ -265,10 +277,12 @@ func (p *Permissions) info(stream string) { p.say(api + "STREAM.INFO." + stream)
 
 func (p *Permissions) create(stream string) { p.say(api + "STREAM.CREATE." + stream) }
 
-// read lets it read every message of a stream: which ones, stands in the body of a request, which the server does not judge.
-func (p *Permissions) read(stream string) {
-	p.info(stream)
-	p.say(api+"STREAM.MSG.GET."+stream, api+"DIRECT.GET."+stream, api+"DIRECT.GET."+stream+".>")
+// read lets it read every message of streams: which ones, stands in the body of a request, which the server does not judge.
+func (p *Permissions) read(streams ...string) {
+	for _, stream := range streams {
+		p.info(stream)
+		p.say(api+"STREAM.MSG.GET."+stream, api+"DIRECT.GET."+stream, api+"DIRECT.GET."+stream+".>")
+	}
 }
 
 // purge lets it remove messages of a stream.

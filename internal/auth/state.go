@@ -39,8 +39,10 @@ type State struct {
 	NextPassword string   `json:"next_password,omitempty"`
 	Servers      []Server `json:"servers"`
 	Projects     []string `json:"projects"`
-	Grants       []Grant  `json:"grants,omitempty"`
-	Users        []User   `json:"users"`
+	// Shards are how many streams the instances of a project are spread over, if that is more than one.
+	Shards map[string]int `json:"shards,omitempty"`
+	Grants []Grant        `json:"grants,omitempty"`
+	Users  []User         `json:"users"`
 	// Made has the digest of every file that is made again from the rest: one with another was changed by hand.
 	Made map[string]string `json:"made"`
 
@@ -162,6 +164,11 @@ func (s *State) check() error {
 		errs = append(errs, protocol.CheckProject(p))
 		if s.Accounts && p == sysAccount {
 			errs = append(errs, fmt.Errorf("project: %q: is the account of the servers; allowed is another name", p))
+		}
+	}
+	for p, shards := range s.Shards {
+		if shards < 1 || shards > protocol.MaxShards {
+			errs = append(errs, fmt.Errorf("shards of project %s: \"%d\": allowed is 1 to %d", p, shards, protocol.MaxShards))
 		}
 	}
 	for _, g := range s.Grants {

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/skein-run/skein/internal/demo"
+	"github.com/skein-run/skein/pkg/protocol"
 )
 
 var errDemo = errors.New("the demo went wrong")
@@ -27,6 +28,9 @@ func newDemo() *cobra.Command {
 			}
 			if o.Limit <= 0 {
 				return fmt.Errorf("--limit: %s: allowed is more than 0", o.Limit)
+			}
+			if o.Shards < 1 || o.Shards > protocol.MaxShards {
+				return fmt.Errorf("--shards: %d: allowed is 1 to %d", o.Shards, protocol.MaxShards)
 			}
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
@@ -56,6 +60,7 @@ func newDemo() *cobra.Command {
 	flags.StringVar(&output, "output", output, "text or json; json is one object, and progress goes to the error stream")
 	flags.BoolVar(&o.Keep, "keep", false, "keep the folder with the data of the NATS server and the logs")
 	flags.DurationVar(&o.Limit, "limit", demo.Limit, "how long the job may take")
+	flags.IntVar(&o.Shards, "shards", 1, "streams that the instances of the workflow's project are spread over")
 	flags.BoolVar(&o.Unconfirmed, "unconfirmed", false, "do not confirm, so that the job cannot end")
 	if err := flags.MarkHidden("unconfirmed"); err != nil {
 		panic(err) // the flag is defined above

@@ -72,8 +72,9 @@ func (w *workflows) list() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list WORKFLOW",
 		Short: "List instances of a workflow of the project",
-		Long:  "List instances of a workflow of the project, in the order in which they were created.",
-		Args:  cobra.ExactArgs(1),
+		Long: "List instances of a workflow of the project, in the order in which they were created; those of a project with shards\n" +
+			"shard by shard.",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if limit < 0 {
 				return fmt.Errorf("--limit: %d: allowed is 0, for no limit, or more", limit)

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/protocol"
 	"github.com/skein-run/skein/pkg/workflow"
 )
 
@@ -74,10 +75,14 @@ type Setting struct {
 	Procs int `json:"gomaxprocs"`
 }
 
-func setting(benchmark string, procs int) Setting {
+func setting(benchmark string, w world) Setting {
+	sync := "default sync"
+	if w.syncAlways {
+		sync = "sync always"
+	}
 	return Setting{
-		Benchmark: benchmark, Setup: "server, runner and client as three processes, TCP on loopback, one NATS server, file store, default sync",
-		Go: runtime.Version(), CPUs: runtime.NumCPU(), Procs: procs,
+		Benchmark: benchmark, Setup: "server, runner and client as three processes, TCP on loopback, one NATS server, file store, " + sync,
+		Go: runtime.Version(), CPUs: runtime.NumCPU(), Procs: w.procs,
 	}
 }
 
@@ -99,6 +104,7 @@ func writeJSON(w io.Writer, report any) error {
 // Report is the outcome of a measurement.
 type Report struct {
 	Setting
+	Shards    int     `json:"shards"`
 	Steps     int     `json:"steps"`
 	InFlight  int     `json:"in_flight"`
 	Completed int     `json:"completed"`
@@ -116,7 +122,7 @@ type load struct {
 	name     string
 	steps    int
 	inFlight int
-	procs    int
+	world    world
 	warmUp   time.Duration
 	duration time.Duration
 }
@@ -171,7 +177,7 @@ func one(ctx context.Context, binding workflow.Bound[Params, int], steps int) er
 func (l load) report(took time.Duration, each []time.Duration) Report {
 	slices.Sort(each)
 	return Report{
-		Setting: setting(l.name, l.procs), Steps: l.steps, InFlight: l.inFlight, Completed: len(each),
+		Setting: setting(l.name, l.world), Shards: l.world.shards, Steps: l.steps, InFlight: l.inFlight, Completed: len(each),
 		Seconds: took.Seconds(), PerSecond: float64(len(each)) / took.Seconds(),
 		P50: quantile(each, 0.5), P90: quantile(each, 0.9), P99: quantile(each, 0.99), Max: quantile(each, 1),
 	}
@@ -191,7 +197,7 @@ func (r Report) print(w io.Writer, output string) error {
 		return writeJSON(w, r)
 	}
 	t := r.table(w)
-	fmt.Fprintf(t, "load\t%d steps, %d in flight\n", r.Steps, r.InFlight)
+	fmt.Fprintf(t, "load\t%d steps, %d in flight, %d shards\n", r.Steps, r.InFlight, r.Shards)
 	fmt.Fprintf(t, "completed\t%d in %.1f s\n", r.Completed, r.Seconds)
 	fmt.Fprintf(t, "throughput\t%.0f completed/s\n", r.PerSecond)
 	fmt.Fprintf(t, "create to result\tp50 %.2f ms, p90 %.2f ms, p99 %.2f ms, max %.2f ms\n", r.P50, r.P90, r.P99, r.Max)
@@ -210,15 +216,15 @@ func Command() *cobra.Command {
 }
 
 func measure(l load, short string) *cobra.Command {
-	var output, url string
+	var output string
 	cmd := &cobra.Command{
 		Use: l.name, Short: short, Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := l.validate(output); err != nil {
 				return err
 			}
-			runtime.GOMAXPROCS(l.procs)
-			report, err := withProcesses(cmd, url, l.procs, func(ctx context.Context, p *processes) (Report, error) { return l.run(ctx, p.url) })
+			runtime.GOMAXPROCS(l.world.procs)
+			report, err := withProcesses(cmd, l.world, func(ctx context.Context, p *processes) (Report, error) { return l.run(ctx, p.url) })
 			if err != nil {
 				return err
 			}
@@ -229,10 +235,12 @@ func measure(l load, short string) *cobra.Command {
 	cmd.Flags().IntVar(&l.inFlight, "in-flight", l.inFlight, "instances under way at a time")
 	// Processes that share the CPUs wake each other: with more threads than their share, half of the time of an idle
 	// round trip goes into waking a thread of the same process.
-	cmd.Flags().IntVar(&l.procs, "procs", max(1, runtime.NumCPU()/3), "GOMAXPROCS of server, runner and client each")
+	cmd.Flags().IntVar(&l.world.procs, "procs", max(1, runtime.NumCPU()/3), "GOMAXPROCS of server, runner and client each")
 	cmd.Flags().DurationVar(&l.duration, "duration", 10*time.Second, "how long to measure")
 	cmd.Flags().DurationVar(&l.warmUp, "warm-up", 2*time.Second, "how long to run before measuring")
-	cmd.Flags().StringVar(&url, "nats-url", "", "measure on this NATS server instead of one that is started for it")
+	cmd.Flags().IntVar(&l.world.shards, "shards", 1, "streams that the instances are spread over")
+	cmd.Flags().BoolVar(&l.world.syncAlways, "sync-always", false, "let the NATS server sync each message to disk before it acknowledges it")
+	cmd.Flags().StringVar(&l.world.url, "nats-url", "", "measure on this NATS server instead of one that is started for it")
 	cmd.Flags().StringVar(&output, "output", "text", "text or json")
 	return cmd
 }
@@ -243,8 +251,12 @@ func (l load) validate(output string) error {
 		return fmt.Errorf("--steps: %d: allowed is 1 to 1000", l.steps)
 	case l.inFlight < 1 || l.inFlight > 10_000:
 		return fmt.Errorf("--in-flight: %d: allowed is 1 to 10000", l.inFlight)
-	case l.procs < 1 || l.procs > 1024:
-		return fmt.Errorf("--procs: %d: allowed is 1 to 1024", l.procs)
+	case l.world.procs < 1 || l.world.procs > 1024:
+		return fmt.Errorf("--procs: %d: allowed is 1 to 1024", l.world.procs)
+	case l.world.shards < 1 || l.world.shards > protocol.MaxShards:
+		return fmt.Errorf("--shards: %d: allowed is 1 to %d", l.world.shards, protocol.MaxShards)
+	case l.world.syncAlways && l.world.url != "":
+		return fmt.Errorf("--sync-always: a server of --nats-url has its own sync policy")
 	case l.duration <= 0 || l.duration > time.Hour:
 		return fmt.Errorf("--duration: %v: allowed is more than 0 and at most 1h", l.duration)
 	case l.warmUp < 0 || l.warmUp > time.Hour:

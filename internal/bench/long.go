@@ -134,7 +134,7 @@ type lives struct {
 }
 
 func (l longLoad) run(ctx context.Context, p *processes) (LongReport, error) {
-	r := LongReport{Setting: setting("long", l.procs)}
+	r := LongReport{Setting: setting("long", world{procs: l.procs})}
 	opened, err := project.Open(ctx, config(p.url))
 	if err != nil {
 		return r, err
@@ -297,7 +297,12 @@ func (w *waiter) wait(ctx context.Context) (took time.Duration, err error) {
 
 // parked waits until the instance is parked at a wait of this name, later than at a sequence, and returns its sequence.
 func (m lives) parked(ctx context.Context, id string, after uint64, wait string) (uint64, error) {
-	instance := protocol.Instance{Project: projectName, Workflow: longBinding, ID: id}
+	target, err := m.project.Config.Binding(longBinding)
+	if err != nil {
+		return 0, err
+	}
+	shards, _ := m.project.Known(target) // since the instance was created
+	instance := protocol.Instance{Project: projectName, Shard: protocol.Shard(id, shards), Workflow: longBinding, ID: id}
 	for tick := time.Tick(200 * time.Microsecond); ; {
 		m, err := m.project.Journal().Last(ctx, instance.Stream(), instance.LogSubject())
 		if err != nil && !errors.Is(err, journal.ErrNotFound) {
@@ -345,7 +350,7 @@ func longCommand() *cobra.Command {
 				return err
 			}
 			runtime.GOMAXPROCS(l.procs)
-			report, err := withProcesses(cmd, url, l.procs, l.run)
+			report, err := withProcesses(cmd, world{url: url, procs: l.procs}, l.run)
 			if err != nil {
 				return err
 			}

@@ -47,7 +47,7 @@ func (m measured) command() *cobra.Command {
 				return err
 			}
 			runtime.GOMAXPROCS(*m.procs)
-			report, err := withServer(cmd, "", *m.procs, m.run)
+			report, err := withServer(cmd, world{procs: *m.procs}, m.run)
 			if err != nil {
 				return err
 			}

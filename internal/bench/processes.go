@@ -26,20 +26,28 @@ import (
 // readyWithin is how long a started process may take to say that it is ready.
 const readyWithin = time.Minute
 
+// world is what stands around the measuring process.
+type world struct {
+	url    string // of a server that is there; empty: one is started
+	procs  int    // GOMAXPROCS of each process
+	shards int    // those of the project; 0: what it has, 1 if it is new
+	// syncAlways lets a server that is started have everything on disk before it acknowledges it.
+	syncAlways bool
+}
+
 // processes are a server and a runner beside the measuring process.
 type processes struct {
+	world
 	cmd    *cobra.Command
-	procs  int
 	config string
-	url    string
 	runner *exec.Cmd
 	// server is nil if it is not one of ours.
 	server *exec.Cmd
 }
 
 // withProcesses runs measure with a server and a runner of their own beside it.
-func withProcesses[R any](cmd *cobra.Command, url string, procs int, measure func(ctx context.Context, p *processes) (R, error)) (R, error) {
-	return withServer(cmd, url, procs, func(ctx context.Context, p *processes) (r R, err error) {
+func withProcesses[R any](cmd *cobra.Command, w world, measure func(ctx context.Context, p *processes) (R, error)) (R, error) {
+	return withServer(cmd, w, func(ctx context.Context, p *processes) (r R, err error) {
 		if err := p.startRunner(ctx); err != nil {
 			return r, err
 		}
@@ -49,7 +57,7 @@ func withProcesses[R any](cmd *cobra.Command, url string, procs int, measure fun
 }
 
 // withServer runs measure with a server of its own beside it.
-func withServer[R any](cmd *cobra.Command, url string, procs int, measure func(ctx context.Context, p *processes) (R, error)) (r R, err error) {
+func withServer[R any](cmd *cobra.Command, w world, measure func(ctx context.Context, p *processes) (R, error)) (r R, err error) {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	dir, err := os.MkdirTemp("", "skein-bench-")
@@ -57,9 +65,9 @@ func withServer[R any](cmd *cobra.Command, url string, procs int, measure func(c
 		return r, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	p := &processes{cmd: cmd, procs: procs, config: filepath.Join(dir, "skein.jsonc"), url: url}
-	if url == "" {
-		server, ready, err := start(ctx, cmd, procs, "server", "--data", filepath.Join(dir, "nats"))
+	p := &processes{world: w, cmd: cmd, config: filepath.Join(dir, "skein.jsonc")}
+	if w.url == "" {
+		server, ready, err := start(ctx, cmd, w.procs, "server", "--data", filepath.Join(dir, "nats"), "--sync-always="+strconv.FormatBool(w.syncAlways))
 		if err != nil {
 			return r, err
 		}
@@ -74,7 +82,8 @@ func withServer[R any](cmd *cobra.Command, url string, procs int, measure func(c
 }
 
 func (p *processes) startRunner(ctx context.Context) (err error) {
-	p.runner, _, err = start(ctx, p.cmd, p.procs, "runner", "--config", p.config, "--nats-url", p.url, "--log-level", "warn")
+	p.runner, _, err = start(ctx, p.cmd, p.procs, "runner", "--config", p.config, "--nats-url", p.url, "--log-level", "warn",
+		"--shards", strconv.Itoa(p.shards))
 	return err
 }
 

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/skein-run/skein/examples"
@@ -39,6 +40,8 @@ type Options struct {
 	Keep bool
 	// Progress gets a line whenever something happens.
 	Progress io.Writer
+	// Shards are those of the workflow's project: 1 to protocol.MaxShards. 0 is 1.
+	Shards int
 	// Unconfirmed is for tests: nobody confirms, so the job must be found unfinished.
 	Unconfirmed bool
 }
@@ -115,7 +118,7 @@ func (d *demo) setUp(ctx context.Context) (err error) {
 		return err
 	}
 	for i := range 2 {
-		runner, err := d.launch(fmt.Sprintf("runner-%d", i+1), processRunner, "emailworkflows")
+		runner, err := d.launch(fmt.Sprintf("runner-%d", i+1), processRunner, "emailworkflows", "--shards", strconv.Itoa(d.Shards))
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -88,7 +89,12 @@ func (d *demo) readLog(ctx context.Context) ([]protocol.Append, error) {
 	if err != nil {
 		return nil, err
 	}
-	instance := protocol.Instance{Project: target.Project, Workflow: target.Workflow, ID: d.seen.instance.ID()}
+	row, err := streams.LookUp(ctx, d.project.JS, target.Project)
+	if err != nil {
+		return nil, err
+	}
+	id := d.seen.instance.ID()
+	instance := protocol.Instance{Project: target.Project, Shard: protocol.Shard(id, row.Shards), Workflow: target.Workflow, ID: id}
 	var log []protocol.Append
 	for next, more := uint64(1), true; more; {
 		var page []journal.Message

@@ -30,6 +30,7 @@ type trail struct {
 // logged is one message of a log.
 type logged struct {
 	sequence uint64
+	stored   time.Time
 	protocol.Append
 }
 
@@ -46,12 +47,12 @@ func (w *world) trail(id string) *trail {
 	at := w.instance(id)
 	for _, subject := range []string{at.CreateSubject(), at.EventSubject(), at.LogSubject(), at.DoneSubject()} {
 		for from := uint64(1); ; {
-			m, err := w.store.NextFromLeader(w.t.Context(), protocol.WorkflowsStream(w.name, 0), subject, from)
+			m, err := w.store.NextFromLeader(w.t.Context(), at.Stream(), subject, from)
 			if errors.Is(err, journal.ErrNotFound) {
 				break
 			}
 			if err == nil {
-				err = tr.add(subject, m.Sequence, m.Data)
+				err = tr.add(m)
 			}
 			if err != nil {
 				w.t.Fatal(err)
@@ -63,8 +64,9 @@ func (w *world) trail(id string) *trail {
 }
 
 // add takes a message of the stream.
-func (tr *trail) add(subject string, sequence uint64, data []byte) error {
-	at, class, err := protocol.ParseInstanceSubject(subject)
+func (tr *trail) add(m *journal.Message) error {
+	sequence, data := m.Sequence, m.Data
+	at, class, err := protocol.ParseInstanceSubject(m.Subject)
 	if err != nil {
 		return err
 	}
@@ -78,7 +80,7 @@ func (tr *trail) add(subject string, sequence uint64, data []byte) error {
 		err = json.Unmarshal(data, &e)
 		tr.events[sequence] = e
 	case protocol.ClassLog:
-		l := logged{sequence: sequence}
+		l := logged{sequence: sequence, stored: m.Time}
 		err = json.Unmarshal(data, &l.Append)
 		tr.log = append(tr.log, l)
 	case protocol.ClassDone:

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/skein-run/skein/internal/journal"
-	"github.com/skein-run/skein/internal/runner"
 	"github.com/skein-run/skein/internal/testsignal"
 	"github.com/skein-run/skein/pkg/protocol"
 	"github.com/skein-run/skein/pkg/workflow"
@@ -61,7 +60,7 @@ func (w *world) awaitState(id string, want protocol.State) protocol.Status {
 func (w *world) awaitGone(id string) {
 	w.t.Helper()
 	eventually(w.t, patience, id+" is gone", func() bool {
-		_, err := runner.Reader{Store: w.store, Project: w.name, Shards: 1}.Status(w.t.Context(), w.workflow, id)
+		_, err := w.reader().Status(w.t.Context(), w.workflow, id)
 		if err != nil && !errors.Is(err, journal.ErrNotFound) {
 			w.t.Fatal(err)
 		}
@@ -149,7 +148,9 @@ func steeredInABody(w *world) {
 	for id, g := range gates {
 		bodies[id] = g.await()
 	}
-	w.ackWait(protocol.WorkflowsStream(w.name, 0), protocol.ConsumerControls(0), 300*time.Millisecond)
+	for shard, stream := range w.streams() {
+		w.ackWait(stream, protocol.ConsumerControls(shard), 300*time.Millisecond)
+	}
 	w.disturb()
 	w.steer("terminated", terminateIt)
 	w.steer("deleted", deleteIt)
@@ -170,9 +171,9 @@ func steeredInABody(w *world) {
 	for _, body := range bodies {
 		body.open(w.t) // what they return counts for nothing
 	}
-	before := w.consumer(protocol.ConsumerControls(0)).Delivered.Consumer
+	before := w.count(protocol.ConsumerControls, delivered)
 	eventually(w.t, patience, "the restart is delivered several times more", func() bool {
-		return w.consumer(protocol.ConsumerControls(0)).Delivered.Consumer >= before+4
+		return w.count(protocol.ConsumerControls, delivered) >= before+4
 	})
 	again.open(w.t)
 	for w.status("restarted").State != protocol.StateComplete {
@@ -301,7 +302,7 @@ func deletedUnderAZombie(w *world) {
 // tombstone is the sequence of the entry that says that an instance was deleted.
 func (w *world) tombstone(id string) uint64 {
 	w.t.Helper()
-	m, err := w.store.Last(w.t.Context(), protocol.WorkflowsStream(w.name, 0), w.instance(id).LogSubject())
+	m, err := w.store.Last(w.t.Context(), w.instance(id).Stream(), w.instance(id).LogSubject())
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/skein-run/skein/internal/natstest"
@@ -93,16 +94,19 @@ func (w *world) parkAfterEvent(id string, kill bool) bool {
 // holdWakes stops the delivery of wakes, or lets it go on.
 func (w *world) holdWakes(hold bool) {
 	w.t.Helper()
-	stream, name := protocol.WorkflowsStream(w.name, 0), protocol.ConsumerWakes(0)
-	natstest.Ask(w.t, "hold back wakes or let them go", func(ctx context.Context) error {
-		if hold {
-			_, err := w.js.PauseConsumer(ctx, stream, name, time.Now().Add(time.Hour))
+	for shard, stream := range w.streams() {
+		natstest.Ask(w.t, "hold back wakes or let them go", func(ctx context.Context) error {
+			if hold {
+				_, err := w.js.PauseConsumer(ctx, stream, protocol.ConsumerWakes(shard), time.Now().Add(time.Hour))
+				return err
+			}
+			_, err := w.js.ResumeConsumer(ctx, stream, protocol.ConsumerWakes(shard))
 			return err
-		}
-		_, err := w.js.ResumeConsumer(ctx, stream, name)
-		return err
+		})
+	}
+	eventually(w.t, patience, "the consumers' leaders know", func() bool {
+		return !slices.ContainsFunc(w.consumers(protocol.ConsumerWakes), func(c *jetstream.ConsumerInfo) bool { return c.Paused != hold })
 	})
-	eventually(w.t, patience, "the consumer's leader knows", func() bool { return w.wakes().Paused == hold })
 }
 
 // parkedAfterEvent reports whether the instance was parked after an event for it was stored, and did not take it before.

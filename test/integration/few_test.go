@@ -26,6 +26,7 @@ func queuedInOrder(w *world) {
 		want = append(want, id)
 		w.create(id, s)
 		w.reaches(id, "is queued", func(s protocol.Status) bool { return s.State == protocol.StateQueued && s.Log > 0 })
+		eventually(w.t, patience, id+" has its place in the queue", func() bool { return w.hasPlace(id) })
 	}
 	for _, p := range runners {
 		p.kill(w.t)
@@ -51,6 +52,13 @@ func queuedInOrder(w *world) {
 	w.finishAll(instances, s)
 	w.quiesce()
 	checkLimit(w.t, w.trails(), rareWorkflow, 1)
+}
+
+// hasPlace reports whether an instance stands in the queue for a slot: it is put there after its log says that it waits.
+func (w *world) hasPlace(id string) bool {
+	bucket := protocol.SlotsBucket(w.name)
+	_, err := w.store.Last(w.t.Context(), protocol.KVStream(bucket), protocol.KVSubject(bucket, protocol.SlotWaitKey(w.instance(id))))
+	return err == nil
 }
 
 // statusOfAnothers: a project asks for an instance of another one. Any runner of that answers; if none is left, the

@@ -203,7 +203,7 @@ func checkLimit(t testing.TB, trails map[string]*trail, name string, limit int) 
 			}
 		}
 	}
-	slices.SortFunc(all, func(a, b moment) int { return cmp.Compare(a.sequence, b.sequence) })
+	slices.SortFunc(all, func(a, b moment) int { return cmp.Or(a.stored.Compare(b.stored), cmp.Compare(a.sequence, b.sequence)) })
 	executing := map[string]bool{}
 	for _, m := range all {
 		if m.steers() || m.queues() {
@@ -328,9 +328,8 @@ func (w *world) breakUntil(ended <-chan error, runners []*process, created time.
 					tr.show(w.t)
 				}
 			}
-			for _, name := range []string{protocol.ConsumerControls(0), protocol.ConsumerWakes(0)} {
-				c := w.consumer(name)
-				w.t.Logf("%s: delivered up to %d, acked up to %d, %d not acked, %d again, %d to come, %d wait, led by %+v", name,
+			for _, c := range append(w.consumers(protocol.ConsumerControls), w.consumers(protocol.ConsumerWakes)...) {
+				w.t.Logf("%s: delivered up to %d, acked up to %d, %d not acked, %d again, %d to come, %d wait, led by %+v", c.Name,
 					c.Delivered.Stream, c.AckFloor.Stream, c.NumAckPending, c.NumRedelivered, c.NumPending, c.NumWaiting, c.Cluster)
 			}
 			w.t.Fatal("not all instances end")

@@ -50,13 +50,14 @@ func protocolTests() []protocolTest {
 	return slices.Concat(all, deaths(), controlTests(), callDeaths(), races(), givingUp())
 }
 
-// TestProtocol runs each protocol test on one server and on a cluster of three, where leaders move meanwhile.
+// TestProtocol runs each protocol test on one server, with one shard and with four, and on a cluster of three, where leaders
+// move meanwhile.
 func TestProtocol(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		name string
 		rig  func(t testing.TB) *rig
-	}{{"single server", singleServer}, {"cluster", threeServers}} {
+	}{{"single server", singleServer}, {"four shards", fourShards}, {"cluster", threeServers}} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			rig := row.rig(t)

@@ -14,7 +14,9 @@ import (
 // runner says so every 1.5 s.
 func (w *world) redeliverAfter(d time.Duration) {
 	w.t.Helper()
-	w.ackWait(protocol.WorkflowsStream(w.name, 0), protocol.ConsumerWakes(0), d)
+	for shard, stream := range w.streams() {
+		w.ackWait(stream, protocol.ConsumerWakes(shard), d)
+	}
 	w.ackWait(protocol.TimersStream(w.name), protocol.ConsumerDue, d)
 }
 

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -238,7 +240,9 @@ func stoodStill(w *world) {
 	w.redeliverAfter(lostAfter)
 	s := ops(do("one"))
 	runner := w.runner(setup{})
-	eventually(w.t, patience, "the runner waits for wakes", func() bool { return w.wakes().NumWaiting == 1 })
+	eventually(w.t, patience, "the runner waits for wakes", func() bool {
+		return w.count(protocol.ConsumerWakes, func(c *jetstream.ConsumerInfo) int { return c.NumWaiting }) == w.shardCount()
+	})
 	runner.freeze(w.t)
 	const instances = 20
 	for i := range instances {

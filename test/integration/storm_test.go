@@ -113,22 +113,24 @@ func (s storm) audit(w *world) (lost int) {
 	return lost
 }
 
-// trails reads the whole stream of the project.
+// trails reads the whole streams of the project.
 func (w *world) trails() map[string]*trail {
 	w.t.Helper()
 	trails := map[string]*trail{}
-	w.each(protocol.WorkflowsStream(w.name, 0), protocol.WorkflowSubjects(w.name), func(m *journal.Message) {
-		instance, _, err := protocol.ParseInstanceSubject(m.Subject)
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		if trails[instance.ID] == nil {
-			trails[instance.ID] = w.newTrail(instance.ID)
-		}
-		if err := trails[instance.ID].add(m.Subject, m.Sequence, m.Data); err != nil {
-			w.t.Fatal(err)
-		}
-	})
+	for _, stream := range w.streams() {
+		w.each(stream, protocol.WorkflowSubjects(w.name), func(m *journal.Message) {
+			instance, _, err := protocol.ParseInstanceSubject(m.Subject)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			if trails[instance.ID] == nil {
+				trails[instance.ID] = w.newTrail(instance.ID)
+			}
+			if err := trails[instance.ID].add(m); err != nil {
+				w.t.Fatal(err)
+			}
+		})
+	}
 	return trails
 }
 

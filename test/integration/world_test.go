@@ -31,6 +31,8 @@ type rig struct {
 	url      string
 	replicas int
 	connect  func(t testing.TB, opts ...nats.Option) *nats.Conn
+	// shards are those of each project. 0 is 1.
+	shards int
 	// cluster is nil for one server.
 	cluster *natstest.Cluster
 }
@@ -38,6 +40,12 @@ type rig struct {
 func singleServer(t testing.TB) *rig {
 	s := natstest.Start(t)
 	return &rig{url: s.URL(), replicas: 1, connect: s.Connect}
+}
+
+func fourShards(t testing.TB) *rig {
+	r := singleServer(t)
+	r.shards = 4
+	return r
 }
 
 func threeServers(t testing.TB) *rig {
@@ -92,8 +100,8 @@ func newWorld(t *testing.T, r *rig, name string) *world {
 	options := streams.Options{Replicas: r.replicas}
 	if err := errors.Join(
 		streams.EnsureProjects(t.Context(), w.js, options),
-		streams.EnsureWorkflows(t.Context(), w.js, name, 1, options),
-		streams.RegisterWorkflows(t.Context(), w.js, name, 1, map[string]string{mainWorkflow: "Script", rareWorkflow: "Script"}),
+		streams.EnsureWorkflows(t.Context(), w.js, name, w.shardCount(), options),
+		streams.RegisterWorkflows(t.Context(), w.js, name, w.shardCount(), map[string]string{mainWorkflow: "Script", rareWorkflow: "Script"}),
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -105,14 +113,29 @@ func newWorld(t *testing.T, r *rig, name string) *world {
 func (w *world) clearAway() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	for _, stream := range []string{
-		protocol.WorkflowsStream(w.name, 0), protocol.TimersStream(w.name),
-		protocol.KVStream(protocol.SlotsBucket(w.name)), protocol.ObjectsStream(w.name),
-	} {
+	for _, stream := range append(w.streams(),
+		protocol.TimersStream(w.name), protocol.KVStream(protocol.SlotsBucket(w.name)), protocol.ObjectsStream(w.name),
+	) {
 		if err := w.js.DeleteStream(ctx, stream); err != nil {
 			w.t.Logf("delete stream %s: %v", stream, err) // no claim of a test; the server may be gone
 		}
 	}
+}
+
+func (w *world) shardCount() int { return max(1, w.shards) }
+
+// streams are those of the project's instances.
+func (w *world) streams() []string {
+	all := make([]string, w.shardCount())
+	for shard := range all {
+		all[shard] = protocol.WorkflowsStream(w.name, shard)
+	}
+	return all
+}
+
+// reader reads the instances of the project.
+func (w *world) reader() runner.Reader {
+	return runner.Reader{Store: w.store, Project: w.name, Shards: w.shardCount()}
 }
 
 // setup says how a runner process is started. The zero value works.
@@ -224,13 +247,13 @@ func (w *world) sendWhileItLives(id, eventType, payload string) {
 }
 
 func (w *world) instance(id string) protocol.Instance {
-	return protocol.Instance{Project: w.name, Workflow: w.workflow, ID: id}
+	return protocol.Instance{Project: w.name, Shard: protocol.Shard(id, w.shardCount()), Workflow: w.workflow, ID: id}
 }
 
 // status reads the log of an instance itself.
 func (w *world) status(id string) protocol.Status {
 	w.t.Helper()
-	s, err := runner.Reader{Store: w.store, Project: w.name, Shards: 1}.Status(w.t.Context(), w.workflow, id)
+	s, err := w.reader().Status(w.t.Context(), w.workflow, id)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -304,59 +327,82 @@ func (w *world) finishAll(instances int, s script) (lost int) {
 // quiesce waits until every wake is acked: nothing is owed to anybody any more.
 func (w *world) quiesce() {
 	w.t.Helper()
-	for _, c := range []struct{ stream, name string }{
-		{protocol.WorkflowsStream(w.name, 0), protocol.ConsumerControls(0)},
-		{protocol.WorkflowsStream(w.name, 0), protocol.ConsumerWakes(0)}, {protocol.TimersStream(w.name), protocol.ConsumerDue},
-	} {
-		eventually(w.t, patience, "all wakes of "+c.name+" are acked", func() bool {
-			consumer, err := w.js.Consumer(w.t.Context(), c.stream, c.name)
+	acked := func(stream, name string) {
+		eventually(w.t, patience, "all wakes of "+name+" are acked", func() bool {
+			consumer, err := w.js.Consumer(w.t.Context(), stream, name)
 			return err == nil && consumer.CachedInfo().NumAckPending == 0 && consumer.CachedInfo().NumPending == 0
 		})
 	}
+	for shard, stream := range w.streams() {
+		acked(stream, protocol.ConsumerControls(shard))
+		acked(stream, protocol.ConsumerWakes(shard))
+	}
+	acked(protocol.TimersStream(w.name), protocol.ConsumerDue)
 }
 
 // ended is how many instances are announced to have ended.
 func (w *world) ended() int {
 	w.t.Helper()
-	stream, err := w.js.Stream(w.t.Context(), protocol.WorkflowsStream(w.name, 0))
-	var info *jetstream.StreamInfo
-	if err == nil {
-		done, _ := protocol.DoneRepublish(w.name)
-		info, err = stream.Info(w.t.Context(), jetstream.WithSubjectFilter(done))
+	ended := 0
+	for _, name := range w.streams() {
+		stream, err := w.js.Stream(w.t.Context(), name)
+		var info *jetstream.StreamInfo
+		if err == nil {
+			done, _ := protocol.DoneRepublish(w.name)
+			info, err = stream.Info(w.t.Context(), jetstream.WithSubjectFilter(done))
+		}
+		if err != nil {
+			w.t.Logf("ask how many have ended: %v", err) // while a leader is elected
+			return 0
+		}
+		ended += len(info.State.Subjects)
 	}
-	if err != nil {
-		w.t.Logf("ask how many have ended: %v", err) // while a leader is elected
-		return 0
-	}
-	return len(info.State.Subjects)
+	return ended
 }
 
-// wakes asks how it stands with the wakes.
-func (w *world) wakes() *jetstream.ConsumerInfo {
+// consumers asks how it stands with the consumers of a kind, one for each shard.
+func (w *world) consumers(kind func(shard int) string) []*jetstream.ConsumerInfo {
 	w.t.Helper()
-	return w.consumer(protocol.ConsumerWakes(0))
+	var all []*jetstream.ConsumerInfo
+	for shard, stream := range w.streams() {
+		natstest.Ask(w.t, "how it stands with "+kind(shard), func(ctx context.Context) error {
+			consumer, err := w.js.Consumer(ctx, stream, kind(shard))
+			if err == nil {
+				all = append(all, consumer.CachedInfo())
+			}
+			return err
+		})
+	}
+	return all
 }
 
-func (w *world) consumer(name string) *jetstream.ConsumerInfo {
+// count adds up what there is of consumers of a kind.
+func (w *world) count(kind func(shard int) string, of func(*jetstream.ConsumerInfo) int) int {
 	w.t.Helper()
-	var consumer jetstream.Consumer
-	natstest.Ask(w.t, "how it stands with "+name, func(ctx context.Context) (err error) {
-		consumer, err = w.js.Consumer(ctx, protocol.WorkflowsStream(w.name, 0), name)
-		return err
-	})
-	return consumer.CachedInfo()
+	n := 0
+	for _, info := range w.consumers(kind) {
+		n += of(info)
+	}
+	return n
 }
 
 // unacked is how many wakes are with runners, dead or alive.
-func (w *world) unacked() int { return w.wakes().NumAckPending }
+func (w *world) unacked() int {
+	return w.count(protocol.ConsumerWakes, func(c *jetstream.ConsumerInfo) int { return c.NumAckPending })
+}
+
+func delivered(c *jetstream.ConsumerInfo) int { return int(c.Delivered.Consumer) }
 
 // deliveries is how often a wake was given to a runner.
-func (w *world) deliveries() uint64 { return w.wakes().Delivered.Consumer }
+func (w *world) deliveries() int { return w.count(protocol.ConsumerWakes, delivered) }
 
-// disturb moves the leader of the project's stream to another server, if there is more than one.
+// disturb moves the leaders of the project's streams to other servers, if there is more than one.
 func (w *world) disturb() {
 	w.t.Helper()
-	if w.cluster != nil {
-		w.cluster.MoveLeader(w.t, protocol.WorkflowsStream(w.name, 0))
+	if w.cluster == nil {
+		return
+	}
+	for _, stream := range w.streams() {
+		w.cluster.MoveLeader(w.t, stream)
 	}
 }

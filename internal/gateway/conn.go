@@ -97,6 +97,7 @@ func (c *conn) run(ctx context.Context) {
 	c.up(ctx, protocol.SocketUp{Kind: protocol.SocketConnect, HTTP: c.client.Request}, 0)
 	c.client.Request = nil // it is large, and wanted no more
 	c.read(ctx)
+	c.client.left()
 	select {
 	case <-c.gone:
 	case <-ctx.Done():

@@ -59,6 +59,14 @@ type Client struct {
 	ID       string
 	Identity json.RawMessage
 	Request  *protocol.HTTPRequest
+	// Left is called when the socket has ended, once, unless Accept has returned an error; nil: nobody wants to know.
+	Left func()
+}
+
+func (c Client) left() {
+	if c.Left != nil {
+		c.Left()
+	}
 }
 
 // Limits of a gateway.
@@ -149,6 +157,7 @@ func (g *Gateway) Accept(ctx context.Context, w http.ResponseWriter, r *http.Req
 	})
 	if err != nil {
 		g.leave(l)
+		client.left()
 		g.log.DebugContext(ctx, "no socket", slog.String(logkey.Path, r.URL.Path), slog.Any(logkey.Error, err))
 		return nil // it was answered
 	}

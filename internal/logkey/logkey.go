@@ -63,4 +63,6 @@ const (
 	Replicas   = "replicas"
 	Sync       = "sync"
 	Servers    = "servers"
+	Setting    = "setting"
+	Refused    = "refused"
 )

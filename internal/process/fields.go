@@ -64,7 +64,9 @@ const (
 )
 
 // fields are all settings, in the order in which people are told of them.
-func fields() []field { return slices.Concat(commonFields(), httpFields(), ownFields()) }
+func fields() []field {
+	return slices.Concat(commonFields(), httpFields(), clientFields(), ownFields())
+}
 
 // commonFields are those of every server, and of runners.
 func commonFields() []field {

@@ -153,7 +153,7 @@ func serveHealth(ctx context.Context, addr string, pages http.Handler, log *slog
 		return nil, WithHint(fmt.Errorf("health_addr %q: %w", addr, err), "choose another health_addr")
 	}
 	log.InfoContext(ctx, "serving health", slog.String(logkey.Address, listener.Addr().String()))
-	server := &http.Server{Handler: pages, ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Handler: pages, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	return func() error {

@@ -85,6 +85,14 @@ func parseUpTo(most int) func(string) (int, bool) {
 	}
 }
 
+// parseCount takes numbers from 0 to most.
+func parseCount(most int) func(string) (int, bool) {
+	return func(s string) (int, bool) {
+		n, err := strconv.Atoi(s)
+		return n, err == nil && n >= 0 && n <= most
+	}
+}
+
 // RedactURL hides user and password in a list of URLs.
 func RedactURL(urls string) string {
 	parts := strings.Split(urls, ",")

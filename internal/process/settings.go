@@ -67,6 +67,28 @@ type Settings struct {
 	HTTPMaxSockets int
 	// HTTPFrameRate is how many frames per second one socket may send, and as many at once. Default 5000.
 	HTTPFrameRate int
+	// HTTPMaxConnections is how many connections of clients an agent host holds, sockets among them. Default 0: twice HTTPMaxSockets, so
+	// that sockets leave room for requests.
+	HTTPMaxConnections int
+	// HTTPAddressConnections is how many connections one address may have, unless HTTPProxies has it; an address of IPv6 counts with
+	// its network of 64 bits. Default 0: no limit, for a host cannot know which address is that of a balancer. So for the next ones.
+	HTTPAddressConnections int
+	// HTTPAddressSockets is how many sockets of clients of one address an agent host holds. Default 0: no limit.
+	HTTPAddressSockets int
+	// HTTPAddressRate is how many requests per second clients of one address may send. Default 0: no limit.
+	HTTPAddressRate int
+	// HTTPAddressBurst is how many of them they may send at once. Default 0: as many as HTTPAddressRate.
+	HTTPAddressBurst int
+	// HTTPProxies are the addresses and networks, separated by commas, of proxies and balancers: which client they ask for is what they
+	// say in X-Forwarded-For. Default empty: none is believed.
+	HTTPProxies string
+	// HTTPHeaderTimeout is how long a client may take for the header of a request. Default 10s.
+	HTTPHeaderTimeout Duration
+	// HTTPReadTimeout is how long a client may take for a request, or for the first 512 KiB of its body. Default 1m.
+	HTTPReadTimeout Duration
+	// HTTPIdleTimeout is how long a connection may be open between two requests, or take nothing of an answer. Default 2m, longer than
+	// what balancers wait: who closes last meets no request on its way.
+	HTTPIdleTimeout Duration
 	// Version is that of the project's code: every run of an instance records it. Default: the revision that the program
 	// was built from, if it is known.
 	Version string
@@ -97,6 +119,15 @@ const (
 	SettingHTTPRequests = "http_max_requests"
 	SettingHTTPSockets  = "http_max_sockets"
 	SettingFrameRate    = "http_frame_rate"
+	SettingConnections  = "http_max_connections"
+	SettingPerAddress   = "http_address_connections"
+	SettingAddrSockets  = "http_address_sockets"
+	SettingAddressRate  = "http_address_rate"
+	SettingAddressBurst = "http_address_burst"
+	SettingProxies      = "http_proxies"
+	SettingHeaderTime   = "http_header_timeout"
+	SettingReadTime     = "http_read_timeout"
+	SettingIdleTime     = "http_idle_timeout"
 	SettingVersion      = "version"
 	SettingMaxValueSize = "max_value_size"
 	SettingCleanAfter   = "clean_after"
@@ -106,21 +137,24 @@ const (
 // Defaults are the settings of a server that is told nothing.
 func Defaults() Settings {
 	return Settings{
-		NATSURL:         "nats://127.0.0.1:4222",
-		LogLevel:        "info",
-		LogFormat:       "text",
-		ShutdownGrace:   Duration(10 * time.Second),
-		Replicas:        1,
-		Slots:           128,
-		HTTPAddr:        "127.0.0.1:8700",
-		HTTPMaxBody:     8 << 20,
-		HTTPTimeout:     Duration(time.Minute),
-		HTTPMaxRequests: 1000,
-		HTTPMaxSockets:  20_000,
-		HTTPFrameRate:   5000,
-		Version:         buildVersion(),
-		MaxValueSize:    64 << 20,
-		CleanAfter:      minCleanAfter,
+		NATSURL:           "nats://127.0.0.1:4222",
+		LogLevel:          "info",
+		LogFormat:         "text",
+		ShutdownGrace:     Duration(10 * time.Second),
+		Replicas:          1,
+		Slots:             128,
+		HTTPAddr:          "127.0.0.1:8700",
+		HTTPMaxBody:       8 << 20,
+		HTTPTimeout:       Duration(time.Minute),
+		HTTPMaxRequests:   1000,
+		HTTPMaxSockets:    20_000,
+		HTTPFrameRate:     5000,
+		HTTPHeaderTimeout: Duration(10 * time.Second),
+		HTTPReadTimeout:   Duration(time.Minute),
+		HTTPIdleTimeout:   Duration(2 * time.Minute),
+		Version:           buildVersion(),
+		MaxValueSize:      64 << 20,
+		CleanAfter:        minCleanAfter,
 		// A scheduler that dies holds its firings for 10 s, and a NATS server that dies everything for some 10 s: that mends
 		// itself, and is nobody's business.
 		ScheduleLateAfter: Duration(time.Minute),

@@ -60,13 +60,16 @@ func TestEverySettingInThreeSpellings(t *testing.T) {
 		"clean_after": "48h", "http_origins": "https://a.example, http://localhost:3000", "http_max_body": "1MiB", "http_timeout": "5s", "http_drain": "2s",
 		"http_max_requests": "3", "http_max_sockets": "4", "http_frame_rate": "5",
 		"nats_monitor": "http://a:8222,https://b", "production": "true",
-		"schedule_late_after": "90s", "nats_users": "/some/folder",
+		"schedule_late_after": "90s", "nats_users": "/some/folder", "http_max_connections": "6", "http_address_connections": "7", "http_address_sockets": "8", "http_address_rate": "9",
+		"http_address_burst": "10", "http_proxies": "10.0.0.7, fd00::/8", "http_header_timeout": "3s", "http_read_timeout": "4s", "http_idle_timeout": "5s",
 	}
 	if len(values) != len(SettingNames()) {
 		t.Fatalf("this test knows %d settings, there are %v", len(values), SettingNames())
 	}
 	extra := []string{SettingShards, SettingSlots, SettingTakeOver, SettingHTTPAddr, SettingVersion, SettingMaxValueSize, SettingCleanAfter, SettingLateAfter,
-		SettingHTTPOrigins, SettingHTTPMaxBody, SettingHTTPTimeout, SettingHTTPDrain, SettingHTTPRequests, SettingHTTPSockets, SettingFrameRate, SettingNATSUsers}
+		SettingHTTPOrigins, SettingHTTPMaxBody, SettingHTTPTimeout, SettingHTTPDrain, SettingHTTPRequests, SettingHTTPSockets, SettingFrameRate,
+		SettingConnections, SettingPerAddress, SettingAddrSockets, SettingAddressRate, SettingAddressBurst, SettingProxies, SettingHeaderTime,
+		SettingReadTime, SettingIdleTime, SettingNATSUsers}
 	for name, value := range values {
 		t.Run(name, func(t *testing.T) {
 			var want Settings
@@ -124,6 +127,21 @@ func TestBadValuesAreNamed(t *testing.T) {
 		{"http_max_sockets", "1000001", "1 to 1000000"},
 		{"http_frame_rate", "0", "1 to 1000000"},
 		{"http_frame_rate", "1e3", "1 to 1000000"},
+		{"http_max_connections", "-1", "0 to 2000000; 0 for twice http_max_sockets"},
+		{"http_max_connections", "2000001", "0 to 2000000"},
+		{"http_address_connections", "all", "0 to 2000000; 0 for no limit"},
+		{"http_address_sockets", "1000001", "0 to 1000000; 0 for no limit"},
+		{"http_address_rate", "0.5", "0 to 1000000; 0 for no limit"},
+		{"http_address_burst", "-1", "0 to 1000000; 0 for as many as http_address_rate"},
+		{"http_proxies", "balancer", "addresses and networks as in 10.0.0.7, 192.168.1.0/24"},
+		{"http_proxies", "10.0.0.7,", "separated by commas"},
+		{"http_proxies", "10.0.0.0/33", "networks"},
+		{"http_proxies", "0.0.0.0/0", "none of them everybody (/0)"},
+		{"http_proxies", "10.0.0.7, ::/0", "none of them everybody (/0)"},
+		{"http_proxies", "::ffff:10.0.0.7", "10.0.0.7"},
+		{"http_header_timeout", "0s", "1s to 1h"},
+		{"http_read_timeout", "2h", "1s to 1h"},
+		{"http_idle_timeout", "10", "1s to 1h"},
 		{"schedule_late_after", "9s", "10s to 24h"},
 		{"schedule_late_after", "25h", "10s to 24h"},
 		{"max_value_size", "64", "128KiB to 1GiB, as in 64MiB"},

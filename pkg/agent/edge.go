@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -12,6 +14,8 @@ import (
 	"github.com/rs/cors"
 
 	"github.com/skein-run/skein/internal/process"
+	"github.com/skein-run/skein/internal/throttle"
+	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -60,18 +64,62 @@ type edge struct {
 	maxBody     int64
 	timeout     time.Duration
 	maxRequests int64
+	// throttle is what one client may ask, and all.
+	throttle *throttle.Throttle
+	// header, read and idle are how long clients may take.
+	header, read, idle time.Duration
 }
 
-func newEdge(hooks []RequestHook, settings process.Settings) edge {
-	settings = settings.WithDefaults()
+func newEdge(hooks []RequestHook, p *project.Project) edge {
+	settings := p.Config.Settings.WithDefaults()
 	return edge{
 		hooks: hooks, origins: process.Origins(settings.HTTPOrigins), maxBody: int64(settings.HTTPMaxBody),
 		timeout: time.Duration(settings.HTTPTimeout), maxRequests: int64(settings.HTTPMaxRequests),
+		throttle: throttle.New(clientLimits(settings), p.Log, p.Metrics()),
+		header:   time.Duration(settings.HTTPHeaderTimeout), read: time.Duration(settings.HTTPReadTimeout), idle: time.Duration(settings.HTTPIdleTimeout),
 	}
+}
+
+// clientLimits are what the settings allow clients.
+func clientLimits(settings process.Settings) throttle.Limits {
+	return throttle.Limits{
+		Connections: cmp.Or(settings.HTTPMaxConnections, 2*settings.HTTPMaxSockets), PerAddress: settings.HTTPAddressConnections,
+		Sockets: settings.HTTPAddressSockets, Rate: settings.HTTPAddressRate, Burst: settings.HTTPAddressBurst,
+		Stall: time.Duration(settings.HTTPIdleTimeout), Proxies: process.Proxies(settings.HTTPProxies),
+	}
+}
+
+// paced refuses the requests of a client that sends too many.
+func (e edge) paced(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r, err := e.throttle.Admit(r)
+		if err != nil {
+			writeResponse(w, failed(overLimit(err)))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// overLimit is a refusal of the throttle as an answer.
+func overLimit(err error) error {
+	r, ok := errors.AsType[*throttle.Refusal](err)
+	if !ok {
+		return err
+	}
+	return &Error{Status: r.Status, Name: r.Name, Message: r.Message, RetryAfter: r.RetryAfter, Err: err}
+}
+
+// writeResponse answers without an agent.
+func writeResponse(w http.ResponseWriter, response *protocol.HTTPResponse) {
+	maps.Copy(w.Header(), response.Header)
+	w.WriteHeader(response.Status)
+	_, _ = w.Write(response.Body) // who has gone away reads nothing
 }
 
 // handler lets the pages of some origins read the answers. Their preflights are answered here and reach no hook.
 func (e edge) handler(next http.Handler) http.Handler {
+	next = e.paced(next) // inside, so that pages can read that they are refused
 	if len(e.origins) == 0 {
 		return next
 	}

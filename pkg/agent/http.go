@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/skein-run/skein/internal/logkey"
+	"github.com/skein-run/skein/internal/process"
+	"github.com/skein-run/skein/internal/throttle"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -25,17 +27,15 @@ const (
 	// maxRelayed bounds the bodies that travel between hosts in one message. Longer ones do in parts.
 	maxRelayed = 512 << 10
 
-	readHeaderTimeout = 10 * time.Second
-	readTimeout       = time.Minute
-	keepAliveTimeout  = 2 * time.Minute
-	maxHeaderBytes    = 64 << 10
+	maxHeaderBytes = 64 << 10
 )
 
-// newServer makes the HTTP server of a host. There is no write timeout: an answer may wait for a long turn.
-func newServer(handler http.Handler, log *slog.Logger) *http.Server {
+// newServer makes the HTTP server of a host. There is no write timeout, for an answer may wait for a long turn: who takes
+// nothing of it is cut off by the throttle.
+func (e edge) newServer(handler http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler: handler, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout,
-		IdleTimeout: keepAliveTimeout, MaxHeaderBytes: maxHeaderBytes,
+		Handler: handler, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), ReadHeaderTimeout: e.header, ReadTimeout: e.read,
+		IdleTimeout: e.idle, MaxHeaderBytes: maxHeaderBytes,
 	}
 }
 
@@ -92,6 +92,9 @@ func bodyAllowed(method string, status int) bool {
 
 // refused is the answer to a request that did not get one from its agent.
 func (h *host) refused(r *http.Request, err error) *protocol.HTTPResponse {
+	if setting := refusedBy(err); setting != "" {
+		h.edge.throttle.Count(setting)
+	}
 	if e, ok := errors.AsType[*unknownClass](err); ok {
 		return errorResponse(http.StatusBadRequest, errorText{Name: "UnknownClass", Message: e.Error(), Classes: e.Classes})
 	}
@@ -103,6 +106,26 @@ func (h *host) refused(r *http.Request, err error) *protocol.HTTPResponse {
 		h.log.ErrorContext(r.Context(), "cannot serve a request", attrs...)
 	}
 	return failed(err)
+}
+
+// refusedBy is the setting of this host that has refused a request; empty if none has, or if that is counted.
+func refusedBy(err error) string {
+	e, ok := errors.AsType[*Error](err)
+	if !ok {
+		return ""
+	}
+	if _, counted := errors.AsType[*throttle.Refusal](err); counted {
+		return ""
+	}
+	switch e.Name {
+	case nameTooManySockets:
+		return process.SettingHTTPSockets
+	case nameBadOrigin:
+		return process.SettingHTTPOrigins
+	case protocol.FailureBodyTooLarge:
+		return process.SettingHTTPMaxBody
+	}
+	return ""
 }
 
 // unknownClass is a NoClassError about a path.

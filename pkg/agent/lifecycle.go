@@ -36,7 +36,9 @@ func (h *host) run(ctx context.Context, service string, listener net.Listener) e
 	h.accept = func(w http.ResponseWriter, r *http.Request, client gateway.Client) error {
 		return h.gateway.Accept(work, w, r, client)
 	}
-	server := newServer(h.leaving(h.handler()), h.log)
+	server := h.edge.newServer(h.leaving(h.handler()), h.log)
+	listener = h.edge.throttle.Listen(listener)
+	defer h.edge.throttle.Wait()
 	endLease := h.keepLease(work)
 	if _, err := h.lease.wait(ctx); err != nil {
 		endLease()

@@ -31,8 +31,8 @@ type page struct {
 // of http.ServeMux. Paths below /agents/ stay with the agents, /healthz and /readyz are those of health_addr: a pattern that asks for
 // them, is malformed, or conflicts with another, is a *PatternError when the service starts.
 //
-// Such a handler is on its own: it sees the request as net/http has it, without hooks and without the limits and origins of the
-// settings of agents. All hosts of a project should have the same ones, for a page that comes back may reach any of them.
+// Such a handler is on its own: it sees the request as net/http has it, without hooks and without what the settings say of bodies,
+// answers and origins of agents. What they allow one client, and all of them, holds for it, too. All hosts of a project should have the same ones, for a page that comes back may reach any of them.
 func (s *HostService) Handle(pattern string, handler http.Handler) *HostService {
 	s.pages = append(s.pages, page{pattern, handler})
 	return s
@@ -80,12 +80,13 @@ func (h *host) handler() http.Handler {
 	if h.pages == nil {
 		return agents
 	}
+	pages := h.edge.paced(http.HandlerFunc(h.servePage))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if path := r.URL.EscapedPath(); path == "/agents" || strings.HasPrefix(path, "/agents/") {
 			agents.ServeHTTP(w, r)
 			return
 		}
-		h.servePage(w, r)
+		pages.ServeHTTP(w, r)
 	})
 }
 

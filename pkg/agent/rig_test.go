@@ -16,6 +16,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/natstest"
@@ -72,6 +73,7 @@ type testHost struct {
 	url     string
 	stop    func() error // ends it in order
 	log     *logBuffer
+	metrics *prometheus.Registry
 }
 
 type hostOption func(*HostService, *project.Config)
@@ -85,14 +87,14 @@ func quick(t *timing) { t.leaseEvery, t.leaseFor = 40*time.Millisecond, 400*time
 
 func (r *rig) host(t *testing.T, classes []Class, options ...hostOption) *testHost {
 	t.Helper()
-	h := &testHost{service: Host(classes...), nc: r.connect(t), log: &logBuffer{t: t}}
+	h := &testHost{service: Host(classes...), nc: r.connect(t), log: &logBuffer{t: t}, metrics: prometheus.NewRegistry()}
 	config := project.Config{Name: testProject}
 	config.Settings.HTTPAddr = "127.0.0.1:0"
 	for _, o := range options {
 		o(h.service, &config)
 	}
 	log := slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	p, err := project.Open(t.Context(), config, project.Conn(h.nc), project.Logger(log))
+	p, err := project.Open(t.Context(), config, project.Conn(h.nc), project.Logger(log), project.Metrics(h.metrics))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,10 @@ func (s *HostService) Settings() []string {
 	return []string{
 		process.SettingHTTPAddr, process.SettingHTTPOrigins, process.SettingHTTPMaxBody, process.SettingHTTPTimeout,
 		process.SettingHTTPDrain,
-		process.SettingHTTPRequests, process.SettingHTTPSockets, process.SettingFrameRate, process.SettingMaxValueSize,
+		process.SettingHTTPRequests, process.SettingHTTPSockets, process.SettingFrameRate,
+		process.SettingConnections, process.SettingPerAddress, process.SettingAddrSockets, process.SettingAddressRate,
+		process.SettingAddressBurst, process.SettingProxies, process.SettingHeaderTime, process.SettingReadTime, process.SettingIdleTime,
+		process.SettingMaxValueSize,
 	}
 }
 
@@ -94,7 +97,7 @@ func (s *HostService) Serve(ctx context.Context, p *project.Project) error {
 	s.addr = listener.Addr()
 	s.mu.Unlock()
 	h := newHost(p, s.classes, s.times)
-	h.edge, h.pages = newEdge(s.hooks, p.Config.Settings), pages
+	h.edge, h.pages = newEdge(s.hooks, p), pages
 	return h.run(ctx, s.Name(), listener)
 }
 

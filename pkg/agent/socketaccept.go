@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"net/http"
 	"net/url"
@@ -21,6 +20,12 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
+// Names of errors about sockets.
+const (
+	nameTooManySockets = "TooManySockets"
+	nameBadOrigin      = "BadOrigin"
+)
+
 // isUpgrade reports whether a request asks for a socket.
 func isUpgrade(r *http.Request) bool {
 	return strings.EqualFold(r.Header.Get("Upgrade"), "websocket") &&
@@ -31,20 +36,31 @@ func isUpgrade(r *http.Request) bool {
 func (h *host) serveSocket(w http.ResponseWriter, r *http.Request) {
 	client, err := h.admitSocket(r)
 	if err == nil {
-		err = h.accept(w, r, client)
+		err = h.takeSocket(w, r, client)
 	}
 	switch {
 	case err == nil:
 		return
 	case errors.Is(err, gateway.ErrFull), errors.Is(err, gateway.ErrTooMany):
-		err = &Error{Status: http.StatusServiceUnavailable, Name: "TooManySockets", Err: err, RetryAfter: time.Second}
+		err = &Error{Status: http.StatusServiceUnavailable, Name: nameTooManySockets, Err: err, RetryAfter: time.Second}
 	case errors.Is(err, gateway.ErrClosed):
 		err = &Error{Status: http.StatusServiceUnavailable, Name: "ShuttingDown", Err: err, RetryAfter: time.Second}
 	}
-	response := h.refused(r, err)
-	maps.Copy(w.Header(), response.Header)
-	w.WriteHeader(response.Status)
-	_, _ = w.Write(response.Body) // who has gone away reads nothing
+	writeResponse(w, h.refused(r, err))
+}
+
+// takeSocket makes a socket of a request that was admitted, if its client has not too many.
+func (h *host) takeSocket(w http.ResponseWriter, r *http.Request, client gateway.Client) error {
+	leave, err := h.edge.throttle.Socket(r)
+	if err != nil {
+		return overLimit(err)
+	}
+	client.Left = leave
+	if err := h.accept(w, r, client); err != nil {
+		leave()
+		return err
+	}
+	return nil
 }
 
 func (h *host) admitSocket(r *http.Request) (gateway.Client, error) {
@@ -104,7 +120,7 @@ func (e edge) admitOrigin(r *http.Request) error {
 		r.Header.Del("Cookie")
 		return nil
 	}
-	return &Error{Status: http.StatusForbidden, Name: "BadOrigin",
+	return &Error{Status: http.StatusForbidden, Name: nameBadOrigin,
 		Message: fmt.Sprintf("pages of origin %.300q may open no socket here; http_origins would allow it", origin)}
 }
 

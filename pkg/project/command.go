@@ -64,6 +64,7 @@ func Command(use string, services ...Service) *cobra.Command {
 			return err
 		}
 		defer p.Close()
+		p.metrics = env.Metrics
 		return Run(ctx, p, services...)
 	}
 	cmd := process.Command(spec)

@@ -236,7 +236,7 @@ func TestMessageIsWhatEditorsUnderstand(t *testing.T) {
 	t.Parallel()
 	_, err := project.Parse("skein.jsonc", []byte("{\n  \"name\": \"a\",\n  \"slots\": 0,\n  \"workflow\": []\n}"))
 	const want = `skein.jsonc:3:12: slots: "0": allowed is 1 to 10000
-skein.jsonc:4:3: unknown field "workflow"; there are name, workflows, agents, nats_url, nats_creds, nats_nkey, nats_ca, nats_cert, nats_key, nats_monitor, production, health_addr, log_level, log_format, shutdown_grace, replicas, slots, http_addr, http_origins, http_max_body, http_timeout, http_drain, http_max_requests, http_max_sockets, http_frame_rate, version, max_value_size`
+skein.jsonc:4:3: unknown field "workflow"; there are name, workflows, agents, nats_url, nats_creds, nats_nkey, nats_ca, nats_cert, nats_key, nats_monitor, production, health_addr, log_level, log_format, shutdown_grace, replicas, shards, slots, take_over_after, http_addr, http_origins, http_max_body, http_timeout, http_drain, http_max_requests, http_max_sockets, http_frame_rate, http_max_connections, http_address_connections, http_address_sockets, http_address_rate, http_address_burst, http_proxies, http_header_timeout, http_read_timeout, http_idle_timeout, version, max_value_size`
 	if err == nil || err.Error() != want {
 		t.Errorf("error is\n%v\nwant\n%s", err, want)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/skein-run/skein/internal/answers"
@@ -35,6 +36,7 @@ type Project struct {
 	Log    *slog.Logger
 
 	health  *process.Health
+	metrics prometheus.Registerer
 	store   *journal.Store
 	objects *objects.Store
 	answers *answers.Desk
@@ -46,8 +48,9 @@ type Project struct {
 type OpenOption interface{ applyOpen(*openOptions) }
 
 type openOptions struct {
-	conn *nats.Conn
-	log  *slog.Logger
+	conn    *nats.Conn
+	log     *slog.Logger
+	metrics prometheus.Registerer
 }
 
 type openOptionFunc func(*openOptions)
@@ -60,6 +63,11 @@ func Conn(nc *nats.Conn) OpenOption { return openOptionFunc(func(o *openOptions)
 
 // Logger logs to log instead of slog.Default.
 func Logger(log *slog.Logger) OpenOption { return openOptionFunc(func(o *openOptions) { o.log = log }) }
+
+// Metrics registers with reg what services of the project count. Default: nobody looks.
+func Metrics(reg prometheus.Registerer) OpenOption {
+	return openOptionFunc(func(o *openOptions) { o.metrics = reg })
+}
 
 // Open opens a project for programs that are no servers, and for tests. Unless it is given a connection, it waits for
 // a NATS server until ctx ends.
@@ -87,7 +95,7 @@ func Open(ctx context.Context, config Config, opts ...OpenOption) (*Project, err
 		}
 		return nil, err
 	}
-	p.owned = owned
+	p.owned, p.metrics = owned, o.metrics
 	return p, nil
 }
 
@@ -135,6 +143,9 @@ func (p *Project) Objects() *objects.Store { return p.objects }
 
 // Answers are those that other processes give over the project's connection: for the services, and of no use to others.
 func (p *Project) Answers() *answers.Desk { return p.answers }
+
+// Metrics takes what services of the project count: for them, and of no use to others. Nil: nobody looks.
+func (p *Project) Metrics() prometheus.Registerer { return p.metrics }
 
 // Durability is how a service of the project tells what its streams survive.
 func (p *Project) Durability() durability.Options {

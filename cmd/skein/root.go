@@ -36,6 +36,8 @@ func newRoot() *cobra.Command {
 		newSchedules(),
 		newDeadLetters(),
 		newDoctor(),
+		newBackup(),
+		newRestore(),
 		newAuth(),
 		newReady(),
 		bench.Command(),

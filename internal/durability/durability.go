@@ -127,7 +127,7 @@ type Options struct {
 
 // Tell logs what the streams survive. With Production it returns a *RefusedError if acknowledged work can be lost.
 func Tell(ctx context.Context, o Options, s *Streams) error {
-	r := look(ctx, o, s)
+	r := Look(ctx, o, s)
 	o.Log.InfoContext(ctx, "durability: "+r.Line(), slog.Int(logkey.Replicas, r.Replicas), slog.String(logkey.Sync, r.sync().String()),
 		slog.Int(logkey.Servers, len(r.Servers)))
 	if !o.Production {
@@ -136,8 +136,8 @@ func Tell(ctx context.Context, o Options, s *Streams) error {
 	return r.Refuse()
 }
 
-// look asks the servers that hold the streams.
-func look(ctx context.Context, o Options, s *Streams) *Report {
+// Look asks the servers that hold the streams.
+func Look(ctx context.Context, o Options, s *Streams) *Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := &Report{}

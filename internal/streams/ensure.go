@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/skein-run/skein/pkg/protocol"
 )
 
 // SettingError says that a stream or consumer exists with a setting that Skein cannot work with.
@@ -41,6 +43,9 @@ func (e ensurer) stream(ctx context.Context, want jetstream.StreamConfig) error 
 		}
 		if err != nil {
 			return err
+		}
+		if s.CachedInfo().Config.Metadata[protocol.MetadataRestore] != "" {
+			return fmt.Errorf("%s %w", what, errRestoring)
 		}
 		if e.opts.Found != nil {
 			e.opts.Found(s.CachedInfo())
@@ -185,4 +190,59 @@ func compare(object string, found, wanted []setting) error {
 		}
 	}
 	return permanent(errors.Join(errs...))
+}
+
+// errRestoring says that a backup is being restored. It passes.
+var errRestoring = errors.New("is being restored from a backup, and not whole: `skein restore` has to be finished")
+
+// Restored waits until the leader of a stream that was restored tells of it.
+func Restored(ctx context.Context, js jetstream.JetStream, name string) (info *jetstream.StreamInfo, err error) {
+	err = retry(ctx, nil, fmt.Sprintf("find stream %q", name), func(ctx context.Context) error {
+		s, err := js.Stream(ctx, name)
+		if err == nil {
+			info = s.CachedInfo()
+		}
+		return err
+	})
+	return info, err
+}
+
+// Release lets processes work with a stream that was restored.
+func Release(ctx context.Context, js jetstream.JetStream, name string) error {
+	return retry(ctx, nil, fmt.Sprintf("release stream %q", name), func(ctx context.Context) error {
+		s, err := js.Stream(ctx, name)
+		if err != nil {
+			return err
+		}
+		config := s.CachedInfo().Config
+		if config.Metadata[protocol.MetadataRestore] == "" {
+			return nil
+		}
+		delete(config.Metadata, protocol.MetadataRestore)
+		_, err = js.UpdateStream(ctx, config)
+		return err
+	})
+}
+
+// ErrTooFewServers is wrapped if there are fewer servers than replicas.
+var ErrTooFewServers = errors.New("too few servers")
+
+// SetReplicas has a stream kept on so many servers. It returns when that is decided, not when it is done.
+func SetReplicas(ctx context.Context, js jetstream.JetStream, name string, replicas int) error {
+	return retry(ctx, nil, fmt.Sprintf("change the replicas of stream %q", name), func(ctx context.Context) error {
+		s, err := js.Stream(ctx, name)
+		if err != nil {
+			return err
+		}
+		config := s.CachedInfo().Config
+		if config.Replicas == replicas {
+			return nil
+		}
+		config.Replicas = replicas
+		_, err = js.UpdateStream(ctx, config)
+		if api, ok := errors.AsType[*jetstream.APIError](err); ok && (api.ErrorCode == codeNoPeers || api.ErrorCode == codeNotClustered) {
+			return permanent(fmt.Errorf("%w: %w", ErrTooFewServers, err))
+		}
+		return err
+	})
 }

@@ -63,8 +63,9 @@ const (
 	RollupSubject = "sub"
 	// HeaderTTL lets a tombstone disappear by itself.
 	HeaderTTL = "Nats-TTL"
-	// HeaderSequence, HeaderSubject, HeaderLastSequence, HeaderUpToSequence, HeaderPending and HeaderTime stand on
+	// HeaderStream, HeaderSequence, HeaderSubject, HeaderLastSequence, HeaderUpToSequence, HeaderPending and HeaderTime stand on
 	// the answers of a direct get.
+	HeaderStream       = "Nats-Stream"
 	HeaderSequence     = "Nats-Sequence"
 	HeaderSubject      = "Nats-Subject"
 	HeaderLastSequence = "Nats-Last-Sequence"

@@ -103,8 +103,8 @@ var answersBinding = workflow.Bind[callBack, string]("answers")
 // callBack says whom a workflow calls back, and with what.
 type callBack struct{ Agent, Note string }
 
-// answers runs the workflows that call agents back.
-func (w *world) answers() {
+// answers runs the workflows that call agents back, until the test ends, or stop is called.
+func (w *world) answers() (stop func()) {
 	w.t.Helper()
 	run := func(ctx context.Context, e workflow.Event[callBack]) (string, error) {
 		to := clerkClass.Agent(e.Payload.Agent)
@@ -121,14 +121,16 @@ func (w *world) answers() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := aside(func() error { return project.Run(ctx, p, workflow.Runner(workflow.Define("Answers", run))) })
-	w.t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			w.t.Errorf("runner: %v", err)
 		}
 		p.Close()
 	})
+	w.t.Cleanup(stop)
 	eventually(w.t, patience, "the runner is ready", p.IsReady)
+	return stop
 }
 
 // ask asks agents for one thing after the other and notes what they promise.

@@ -1,0 +1,265 @@
+package backup
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/skein-run/skein/internal/doctor"
+	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/streams"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// DefaultSkip is how many sequences of each stream are left out after the last one that the backup knows of. What the original has
+// done after the backup has used some of them, and others may have seen those: as fencing tokens, in the numbers of mail, in cursors.
+// Ten million are three hours of a thousand messages a second. A gap takes no room.
+const DefaultSkip = 10_000_000
+
+// turnSkip is by how much the turns of agents go on for the same reason: mail of one agent to another has the number of its turn, and
+// one that is not higher than what was seen is dropped.
+const turnSkip = 1_000_000_000
+
+// RestoreOptions say what is restored, and to where. JS, Store and Dir are needed.
+type RestoreOptions struct {
+	JS    jetstream.JetStream
+	Store *journal.Store
+	Dir   string
+	// Replicas of the streams: 1, 3 or 5. Default: as many as each had.
+	Replicas int
+	// Skip is DefaultSkip if it is 0.
+	Skip uint64
+	// Patience is for how long something must look wrong before it is put right. Default 2 s: nobody works.
+	Patience time.Duration
+	// Progress is called with what is done, and how much of it. Nil: nobody is told.
+	Progress func(what string, done, of int)
+}
+
+// Restored says what was restored.
+type Restored struct {
+	Manifest *Manifest `json:"manifest"`
+	Streams  int       `json:"streams"`
+	Messages uint64    `json:"messages"`
+	// Instances is how many were looked at. What was wrong with them, and with all else, is Findings; all that could be was
+	// repaired, Left is not.
+	Instances int              `json:"instances"`
+	Findings  []doctor.Finding `json:"findings,omitempty"`
+	Left      int              `json:"left"`
+}
+
+// ExistsError says that there are streams where a backup was to be restored.
+type ExistsError struct{ Streams []string }
+
+func (e *ExistsError) Error() string {
+	return "these streams are there already: " + strings.Join(e.Streams, ", ")
+}
+
+// Hint says what to do about it.
+func (e *ExistsError) Hint() string {
+	return "restore into a cluster, or an account, that has none of them; who means to give up what they hold deletes them first, with `nats stream rm`"
+}
+
+// Restore puts a backup into a cluster that has none of its streams. First it makes sure that the backup is whole. Until all is
+// restored, and looked at, processes that find a stream of it wait. If it breaks off, it can be repeated: what it has restored
+// itself it takes away again.
+func Restore(ctx context.Context, o RestoreOptions) (*Restored, error) {
+	m, err := Check(ctx, o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	r := &restorer{RestoreOptions: o, m: m, done: Restored{Manifest: m}}
+	r.Skip, r.Patience = cmp.Or(o.Skip, DefaultSkip), cmp.Or(o.Patience, 2*time.Second)
+	finished, err := r.clear(ctx)
+	if err != nil || finished {
+		return &r.done, err
+	}
+	for _, s := range m.Streams {
+		if err := r.restore(ctx, s); err != nil {
+			return nil, fmt.Errorf("restore stream %q: %w", s.Name, err)
+		}
+		r.done.Streams, r.done.Messages = r.done.Streams+1, r.done.Messages+s.Messages
+		r.tell("streams", r.done.Streams, len(m.Streams))
+	}
+	if err := r.examine(ctx); err != nil {
+		return nil, err
+	}
+	return &r.done, r.release(ctx)
+}
+
+type restorer struct {
+	RestoreOptions
+	m    *Manifest
+	done Restored
+}
+
+func (r *restorer) tell(what string, done, of int) {
+	if r.Progress != nil {
+		r.Progress(what, done, of)
+	}
+}
+
+// clear takes away what a restore of the same backup has left that broke off. finished is set if that one had done all but the
+// last: then only that is done.
+func (r *restorer) clear(ctx context.Context) (finished bool, err error) {
+	var ours, others []string
+	released := 0
+	for _, s := range r.m.Streams {
+		found, err := r.JS.Stream(ctx, s.Name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("stream %q: %w", s.Name, err)
+		}
+		metadata := found.CachedInfo().Config.Metadata
+		if metadata[protocol.MetadataBackup] != r.m.ID {
+			others = append(others, s.Name)
+			continue
+		}
+		ours = append(ours, s.Name)
+		if metadata[protocol.MetadataRestore] == "" {
+			released++
+		}
+	}
+	switch {
+	case len(others) > 0:
+		return false, &ExistsError{others}
+	case released == len(r.m.Streams):
+		return false, &ExistsError{ours}
+	case released > 0:
+		return true, r.release(ctx)
+	}
+	for _, name := range ours {
+		if err := r.JS.DeleteStream(ctx, name); err != nil {
+			return false, fmt.Errorf("take away stream %q, of a restore that broke off: %w", name, err)
+		}
+	}
+	return false, nil
+}
+
+func (r *restorer) restore(ctx context.Context, s Stream) error {
+	config := s.Config
+	if r.Replicas > 0 {
+		config.Replicas = r.Replicas
+	}
+	config.Placement = nil // that was for the servers of the original
+	config.Metadata = maps.Clone(config.Metadata)
+	if config.Metadata == nil {
+		config.Metadata = map[string]string{}
+	}
+	config.Metadata[protocol.MetadataBackup], config.Metadata[protocol.MetadataRestore] = r.m.ID, r.m.ID
+	f, err := os.Open(filepath.Join(r.Dir, s.File))
+	if err != nil {
+		return err
+	}
+	err = send(ctx, r.Store.Conn(), config, func(to io.Writer) error { return r.change(f, s, to) })
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return r.awaitStored(ctx, s)
+}
+
+// awaitStored makes sure that the stream has what the file had.
+func (r *restorer) awaitStored(ctx context.Context, s Stream) error {
+	found, err := streams.Restored(ctx, r.JS, s.Name)
+	if err != nil {
+		return err
+	}
+	state := found.State
+	expire := s.Config.AllowMsgTTL || s.Config.AllowMsgSchedules // some are gone, or have fired, by now
+	if state.LastSeq < s.End+r.Skip || state.Msgs != s.Messages && !expire {
+		return fmt.Errorf("it has %d messages and ends at %d, %d were sent, to end at %d", state.Msgs, state.LastSeq, s.Messages, s.End+r.Skip)
+	}
+	return nil
+}
+
+// change writes a file of a backup as it is restored: behind all that was used since, and with the turns of agents that go on.
+func (r *restorer) change(from io.Reader, s Stream, to io.Writer) error {
+	kind, _, _ := protocol.ParseStream(s.Name)
+	var sum summary
+	patched := func(e *entry) *entry {
+		if kind == protocol.KindAgents {
+			e.Data = laterTurns(e.Data)
+		}
+		return e
+	}
+	// Sizes come first: they are what the server makes room for.
+	again, ok := from.(io.ReadSeeker)
+	if !ok {
+		return errors.New("the file cannot be read twice")
+	}
+	if err := readArchive(from, s, func(e *entry) error { sum.add(patched(e)); return nil }); err != nil {
+		return err
+	}
+	if _, err := again.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	return writeArchive(to, sum.state(s.End+r.Skip, len(s.Consumers)), s.Consumers, func(w archiveWriter) error {
+		return readArchive(from, s, func(e *entry) error { return patched(e).write(w) })
+	})
+}
+
+// laterTurns raises the number of turns in the record of an agent. What cannot be read is left as it is.
+func laterTurns(data []byte) []byte {
+	if len(data) == 0 {
+		return data
+	}
+	fields := map[string]json.RawMessage{}
+	var turn uint64
+	if json.Unmarshal(data, &fields) != nil || json.Unmarshal(fields["turn"], &turn) != nil {
+		return data
+	}
+	fields["turn"] = json.RawMessage(fmt.Sprint(turn + turnSkip))
+	changed, err := json.Marshal(fields)
+	if err != nil || !bytes.Contains(changed, []byte(`"turn"`)) {
+		return data
+	}
+	return changed
+}
+
+// examine has a doctor put right what is left between the moments at which the streams were read. Nobody works yet.
+func (r *restorer) examine(ctx context.Context) error {
+	rows, err := streams.Projects(ctx, r.JS)
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		if !slices.Contains(r.m.Projects, row.Name) {
+			continue
+		}
+		report, err := doctor.New(doctor.Options{
+			Store: r.Store, Project: row, Repair: true, Patience: r.Patience, Rate: 1_000_000,
+			Found: func(f doctor.Finding) error { r.done.Findings = append(r.done.Findings, f); return nil },
+			Progress: func(what string, done int) {
+				r.tell("looked at "+what+" of "+row.Name, done, 0)
+			},
+		}).Examine(ctx)
+		if err != nil {
+			return fmt.Errorf("look at project %q: %w", row.Name, err)
+		}
+		r.done.Instances, r.done.Left = r.done.Instances+report.Instances, r.done.Left+report.Left()
+	}
+	return nil
+}
+
+// release lets processes work with the streams. The registry comes last, which every process looks at.
+func (r *restorer) release(ctx context.Context) error {
+	for _, s := range r.m.Streams { // in their order, the registry is the last
+		if err := streams.Release(ctx, r.JS, s.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -38,6 +38,7 @@ func newRoot() *cobra.Command {
 		newDoctor(),
 		newBackup(),
 		newRestore(),
+		newScale(),
 		newAuth(),
 		newReady(),
 		bench.Command(),

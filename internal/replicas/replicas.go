@@ -1,0 +1,202 @@
+// Package replicas changes how many copies of its streams a cluster keeps, beside what works, and waits until they are there.
+//
+// It must never change anything else of a stream, and never count a copy before it has all that the stream holds.
+package replicas
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/skein-run/skein/internal/streams"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// Options say what is changed. JS and Replicas are needed.
+type Options struct {
+	JS jetstream.JetStream
+	// Replicas is 1, 3 or 5.
+	Replicas int
+	// Projects are those whose streams are changed, with those that all projects share; none: all that there are.
+	Projects []string
+	// Fewer allows that a stream has fewer copies afterwards.
+	Fewer bool
+	// Found is called with each stream as it is in the end. Nil: nobody is.
+	Found func(*jetstream.StreamInfo)
+	// Progress is called with what is waited for, and how many streams are done. Nil: nobody is told.
+	Progress func(what string, done, of int)
+}
+
+// FewerError says that streams would have fewer copies.
+type FewerError struct {
+	Stream string
+	Has    int
+	Wanted int
+}
+
+func (e *FewerError) Error() string {
+	return fmt.Sprintf("stream %q has %d replicas, %d are fewer", e.Stream, e.Has, e.Wanted)
+}
+
+// Hint says what to do about it.
+func (e *FewerError) Hint() string {
+	return "stop all processes of Skein first, and add --fewer: what is stored then survives the loss of fewer servers"
+}
+
+// ServersError says that there are too few servers, or no cluster.
+type ServersError struct {
+	Wanted int
+	Err    error
+}
+
+func (e *ServersError) Error() string {
+	return fmt.Sprintf("%d replicas: there are not as many servers that have room for them: %v", e.Wanted, e.Err)
+}
+
+// Unwrap gives what the server said.
+func (e *ServersError) Unwrap() error { return e.Err }
+
+// Hint says what to do about it.
+func (e *ServersError) Hint() string {
+	return fmt.Sprintf("a cluster of %d servers with JetStream is needed; one server that is no cluster does not become one: see \"Growing\" in docs/operations.md", e.Wanted)
+}
+
+// poll is how often it is asked whether copies are there.
+const poll = 200 * time.Millisecond
+
+// Scale changes the replicas of all streams, one after the other, each when the one before has them. Consumers follow their
+// streams. What is done stays if it breaks off; then it can be repeated. It returns the names of the streams.
+func Scale(ctx context.Context, o Options) ([]string, error) {
+	all, err := find(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, s := range all {
+		names = append(names, s.Config.Name)
+		if s.Config.Replicas > o.Replicas && !o.Fewer {
+			return nil, &FewerError{Stream: s.Config.Name, Has: s.Config.Replicas, Wanted: o.Replicas}
+		}
+	}
+	for n, s := range all {
+		if o.Progress != nil {
+			o.Progress(s.Config.Name, n, len(all))
+		}
+		if err := o.scale(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	return names, nil
+}
+
+// find lists the streams, those with the most copies last: too few servers show at the first one.
+func find(ctx context.Context, o Options) (all []*jetstream.StreamInfo, err error) {
+	list := o.JS.ListStreams(ctx)
+	known := map[string]bool{}
+	for info := range list.Info() {
+		_, project, ok := protocol.ParseStream(info.Config.Name)
+		known[project] = known[project] || ok
+		if ok && (project == "" || len(o.Projects) == 0 || slices.Contains(o.Projects, project)) {
+			all = append(all, info)
+		}
+	}
+	if err := list.Err(); err != nil {
+		return nil, fmt.Errorf("list streams: %w", err)
+	}
+	for _, project := range o.Projects {
+		if !known[project] {
+			return nil, fmt.Errorf("project %q: has no streams here", project)
+		}
+	}
+	if len(all) == 0 {
+		return nil, errors.New("there are no projects here")
+	}
+	slices.SortFunc(all, func(a, b *jetstream.StreamInfo) int {
+		if a.Config.Replicas != b.Config.Replicas {
+			return a.Config.Replicas - b.Config.Replicas
+		}
+		return strings.Compare(a.Config.Name, b.Config.Name)
+	})
+	return all, nil
+}
+
+func (o Options) scale(ctx context.Context, s *jetstream.StreamInfo) error {
+	name := s.Config.Name
+	err := streams.SetReplicas(ctx, o.JS, name, o.Replicas)
+	if errors.Is(err, streams.ErrTooFewServers) {
+		return &ServersError{Wanted: o.Replicas, Err: err}
+	}
+	if err != nil {
+		return err
+	}
+	for {
+		lacking, err := o.lacking(ctx, name)
+		if err == nil && lacking == "" {
+			return nil
+		}
+		if err != nil {
+			lacking = err.Error() // while a leader is elected
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("stream %q: %w, while %s", name, context.Cause(ctx), lacking)
+		case <-time.After(poll):
+		}
+	}
+}
+
+// lacking says which copy of a stream, or of one of its consumers, is not there yet; empty: none.
+func (o Options) lacking(ctx context.Context, name string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	s, err := o.JS.Stream(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	info := s.CachedInfo()
+	if why := behind("the stream", info.Cluster, o.Replicas); why != "" {
+		return why, nil
+	}
+	list := s.ListConsumers(ctx)
+	for c := range list.Info() {
+		if c.Config.Durable == "" {
+			continue
+		}
+		if why := behind("consumer "+c.Name, c.Cluster, o.Replicas); why != "" {
+			return why, nil
+		}
+	}
+	if err := list.Err(); err != nil {
+		return "", err
+	}
+	if o.Found != nil {
+		o.Found(info)
+	}
+	return "", nil
+}
+
+func behind(what string, c *jetstream.ClusterInfo, replicas int) string {
+	if c == nil {
+		if replicas > 1 {
+			return what + " is on one server"
+		}
+		return ""
+	}
+	if c.Leader == "" {
+		return what + " has no leader"
+	}
+	if 1+len(c.Replicas) != replicas {
+		return fmt.Sprintf("%s has %d copies", what, 1+len(c.Replicas))
+	}
+	for _, r := range c.Replicas {
+		if !r.Current || r.Offline {
+			return fmt.Sprintf("%s is not whole on server %s, which is %d behind", what, r.Name, r.Lag)
+		}
+	}
+	return ""
+}

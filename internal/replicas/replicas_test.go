@@ -1,0 +1,107 @@
+package replicas
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/internal/streams"
+)
+
+func replicasOf(t *testing.T, js jetstream.JetStream) map[string]int {
+	t.Helper()
+	all := map[string]int{}
+	list := js.ListStreams(t.Context())
+	for info := range list.Info() {
+		all[info.Config.Name] = info.Config.Replicas
+	}
+	if err := list.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// TestScaleRefuses: what cannot be done changes nothing.
+func TestScaleRefuses(t *testing.T) {
+	t.Parallel()
+	one := natstest.JetStream(t, natstest.Start(t).Connect(t))
+	three := natstest.JetStream(t, natstest.StartCluster(t, 3).Connect(t))
+	for _, js := range []jetstream.JetStream{one, three} {
+		if err := streams.EnsureWorkflows(t.Context(), js, "p", 1, streams.Options{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, tt := range map[string]struct {
+		js      jetstream.JetStream
+		options Options
+		wanted  func(error) bool
+	}{
+		"no cluster": {one, Options{Replicas: 3}, func(err error) bool {
+			_, ok := errors.AsType[*ServersError](err)
+			return ok
+		}},
+		"too few servers": {three, Options{Replicas: 5}, func(err error) bool {
+			_, ok := errors.AsType[*ServersError](err)
+			return ok
+		}},
+		"unknown project": {three, Options{Replicas: 3, Projects: []string{"q"}}, func(err error) bool {
+			return err != nil && err.Error() == `project "q": has no streams here`
+		}},
+	} {
+		tt.options.JS = tt.js
+		if _, err := Scale(t.Context(), tt.options); !tt.wanted(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+		for stream, n := range replicasOf(t, tt.js) {
+			if n != 1 {
+				t.Errorf("%s: stream %s has %d replicas", name, stream, n)
+			}
+		}
+	}
+}
+
+// TestScaleThereAndBack: all streams of a project get three copies, and their consumers; fewer only if that is wanted.
+func TestScaleThereAndBack(t *testing.T) {
+	t.Parallel()
+	js := natstest.JetStream(t, natstest.StartCluster(t, 3).Connect(t))
+	if err := errors.Join(
+		streams.EnsureProjects(t.Context(), js, streams.Options{}), streams.EnsureWorkflows(t.Context(), js, "p", 1, streams.Options{}),
+		streams.EnsureWorkflows(t.Context(), js, "q", 1, streams.Options{}),
+	); err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]int{}
+	names, err := Scale(t.Context(), Options{JS: js, Replicas: 3, Projects: []string{"p"}, Found: func(s *jetstream.StreamInfo) {
+		found[s.Config.Name] = 1 + len(s.Cluster.Replicas)
+	}})
+	if want := []string{"KV_PROJECTS", "KV_SLOTS_p", "OBJ_OBJECTS_p", "TIMERS_p", "WORKFLOWS_p"}; err != nil || !slices.Equal(names, want) {
+		t.Fatalf("scaled %q, %v, want %q", names, err, want)
+	}
+	for stream, n := range replicasOf(t, js) {
+		if want := map[bool]int{true: 3, false: 1}[slices.Contains(names, stream)]; n != want || n == 3 && found[stream] != 3 {
+			t.Errorf("stream %s has %d replicas, and %d copies", stream, n, found[stream])
+		}
+	}
+	c, err := js.Consumer(t.Context(), "WORKFLOWS_p", "wakes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cluster := c.CachedInfo().Cluster; len(cluster.Replicas) != 2 || !cluster.Replicas[0].Current || !cluster.Replicas[1].Current {
+		t.Errorf("the consumer has %+v", cluster)
+	}
+	var fewer *FewerError
+	if _, err := Scale(t.Context(), Options{JS: js, Replicas: 1}); !errors.As(err, &fewer) || fewer.Has != 3 {
+		t.Errorf("fewer replicas: %v", err)
+	}
+	if _, err := Scale(t.Context(), Options{JS: js, Replicas: 1, Fewer: true}); err != nil {
+		t.Fatal(err)
+	}
+	for stream, n := range replicasOf(t, js) {
+		if n != 1 {
+			t.Errorf("stream %s has %d replicas again", stream, n)
+		}
+	}
+}

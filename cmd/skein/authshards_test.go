@@ -20,7 +20,7 @@ func TestShardsNeedRights(t *testing.T) {
 	ready := f.begin(health, "spy/workflow-runner", project.Command("runner", workflow.Runner(workflow.Define("Sift", echo))),
 		append(f.flags("spy/workflow-runner"), "--config", config)...)
 	waits := `stream \"WORKFLOWS_spy=1\"`
-	f.await(func() bool { return strings.Contains(f.log.String(), waits) }, "the runner says that it waits for "+waits)
+	natstest.Eventually(t, natstest.Patience, "the runner says that it waits for "+waits, func() bool { return strings.Contains(f.log.String(), waits) })
 	if ready() {
 		t.Error("it takes work")
 	}

@@ -166,10 +166,10 @@ func (in *inflicter) losePower(f Fault) error {
 }
 
 // fillDisk fills the disk of a server, makes room again, and starts the server anew, because JetStream does not take up again by itself
-// what it could not write.
+// what it could not write. One disk is full at a time: docs/reliability.md says why.
 func (in *inflicter) fillDisk(f Fault) error {
 	processes := in.targets(f)
-	defer in.claim(f.Targets)()
+	defer in.claim(append(slices.Clone(f.Targets), "full disk"))()
 	in.awaitRunning(processes)
 	var errs error
 	for _, p := range processes {

@@ -60,6 +60,6 @@ func (r *Runner) watchTimers(ctx context.Context) {
 			r.Log.WarnContext(ctx, "cannot look for timers that have not fired", logkey.Error, err)
 			return
 		}
-		r.Log.WarnContext(ctx, "timers had not fired, as when NATS has no room, and were armed again", logkey.Count, fired)
+		r.Log.WarnContext(ctx, "timers were overdue, as after a time when NATS had no room or was down, and were armed again", logkey.Count, fired)
 	})
 }

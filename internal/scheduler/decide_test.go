@@ -238,9 +238,11 @@ func TestParseRowRefuses(t *testing.T) {
 
 func TestParseRowOfANewerProgram(t *testing.T) {
 	t.Parallel()
-	_, err := parseRow(testKey, &journal.Message{Sequence: 1, Data: []byte(`{"v":99,"kind":"moon"}`)})
-	if !errors.Is(err, errNewerRow) {
-		t.Errorf("got %v, want errNewerRow", err)
+	for _, row := range []string{`{"v":99,"kind":"moon"}`, `{"kind":{"of":"moon"},"v":99}`} {
+		_, err := parseRow(testKey, &journal.Message{Sequence: 1, Data: []byte(row)})
+		if !errors.Is(err, errNewerRow) {
+			t.Errorf("%s: got %v, want errNewerRow", row, err)
+		}
 	}
 }
 

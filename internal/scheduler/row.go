@@ -46,11 +46,12 @@ func parseRow(k key, m *journal.Message) (*row, error) {
 		return nil, nil
 	}
 	r := &row{revision: m.Sequence}
-	if err := json.Unmarshal(m.Data, &r.Schedule); err != nil {
-		return nil, &RowError{Reason: err.Error()}
-	}
-	if r.V > protocol.ScheduleVersion {
+	err := json.Unmarshal(m.Data, &r.Schedule)
+	if r.V > protocol.ScheduleVersion { // what a newer program means by a field may not fit: that says nothing against the row
 		return nil, fmt.Errorf("%w: it has version %d, known is %d", errNewerRow, r.V, protocol.ScheduleVersion)
+	}
+	if err != nil {
+		return nil, &RowError{Reason: err.Error()}
 	}
 	if err := r.check(k); err != nil {
 		return nil, err

@@ -173,7 +173,7 @@ func (s *Scheduler) watchFirings(ctx context.Context) {
 			s.log.WarnContext(ctx, "cannot look for moments that have not fired", slog.Any(logkey.Error, err))
 			return
 		}
-		s.log.WarnContext(ctx, "moments had not fired, as when NATS has no room, and were armed again", slog.Int(logkey.Count, fired))
+		s.log.WarnContext(ctx, "moments were overdue, as after a time when NATS had no room or was down, and were armed again", slog.Int(logkey.Count, fired))
 	})
 }
 

@@ -85,7 +85,9 @@ func serve(p *Permissions, project string) (door, news protocol.Door) {
 func serveWorkflows(p *Permissions, project string) {
 	door, news := serve(p, project)
 	p.hear(door.WorkflowSubject("*", "*"), news.WorkflowSubject("*", "*"), protocol.PostSubjects(project))
-	p.own(protocol.PostStream(project), protocol.PostSubjects(project))
+	post := protocol.PostStream(project)
+	p.own(post, protocol.PostSubjects(project))
+	p.say(api + "STREAM.MSG.DELETE." + post)
 }
 
 // serveAgents lets the hosts of a project do the same for its agents. What callers of other accounts tell agents they put into the

@@ -212,6 +212,8 @@ func (s *State) outward(p *Permissions, project string) {
 	if s.Accounts {
 		return
 	}
+	// A project that is not registered may have an account of its own: that is asked, and nobody hears it.
+	p.say(protocol.Door{Owner: "*", Caller: project}.RegistrySubject())
 	for _, g := range s.Grants {
 		if g.From == project {
 			p.send(project, g.To, g.workflow(), s.workflows(g.To))

@@ -13,7 +13,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/skein-run/skein/internal/door"
 	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/objects"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -26,19 +28,33 @@ var (
 )
 
 // Client reaches the instances of any project through one connection.
-type Client struct{ Store *journal.Store }
+type Client struct {
+	Store *journal.Store
+	// Doors lead to projects that have an account of their own. Nil: every project is reached directly.
+	Doors *door.Caller
+	// Objects has the large values that this project keeps until they are handed over at a door. Nil: there are none.
+	Objects *objects.Store
+}
 
 // Presence is what the create of an instance and the announcements of its end say of it.
 type Presence struct {
 	// Incarnation is the number by which the instance goes.
 	Incarnation uint64
-	Create      protocol.Create
+	// Create is the create; behind a door only its Input is known.
+	Create protocol.Create
 	// Done is how it has ended; nil if it has not, or has begun again since.
 	Done *protocol.Done
 }
 
 // Look reads from the stream's leader whether the instance is there. The error is ErrNotFound if it is not.
 func (c Client) Look(ctx context.Context, at protocol.Instance) (Presence, error) {
+	behind, err := c.behind(ctx, at)
+	if err != nil {
+		return Presence{}, err
+	}
+	if behind {
+		return c.lookBehind(ctx, at)
+	}
 	m, err := c.Store.Last(ctx, at.Stream(), at.CreateSubject())
 	if errors.Is(err, journal.ErrNotFound) {
 		return Presence{}, ErrNotFound
@@ -72,18 +88,35 @@ func expired(done *protocol.Done, now time.Time) bool {
 	return done.Expires != nil && !now.Before(*done.Expires)
 }
 
-// Send stores an event. Its Input is chosen once per call: a repetition is void.
+// Send stores an event. Its Input is chosen once per call: a repetition is void. Behind a door the error is ErrNotFound if the
+// instance is not there.
 func (c Client) Send(ctx context.Context, at protocol.Instance, event protocol.Event) error {
+	behind, err := c.behind(ctx, at)
+	if err != nil {
+		return err
+	}
+	if behind {
+		return c.sendBehind(ctx, at, event)
+	}
 	return c.publish(ctx, at.EventSubject(), event)
 }
 
-// Steer stores a control. Its Input is chosen once per call: a repetition is void.
+// Steer stores a control. Its Input is chosen once per call: a repetition is void. Behind a door the error is ErrNotFound if
+// the instance is not there.
 func (c Client) Steer(ctx context.Context, at protocol.Instance, control protocol.Control) error {
+	behind, err := c.behind(ctx, at)
+	if err != nil {
+		return err
+	}
+	if behind {
+		_, err := c.say(ctx, at, protocol.DoorOpControl, protocol.DoorRequest{Control: &control})
+		return err
+	}
 	return c.publish(ctx, at.ControlSubject(), control)
 }
 
-// SteerAfter stores a control if the newest one of the instance is still that at sequence, 0: none. The error is
-// journal.ErrConflict if it is not.
+// SteerAfter stores a control of an instance of the own project if the newest one is still that at sequence, 0: none. The
+// error is journal.ErrConflict if it is not.
 func (c Client) SteerAfter(ctx context.Context, at protocol.Instance, sequence uint64, control protocol.Control) error {
 	body, err := json.Marshal(control)
 	if err != nil {

@@ -34,6 +34,13 @@ const (
 // The id of an instance that has expired is free: a runner of the project is told to delete the instance, and the create
 // waits for that. So it does for an instance that was told to be deleted.
 func (c Client) Create(ctx context.Context, at protocol.Instance, create protocol.Create, existing protocol.Existing) (Outcome, uint64, error) {
+	behind, err := c.behind(ctx, at)
+	if err != nil {
+		return Created, 0, err
+	}
+	if behind {
+		return c.createBehind(ctx, at, create, existing)
+	}
 	body, err := json.Marshal(create)
 	if err != nil {
 		return Created, 0, err

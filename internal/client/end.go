@@ -26,6 +26,13 @@ const (
 // instance is gone. With fresh, the caller has just created the instance and steered it by nothing since: the first
 // announcement is its end, and one read is saved.
 func (c Client) Await(ctx context.Context, at protocol.Instance, incarnation uint64, fresh bool) (*protocol.Done, error) {
+	behind, err := c.behind(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	if behind {
+		return c.awaitBehind(ctx, at, incarnation)
+	}
 	heard := make(chan *nats.Msg, 8)
 	sub, err := c.Store.Conn().ChanSubscribe(at.EndedSubject(), heard)
 	if err != nil {

@@ -19,6 +19,8 @@ const (
 	Life       = "life"
 	Turn       = "turn"
 	Callback   = "callback"
+	Caller     = "caller"
+	Op         = "op"
 	Binding    = "binding"
 	Event      = "event"
 	Schedule   = "schedule"

@@ -10,8 +10,12 @@ import (
 )
 
 // DeleteInstance takes away everything that an incarnation of an instance, or one state of an agent, owns. Only who knows
-// that nothing can refer to its values any more may call it. Deleting again is harmless.
+// that nothing can refer to its values any more may call it. Deleting again is harmless. Values behind the door of another
+// project stay: its janitor takes what nobody needs.
 func (s *Store) DeleteInstance(ctx context.Context, owner protocol.ObjectOwner) error {
+	if through, err := s.doors.Through(ctx, owner.Project); through || err != nil {
+		return err
+	}
 	if err := s.deleteAll(ctx, owner); err != nil {
 		return fmt.Errorf("delete the objects of %s/%s: %w", owner.Workflow, owner.ID, err)
 	}

@@ -32,6 +32,9 @@ type Known struct {
 	at   uint64
 }
 
+// Size is how many bytes the value has.
+func (k *Known) Size() int64 { return int64(k.info.Size) }
+
 // Known tells what the store of a project knows of an object, nil if nothing.
 func (s *Store) Known(ctx context.Context, project, name string) (*Known, error) {
 	info, at, err := s.meta(ctx, project, name)

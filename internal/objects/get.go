@@ -30,6 +30,13 @@ func (s *Store) Get(ctx context.Context, project string, object protocol.Object)
 	if value, ok := s.cache.get(project, object.Name); ok {
 		return value, nil
 	}
+	through, err := s.doors.Through(ctx, project)
+	if err != nil {
+		return nil, fmt.Errorf("get object %q: %w", object.Name, err)
+	}
+	if through {
+		return s.fetch(ctx, project, object)
+	}
 	digest, err := protocol.ObjectDigest(object.Name)
 	if err != nil {
 		return nil, &MissingError{Project: project, Name: object.Name, Reason: err.Error()}
@@ -67,23 +74,29 @@ func (s *Store) content(ctx context.Context, project, id string, size uint64) ([
 	stream, subject := protocol.ObjectsStream(project), protocol.ObjectChunkSubject(project, id)
 	last := uint64(0)
 	for uint64(len(value)) < size {
-		page, _, err := s.journal.Page(ctx, stream, subject, last+1, pageChunks)
-		if err != nil {
-			return nil, err
-		}
-		if len(page) == 0 {
-			m, err := s.journal.NextFromLeader(ctx, stream, subject, last+1)
-			if errors.Is(err, journal.ErrNotFound) {
-				return value, nil
-			}
-			if err != nil {
-				return nil, err
-			}
-			page = append(page, *m)
+		page, err := s.page(ctx, stream, subject, last, pageChunks)
+		if len(page) == 0 || err != nil {
+			return value, err
 		}
 		for _, m := range page {
 			value, last = append(value, m.Data...), m.Sequence
 		}
 	}
 	return value, nil
+}
+
+// page reads some of what a subject holds after a sequence: from the leader, if a replica does not have it.
+func (s *Store) page(ctx context.Context, stream, subject string, after uint64, limit int) ([]journal.Message, error) {
+	page, _, err := s.journal.Page(ctx, stream, subject, after+1, limit)
+	if len(page) > 0 || err != nil {
+		return page, err
+	}
+	m, err := s.journal.NextFromLeader(ctx, stream, subject, after+1)
+	if errors.Is(err, journal.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return []journal.Message{*m}, nil
 }

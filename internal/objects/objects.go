@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/skein-run/skein/internal/door"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -53,6 +54,8 @@ type Value struct {
 	Keeper Keeper
 	// Snapshot is set if the value is the history of a snapshot of its owner.
 	Snapshot bool
+	// News is set if the owner is to be told of the value because it has asked for it, if it is behind a door.
+	News bool
 }
 
 // metadata tells what an object is for, nil if it is a value of its owner like any other.
@@ -76,6 +79,7 @@ type Keeper struct {
 // Store puts values into the object stores of projects and gets them back. It is safe for concurrent use.
 type Store struct {
 	journal *journal.Store
+	doors   *door.Caller // nil: every project is reached directly
 	cache   cache
 }
 
@@ -85,6 +89,13 @@ func New(j *journal.Store) *Store { return &Store{journal: j, cache: cache{limit
 // Put stores a value and returns what refers to it. It goes on through disconnects and leader elections until ctx ends;
 // putting a value again is harmless. The caller must not change the value afterwards.
 func (s *Store) Put(ctx context.Context, v Value) (*protocol.Object, error) {
+	through, err := s.doors.Through(ctx, v.Owner.Project)
+	if err != nil {
+		return nil, err
+	}
+	if through {
+		return s.handOver(ctx, v)
+	}
 	sum := sha256.Sum256(v.JSON)
 	digest := hex.EncodeToString(sum[:])
 	name := v.Owner.ObjectName(digest)

@@ -29,17 +29,22 @@ func (r *Runner) tellParent(ctx context.Context, instance protocol.Instance, cre
 		return nil
 	}
 	parent := create.Parent.Instance()
-	done, err := r.handOver(ctx, instance, *create.Parent, done)
+	ended := protocol.Ended{Parent: *create.Parent, Done: done}
+	if posted, err := r.postTo(ctx, parent.Project, true, parent.ID, protocol.Post{
+		Kind: protocol.DoorWorkflow, Name: parent.Workflow, Op: protocol.NewsOpEnded, Request: protocol.DoorRequest{ID: parent.ID, Ended: &ended},
+	}); posted || err != nil {
+		return err
+	}
+	var err error
+	ended.Done, err = r.handOver(ctx, instance, *create.Parent, done)
 	if err != nil {
 		return fmt.Errorf("tell %s of the end of %s: %w", parent, instance, err)
 	}
-	payload, err := json.Marshal(done)
+	event, err := ended.Event(instance.Project)
 	if err != nil {
 		return fmt.Errorf("tell %s of the end of %s: %w", parent, instance, err)
 	}
-	body, err := json.Marshal(protocol.Event{
-		V: protocol.Version, Input: protocol.CallbackInput(instance, done), Type: create.Parent.Call, Payload: payload, Sent: done.Finished,
-	})
+	body, err := json.Marshal(event)
 	if err != nil {
 		return fmt.Errorf("tell %s of the end of %s: %w", parent, instance, err)
 	}
@@ -93,6 +98,11 @@ func (r *Runner) endChild(ctx context.Context, parent protocol.Instance, incarna
 		Project: parent.Project, Shard: parent.Shard, Workflow: parent.Workflow, ID: parent.ID, Incarnation: incarnation, Call: c.Type,
 	}
 	child := c.Callee.Instance()
+	if posted, err := r.postTo(ctx, child.Project, false, child.ID, protocol.Post{
+		Kind: protocol.DoorWorkflow, Name: child.Workflow, Op: protocol.DoorOpEnd, Request: protocol.DoorRequest{ID: child.ID, Parent: &p},
+	}); posted || err != nil {
+		return err
+	}
 	meant := c.Callee.Incarnation
 	if meant == 0 {
 		var err error
@@ -100,10 +110,7 @@ func (r *Runner) endChild(ctx context.Context, parent protocol.Instance, incarna
 			return err
 		}
 	}
-	body, err := json.Marshal(protocol.Control{
-		V: protocol.Version, Input: p.EndInput(), Action: protocol.ActionTerminate, Sent: r.Now().UTC(), Incarnation: meant,
-		Source: protocol.Source{Kind: "call", Project: parent.Project, Class: parent.Workflow, Name: parent.ID},
-	})
+	body, err := json.Marshal(p.EndControl(meant, r.Now().UTC()))
 	if err != nil {
 		return err
 	}

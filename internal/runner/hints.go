@@ -105,16 +105,22 @@ const answerWithin = 5 * time.Second
 func (r *Runner) answer(m *nats.Msg) {
 	ctx, cancel := context.WithTimeout(context.Background(), answerWithin+maxFollow)
 	defer cancel()
-	body, err := fit(r.reply(ctx, m.Data))
-	if err != nil {
-		body, err = json.Marshal(protocol.Answer{V: protocol.Version, Error: protocol.NewFailure(err)})
-	}
+	body, err := fitted(r.reply(ctx, m.Data))
 	if err == nil {
 		err = m.Respond(body)
 	}
 	if err != nil {
 		r.Log.WarnContext(ctx, "cannot answer a question about an instance", logkey.Error, err)
 	}
+}
+
+// fitted encodes an answer, or why that cannot be.
+func fitted(answer protocol.Answer) ([]byte, error) {
+	body, err := fit(answer)
+	if err != nil {
+		body, err = json.Marshal(protocol.Answer{V: protocol.Version, Error: protocol.NewFailure(err)})
+	}
+	return body, err
 }
 
 func (r *Runner) reply(ctx context.Context, question []byte) protocol.Answer {

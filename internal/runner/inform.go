@@ -30,6 +30,14 @@ func (r *Runner) inform(ctx context.Context, instance protocol.Instance, create 
 	to := destination{"agent " + agent.String(), protocol.InboxStream(agent.Project), agent.InboxSubject(r.Project)}
 	for _, n := range notices {
 		n.Project, n.Workflow, n.ID, n.Input = instance.Project, instance.Workflow, instance.ID, create.Input
+		if posted, err := r.postTo(ctx, agent.Project, true, agent.Name, protocol.Post{
+			Kind: protocol.DoorAgent, Name: agent.Class, Op: protocol.NewsOpNotice,
+			Request: protocol.DoorRequest{Notice: &protocol.Notify{Tracker: *create.Tracker, Notice: n, Sent: r.Now().UTC()}},
+		}); err != nil {
+			return fmt.Errorf("inform the agent of %s: %w", instance, err)
+		} else if posted {
+			continue
+		}
 		body, err := json.Marshal(protocol.NoticeMail(*create.Tracker, n, r.Now().UTC()))
 		if err != nil {
 			return fmt.Errorf("inform the agent of %s: %w", instance, err)

@@ -15,10 +15,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/skein-run/skein/internal/door"
 	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/objects"
+	"github.com/skein-run/skein/internal/post"
 	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -54,6 +56,10 @@ type Config struct {
 	GoneAfter time.Duration
 	JS        jetstream.JetStream
 	Log       *slog.Logger
+	// Doors lead to projects that have an account of their own, Post keeps what is to be said there. Nil: there are no such
+	// projects, and no door is served.
+	Doors *door.Caller
+	Post  *post.Office
 	// Ready is called when the runner takes work.
 	Ready func()
 }
@@ -145,6 +151,11 @@ func (r *Runner) Run(ctx context.Context) error {
 		return err
 	}
 	defer deaf()
+	shut, err := r.openDoor()
+	if err != nil {
+		return err
+	}
+	defer shut()
 	sources, err := r.sources(ctx)
 	if err != nil {
 		return err
@@ -169,12 +180,16 @@ func (r *Runner) Run(ctx context.Context) error {
 		return nil // it is done again at the next start; what is in hand has to be handed back
 	})
 	front.Go(func() error { r.watchTimers(fetching); return nil })
+	if r.Post != nil {
+		front.Go(func() error { return r.Post.Run(fetching) })
+	}
 	r.Log.InfoContext(ctx, "runner takes work", logkey.Runner, r.ID)
 	if r.Ready != nil {
 		r.Ready()
 	}
 	err = front.Wait()
 	deaf()
+	shut()
 	stop(execution.ErrReleased)
 	r.handBack(ctx)
 	endWork()

@@ -66,6 +66,17 @@ func inboxConfig(project string) jetstream.StreamConfig {
 	return c
 }
 
+// postConfig lets the server refuse what would be too much for one instance or agent of another project: whoever has something
+// to say waits.
+func postConfig(project string) jetstream.StreamConfig {
+	c := baseStream(protocol.PostStream(project), protocol.PostSubjects(project))
+	c.Retention = jetstream.LimitsPolicy
+	c.MaxMsgsPerSubject = protocol.MaxWaiting
+	c.Discard = jetstream.DiscardNew
+	c.DiscardNewPerSubject = true
+	return c
+}
+
 // bucketConfig is what a NATS client makes for a key-value bucket with one value per key, so that every client takes
 // it for one.
 func bucketConfig(bucket string) jetstream.StreamConfig {

@@ -99,6 +99,23 @@ func RegisterSchedules(ctx context.Context, js jetstream.JetStream, project stri
 	})
 }
 
+// RememberDoor writes what another project has told at its door into the row of the own one: what is known of it while it
+// does not answer. A project that has no row remembers nothing.
+func RememberDoor(ctx context.Context, js jetstream.JetStream, project, of string, door protocol.KnownDoor) error {
+	return register(ctx, js, project, func(row *protocol.Project, now time.Time) (bool, error) {
+		old := row.Doors[of]
+		if maps.Equal(old.Workflows, door.Workflows) && slices.Equal(old.Agents, door.Agents) {
+			return false, nil
+		}
+		if row.Doors == nil {
+			row.Doors = map[string]protocol.KnownDoor{}
+		}
+		door.Told = now
+		row.Doors[of] = door
+		return true, nil
+	})
+}
+
 func merge(into *map[string]protocol.RegisteredClass, classes map[string]string, now time.Time) (changed bool) {
 	if *into == nil {
 		*into = map[string]protocol.RegisteredClass{}

@@ -131,6 +131,15 @@ func EnsureProjects(ctx context.Context, js jetstream.JetStream, opts Options) e
 	return ensurer{js: js, opts: opts}.stream(ctx, projectsConfig())
 }
 
+// EnsurePost makes the stream that holds what runners of a project have to say at the doors of others. It waits for JetStream
+// until ctx ends.
+func EnsurePost(ctx context.Context, js jetstream.JetStream, project string, opts Options) error {
+	if err := protocol.CheckProject(project); err != nil {
+		return err
+	}
+	return ensurer{js: js, opts: opts}.stream(ctx, postConfig(project))
+}
+
 // EnsureJanitors makes the bucket by which janitors share their work. It waits for JetStream until ctx ends.
 func EnsureJanitors(ctx context.Context, js jetstream.JetStream, opts Options) error {
 	return ensurer{js: js, opts: opts}.stream(ctx, bucketConfig(protocol.BucketJanitors))

@@ -69,6 +69,12 @@ const (
 	CallEnded = "call.ended"
 )
 
+// PorterStored is reached when what another project wants is stored, and not answered.
+const PorterStored = "porter.stored"
+
+// PostAnswered is reached when another project has answered to what a runner had to say, and the runner has not noted that.
+const PostAnswered = "post.answered"
+
 // Points of log cleaning.
 const (
 	// JanitorRenewed is reached when a create was published again, JanitorAsked when a snapshot was asked for.

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/skein-run/skein/internal/client"
+	"github.com/skein-run/skein/internal/door"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/testsignal"
@@ -134,7 +135,7 @@ func (a *actor) carryOne(ctx context.Context, o protocol.Outgoing) (done bool, e
 // mayComeRight reports whether what ended with err may succeed later.
 func mayComeRight(err error) bool {
 	return errors.Is(err, journal.ErrUnknownOutcome) || errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, journal.ErrFull) ||
-		errors.Is(err, ErrNoSpace)
+		errors.Is(err, ErrNoSpace) || door.Is(err, protocol.FailureBusy)
 }
 
 // tellRefused tells the agent itself, by mail that outlives this host, that a workflow which it tracks was not started.
@@ -153,7 +154,12 @@ func (a *actor) scheduleRow(id string) string {
 	return rows.subject(protocol.ScheduleKey(a.id.Class, a.id.Name, id))
 }
 
-func (h *host) instances() client.Client { return client.Client{Store: h.store} }
+// instances reaches instances of workflows. What cannot be said now at the door of another project stays in the outbox.
+func (h *host) instances() client.Client {
+	c := h.project.Instances()
+	c.Store, c.Doors = h.store, c.Doors.Hasty()
+	return c
+}
 
 // create starts an instance. Finding one that this very call has started is a success.
 func (h *host) create(ctx context.Context, o protocol.Outgoing) error {

@@ -89,6 +89,7 @@ func (s *HostService) Serve(ctx context.Context, p *project.Project) error {
 	if err := s.register(ctx, p); err != nil {
 		return err
 	}
+	p.RemembersDoors()
 	listener, err := listenHTTP(ctx, p.Config.Settings.HTTPAddr)
 	if err != nil {
 		return err
@@ -96,6 +97,11 @@ func (s *HostService) Serve(ctx context.Context, p *project.Project) error {
 	s.mu.Lock()
 	s.addr = listener.Addr()
 	s.mu.Unlock()
+	door, err := s.openDoor(p)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	defer func() { _ = door.Close() }() // never fails
 	h := newHost(p, s.classes, s.times)
 	h.edge, h.pages = newEdge(s.hooks, p), pages
 	return h.run(ctx, s.Name(), listener)

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -20,10 +21,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/skein-run/skein/internal/answers"
+	"github.com/skein-run/skein/internal/door"
 	"github.com/skein-run/skein/internal/durability"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/objects"
+	"github.com/skein-run/skein/internal/post"
 	"github.com/skein-run/skein/internal/process"
 )
 
@@ -40,8 +43,12 @@ type Project struct {
 	store   *journal.Store
 	objects *objects.Store
 	answers *answers.Desk
+	doors   *door.Caller
+	post    *post.Office
 	known   sync.Map // Target → shards
-	owned   bool     // the connection was made by Open
+	// remembers is set if what doors tell is to be noted in the row of the project.
+	remembers atomic.Bool
+	owned     bool // the connection was made by Open
 }
 
 // OpenOption changes what Open does.
@@ -124,14 +131,16 @@ func newProject(config Config, nc *nats.Conn, log *slog.Logger, health *process.
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open project %q: %w", config.Name, err), store.Close())
 	}
-	return &Project{
-		Config: config,
-		store:  store, objects: objects.New(store), answers: desk,
-		NC:     nc,
-		JS:     js,
-		Log:    log,
-		health: health,
-	}, nil
+	p := &Project{
+		Config: config, NC: nc, JS: js, Log: log,
+		store: store, answers: desk, health: health,
+	}
+	p.doors = door.Open(nc, config.Name, p.isRegistered)
+	p.objects = objects.New(store).Behind(p.doors)
+	p.post = &post.Office{
+		Store: store, JS: js, Doors: p.doors, Objects: p.objects, Project: config.Name, Replicas: config.Settings.Replicas, Log: p.Log,
+	}
+	return p, nil
 }
 
 // Journal reads and appends over the project's connection: for the services, and of no use to others.

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
+	"time"
 )
 
 // Ids of what calls store are derived: whoever does it again, in another run or process, does the same.
@@ -27,6 +28,14 @@ func (p Parent) CreateInput() string { return "call/" + p.Instance().String() + 
 
 // EndInput is the input id of the control that ends the instance because its caller does not wait for it any more.
 func (p Parent) EndInput() string { return "end/" + p.Instance().String() + "/" + p.Call }
+
+// EndControl ends what the call has created, if it goes by incarnation.
+func (p Parent) EndControl(incarnation uint64, now time.Time) Control {
+	return Control{
+		V: Version, Input: p.EndInput(), Action: ActionTerminate, Sent: now, Incarnation: incarnation,
+		Source: Source{Kind: "call", Project: p.Project, Class: p.Workflow, Name: p.ID},
+	}
+}
 
 // CallbackInput is the input id of the event by which an instance tells its caller of its end. An instance that was
 // restarted ends more than once. It begins as no id does that a user chooses.

@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -52,6 +53,13 @@ const (
 // DoorReplies begins every subject that a server makes for the answer to a request of another account. Whoever serves a door
 // answers to no other: a caller may name any subject as its reply, and the server hides it behind one of these.
 const DoorReplies = "_R_."
+
+// IsServerHeader reports whether a header means something to the server, as those do that schedule, expect or remove messages.
+func IsServerHeader(name string) bool {
+	return len(name) > len(serverHeaders) && strings.EqualFold(name[:len(serverHeaders)], serverHeaders)
+}
+
+const serverHeaders = "Nats-"
 
 // HeaderRequestInfo is set by the server on requests of other accounts.
 const HeaderRequestInfo = "Nats-Request-Info"
@@ -202,6 +210,15 @@ type Ended struct {
 	// Parent is the call, Done the end of what it has called. That is of the project which says so.
 	Parent Parent `json:"parent"`
 	Done   Done   `json:"done"`
+}
+
+// Event is how the instance that has called learns of the end of one of project.
+func (e Ended) Event(project string) (Event, error) {
+	payload, err := json.Marshal(e.Done)
+	child := Instance{Project: project, Workflow: e.Done.Workflow, ID: e.Done.ID}
+	return Event{
+		V: Version, Input: CallbackInput(child, e.Done), Type: e.Parent.Call, Payload: payload, Sent: e.Done.Finished,
+	}, err
 }
 
 // Notify tells an agent what an instance makes known.

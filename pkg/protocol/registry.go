@@ -42,3 +42,12 @@ type Host struct {
 	// Doubted names the host that declared this one gone: the next renewal is refused.
 	Doubted string `json:"doubted,omitempty"`
 }
+
+// DoorOf is what another project has told; ok is false if it has told nothing, or p is nil.
+func (p *Project) DoorOf(project string) (known KnownDoor, ok bool) {
+	if p == nil {
+		return known, false
+	}
+	known, ok = p.Doors[project]
+	return known, ok
+}

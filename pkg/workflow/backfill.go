@@ -77,7 +77,7 @@ func (s Schedules) fill(ctx context.Context, create protocol.Create, shards int)
 	at := protocol.Instance{
 		Project: s.project.Config.Name, Shard: protocol.Shard(create.ID, shards), Workflow: create.Workflow, ID: create.ID,
 	}
-	_, err = client.Client{Store: s.project.Journal()}.Look(ctx, at)
+	_, err = s.project.Instances().Look(ctx, at)
 	if !errors.Is(err, client.ErrNotFound) {
 		return err == nil, err
 	}

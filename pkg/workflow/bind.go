@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/skein-run/skein/internal/door"
 	"github.com/skein-run/skein/internal/runner"
 	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/project"
@@ -105,23 +106,52 @@ func registered(ctx context.Context, p *project.Project, target project.Target) 
 	}
 	row, err := streams.LookUp(ctx, p.JS, target.Project)
 	if errors.Is(err, streams.ErrUnknownProject) {
+		return registeredBehind(ctx, p, target)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("binding %q: %w", target.Binding, err)
+	}
+	classes := make(map[string]string, len(row.Workflows))
+	for name, class := range row.Workflows {
+		classes[name] = class.Class
+	}
+	if err := checkTarget(target, classes); err != nil {
+		return 0, err
+	}
+	p.Know(target, row.Shards)
+	return row.Shards, nil
+}
+
+// registeredBehind asks at the door of a project that has no row in the registry of the account. Shards are none of its callers'
+// business: the number is 1.
+func registeredBehind(ctx context.Context, p *project.Project, target project.Target) (shards int, err error) {
+	known, err := p.AskDoor(ctx, target.Project)
+	if _, away := errors.AsType[*door.AwayError](err); away {
 		return 0, unknownProject(ctx, p, target)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("binding %q: %w", target.Binding, err)
 	}
-	class, ok := row.Workflows[target.Workflow]
+	if err := checkTarget(target, known.Workflows); err != nil {
+		return 0, err
+	}
+	p.Know(target, 1)
+	return 1, nil
+}
+
+// checkTarget holds a binding against the workflows of a project, with their classes.
+func checkTarget(target project.Target, classes map[string]string) error {
+	class, ok := classes[target.Workflow]
 	if !ok {
-		names := slices.Sorted(maps.Keys(row.Workflows))
-		return 0, &NoTargetError{
+		names := slices.Sorted(maps.Keys(classes))
+		return &NoTargetError{
 			Binding: target.Binding, Project: target.Project, Workflow: target.Workflow, Workflows: append([]string{}, names...),
 		}
 	}
-	if target.Class != "" && target.Class != class.Class {
-		return 0, &ClassError{Binding: target.Binding, Workflow: target.Workflow, Want: target.Class, Have: class.Class}
+	if target.Class != "" && target.Class != class {
+		return &ClassError{Binding: target.Binding, Workflow: target.Workflow, Want: target.Class, Have: class}
 	}
-	p.Know(target, row.Shards)
-	return row.Shards, nil
+	return nil
 }
 
 func unknownProject(ctx context.Context, p *project.Project, target project.Target) error {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/skein-run/skein/internal/client"
+	"github.com/skein-run/skein/internal/door"
 	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/pkg/project"
@@ -78,7 +79,7 @@ func answer[R any](name string, a execution.Answer) (R, error) {
 	case a.Done == nil:
 		return zero, failed
 	case a.Done.Error != nil:
-		failed.Failure, failed.ended = a.Done.Error, true
+		failed.Failure, failed.ended = a.Done.Error, a.Done.Incarnation != 0 // else its project refused to make it
 		return zero, failed
 	}
 	return decode[R](a.Done.Output, fmt.Sprintf("result of workflow %q", a.Callee.Workflow))
@@ -130,8 +131,15 @@ func (c *child) make(ctx context.Context, parent protocol.Parent, callee protoco
 	if err := c.fit(ctx, parent, at); err != nil {
 		return 0, err
 	}
-	_, incarnation, err = client.Client{Store: c.project.Journal()}.Create(ctx, at, *c.create, protocol.ExistingFail)
+	instances := c.project.Instances()
+	instances.Doors = instances.Doors.Hasty()
+	_, incarnation, err = instances.Create(ctx, at, *c.create, protocol.ExistingFail)
+	_, away := errors.AsType[*door.AwayError](err)
 	switch {
+	case away || door.Is(err, protocol.FailureBusy):
+		return 0, c.post(ctx, at)
+	case door.Is(err, protocol.FailureRefused), door.Is(err, protocol.FailureNoValue):
+		return 0, refuse(err)
 	case errors.Is(err, client.ErrExists):
 		unfit(ctx, c.project, protocol.OwnerOf(at, c.create.Input), c.create.ParamsObject)
 		return 0, refuse(&ExistsError{Workflow: at.Workflow, ID: at.ID})
@@ -139,6 +147,18 @@ func (c *child) make(ctx context.Context, parent protocol.Parent, callee protoco
 		return 0, c.gone(ctx, at, err)
 	}
 	return incarnation, nil
+}
+
+// post lets the create wait until the project of the instance answers at its door: the call waits without holding anything up.
+// Whoever says it tells the call if it is refused.
+func (c *child) post(ctx context.Context, at protocol.Instance) error {
+	err := c.project.Post().Add(ctx, c.project.Doors().To(at.Project), at.ID, protocol.Post{
+		Kind: protocol.DoorWorkflow, Name: at.Workflow, Op: protocol.DoorOpCreate, Request: protocol.DoorRequest{ID: at.ID, Create: c.create},
+	})
+	if err != nil {
+		return fmt.Errorf("create instance %s: %w", at, err)
+	}
+	return nil
 }
 
 // fit writes the create, with large params in the object store.
@@ -155,7 +175,7 @@ func (c *child) fit(ctx context.Context, parent protocol.Parent, at protocol.Ins
 		Retention: c.options.retention,
 	}
 	var err error
-	if create.Params, create.ParamsObject, err = fit(ctx, c.project, protocol.OwnerOf(at, create.Input), c.raw); err != nil {
+	if create.Params, create.ParamsObject, err = fitToKeep(ctx, c.project, protocol.OwnerOf(at, create.Input), c.raw); err != nil {
 		return c.gone(ctx, at, err)
 	}
 	c.create = &create
@@ -169,6 +189,9 @@ const maxMissing = 3
 func (c *child) gone(ctx context.Context, at protocol.Instance, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
 	defer cancel()
+	if through, wayErr := c.project.Doors().Through(ctx, at.Project); through || wayErr != nil {
+		return fmt.Errorf("create instance %s: %w", at, errors.Join(err, wayErr))
+	}
 	if _, lookErr := c.project.Journal().Last(ctx, at.Stream(), at.CreateSubject()); !errors.Is(lookErr, journal.ErrNoStream) {
 		c.missing = 0
 		return fmt.Errorf("create instance %s: %w", at, err)
@@ -198,6 +221,10 @@ func refuse(err error) error {
 		name = "ClassError"
 	case isA[*ExistsError](err):
 		name = protocol.FailureExists
+	case door.Is(err, protocol.FailureRefused):
+		name = protocol.FailureRefused
+	case door.Is(err, protocol.FailureNoValue):
+		name = protocol.FailureNoValue
 	case isA[*SizeError](err), isA[*EncodingError](err), errors.Is(err, protocol.ErrName):
 		name = protocol.FailureEncoding
 	default:

@@ -142,7 +142,7 @@ func (i *Instance[R]) trySteer(ctx context.Context, control protocol.Control, fr
 		return err
 	}
 	if i.draft(ctx).Create == nil {
-		p, err := i.look(ctx)
+		p, err := i.lookIfThere(ctx)
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/skein-run/skein/internal/client"
+	"github.com/skein-run/skein/internal/door"
 	"github.com/skein-run/skein/internal/execution"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/turn"
@@ -191,8 +192,9 @@ func (i *Instance[R]) ready(ctx context.Context, s *start) error {
 		draft := t.Drafted(i.at)
 		s.taken = draft.Create != nil
 		if !s.taken && !draft.Deleted {
-			p, err := i.client().Look(ctx, i.at)
-			if err != nil && !errors.Is(err, client.ErrNotFound) {
+			p, err := i.lookHastily(ctx)
+			_, away := errors.AsType[*door.AwayError](err) // what the id is told when the turn is carried out
+			if err != nil && !away && !errors.Is(err, client.ErrNotFound) {
 				return fmt.Errorf("create instance %s: %w", i.at, err)
 			}
 			s.taken, i.incarnation = err == nil, p.Incarnation

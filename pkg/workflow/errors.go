@@ -232,7 +232,7 @@ type NoTargetError struct {
 
 func (e *NoTargetError) Error() string {
 	if e.Workflows == nil && e.Projects != nil {
-		return fmt.Sprintf("binding %q: no project %q is registered, there %s; has one of its runners ever started?",
+		return fmt.Sprintf("binding %q: no project %q is registered, there %s; has one of its runners ever started, and, if it has an account of its own, has it granted this one access?",
 			e.Binding, e.Project, listed("is", "are", e.Projects))
 	}
 	return fmt.Sprintf("binding %q: project %q has no workflow %q, there %s",

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/skein-run/skein/internal/client"
+	"github.com/skein-run/skein/internal/door"
 	"github.com/skein-run/skein/internal/runner"
 	"github.com/skein-run/skein/internal/turn"
 	"github.com/skein-run/skein/pkg/project"
@@ -36,7 +37,12 @@ func (i *Instance[R]) ID() string { return i.at.ID }
 // if somebody else takes the id before the turn is stored, what [OnExisting] says is done in the end.
 func (i *Instance[R]) Origin() Origin { return i.origin }
 
-func (i *Instance[R]) client() client.Client { return client.Client{Store: i.project.Journal()} }
+func (i *Instance[R]) client() client.Client { return i.project.Instances() }
+
+// behind reports whether the instance is behind the door of its project.
+func (i *Instance[R]) behind(ctx context.Context) (bool, error) {
+	return i.project.Doors().Through(ctx, i.at.Project)
+}
 
 // draft is what the turn in ctx makes of the instance.
 func (i *Instance[R]) draft(ctx context.Context) turn.Draft {
@@ -46,16 +52,41 @@ func (i *Instance[R]) draft(ctx context.Context) turn.Draft {
 	return turn.Draft{}
 }
 
+// lookHastily looks at the id, and does not wait for a project whose door is away.
+func (i *Instance[R]) lookHastily(ctx context.Context) (client.Presence, error) {
+	c := i.client()
+	c.Doors = c.Doors.Hasty()
+	return c.Look(ctx, i.at)
+}
+
 // look finds the instance that the handle is for, or else a *NotFoundError.
 func (i *Instance[R]) look(ctx context.Context) (client.Presence, error) {
 	p, err := i.client().Look(ctx, i.at)
+	return p, i.meant(p, err)
+}
+
+// meant turns what a look came to into a *NotFoundError if it found another instance, or none.
+func (i *Instance[R]) meant(p client.Presence, err error) error {
 	if err == nil && i.incarnation != 0 && p.Incarnation != i.incarnation {
 		err = client.ErrNotFound
 	}
 	if errors.Is(err, client.ErrNotFound) {
 		err = i.notFound()
 	}
-	return p, err
+	return err
+}
+
+// lookIfThere is look for what a turn asks for: if the project does not answer at its door, nothing is known, and what the turn
+// asks for waits in its outbox.
+func (i *Instance[R]) lookIfThere(ctx context.Context) (client.Presence, error) {
+	if _, ok := turn.From(ctx); !ok {
+		return i.look(ctx)
+	}
+	p, err := i.lookHastily(ctx)
+	if _, away := errors.AsType[*door.AwayError](err); away {
+		return client.Presence{Incarnation: i.incarnation}, nil
+	}
+	return p, i.meant(p, err)
 }
 
 func (i *Instance[R]) notFound() error { return &NotFoundError{Workflow: i.at.Workflow, ID: i.at.ID} }

@@ -16,10 +16,27 @@ func maxValue(p *project.Project) int64 { return int64(p.Config.Settings.MaxValu
 // fit puts a value into the object store of the instance that it is for, if it is too large for a message. In an agent's
 // turn that is before the commit: the outbox refers to it.
 func fit(ctx context.Context, p *project.Project, owner protocol.ObjectOwner, raw json.RawMessage) (json.RawMessage, *protocol.Object, error) {
-	v := objects.Value{Owner: owner, JSON: raw}
 	if t, ok := turn.From(ctx); ok {
 		s := t.Source()
-		v.Keeper = objects.Keeper{Project: s.Project, Key: protocol.AgentKey(s.Class, s.Name)}
+		return keep(ctx, p, objects.Value{Owner: owner, JSON: raw, Keeper: objects.Keeper{Project: s.Project, Key: protocol.AgentKey(s.Class, s.Name)}})
+	}
+	return p.Objects().Fit(ctx, objects.Value{Owner: owner, JSON: raw})
+}
+
+// fitToKeep is fit for what may have to wait for the project that it is for.
+func fitToKeep(ctx context.Context, p *project.Project, owner protocol.ObjectOwner, raw json.RawMessage) (json.RawMessage, *protocol.Object, error) {
+	return keep(ctx, p, objects.Value{Owner: owner, JSON: raw})
+}
+
+// keep puts a value into the own store if its owner is behind a door: it is handed over with the message that refers to it, which
+// may have to wait.
+func keep(ctx context.Context, p *project.Project, v objects.Value) (json.RawMessage, *protocol.Object, error) {
+	behind, err := p.Doors().Through(ctx, v.Owner.Project)
+	if err != nil {
+		return nil, nil, err
+	}
+	if behind {
+		v.Owner.Project = p.Config.Name
 	}
 	return p.Objects().Fit(ctx, v)
 }

@@ -140,7 +140,7 @@ func (s Schedules) start(ctx context.Context, create protocol.Create, shards int
 	at := protocol.Instance{
 		Project: s.project.Config.Name, Shard: protocol.Shard(create.ID, shards), Workflow: create.Workflow, ID: create.ID,
 	}
-	_, _, err := client.Client{Store: s.project.Journal()}.Create(journal.Refusing(ctx), at, create, protocol.ExistingFail)
+	_, _, err := s.project.Instances().Create(journal.Refusing(ctx), at, create, protocol.ExistingFail)
 	if errors.Is(err, client.ErrExists) {
 		return &ExistsError{Workflow: at.Workflow, ID: at.ID}
 	}

@@ -58,7 +58,7 @@ func (i *Instance[R]) send(ctx context.Context, event protocol.Event, payload js
 	}
 	create := i.draft(ctx).Create
 	if create == nil {
-		p, err := i.look(ctx)
+		p, err := i.lookIfThere(ctx)
 		if err != nil {
 			return err
 		}
@@ -68,8 +68,12 @@ func (i *Instance[R]) send(ctx context.Context, event protocol.Event, payload js
 		create = &p.Create
 	}
 	ctx = journal.Refusing(ctx)
+	owner := protocol.OwnerOf(i.at, create.Input)
+	if create.Input == "" { // whose it is turns out when it is handed over
+		owner = protocol.OwnerOf(i.at, event.Input)
+	}
 	var err error
-	event.Payload, event.PayloadObject, err = fit(ctx, i.project, protocol.OwnerOf(i.at, create.Input), payload)
+	event.Payload, event.PayloadObject, err = fit(ctx, i.project, owner, payload)
 	if err != nil {
 		return err
 	}

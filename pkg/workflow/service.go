@@ -61,6 +61,7 @@ func (s service) Serve(ctx context.Context, p *project.Project) error {
 	if err := streams.RegisterWorkflows(ctx, p.JS, p.Config.Name, shards, classes); err != nil {
 		return err
 	}
+	p.RemembersDoors()
 	if err := setSchedules(ctx, p, options); err != nil {
 		return err
 	}
@@ -70,7 +71,7 @@ func (s service) Serve(ctx context.Context, p *project.Project) error {
 		Code:     code, Slots: settings.Slots, Grace: time.Duration(settings.ShutdownGrace), JS: p.JS, Log: p.Log,
 		Version: settings.Version, MaxValueSize: maxValue(p),
 		Limits: map[string]engine.Limits{}, Retention: map[string]protocol.Retention{}, Concurrency: map[string]int{},
-		Ready: func() { p.Ready(s.Name()) },
+		Doors: p.Doors(), Post: p.Post(), Ready: func() { p.Ready(s.Name()) },
 	}
 	for _, w := range p.Config.Own() {
 		config.Limits[w.Name] = engine.Limits{Steps: w.StepLimit, State: w.StateLimit}

@@ -41,7 +41,7 @@ const askTimeout = 2 * time.Second
 
 // Status tells what is known of the instance now. It asks any runner of the owning project. If none is there, it reads
 // the log itself; of another project's instance then only how it began and how its log ends: there are no Steps and Runs
-// in what it tells. Of so many steps of another project's instance that no message can hold them, the oldest are left
+// in what it tells. If that project has an account of its own, the error is then ErrNoRunner. Of so many steps of another project's instance that no message can hold them, the oldest are left
 // out: see [Instance.Steps]; and so are the oldest runs. An instance that the current turn starts is queued.
 //
 // The error is a [*NotFoundError] if the instance is gone.
@@ -71,7 +71,7 @@ func (i *Instance[R]) status(ctx context.Context, step *protocol.Key) (status St
 		status, err = i.reader.Status(ctx, i.at.Workflow, i.at.ID)
 	case silent:
 		whole = false
-		status, err = i.reader.Glance(ctx, i.at.Workflow, i.at.ID)
+		status, err = i.glance(ctx, err)
 	}
 	if errors.Is(err, journal.ErrNotFound) || err == nil && i.incarnation != 0 && status.Incarnation != i.incarnation {
 		err = i.notFound()
@@ -79,8 +79,20 @@ func (i *Instance[R]) status(ctx context.Context, step *protocol.Key) (status St
 	return status, whole, err
 }
 
+// glance reads what the stream of another project says of the instance, unless that is behind a door.
+func (i *Instance[R]) glance(ctx context.Context, silent error) (Status, error) {
+	behind, err := i.behind(ctx)
+	switch {
+	case err != nil:
+		return Status{}, err
+	case behind:
+		return Status{}, fmt.Errorf("%w: %w", ErrNoRunner, silent)
+	}
+	return i.reader.Glance(ctx, i.at.Workflow, i.at.ID)
+}
+
 func (i *Instance[R]) ask(ctx context.Context, step *protocol.Key) (Status, error) {
-	answer, err := i.question(ctx, protocol.AskSubject(i.at.Project), protocol.Ask{Step: step}, askTimeout)
+	answer, err := i.question(ctx, "", protocol.Ask{Step: step}, askTimeout)
 	switch {
 	case err != nil:
 		return Status{}, err

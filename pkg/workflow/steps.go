@@ -97,7 +97,7 @@ func (i *Instance[R]) foreignSteps(ctx context.Context, yield func(StepStatus, e
 }
 
 func (i *Instance[R]) askSteps(ctx context.Context, runner string, page protocol.StepPage) (protocol.Answer, error) {
-	answer, err := i.question(ctx, i.askSubject(runner), protocol.Ask{Steps: &page}, askWait+askTimeout)
+	answer, err := i.question(ctx, runner, protocol.Ask{Steps: &page}, askWait+askTimeout)
 	if err == nil && (answer.Status == nil || answer.Runner == "" || answer.Status.Omitted != page.From) {
 		err = errors.New("a runner of an older version answered: it cannot tell all steps")
 	}

@@ -2,15 +2,13 @@ package workflow
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
 	"slices"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
+	"github.com/skein-run/skein/internal/client"
 	"github.com/skein-run/skein/internal/ctxtime"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/turn"
@@ -152,7 +150,7 @@ func (i *Instance[R]) followForeign(ctx context.Context, f protocol.Following, y
 }
 
 func (i *Instance[R]) askNotices(ctx context.Context, runner string, f protocol.Following) (protocol.Notices, error) {
-	answer, err := i.question(ctx, i.askSubject(runner), protocol.Ask{Follow: &f}, askWait+askTimeout)
+	answer, err := i.question(ctx, runner, protocol.Ask{Follow: &f}, askWait+askTimeout)
 	switch {
 	case err != nil:
 		return protocol.Notices{}, err
@@ -162,37 +160,17 @@ func (i *Instance[R]) askNotices(ctx context.Context, runner string, f protocol.
 	return *answer.Notices, nil
 }
 
-// askSubject is where a runner listens to questions, or with "" any of them.
-func (i *Instance[R]) askSubject(runner string) string {
-	if runner == "" {
-		return protocol.AskSubject(i.at.Project)
-	}
-	return protocol.AskRunnerSubject(i.at.Project, runner)
-}
-
 // unanswered reports whether a question came to no answer.
-func unanswered(err error) bool {
-	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded)
-}
+func unanswered(err error) bool { return client.Unanswered(err) }
 
-// question asks a runner about the instance.
-func (i *Instance[R]) question(ctx context.Context, subject string, ask protocol.Ask, within time.Duration) (protocol.Answer, error) {
-	var answer protocol.Answer
-	ask.V, ask.Workflow, ask.ID = protocol.Version, i.at.Workflow, i.at.ID
-	body, err := json.Marshal(ask)
-	if err != nil {
-		return answer, err
-	}
+// question asks a runner about the instance, by its id, or with "" any.
+func (i *Instance[R]) question(ctx context.Context, runner string, ask protocol.Ask, within time.Duration) (protocol.Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	m, err := i.project.NC.RequestWithContext(ctx, subject, body)
-	if err != nil {
-		return answer, err
-	}
-	if err := json.Unmarshal(m.Data, &answer); err != nil {
-		return answer, fmt.Errorf("answer of a runner: %w", err)
-	}
+	answer, err := i.client().Ask(ctx, i.at, runner, ask)
 	switch {
+	case err != nil:
+		return answer, err
 	case answer.Error != nil && answer.Error.Name == protocol.FailureNotFound:
 		return answer, journal.ErrNotFound
 	case answer.Error != nil:

@@ -40,6 +40,8 @@ type Config struct {
 	Workflows *Workflows
 	// Notice is set by hosts of agents: it stores as mail of the caller what a workflow of its tells an agent of the project.
 	Notice func(ctx context.Context, caller string, n protocol.Notify) error
+	// Agents is set by hosts of agents, nil for others.
+	Agents *Agents
 }
 
 // Workflows is what only runners can do.
@@ -81,6 +83,11 @@ func Open(c Config) (*Porter, error) {
 	}
 	if c.Notice != nil {
 		shared = append(shared, news.AgentSubject("*", protocol.NewsOpNotice))
+	}
+	if c.Agents != nil {
+		for _, class := range c.Agents.Classes {
+			shared = append(shared, door.AgentSubject(class, "*"))
+		}
 	}
 	for _, subject := range shared {
 		if err := p.listen(subject, queue); err != nil {
@@ -187,7 +194,7 @@ func (p *Porter) serve(s protocol.DoorSubject, body []byte, place *place) []byte
 	if v.request.V < 1 || v.request.V > protocol.Version {
 		return p.encode(s, protocol.DoorAnswer{}, refused("the request has version %d, this door knows %d", v.request.V, protocol.Version))
 	}
-	if s.Op == protocol.DoorOpAwait && v.request.Wait > 0 {
+	if waits(s.Op) && v.request.Wait > 0 {
 		v.patient = place.wait()
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), within+client.MaxWait)
@@ -206,19 +213,24 @@ func (p *Porter) handle(ctx context.Context, v *visit) (protocol.DoorAnswer, err
 		do = (*Porter).part
 	case v.Kind == protocol.DoorAgent && v.News && v.Op == protocol.NewsOpNotice && p.Notice != nil:
 		do = (*Porter).notice
+	case v.Kind == protocol.DoorAgent && !v.News && p.Agents != nil:
+		do = agentOps[v.Op]
 	case v.Kind == protocol.DoorWorkflow && p.Workflows != nil:
 		do = workflowOps[op{v.News, v.Op}]
 	}
 	if do == nil {
 		return protocol.DoorAnswer{}, refused("there is no op %q of kind %q here", v.Op, v.Kind)
 	}
-	if v.Op != protocol.DoorOpAwait {
+	if !waits(v.Op) {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, within)
 		defer cancel()
 	}
 	return do(p, ctx, v)
 }
+
+// waits reports whether an op waits for something that may take long.
+func waits(op string) bool { return op == protocol.DoorOpAwait || op == protocol.DoorOpCall }
 
 type op struct {
 	news bool

@@ -130,7 +130,11 @@ func (c *caller) run(ctx context.Context) (json.RawMessage, error) {
 	deadline, _ := ctx.Deadline()
 	var reply protocol.Reply
 	var err error
-	if h := hostOf(ctx); h != nil && h.name == c.target.Project && h.class(c.target.Class) != nil {
+	if through, lost := c.project.Doors().Through(ctx, c.target.Project); through || lost != nil {
+		if err = lost; err == nil {
+			reply, err = c.callAtDoor(ctx, deadline)
+		}
+	} else if h := hostOf(ctx); h != nil && h.name == c.target.Project && h.class(c.target.Class) != nil {
 		reply, err = h.callHere(ctx, c, deadline)
 		if errors.Is(err, ErrShutdown) && ctx.Err() == nil { // the turn is finished all the same: others may have the agent
 			reply, err = c.callThere(ctx, deadline)

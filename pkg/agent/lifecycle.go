@@ -49,6 +49,13 @@ func (h *host) run(ctx context.Context, service string, listener net.Listener) e
 		endLease()
 		return errors.Join(err, listener.Close())
 	}
+	shut, err := h.openDoor(work)
+	if err != nil {
+		unsubscribe()
+		endLease()
+		return errors.Join(err, listener.Close())
+	}
+	defer shut()
 	bells, stopBells := context.WithCancel(context.WithoutCancel(ctx))
 	failed := make(chan error, 2)
 	var intake sync.WaitGroup
@@ -69,6 +76,7 @@ func (h *host) run(ctx context.Context, service string, listener net.Listener) e
 	h.flows.end(ErrShutdown)
 	h.calls.endChunks(ErrShutdown)
 	stopBells()
+	shut()
 	intake.Go(func() { h.drainSockets(ctx, grace/2) })
 	h.stopServer(ctx, server, grace/2)
 	intake.Wait()

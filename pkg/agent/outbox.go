@@ -111,7 +111,7 @@ func (a *actor) carryOne(ctx context.Context, o protocol.Outgoing) (done bool, e
 	case protocol.OutgoingCancelSchedule:
 		err = a.cancelRow(ctx, o)
 	case protocol.OutgoingMail:
-		err = a.host.publish(ctx, o.Tell.Agent().InboxSubject(a.id.Project), o.Tell.Mail)
+		err = a.host.sendTold(ctx, o.Tell.Agent(), o.Tell.Mail)
 	case protocol.OutgoingDead:
 		err = a.storeDeadRow(ctx, o)
 	case protocol.OutgoingDropDead:

@@ -33,7 +33,7 @@ const (
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleEnv) {
 	case roleDesks:
-		project.Main(Host(Define("Desk", func() *desk { return &desk{request: beat, ask: pass} })))
+		project.Main(Host(Define("Desk", func() *desk { return &desk{request: beat, ask: pass} }, Callable((*desk).Note, (*desk).Add))))
 	case roleClerks:
 		project.Main(Host(clerks(nil)...))
 	case roleRunner:

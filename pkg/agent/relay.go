@@ -158,7 +158,7 @@ func (h *host) respond(ctx context.Context, m *nats.Msg, reply protocol.Reply) {
 	body, err := encodePlain(reply)
 	if most := h.nc.MaxPayload(); err == nil && int64(len(body)) > most { // else it would be asked for again and again
 		body, err = encodePlain(protocol.Reply{V: protocol.Version, Error: &protocol.Failure{
-			Name: "AnswerTooLarge", Message: fmt.Sprintf("the answer has %d bytes as a message, at most %d are allowed", len(body), most)}})
+			Name: protocol.FailureAnswerTooLarge, Message: fmt.Sprintf("the answer has %d bytes as a message, at most %d are allowed", len(body), most)}})
 	}
 	if err == nil {
 		err = h.nc.Publish(m.Reply, body)

@@ -78,8 +78,17 @@ func post(ctx context.Context, p *project.Project, target protocol.Agent, mail p
 	mail.Source = protocol.KeySource(mail.Key)
 	ctx, cancel := context.WithTimeout(ctx, defaultCallTimeout)
 	defer cancel()
-	if err := (&caller{project: p, target: target}).checkTarget(ctx); err != nil {
+	through, err := p.Doors().Through(ctx, target.Project)
+	if err == nil && through {
+		err = mailAtDoor(ctx, p, p.Doors(), target, mail)
+	} else if err == nil {
+		err = (&caller{project: p, target: target}).checkTarget(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("tell agent %q: %w", target, err)
+	}
+	if through {
+		return nil
 	}
 	return sendMail(ctx, p.Journal(), target, p.Config.Name, mail)
 }

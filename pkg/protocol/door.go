@@ -42,6 +42,15 @@ const (
 	DoorOpEnd = "end"
 )
 
+// Ops at the door of a class of agents. Whoever serves the class serves them.
+const (
+	// DoorOpMail puts mail into the inbox of an agent.
+	DoorOpMail = "mail"
+	// DoorOpCall calls a method of an agent. Each request has one answer: if there is none yet when the caller has waited long
+	// enough, it is that the call was accepted, and the caller asks again under the same id.
+	DoorOpCall = "call"
+)
+
 // Ops of news. They are about instances and agents of whom the news is for.
 const (
 	// NewsOpEnded tells an instance of the end of what it has called. Its large output is handed over by DoorOpPut.
@@ -155,7 +164,7 @@ func ParseDoorSubject(subject string) (DoorSubject, error) {
 // DoorRequest is what is said at a door, but for DoorOpAsk and what is said to agents. What an op does not need is not read.
 type DoorRequest struct {
 	V int `json:"v"`
-	// ID is that of the instance.
+	// ID is that of the instance, or the name of the agent.
 	ID string `json:"id,omitempty"`
 	// Create and Existing are for DoorOpCreate, Event for DoorOpEvent, Control for DoorOpControl.
 	Create   *Create  `json:"create,omitempty"`
@@ -171,6 +180,10 @@ type DoorRequest struct {
 	Put  *DoorPut  `json:"put,omitempty"`
 	Part *DoorPart `json:"part,omitempty"`
 	Get  *DoorGet  `json:"get,omitempty"`
+	// Mail is for DoorOpMail. Call is for DoorOpCall, CallID its id; Wait is how long the answer may wait.
+	Mail   *Mail      `json:"mail,omitempty"`
+	Call   *AgentCall `json:"call,omitempty"`
+	CallID string     `json:"call_id,omitempty"`
 	// Ended is for NewsOpEnded, Notice for NewsOpNotice.
 	Ended  *Ended  `json:"ended,omitempty"`
 	Notice *Notify `json:"notice,omitempty"`
@@ -245,6 +258,8 @@ type DoorAnswer struct {
 	Transfer string  `json:"transfer,omitempty"`
 	Server   string  `json:"server,omitempty"`
 	From     int64   `json:"from,omitempty"`
+	// Reply is the answer to a call.
+	Reply *Reply `json:"reply,omitempty"`
 	// Data is a part of a value. Try and After are for the next.
 	Data  []byte `json:"data,omitempty"`
 	Try   string `json:"try,omitempty"`

@@ -36,12 +36,14 @@ const (
 
 // Names of failures that Skein itself makes.
 const (
-	FailureError    = "Error"
-	FailureTimeout  = "TimeoutError"
-	FailurePanic    = "PanicError"
-	FailureLostRuns = "LostRunsError"
-	FailureEncoding = "EncodingError"
-	FailureUsage    = "UsageError"
+	FailureError   = "Error"
+	FailureTimeout = "TimeoutError"
+	// FailureAnswerTooLarge is the failure of a call whose answer does not fit into a message.
+	FailureAnswerTooLarge = "AnswerTooLarge"
+	FailurePanic          = "PanicError"
+	FailureLostRuns       = "LostRunsError"
+	FailureEncoding       = "EncodingError"
+	FailureUsage          = "UsageError"
 	// FailureTerminated ends an instance that was told to stop, FailureDivergence holds one whose code contradicts its
 	// log.
 	FailureTerminated = "TerminatedError"

@@ -39,6 +39,15 @@ func doorGoldens() []golden {
 		{"door-request.get", protocol.DoorRequest{V: 1, ID: "u-7", Get: &protocol.DoorGet{Object: object, Try: "try-1", After: 12}}},
 		{"door-request.ended", protocol.DoorRequest{V: 1, ID: "t-1", Ended: &protocol.Ended{Parent: parent, Done: done}}},
 		{"door-request.notice", protocol.DoorRequest{V: 1, Notice: &notice}},
+		{"door-request.mail", protocol.DoorRequest{V: 1, ID: "jo@example.com", Mail: &protocol.Mail{
+			V: 1, Source: protocol.Agent{Project: "trips", Class: "Cart", Name: "c"}.TellSource(3), Number: 65537, Callback: "Note", Payload: []byte(`"x"`), Sent: at(4),
+		}}},
+		{"door-request.call", protocol.DoorRequest{
+			V: 1, ID: "jo@example.com", CallID: "c-1", Wait: protocol.Duration(3 * time.Second),
+			Call: &protocol.AgentCall{From: "trips", Method: "Add", Payload: []byte("2"), Within: protocol.Duration(30 * time.Second), Until: at(34)},
+		}},
+		{"door-answer.reply", protocol.DoorAnswer{V: 1, Reply: &protocol.Reply{V: 1, Result: []byte("7")}}},
+		{"door-answer.accepted", protocol.DoorAnswer{V: 1, Reply: &protocol.Reply{V: 1, Accepted: true, Busy: "a call of Add"}}},
 		{"door-answer.minimal", protocol.DoorAnswer{V: 1}},
 		{"door-answer.error", protocol.DoorAnswer{V: 1, Error: failure()}},
 		{"door-answer.found", protocol.DoorAnswer{V: 1, Outcome: protocol.OutcomeFound, Incarnation: 4, Input: "in-1", Done: &done}},

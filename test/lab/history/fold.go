@@ -314,15 +314,17 @@ func object(o *protocol.Object) string {
 	return o.Name
 }
 
-// overlooked: who ends a wait by its time has read every event that was stored by then. One that no wait has taken must not have
-// been there at that moment.
+// overlooked: who ends a wait by its time has read every event that was acknowledged by then. One that no wait has taken must not have
+// been there at that moment. When an event was stored says less: a leader dates it before the others have it, and it can be read.
 func (t *trial) overlooked(e *protocol.Entry, s *engine.Step) {
 	until := *s.Until
 	machine := engine.NewMachine(t.truth)
 	before := until.Add(-t.rec.skew(t.since[*e.Step], t.at.stored))
+	known := t.acknowledged()
 	var there []engine.Input
 	for _, in := range t.events {
-		if in.Sequence < t.at.sequence && in.stored.Before(before) && !t.takenHere(in.Sequence) {
+		acked, ok := known[in.ID]
+		if ok && acked.Before(before) && in.Sequence < t.at.sequence && !t.takenHere(in.Sequence) {
 			there = append(there, in.Input)
 		}
 	}

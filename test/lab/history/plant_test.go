@@ -302,6 +302,12 @@ var plants = []plant{
 		return edit(rec, protocol.ClassLog, func(at protocol.Instance, m *journal.Message, a *protocol.Append) bool {
 			for _, e := range a.Entries {
 				if e.Kind == protocol.EntryTimedOut && e.Step.Op == protocol.OpEvent {
+					for _, kind := range []notes.Kind{notes.Begun, notes.Answered} {
+						rec.Notes = append(rec.Notes, notes.Note{
+							At: m.Time.Add(-time.Minute), By: "plant", Kind: kind, Request: "late", Action: "event", Outcome: notes.OK,
+							Project: at.Project, Workflow: at.Workflow, ID: at.ID, Lane: "late",
+						})
+					}
 					body := protocol.Event{V: 1, Input: "late", Type: "news", Sent: m.Time}
 					return add(rec, at.Stream(), at.EventSubject(), body, m.Sequence, m.Time.Add(-time.Minute))
 				}

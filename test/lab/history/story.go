@@ -159,6 +159,17 @@ func (s *story) deleting() bool {
 	return slices.ContainsFunc(s.asked, func(a asked) bool { return a.Action == "delete" && a.Outcome != notes.Refused })
 }
 
+// acknowledged is when a client first knew of an event that it is stored, by the ids of the events.
+func (s *story) acknowledged() map[string]time.Time {
+	all := map[string]time.Time{}
+	for _, a := range s.asked {
+		if at, known := all[a.Lane]; a.Action == "event" && a.Outcome == notes.OK && (!known || a.until.Before(at)) {
+			all[a.Lane] = a.until
+		}
+	}
+	return all
+}
+
 // inputs are the events as the engine takes them.
 func (s *story) inputs() []engine.Input {
 	all := make([]engine.Input, 0, len(s.events))

@@ -82,8 +82,8 @@ func (l *Load) hang(ctx context.Context) error {
 func (c *clerk) work(ctx context.Context, requests int) error {
 	began := time.Now()
 	for n := range requests {
-		// Who had to wait for answers does not make up for it when the others are done.
-		if err := pause(ctx, time.Until(began.Add(c.Over*time.Duration(n)/time.Duration(requests)))); err != nil || time.Since(began) > c.Over {
+		// Who had to wait for answers does not make up for all of it when the others are done.
+		if err := pause(ctx, time.Until(began.Add(c.Over*time.Duration(n)/time.Duration(requests)))); err != nil || time.Since(began) > c.Over+c.Patience {
 			return nil
 		}
 		if err := c.any(ctx); err != nil {

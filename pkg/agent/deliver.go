@@ -19,6 +19,9 @@ const (
 	longPause  = 250 * time.Millisecond
 )
 
+// nameUnavailable is the error of an errand for which no host could take the agent in time.
+const nameUnavailable = "AgentUnavailable"
+
 // errand is something to bring to an agent, wherever it lives.
 type errand interface {
 	// request is the errand as it travels to another host.
@@ -70,7 +73,7 @@ func (h *host) deliver(ctx context.Context, id protocol.Agent, e errand, within 
 			return reply, errFate
 		}
 		if time.Since(began) >= within {
-			return reply, &Error{Status: http.StatusServiceUnavailable, Name: "AgentUnavailable", Err: err, RetryAfter: time.Second,
+			return reply, &Error{Status: http.StatusServiceUnavailable, Name: nameUnavailable, Err: err, RetryAfter: time.Second,
 				Message: fmt.Sprintf("no host could take agent %q within %s", id.Name, within)}
 		}
 		if err := ctxtime.Sleep(ctx, wait); err != nil {

@@ -179,10 +179,18 @@ func (h *host) route(c *reader, r *http.Request) (*protocol.HTTPResponse, error)
 		return nil, h.late(id)
 	case errors.Is(err, errFate):
 		return nil, fateUnknown(err)
+	case e.astray && isUnavailable(err):
+		return nil, fateUnknown(errUnheard)
 	case errors.Is(err, ErrShutdown):
 		return nil, &Error{Status: http.StatusServiceUnavailable, Name: "ShuttingDown", Message: err.Error(), Err: err, RetryAfter: time.Second}
 	}
 	return nil, err
+}
+
+// isUnavailable reports whether no host could take an agent in time.
+func isUnavailable(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Name == nameUnavailable
 }
 
 // errLate ends the wait for an answer.

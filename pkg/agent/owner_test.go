@@ -149,8 +149,8 @@ func TestHostThatRenewsItsLeaseKeepsItsAgents(t *testing.T) {
 		t.leaseEvery, t.leaseFor = 300*time.Millisecond, 3*time.Second // a busy machine holds up the renewals, too
 		t.findWithin = 4 * time.Second
 	}))
-	if status, body := h.call(t, http.MethodGet, "/agents/desk/jo", ""); status != 503 || !strings.Contains(body, "AgentUnavailable") {
-		t.Errorf("GET = %d %s, want 503: the owner lives", status, body)
+	if status, body := h.call(t, http.MethodGet, "/agents/desk/jo", ""); status != 502 || !strings.Contains(body, "FateUnknown") {
+		t.Errorf("GET = %d %s, want 502 FateUnknown: the owner lives, has the request, and may serve it", status, body)
 	}
 	if record, _ := r.record(t, "jo"); record.Owner != "slow" {
 		t.Errorf("owner %q, want the host that renews its lease", record.Owner)
@@ -190,8 +190,8 @@ func TestRefusedCommitDropsTheAgent(t *testing.T) {
 	if record, _ := r.record(t, "jo"); record.Owner != "other" || string(record.State) != `{"Count":5}` {
 		t.Errorf("record %+v, want that of the other host", record)
 	}
-	if status, _ := h.call(t, http.MethodGet, "/agents/desk/jo", ""); status != 503 {
-		t.Errorf("GET of an agent of another host that is silent = %d, want 503", status)
+	if status, _ := h.call(t, http.MethodGet, "/agents/desk/jo", ""); status != 502 {
+		t.Errorf("GET of an agent of another host that is silent = %d, want 502: it may serve it yet", status)
 	}
 }
 
@@ -469,7 +469,7 @@ func TestAgentThatWasTakenDuringAReconnectIsNotServed(t *testing.T) {
 	natstest.Eventually(t, soon, "both are connected again", func() bool { return h.nc.IsConnected() && r.nc.IsConnected() })
 	r.fakeHost(t, "other")
 	r.own(t, "jo", "other")
-	if status, body := h.call(t, http.MethodGet, "/agents/desk/jo", ""); status != 503 {
-		t.Errorf("GET = %d %s, want 503: the agent is another host's", status, body)
+	if status, body := h.call(t, http.MethodGet, "/agents/desk/jo", ""); status != 502 {
+		t.Errorf("GET = %d %s, want 502: the agent is another host's, which may serve it yet", status, body)
 	}
 }

@@ -17,12 +17,13 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// What asking another host can come to, beside an answer and errMoved. After the first two the request was not
-// started; after errFate nobody can tell.
+// What asking another host can come to, beside an answer and errMoved. After the first it was not started; after
+// errSilent it may be yet, by a host that was frozen or cut off; after errFate nobody can tell.
 var (
-	errNobody = errors.New("nobody listens there")
-	errSilent = errors.New("no answer in time")
-	errFate   = errors.New("the agent's host accepted the request and then went silent: whether it was carried out is not known")
+	errNobody  = errors.New("nobody listens there")
+	errSilent  = errors.New("no answer in time")
+	errUnheard = errors.New("the request was sent to a host that has said nothing since: whether it was, or will be, carried out is not known")
+	errFate    = errors.New("the agent's host accepted the request and then went silent: whether it was carried out is not known")
 )
 
 // asker sends requests to hosts.

@@ -164,7 +164,7 @@ func bringError(err error) error {
 	switch {
 	case ok && e.Name == "NoHost":
 		return fmt.Errorf("%w: %w", &gateway.Close{Code: 1013, Reason: err.Error()}, err)
-	case ok && e.Name == "AgentUnavailable", errors.Is(err, ErrShutdown), errors.Is(err, context.Canceled):
+	case ok && e.Name == nameUnavailable, errors.Is(err, ErrShutdown), errors.Is(err, context.Canceled):
 		return err // nobody can tell what became of it
 	}
 	return fmt.Errorf("%w: %w", &gateway.Close{Code: 1011, Reason: publicText(err)}, err)

@@ -141,6 +141,7 @@ func (f *fort) noSubjectsOfOthers() {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	flush(f.t, runner)
 	mill := f.reuse("mill/admin")
 	for _, subject := range []string{protocol.PokeSubject("mill"), sub.Subject, "anything"} {
 		if err := mill.Publish(subject, []byte("of mill")); err != nil {

@@ -240,13 +240,18 @@ func TestTrackedWorkflowOfAnotherAccount(t *testing.T) {
 	rigs := newAccountRigs(t, []string{testProject, "email-workflows"}, testProject+":email-workflows")
 	owner, caller := rigs["email-workflows"], rigs[testProject]
 	owner.emailRunner(t)
+	p := caller.program(t, emailConfig())
+	natstest.Eventually(t, soon, "the runner serves its door", func() bool {
+		known, err := p.AskDoor(t.Context(), "email-workflows")
+		return err == nil && known.Workflows["EMAIL"] != ""
+	})
 	h := caller.host(t, clerks(nil), withEmail)
 	h.post(t, "/agents/desk/jo?id=a&do=progress+event+wait+progress")
 	caller.tells(t, "jo", "a progress 0", "a seat 1")
 	if err := h.stop(); err != nil {
 		t.Fatal(err)
 	}
-	i, err := email.In(caller.program(t, emailConfig())).Get(t.Context(), "a")
+	i, err := email.In(p).Get(t.Context(), "a")
 	if err == nil {
 		err = i.SendEvent(t.Context(), "go", 1)
 	}

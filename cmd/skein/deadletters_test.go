@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -21,7 +20,7 @@ import (
 // said runs a command and returns what it wrote to either stream, and its exit code.
 func said(t *testing.T, args ...string) (string, int) {
 	t.Helper()
-	var out bytes.Buffer
+	var out buffer // a connection may log when the command is over
 	root := newRoot()
 	root.SetOut(&out)
 	root.SetErr(&out)

@@ -33,8 +33,10 @@ import (
 //     A timer that is acknowledged before it is read has its effect in the log that is read later. One that is armed for an entry of
 //     that log is armed before timers are read again, or its wake comes again (1), or it is the wake itself that is read with it. The
 //     large states that records refer to are read with them, and a record whose state was replaced meanwhile is read again.
-//  5. Inputs of instances, as far as they are now, with what else came out of outboxes. Only inputs: to an instance they are what is
-//     sent to it after a crash. Large values: those that logs and inputs refer to were put before these.
+//  5. What is posted to other projects: what of it was there as the logs ended, and nothing was posted at that moment, or 4 is done
+//     again. So no end of an instance is told that its log does not have. Then inputs of instances, as far as they are now, with what
+//     else came out of outboxes, and with answers to what was posted. Only inputs: to an instance they are what is sent to it after a
+//     crash. Large values: those that logs, posts and inputs refer to were put before these.
 //  6. The logs once more, for those of their entries only that say that an instance is deleted: what of it was read piece by piece
 //     while it went is left out.
 //
@@ -49,8 +51,8 @@ type copier struct {
 	copied []string
 	// floors are how far the durable consumers of each stream had come at the beginning.
 	floors map[string][]consumer
-	// logsEnd and inputsEnd are where, by stream, logs and inputs end.
-	logsEnd, inputsEnd map[string]uint64
+	// logsEnd, postsEnd and inputsEnd are where, by stream, logs, posts and inputs end.
+	logsEnd, postsEnd, inputsEnd map[string]uint64
 	// letters are the dead letters that there were when the records were read, by subject.
 	letters map[string]bool
 	// states are the large states that records refer to, by the subject of the record, by project.
@@ -217,7 +219,7 @@ func (c *copier) tryTogether(ctx context.Context) (whole bool, err error) {
 		gaps[t] = t.at - uint64(t.count)
 	}
 	err = c.advance(ctx, protocol.KindDead, protocol.KindConnections)
-	for _, step := range []func(context.Context) error{c.listLetters, c.readRecords, c.readTimers, c.endLogs} {
+	for _, step := range []func(context.Context) error{c.listLetters, c.readRecords, c.readTimers, c.endPosts, c.endLogs} {
 		if err == nil {
 			err = step(ctx)
 		}
@@ -225,7 +227,11 @@ func (c *copier) tryTogether(ctx context.Context) (whole bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	whole = true
+	posted := c.postsEnd
+	if err := c.endPosts(ctx); err != nil {
+		return false, err
+	}
+	whole = maps.Equal(posted, c.postsEnd)
 	for _, t := range c.of(protocol.KindAgents) {
 		s, err := c.Store.State(ctx, t.stream)
 		if err != nil {
@@ -256,16 +262,27 @@ func (c *copier) readRecords(ctx context.Context) error {
 func (c *copier) readTimers(ctx context.Context) error { return c.reach(ctx, protocol.KindTimers) }
 
 // endLogs notes where the logs end at this moment. They are read up to there later.
-func (c *copier) endLogs(ctx context.Context) error {
-	c.logsEnd = map[string]uint64{}
-	for _, t := range c.of(protocol.KindWorkflows) {
+func (c *copier) endLogs(ctx context.Context) (err error) {
+	c.logsEnd, err = c.ends(ctx, protocol.KindWorkflows)
+	return err
+}
+
+func (c *copier) endPosts(ctx context.Context) (err error) {
+	c.postsEnd, err = c.ends(ctx, protocol.KindPost)
+	return err
+}
+
+// ends are where the streams of a kind end at this moment.
+func (c *copier) ends(ctx context.Context, kind protocol.StreamKind) (map[string]uint64, error) {
+	at := map[string]uint64{}
+	for _, t := range c.of(kind) {
 		s, err := c.Store.State(ctx, t.stream)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		c.logsEnd[t.stream] = s.Last
+		at[t.stream] = s.Last
 	}
-	return nil
+	return at, nil
 }
 
 // listLetters notes which dead letters there are: one leaves nothing behind when it goes.
@@ -330,7 +347,10 @@ func (c *copier) lacking(project string) (subjects []string) {
 }
 
 func (c *copier) readRest(ctx context.Context) error {
-	err := c.advance(ctx, protocol.KindSlots, protocol.KindDead, protocol.KindConnections, protocol.KindHosts, protocol.KindSchedules)
+	err := c.reach(ctx, protocol.KindPost)
+	if err == nil {
+		err = c.advance(ctx, protocol.KindSlots, protocol.KindDead, protocol.KindConnections, protocol.KindHosts, protocol.KindSchedules)
+	}
 	if err == nil {
 		err = c.reach(ctx, protocol.KindWorkflows)
 	}

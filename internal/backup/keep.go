@@ -21,7 +21,7 @@ type known struct {
 // order is how the kinds are written: each after those that it is held against.
 var order = [...]protocol.StreamKind{
 	protocol.KindAgents, protocol.KindDead, protocol.KindSchedules, protocol.KindClock, protocol.KindWorkflows, protocol.KindTimers,
-	protocol.KindInbox, protocol.KindHosts, protocol.KindSlots, protocol.KindConnections, protocol.KindObjects, protocol.KindJanitors,
+	protocol.KindInbox, protocol.KindPost, protocol.KindHosts, protocol.KindSlots, protocol.KindConnections, protocol.KindObjects, protocol.KindJanitors,
 	protocol.KindProjects,
 }
 
@@ -32,6 +32,8 @@ func (c *copier) keep(t *tape, k *known) (func(*entry) bool, error) {
 		return c.keepInstances(t), nil
 	case protocol.KindInbox:
 		return func(*entry) bool { return true }, nil
+	case protocol.KindPost:
+		return func(e *entry) bool { return e.Sequence <= c.postsEnd[t.stream] }, nil
 	case protocol.KindObjects:
 		return c.values[t.project].keep(), nil
 	}

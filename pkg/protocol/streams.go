@@ -17,6 +17,7 @@ const (
 	KindConnections StreamKind = "connections"
 	KindDead        StreamKind = "dead letters"
 	KindObjects     StreamKind = "objects"
+	KindPost        StreamKind = "post"
 	KindClock       StreamKind = "clock"
 	KindProjects    StreamKind = "projects"
 	KindJanitors    StreamKind = "janitors"
@@ -60,6 +61,7 @@ func ParseStream(name string) (kind StreamKind, project string, ok bool) {
 		{KindConnections, KVStream(ConnectionsBucket(""))},
 		{KindDead, KVStream(DeadBucket(""))},
 		{KindObjects, ObjectsStream("")},
+		{KindPost, PostStream("")},
 	} {
 		rest, found := strings.CutPrefix(name, k.prefix)
 		if !found {

@@ -19,6 +19,7 @@ func TestParseStream(t *testing.T) {
 		"KV_CONNECTIONS_shop":         {KindConnections, "shop"},
 		"KV_DEAD_shop":                {KindDead, "shop"},
 		ObjectsStream("shop"):         {KindObjects, "shop"},
+		PostStream("shop"):            {KindPost, "shop"},
 		"CLOCK":                       {KindClock, ""},
 		"KV_PROJECTS":                 {KindProjects, ""},
 		"KV_JANITORS":                 {KindJanitors, ""},

@@ -19,21 +19,28 @@ import (
 
 const room = 4 << 20
 
-// fill stores what nobody needs until there is no room for a byte. It returns what takes that away.
+// fill stores what nobody needs until there is no room for an append. It returns what takes that away. Of several servers, often nobody
+// answers then, as each refusal makes the leader step down: what fails three times has no room.
 func fill(t *testing.T, js jetstream.JetStream, replicas int) (free func()) {
 	t.Helper()
 	natstest.Ask(t, "make ballast", func(ctx context.Context) error {
 		_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{Name: "BALLAST", Subjects: []string{"ballast.>"}, Replicas: replicas})
 		return err
 	})
-	for size := 256 << 10; size > 0; {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	for size, failures := 128<<10, 0; size >= 32; {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		_, err := js.Publish(ctx, "ballast.x", bytes.Repeat([]byte("x"), size))
 		cancel()
-		if _, refused := errors.AsType[*jetstream.APIError](err); refused {
-			size /= 2
-		} else if err != nil && replicas == 1 {
+		_, refused := errors.AsType[*jetstream.APIError](err)
+		switch {
+		case err == nil:
+			failures = 0
+		case refused || failures == 2:
+			size, failures = size/2, 0
+		case replicas == 1:
 			t.Fatal(err)
+		default:
+			failures++
 		}
 	}
 	return func() {

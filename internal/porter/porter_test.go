@@ -75,7 +75,7 @@ func TestHostileRequests(t *testing.T) {
 		"the killing header": {protocol.DoorOpCreate, create(func(*protocol.Create) {}), nats.Header{"Nats-Expected-Last-Msg-Id": {"zzz"}}},
 		"a schedule":         {protocol.DoorOpCreate, create(func(*protocol.Create) {}), nats.Header{protocol.HeaderSchedule: {"@at 2030-01-01T00:00:00Z"}}},
 	} {
-		body, ok := []byte(fmt.Sprint(r.request)), false
+		body, ok := fmt.Append(nil, r.request), false
 		if _, ok = r.request.(protocol.DoorRequest); ok {
 			if body, err = json.Marshal(r.request); err != nil {
 				t.Fatal(err)

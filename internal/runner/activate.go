@@ -30,15 +30,13 @@ func (r *Runner) activate(ctx context.Context, h *held, s sight) {
 	select {
 	case r.slots <- struct{}{}:
 	case <-r.stopping.Done():
-		r.untouched(ctx, h)
-		r.giveBack(h)
+		r.giveBackUntouched(ctx, h)
 		return
 	}
 	slot := &slot{r: r, taken: true}
 	defer slot.free()
 	if r.stopping.Err() != nil {
-		r.untouched(ctx, h)
-		r.giveBack(h)
+		r.giveBackUntouched(ctx, h)
 		return
 	}
 	if time.Since(s.at) > staleAfter {

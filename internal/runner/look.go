@@ -54,7 +54,7 @@ func (r *Runner) decideTogether(reading, ctx context.Context, stream string, wak
 	switch {
 	case reading.Err() != nil && err != nil:
 		for _, h := range wakes {
-			r.giveBack(h)
+			r.work.Go(func() { r.giveBackUntouched(ctx, h) })
 		}
 		return
 	case err != nil:

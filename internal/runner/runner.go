@@ -241,10 +241,7 @@ func (r *Runner) handBack(ctx context.Context) {
 	for {
 		select {
 		case h := <-r.incoming:
-			r.work.Go(func() {
-				r.untouched(ctx, h)
-				r.giveBack(h)
-			})
+			r.work.Go(func() { r.giveBackUntouched(ctx, h) })
 		default:
 			r.work.Wait()
 			return

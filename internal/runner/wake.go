@@ -75,6 +75,12 @@ func (r *Runner) later(h *held, delay time.Duration) {
 // giveBack returns the wake at once; only at shutdown, when this runner will not take it again.
 func (r *Runner) giveBack(h *held) { r.settle(h, func(m *nats.Msg) error { return m.Nak() }) }
 
+// giveBackUntouched returns a wake that nobody has decided about, or whose instance has not been begun.
+func (r *Runner) giveBackUntouched(ctx context.Context, h *held) {
+	r.untouched(ctx, h)
+	r.giveBack(h)
+}
+
 // untouchedWithin bounds the time in which a wake is noted as untouched.
 const untouchedWithin = 3 * time.Second
 
@@ -161,8 +167,7 @@ func (r *Runner) receive(ctx context.Context, msg *nats.Msg) {
 	select {
 	case r.incoming <- h:
 	case <-ctx.Done():
-		r.untouched(ctx, h)
-		r.giveBack(h)
+		r.giveBackUntouched(ctx, h)
 	}
 }
 

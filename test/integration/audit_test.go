@@ -22,9 +22,11 @@ type trail struct {
 	fetch   func(context.Context, protocol.Object) (json.RawMessage, error)
 	created uint64
 	creates int
-	events  map[uint64]protocol.Event
-	log     []logged
-	done    []protocol.Done
+	// asked is when the create was stored.
+	asked  time.Time
+	events map[uint64]protocol.Event
+	log    []logged
+	done   []protocol.Done
 }
 
 // logged is one message of a log.
@@ -73,7 +75,7 @@ func (tr *trail) add(m *journal.Message) error {
 	tr.workflow = at.Workflow
 	switch class {
 	case protocol.ClassCreate:
-		tr.created = sequence
+		tr.created, tr.asked = sequence, m.Time
 		tr.creates++
 	case protocol.ClassEvent:
 		var e protocol.Event

@@ -40,6 +40,8 @@ type op struct {
 	UndoGate bool `json:"undo_gate,omitempty"`
 	// Big makes the result too large for a message.
 	Big bool `json:"big,omitempty"`
+	// Note is a file, if set, in which the body notes itself before it does anything: instance, step and process.
+	Note string `json:"note,omitempty"`
 
 	// Hold is code between steps that asks the test before it goes on, as a body with a gate does.
 	Hold string `json:"hold,omitempty"`
@@ -223,6 +225,9 @@ type call struct {
 
 // body returns a result that no other body returns: so the output tells which one counted.
 func (o op) body(ctx context.Context) (string, error) {
+	if err := o.note(ctx); err != nil {
+		return "", err
+	}
 	if o.Gate || o.Die {
 		if err := passGate(ctx, o.Do); err != nil {
 			return "", err
@@ -244,6 +249,19 @@ func (o op) body(ctx context.Context) (string, error) {
 		r += padding + strings.Repeat("x", protocol.InlinePayload)
 	}
 	return r, nil
+}
+
+// note appends a line as a whole: others write to the same file.
+func (o op) note(ctx context.Context) error {
+	if o.Note == "" {
+		return nil
+	}
+	f, err := os.OpenFile(o.Note, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(f, workflow.Info(ctx).ID, o.Do, os.Getpid())
+	return errors.Join(err, f.Close())
 }
 
 func (o op) undo(ctx context.Context, _ string, _ error) error {

@@ -34,6 +34,10 @@ func TestWorksWithLeastRights(t *testing.T) {
 				f.notStopped()
 			}
 		})
+		t.Run(fmt.Sprint("accounts/servers=", servers), func(t *testing.T) {
+			t.Parallel()
+			newFort(t, servers, "--accounts").work()
+		})
 	}
 }
 
@@ -151,8 +155,13 @@ func (f *fort) operate(cron string) {
 	f.cli("desk/operator", "resumed", "schedules", "resume", schedule)
 	f.cli("desk/operator", "triggered", "schedules", "trigger", schedule)
 	const mill = "mill/operator"
+	f.await(func() bool { // the agent's turn was committed, what it starts in another project follows
+		return strings.Contains(f.cli("mill/viewer", "", "workflows", "list", "grind", "--output", "json"), `"id":"a"`)
+	}, "the workflow is started")
 	f.cli("mill/viewer", "a", "workflows", "list", "grind")
-	f.cli("mill/viewer", "rest", "workflows", "describe", "grind", "a")
+	f.await(func() bool {
+		return strings.Contains(f.cli("mill/viewer", "", "workflows", "describe", "grind", "a"), "rest")
+	}, "the workflow runs")
 	f.cli(mill, "", "workflows", "create", "grind", "--id", "b", "--params", `"`+large+`"`)
 	f.cli(mill, "", "workflows", "pause", "grind", "b")
 	f.cli(mill, "", "workflows", "resume", "grind", "b")
@@ -172,7 +181,7 @@ func (f *fort) operate(cron string) {
 // clean does what the janitor of a scheduler does, at once.
 func (f *fort) clean(name string, shards int) {
 	f.t.Helper()
-	nc := f.connect("scheduler")
+	nc := f.connect(f.as("scheduler", name))
 	store, err := journal.Open(nc)
 	if err != nil {
 		f.t.Fatal(err)

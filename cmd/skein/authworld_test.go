@@ -376,11 +376,22 @@ func (f *fort) file(name, text string) string {
 	return path
 }
 
+// runScheduler runs a scheduler that serves all projects.
+func (f *fort) runScheduler() {
+	f.t.Helper()
+	if f.accounts {
+		f.runAt("127.0.0.1:"+strconv.Itoa(natstest.FreePort(f.t)), "scheduler", scheduler.Command(),
+			"--nats-url", f.url, "--nats-ca", filepath.Join(f.dir, "ca.pem"), "--nats-users", filepath.Join(f.dir, "schedulers"))
+		return
+	}
+	f.run("scheduler", scheduler.Command())
+}
+
 // runAll runs the processes of both projects and a scheduler, and returns the addresses of the agent hosts.
 func (f *fort) runAll() (hosts []string) {
 	f.t.Helper()
 	deskFile, millFile := f.file("desk", deskConfig), f.file("mill", millConfig)
-	f.run("scheduler", scheduler.Command())
+	f.runScheduler()
 	f.run("mill/workflow-runner", project.Command("mill-runner",
 		workflow.Runner(workflow.Define("Grind", grind), workflow.Define("Sift", echo))), "--config", millFile)
 	f.run("desk/workflow-runner", project.Command("desk-runner", workflow.Runner(workflow.Define("Fold", echo))), "--config", deskFile)

@@ -94,7 +94,7 @@ func (t *tape) advance(ctx context.Context) error {
 		if pages == 1 && !more && t.direct {
 			return nil
 		}
-		if time.Since(began) > chaseLimit && t.calm == false {
+		if time.Since(began) > chaseLimit && !t.calm {
 			return fmt.Errorf("stream %s: its end was not reached within %s: it is written to faster than it can be read", t.stream, chaseLimit)
 		}
 	}
@@ -269,12 +269,4 @@ func encodeHeader(header nats.Header) []byte {
 	}
 	b.WriteString("\r\n")
 	return []byte(b.String())
-}
-
-// decodeHeader is the inverse of encodeHeader.
-func decodeHeader(raw []byte) (nats.Header, error) {
-	if len(raw) == 0 {
-		return nil, nil
-	}
-	return nats.DecodeHeadersMsg(raw)
 }

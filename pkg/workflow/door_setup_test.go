@@ -97,13 +97,3 @@ func (n *tenant) ends(workflow, id string, as State) protocol.Status {
 	}
 	return s
 }
-
-// stored is how many messages a stream of the project has taken so far.
-func (n *tenant) stored(stream string) uint64 {
-	n.t.Helper()
-	s, err := n.p.Journal().State(n.t.Context(), stream)
-	if err != nil && !errors.Is(err, journal.ErrNoStream) {
-		n.t.Fatal(err)
-	}
-	return s.Last
-}

@@ -21,10 +21,12 @@ func newScale() *cobra.Command {
 	s := &scaleCommand{}
 	cmd := &cobra.Command{
 		Use:   "scale",
-		Short: "Keep streams on more servers, while everything works",
+		Short: "Keep streams on more servers, while everything works, or on fewer",
 		Long: "Changes how many servers keep a copy of each stream of all projects, or of some, and of the streams that all projects share,\n" +
 			"and waits until the copies are whole. Runners, hosts and schedulers go on working; their --replicas only counts for streams\n" +
-			"that they make. If it breaks off, repeat it.",
+			"that they make. If it breaks off, repeat it.\n" +
+			"To have fewer copies than now (--fewer), stop all runners, hosts and schedulers first: instances that are under way meanwhile\n" +
+			"may stand still for ever. It is refused while processes are seen to wait for work.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkReplicas(s.options.Replicas); err != nil {
@@ -36,7 +38,7 @@ func newScale() *cobra.Command {
 	s.define(cmd)
 	cmd.Flags().IntVar(&s.options.Replicas, "replicas", 0, "1, 3 or 5")
 	cmd.Flags().StringArrayVar(&s.options.Projects, "project", nil, "a project; several times (default: all)")
-	cmd.Flags().BoolVar(&s.options.Fewer, "fewer", false, "do it also if streams have more replicas now")
+	cmd.Flags().BoolVar(&s.options.Fewer, "fewer", false, "do it also if streams have more replicas now; all processes of Skein must be stopped")
 	return cmd
 }
 

@@ -24,7 +24,7 @@ type Options struct {
 	Replicas int
 	// Projects are those whose streams are changed, with those that all projects share; none: all that there are.
 	Projects []string
-	// Fewer allows that a stream has fewer copies afterwards.
+	// Fewer allows that a stream has fewer copies afterwards. All processes of Skein have to be stopped then.
 	Fewer bool
 	// Found is called with each stream as it is in the end. Nil: nobody is.
 	Found func(*jetstream.StreamInfo)
@@ -46,6 +46,21 @@ func (e *FewerError) Error() string {
 // Hint says what to do about it.
 func (e *FewerError) Hint() string {
 	return "stop all processes of Skein first, and add --fewer: what is stored then survives the loss of fewer servers"
+}
+
+// BusyError says that processes work with a stream that would have fewer copies.
+type BusyError struct {
+	Stream, Consumer string
+	Waiting          int
+}
+
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("stream %q: %d pulls wait at consumer %q: processes of Skein work with it", e.Stream, e.Waiting, e.Consumer)
+}
+
+// Hint says what to do about it.
+func (e *BusyError) Hint() string {
+	return "fewer copies are only made while nothing works: stop all runners, hosts and schedulers, wait half a minute if some were killed, and repeat this"
 }
 
 // ServersError says that there are too few servers, or no cluster.
@@ -81,6 +96,14 @@ func Scale(ctx context.Context, o Options) ([]string, error) {
 		names = append(names, s.Config.Name)
 		if s.Config.Replicas > o.Replicas && !o.Fewer {
 			return nil, &FewerError{Stream: s.Config.Name, Has: s.Config.Replicas, Wanted: o.Replicas}
+		}
+	}
+	for _, s := range all {
+		if s.Config.Replicas <= o.Replicas {
+			continue
+		}
+		if err := o.idle(ctx, s.Config.Name); err != nil {
+			return nil, err
 		}
 	}
 	for n, s := range all {
@@ -123,6 +146,24 @@ func find(ctx context.Context, o Options) (all []*jetstream.StreamInfo, err erro
 		return strings.Compare(a.Config.Name, b.Config.Name)
 	})
 	return all, nil
+}
+
+// idle makes sure that nobody waits for what a stream brings. Who has as much as it can take does not wait, so this is no proof.
+func (o Options) idle(ctx context.Context, name string) error {
+	s, err := o.JS.Stream(ctx, name)
+	if err != nil {
+		return fmt.Errorf("stream %q: %w", name, err)
+	}
+	list := s.ListConsumers(ctx)
+	for c := range list.Info() {
+		if c.Config.Durable != "" && c.NumWaiting > 0 {
+			return &BusyError{Stream: name, Consumer: c.Name, Waiting: c.NumWaiting}
+		}
+	}
+	if err := list.Err(); err != nil {
+		return fmt.Errorf("consumers of stream %q: %w", name, err)
+	}
+	return nil
 }
 
 func (o Options) scale(ctx context.Context, s *jetstream.StreamInfo) error {

@@ -105,3 +105,42 @@ func TestScaleThereAndBack(t *testing.T) {
 		}
 	}
 }
+
+// TestFewerWhileSomebodyWaits: there are no fewer copies while a process waits for what a consumer brings.
+func TestFewerWhileSomebodyWaits(t *testing.T) {
+	t.Parallel()
+	js := natstest.JetStream(t, natstest.StartCluster(t, 3).Connect(t))
+	if err := streams.EnsureWorkflows(t.Context(), js, "p", 1, streams.Options{Replicas: 3}); err != nil {
+		t.Fatal(err)
+	}
+	consumer, err := js.Consumer(t.Context(), "WORKFLOWS_p", "wakes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	waiting, err := consumer.Messages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := waiting.Next() // this is what begins a pull
+		ended <- err
+	}()
+	natstest.Eventually(t, natstest.Patience, "the pull waits", func() bool {
+		info, err := consumer.Info(t.Context())
+		return err == nil && info.NumWaiting > 0
+	})
+	var busy *BusyError
+	if _, err := Scale(t.Context(), Options{JS: js, Replicas: 1, Fewer: true}); !errors.As(err, &busy) || busy.Consumer != "wakes" {
+		t.Errorf("fewer replicas while somebody waits: %v", err)
+	}
+	for stream, n := range replicasOf(t, js) {
+		if n != 3 {
+			t.Errorf("stream %s has %d replicas", stream, n)
+		}
+	}
+	waiting.Stop()
+	if err := <-ended; !errors.Is(err, jetstream.ErrMsgIteratorClosed) {
+		t.Errorf("nobody has published, and the pull ended with %v", err)
+	}
+}

@@ -82,6 +82,7 @@ func (w *watch) see(id string, a protocol.Append, at time.Time) {
 		case protocol.EntryStepCompleted:
 			w.step(i, at)
 		case protocol.EntryCompleted, protocol.EntryFailed, protocol.EntryTerminated:
+			w.step(i, at) // what comes after the last step
 			i.ended = true
 		}
 	}

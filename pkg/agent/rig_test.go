@@ -61,8 +61,14 @@ func newRig(t *testing.T) *rig {
 // workflows makes the stream of another project's workflows.
 func (r *rig) workflows(t *testing.T, project string) {
 	t.Helper()
-	if err := streams.EnsureWorkflows(t.Context(), r.js, project, 1, streams.Options{}); err != nil {
-		t.Fatal(err)
+	for _, err := range []error{
+		streams.EnsureProjects(t.Context(), r.js, streams.Options{}),
+		streams.EnsureWorkflows(t.Context(), r.js, project, 1, streams.Options{}),
+		streams.RegisterWorkflows(t.Context(), r.js, project, 1, nil),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

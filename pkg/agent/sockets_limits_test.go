@@ -21,7 +21,7 @@ import (
 func TestHostThatHoldsEnoughSockets(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	h := r.host(t, rooms(nil), settings(func(s *process.Settings) { s.HTTPMaxSockets = 1 }))
+	h := r.host(t, rooms(nil), settings(func(s *process.Settings) { s.HTTPMaxSockets, s.HTTPMaxConnections = 1, 100 }))
 	a := h.dial(t, roomPath)
 	a.expect(identity("jo"))
 	_, response, err := h.tryDial(t.Context(), "/agents/chat-room/other", nil)

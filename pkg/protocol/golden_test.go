@@ -112,6 +112,9 @@ func TestGoldensCoverEveryField(t *testing.T) {
 		}
 	}
 	for word, typeName := range declaredWords(t) {
+		if typeName == "StreamKind" {
+			continue // it stands for the names of streams, and is never stored
+		}
 		if !seen.words[typeName+" "+word] {
 			t.Errorf("no golden file has the %s %q", typeName, word)
 		}

@@ -53,7 +53,7 @@ func (s *scaleCommand) scale(ctx context.Context, cmd *cobra.Command, c *cluster
 	t := teller{out: cmd.ErrOrStderr(), told: time.Now()}
 	var seen durability.Streams
 	o := s.options
-	o.JS, o.Found, o.Progress = c.js, seen.Add, t.progress
+	o.JS, o.Store, o.Found, o.Progress = c.js, c.store, seen.Add, t.progress
 	began := time.Now()
 	names, err := replicas.Scale(ctx, o)
 	if err != nil {

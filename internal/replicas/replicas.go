@@ -13,13 +13,16 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/skein-run/skein/internal/ctxtime"
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// Options say what is changed. JS and Replicas are needed.
+// Options say what is changed. JS, Store and Replicas are needed.
 type Options struct {
-	JS jetstream.JetStream
+	JS    jetstream.JetStream
+	Store *journal.Store
 	// Replicas is 1, 3 or 5.
 	Replicas int
 	// Projects are those whose streams are changed, with those that all projects share; none: all that there are.
@@ -114,7 +117,33 @@ func Scale(ctx context.Context, o Options) ([]string, error) {
 			return nil, err
 		}
 	}
-	return names, nil
+	return names, o.refire(ctx, all)
+}
+
+// overdue is how late a firing must be to be looked after.
+const overdue = 3 * time.Second
+
+// refire has fire what came due while the leader of its stream changed: that never fires by itself (nats-server 2.15.2).
+func (o Options) refire(ctx context.Context, all []*jetstream.StreamInfo) error {
+	if err := ctxtime.Sleep(ctx, overdue); err != nil {
+		return err
+	}
+	for _, s := range all {
+		kind, project, _ := protocol.ParseStream(s.Config.Name)
+		var subjects string
+		switch kind {
+		case protocol.KindTimers:
+			subjects = protocol.ArmSubjects(project)
+		case protocol.KindClock:
+			subjects = protocol.ClockArmSubjects
+		default:
+			continue
+		}
+		if _, err := o.Store.Refire(ctx, s.Config.Name, subjects, time.Now().Add(-overdue)); err != nil {
+			return fmt.Errorf("look for what has not fired in stream %q: %w", s.Config.Name, err)
+		}
+	}
+	return nil
 }
 
 // find lists the streams, those with the most copies last: too few servers show at the first one.

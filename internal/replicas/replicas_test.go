@@ -7,9 +7,20 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/streams"
 )
+
+func opened(t *testing.T, js jetstream.JetStream) *journal.Store {
+	t.Helper()
+	s, err := journal.Open(js.Conn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
 
 func replicasOf(t *testing.T, js jetstream.JetStream) map[string]int {
 	t.Helper()
@@ -74,7 +85,7 @@ func TestScaleThereAndBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := map[string]int{}
-	names, err := Scale(t.Context(), Options{JS: js, Replicas: 3, Projects: []string{"p"}, Found: func(s *jetstream.StreamInfo) {
+	names, err := Scale(t.Context(), Options{JS: js, Store: opened(t, js), Replicas: 3, Projects: []string{"p"}, Found: func(s *jetstream.StreamInfo) {
 		found[s.Config.Name] = 1 + len(s.Cluster.Replicas)
 	}})
 	if want := []string{"KV_PROJECTS", "KV_SLOTS_p", "OBJ_OBJECTS_p", "TIMERS_p", "WORKFLOWS_p"}; err != nil || !slices.Equal(names, want) {
@@ -96,7 +107,7 @@ func TestScaleThereAndBack(t *testing.T) {
 	if _, err := Scale(t.Context(), Options{JS: js, Replicas: 1}); !errors.As(err, &fewer) || fewer.Has != 3 {
 		t.Errorf("fewer replicas: %v", err)
 	}
-	if _, err := Scale(t.Context(), Options{JS: js, Replicas: 1, Fewer: true}); err != nil {
+	if _, err := Scale(t.Context(), Options{JS: js, Store: opened(t, js), Replicas: 1, Fewer: true}); err != nil {
 		t.Fatal(err)
 	}
 	for stream, n := range replicasOf(t, js) {

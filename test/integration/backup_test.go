@@ -82,9 +82,9 @@ func (s *saved) hang() {
 }
 
 // start creates instances, and sends each its event, until ctx ends.
-func (s *saved) start(ctx context.Context, by int) {
+func (s *saved) start(ctx context.Context, by int, every time.Duration) {
 	for n := 0; ctx.Err() == nil; n++ {
-		pause(ctx, 30*time.Millisecond) // how many there are is no matter, they all have to end
+		pause(ctx, every) // how many there are is no matter, they all have to end
 		id := fmt.Sprintf("i%d-%d", by, n)
 		i, err := s.flows.scripts().Create(s.t.Context(), savedScript(), workflow.ID(id))
 		if err != nil {
@@ -134,7 +134,7 @@ func TestBackup(t *testing.T) {
 	var load sync.WaitGroup
 	for n := range 4 {
 		load.Go(func() { s.ask(ctx, s.notes, n) })
-		load.Go(func() { s.start(ctx, n) })
+		load.Go(func() { s.start(ctx, n, 30*time.Millisecond) })
 	}
 	pause(t.Context(), max(3*time.Second, *soak))
 	created, sent, notes := s.acknowledged()
@@ -189,6 +189,12 @@ func TestBackup(t *testing.T) {
 func (s *saved) goOn(created, sent map[string]bool, notes map[string][]string) {
 	s.t.Helper()
 	s.serve()
+	s.end(created, sent, notes)
+}
+
+// end looks whether everything ends as it should.
+func (s *saved) end(created, sent map[string]bool, notes map[string][]string) {
+	s.t.Helper()
 	for id := range created {
 		if !sent[id] {
 			s.flows.sendWhileItLives(id, "go", id)

@@ -1,0 +1,59 @@
+package integration
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/internal/replicas"
+	"github.com/skein-run/skein/pkg/protocol"
+)
+
+// TestGrowsUnderLoad: the streams of a project, which have one copy each, get three while instances and agents are under load,
+// and a leader moves. Everything goes on and ends: each step with one result, each note once and in the order of its lane,
+// each moment of each schedule once, and the doctor finds nothing. Not parallel: it takes the machine.
+func TestGrowsUnderLoad(t *testing.T) {
+	cluster := natstest.StartCluster(t, 3)
+	s := newSaved(t, &rig{url: cluster.URL(), replicas: 1, connect: cluster.Connect, cluster: cluster})
+	s.serve()
+	s.hang()
+	ctx, stop := context.WithCancel(t.Context())
+	var load sync.WaitGroup
+	for n := range 2 {
+		load.Go(func() { s.ask(ctx, s.notes, n) })
+		load.Go(func() { s.start(ctx, n, 150*time.Millisecond) })
+	}
+	// However the test ends, what it started ends before its servers do.
+	ends := sync.OnceFunc(func() { stop(); load.Wait() })
+	t.Cleanup(ends)
+	pause(t.Context(), time.Second)
+	before, _, _ := s.acknowledged()
+	copies := map[string]int{}
+	grown := protocol.WorkflowsStream(s.flows.name, 0)
+	names, err := replicas.Scale(t.Context(), replicas.Options{
+		JS: s.js, Store: s.flows.store, Replicas: 3, Projects: []string{s.flows.name},
+		Found: func(i *jetstream.StreamInfo) { copies[i.Config.Name] = 1 + len(i.Cluster.Replicas) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster.MoveLeader(t, grown)
+	during, _, _ := s.acknowledged()
+	eventually(t, patience, "instances are created", func() bool { now, _, _ := s.acknowledged(); return len(now) > len(during)+5 })
+	ends()
+	created, sent, notes := s.acknowledged()
+	t.Logf("%d streams; %d instances before, %d while they grew, %d after", len(names), len(before), len(during)-len(before), len(created)-len(during))
+	for _, name := range names {
+		if copies[name] != 3 {
+			t.Errorf("stream %s has %d copies", name, copies[name])
+		}
+	}
+	if len(before) == 0 || len(during) == len(before) || len(created) == len(during) {
+		t.Error("too little was under way")
+	}
+	s.end(created, sent, notes)
+}

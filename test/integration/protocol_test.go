@@ -63,7 +63,7 @@ func TestProtocol(t *testing.T) {
 			rig := row.rig(t)
 			for _, test := range protocolTests() {
 				if row.name == "four shards" && test.name == "raced" {
-					continue // with four times the wakes that come again, a step loses more runs than it may
+					continue // not yet: some instances end without an output there, for a reason that is not known
 				}
 				t.Run(test.name, func(t *testing.T) {
 					t.Parallel()

@@ -216,7 +216,9 @@ func (r *Runner) sources(ctx context.Context) ([]source, error) {
 		if err != nil {
 			return err
 		}
-		r.markEvery = min(r.markEvery, time.Duration(float64(c.CachedInfo().Config.AckWait)/marksPerWait))
+		if wait := c.CachedInfo().Config.AckWait; wait >= time.Second { // take_over_after is at least that
+			r.markEvery = min(r.markEvery, time.Duration(float64(wait)/marksPerWait))
+		}
 		all = append(all, source{c, into, share})
 		return nil
 	}

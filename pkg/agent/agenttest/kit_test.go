@@ -168,7 +168,10 @@ func TestHostDiesWithWorkToDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	k.KillHost()
-	if err := streams.EnsureAgents(t.Context(), k.Project.JS, "elsewhere", streams.Options{}); err != nil {
+	if err := errors.Join(
+		streams.EnsureAgents(t.Context(), k.Project.JS, "elsewhere", streams.Options{}),
+		streams.RegisterAgents(t.Context(), k.Project.JS, "elsewhere", []string{"Shop"}),
+	); err != nil {
 		t.Fatal(err)
 	}
 	inbox, err := k.Project.JS.Stream(t.Context(), protocol.InboxStream("elsewhere"))

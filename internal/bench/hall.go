@@ -52,10 +52,14 @@ type talk struct {
 	Text  string
 }
 
+// amid is what lies between a turn that follows what was said to clients and one in the midst of it: a thousand clients take some 10 ms.
+const amid = 3 * time.Millisecond
+
 // talked is how long turns took.
 type talked struct {
-	// Quiet say nothing to clients, Loud do, After are those of the other hall that follow at once.
-	Quiet, Loud, After []time.Duration
+	// Quiet say nothing to clients, Loud do, After are those of the other hall that follow at once, Amid those that follow when its host
+	// is writing what was said to its clients.
+	Quiet, Loud, After, Amid []time.Duration
 }
 
 // Talk has turns of a hall measured that write its record: those that say something to its clients, and in between those that do not.
@@ -83,6 +87,8 @@ func (m *meter) Talk(ctx context.Context, t talk) (took talked, err error) {
 			return err
 		})
 		measure(&took.After, rest(t.Other))
+		time.Sleep(amid)
+		measure(&took.Amid, rest(t.Other))
 		time.Sleep(t.Pause)
 	}
 	return took, err

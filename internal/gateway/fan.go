@@ -18,8 +18,8 @@ const (
 
 // fan starts the writes of what goes to many clients. A thousand at once would keep everything else of the host waiting for all of them,
 // such as the turns of its agents: each would be queued behind them, and what comes over the network is looked at when nothing is
-// queued. So a few are started at a time, and the network is looked at in between. None of them waits for a client that does not take
-// what is written.
+// queued. So a few are started at a time, and in between other processes have the CPU if they want it, such as the NATS server on the
+// same machine, and the network is looked at. None of them waits for a client that does not take what is written.
 type fan struct {
 	// isBusy reports whether agents have turns here.
 	isBusy func() bool
@@ -59,6 +59,7 @@ func (f *fan) run() {
 	look, end := lookAtNetwork()
 	defer end()
 	for {
+		yield()
 		look() // also before the first: whatever else follows from a turn, such as its answer, is done before that
 		f.giveWay()
 		next := f.next()

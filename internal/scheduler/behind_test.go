@@ -20,13 +20,16 @@ import (
 type early struct {
 	jetstream.Msg // nil: nothing else is asked of it
 	subject       string
+	data          []byte
+	sequence      uint64
 	delivered     uint64
 }
 
 func (m early) Subject() string      { return m.subject }
+func (m early) Data() []byte         { return m.data }
 func (m early) Headers() nats.Header { return nil }
 func (m early) Metadata() (*jetstream.MsgMetadata, error) {
-	return &jetstream.MsgMetadata{Sequence: jetstream.SequencePair{Stream: 1}, NumDelivered: m.delivered}, nil
+	return &jetstream.MsgMetadata{Sequence: jetstream.SequencePair{Stream: m.sequence}, NumDelivered: m.delivered}, nil
 }
 
 // TestRowBeforeTheLeaderHasIt handles a row that another replica has delivered and the leader has not stored: it is armed, and not
@@ -49,7 +52,7 @@ func TestRowBeforeTheLeaderHasIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	handled := make(chan error, 1)
-	go func() { handled <- s.handleRow(t.Context(), "p", early{subject: k.rowSubject()}) }()
+	go func() { handled <- s.handleRow(t.Context(), "p", early{subject: k.rowSubject(), sequence: 1}) }()
 	for range 2 { // then the leader has said once that it does not have it
 		select {
 		case err := <-handled:
@@ -96,5 +99,76 @@ func TestFiringBeforeTheLeaderHasItsRow(t *testing.T) {
 	}
 	if err := s.fire(t.Context(), k, tick, early{subject: k.dueSubject(), delivered: staleTries}); err != nil {
 		t.Errorf("in the end the error is %v", err)
+	}
+}
+
+// TestFiringBeforeTheLeaderHasIt: a moment that a new leader fires again takes what is armed away. While the leader has not done so, the
+// firing is not held for one that was handled; then the next moment is armed again.
+func TestFiringBeforeTheLeaderHasIt(t *testing.T) {
+	t.Parallel()
+	nc := natstest.Start(t).Connect(t)
+	js := natstest.JetStream(t, nc)
+	store, err := journal.Open(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(
+		streams.EnsureSchedules(t.Context(), js, "p", streams.Options{}), streams.EnsureAgents(t.Context(), js, "p", streams.Options{}),
+	); err != nil {
+		t.Fatal(err)
+	}
+	s := New(Options{Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	s.store = store
+	k := key{agent: protocol.Agent{Project: "p", Class: "Desk", Name: "jo"}, id: "plan"}
+	body, err := json.Marshal(protocol.Schedule{
+		V: protocol.Version, ID: k.id, Class: "Desk", Name: "jo", Kind: protocol.ScheduleCron, Cron: "0 * * * *", Callback: "Wake",
+		Created: time.Now().Add(-3 * time.Hour),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Publish(t.Context(), k.rowSubject(), nil, body); err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.row(t.Context(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.arm(t.Context(), k, r, step{moment: r.plan.After(time.Now())}, 0); err != nil {
+		t.Fatal(err)
+	}
+	passed := r.tick(step{moment: r.first()})
+	firing := early{subject: k.dueSubject(), sequence: 2, delivered: 1}
+	if firing.data, err = json.Marshal(passed); err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan *nats.Msg, 1000)
+	if _, err := nc.ChanSubscribe("$JS.API.STREAM.INFO."+protocol.StreamClock, asked); err != nil {
+		t.Fatal(err)
+	}
+	handled := make(chan error, 1)
+	go func() { handled <- s.handleDue(t.Context(), firing) }()
+	for range 2 { // then the leader has said once that it does not have it
+		select {
+		case err := <-handled:
+			t.Fatalf("the firing is handled before it is there: %v", err)
+		case <-asked:
+		}
+	}
+	clock, err := js.Stream(t.Context(), protocol.StreamClock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := clock.Purge(t.Context(), jetstream.WithPurgeSubject(k.clockSubject())); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Publish(t.Context(), k.dueSubject(), nil, firing.data); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-handled; err != nil {
+		t.Fatal(err)
+	}
+	if armed, _, err := s.tick(t.Context(), k.clockSubject()); err != nil || armed == nil || !armed.Planned.After(passed.Planned) {
+		t.Errorf("armed is %+v, error %v", armed, err)
 	}
 }

@@ -68,12 +68,26 @@ func (s *Scheduler) handleDue(ctx context.Context, m jetstream.Msg) error {
 	if err == nil {
 		var t *protocol.Tick
 		if t, err = parseTick(m.Data()); err == nil {
+			if err := s.awaitFired(ctx, m); err != nil {
+				return err
+			}
 			return s.fire(ctx, k, t, m)
 		}
 	}
 	s.log.WarnContext(ctx, "ignored a message that is no firing", slog.String(logkey.Subject, m.Subject()),
 		slog.Any(logkey.Error, err))
 	return nil
+}
+
+// awaitFired waits until the leader has stored a firing, and so has taken away what was armed. A new leader can fire what the one before
+// has fired, when the next moment is armed already: that is taken away as well. Before the leader knows of it, it would still be
+// seen, the firing be held for one that came again, and nobody would arm it anew.
+func (s *Scheduler) awaitFired(ctx context.Context, m jetstream.Msg) error {
+	meta, err := m.Metadata()
+	if err != nil {
+		return err
+	}
+	return s.store.AwaitStored(ctx, protocol.StreamClock, meta.Sequence.Stream)
 }
 
 func (s *Scheduler) fire(ctx context.Context, k key, t *protocol.Tick, m jetstream.Msg) error {

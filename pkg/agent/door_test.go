@@ -137,6 +137,38 @@ func TestAgentsOfAnotherAccount(t *testing.T) {
 	}
 }
 
+// TestBindingsToAnotherAccount: a host that starts asks at the door whether its bindings lead somewhere.
+func TestBindingsToAnotherAccount(t *testing.T) {
+	t.Parallel()
+	rigs := newAccountRigs(t, []string{testProject, shopProject}, shopProject+":"+testProject)
+	owner, caller := rigs[testProject], rigs[shopProject]
+	if err := streams.RegisterWorkflows(t.Context(), owner.js, testProject, 1, map[string]string{"there": "Onboarding"}); err != nil {
+		t.Fatal(err)
+	}
+	owner.host(t, desks(nil))
+	h := caller.host(t, desks(nil, Uses(binding("THERE"), binding("LACKING"), binding("NOBODY"))), func(_ *HostService, c *project.Config) {
+		*c = shopConfig(c.Settings)
+		c.Workflows = []project.Workflow{
+			{Name: "there", Binding: "THERE", ClassName: "Onboarding", ScriptName: testProject},
+			{Name: "lacking", Binding: "LACKING", ClassName: "Onboarding", ScriptName: testProject},
+			{Name: "there", Binding: "NOBODY", ClassName: "Onboarding", ScriptName: "nobody"},
+		}
+	})
+	for _, test := range []struct {
+		message, binding string
+		want             bool
+	}{
+		{"binding leads to a workflow that its project has not registered yet", "LACKING", true},
+		{"binding leads to a project that nobody has registered yet", "NOBODY", true},
+		{"binding leads to a workflow that its project has not registered yet", "THERE", false},
+		{"binding leads to a project that nobody has registered yet", "THERE", false},
+	} {
+		if got := h.log.has(fmt.Sprintf("level=WARN msg=%q project=%s class=Desk binding=%s ", test.message, shopProject, test.binding)); got != test.want {
+			t.Errorf("%q for binding %s: %v, want %v", test.message, test.binding, got, test.want)
+		}
+	}
+}
+
 // TestCallsAtTheDoorThatAreRefused: what is not callable, or not there, is an error that says so.
 func TestCallsAtTheDoorThatAreRefused(t *testing.T) {
 	t.Parallel()

@@ -36,8 +36,9 @@ type cluster struct {
 	port    string   // of the load balancer, on this machine
 }
 
-// start brings a copy of the folder deploy up, from programs compiled here, and takes it down when the test ends.
-func start(t *testing.T) *cluster {
+// start brings a copy of the folder deploy up, from programs compiled here, and takes it down when the test ends. What up.sh
+// is given besides that are flags.
+func start(t *testing.T, flags ...string) *cluster {
 	t.Helper()
 	source, err := filepath.Abs("../..")
 	if err != nil {
@@ -60,12 +61,17 @@ func start(t *testing.T) *cluster {
 			t.Errorf("take the cluster down: %v\n%s", err, out)
 		}
 	})
-	up := exec.CommandContext(t.Context(), "sh", filepath.Join(c.dir, "up.sh"), "--local", "--detach", "--no-build")
-	up.Env = c.env()
-	if out, err := up.CombinedOutput(); err != nil {
+	if out, err := c.up(c.dir, append(slices.Clone(flags), "--local", "--detach", "--no-build")...); err != nil {
 		t.Fatalf("bring the cluster up: %v\n%s", err, out)
 	}
 	return c
+}
+
+// up calls the up.sh of a folder.
+func (c *cluster) up(dir string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(c.t.Context(), "sh", append([]string{filepath.Join(dir, "up.sh")}, args...)...)
+	cmd.Env = c.env()
+	return cmd.CombinedOutput()
 }
 
 // onlyFiles is a folder without what is below it: a cluster that was brought up there has its keys and data in folders.
@@ -192,6 +198,7 @@ func TestCluster(t *testing.T) {
 	c.awaitMainJob()
 	c.awaitHealthy(processes...)
 	c.survives()
+	c.keepsItsLevel("--accounts")
 
 	c.kill("nats-1", "desk-host-1", "mail-runner-1", "scheduler-1")
 	c.mainJob()

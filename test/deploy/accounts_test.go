@@ -95,7 +95,7 @@ func (n network) Dial(_, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	ip := n.c.inspect(n.c.containers(service), "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")
+	ip := n.c.inspect(n.c.container(service), "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")
 	return (&net.Dialer{Timeout: natstest.Patience}).DialContext(context.Background(), "tcp", net.JoinHostPort(ip, port))
 }
 

@@ -140,19 +140,29 @@ func (c *cluster) mainJob() {
 // kill sends SIGKILL to the processes of services, and keeps them from being started again.
 func (c *cluster) kill(services ...string) {
 	c.t.Helper()
+	var all []string
 	for _, service := range services {
-		container := c.containers(service)
-		c.docker("update", "--restart", "no", container)
-		c.docker("kill", "--signal", "KILL", container)
-		if state := c.docker("wait", container); state != "137" {
-			c.t.Fatalf("%s was to be killed, but has exit code %s", service, state)
+		all = append(all, c.container(service))
+	}
+	c.docker(append([]string{"update", "--restart", "no"}, all...)...)
+	c.docker(append([]string{"kill", "--signal", "KILL"}, all...)...)
+	codes := strings.Fields(c.docker(append([]string{"wait"}, all...)...))
+	for i, service := range services {
+		if codes[i] != "137" {
+			c.t.Fatalf("%s was to be killed, but has exit code %s", service, codes[i])
 		}
 	}
 }
 
-func (c *cluster) containers(service string) string {
+// container finds that of a service, whether it runs or not. The engine is asked: compose takes seconds to say it.
+func (c *cluster) container(service string) string {
 	c.t.Helper()
-	return strings.TrimSpace(c.run("ps", "--quiet", service))
+	ids := strings.Fields(c.docker("ps", "--all", "--quiet", "--filter", "label=com.docker.compose.project="+c.project,
+		"--filter", "label=com.docker.compose.service="+service, "--filter", "label=com.docker.compose.oneoff=False"))
+	if len(ids) != 1 {
+		c.t.Fatalf("%s: %d containers %q, want one", service, len(ids), ids)
+	}
+	return ids[0]
 }
 
 func (c *cluster) docker(args ...string) string {
@@ -176,7 +186,7 @@ func (c *cluster) awaitHealthy(services ...string) {
 	c.t.Helper()
 	deadline := time.Now().Add(patience)
 	for _, service := range services {
-		container := c.containers(service)
+		container := c.container(service)
 		for state := ""; state != "healthy"; {
 			if time.Now().After(deadline) {
 				c.t.Fatalf("%s is %s", service, state)
@@ -211,10 +221,10 @@ func TestCluster(t *testing.T) {
 		restarted = append([]string{"nats-1", "nats-2", "nats-3"}, processes...)
 	}
 	for _, service := range restarted {
-		before := c.inspect(c.containers(service), "{{.State.StartedAt}}")
+		before := c.inspect(c.container(service), "{{.State.StartedAt}}")
 		c.run("restart", service)
 		c.awaitHealthy(service)
-		if after := c.inspect(c.containers(service), "{{.State.StartedAt}}"); after == before {
+		if after := c.inspect(c.container(service), "{{.State.StartedAt}}"); after == before {
 			t.Errorf("%s was not restarted", service)
 		}
 	}
@@ -225,7 +235,7 @@ func TestCluster(t *testing.T) {
 // awaitMainJob waits for the job that comes up with the cluster.
 func (c *cluster) awaitMainJob() {
 	c.t.Helper()
-	container := c.containers("main-job")
+	container := c.container("main-job")
 	for deadline := time.Now().Add(patience); c.inspect(container, "{{.State.Status}}") != "exited"; time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			c.t.Fatal("the main job does not end")
@@ -241,7 +251,7 @@ func (c *cluster) survives() {
 	c.t.Helper()
 	for _, service := range processes {
 		const line = "durability: survives killed processes, a power failure of all servers, and the loss of 1 of 3 servers (3 replicas, sync_interval always)"
-		if log := c.run("logs", "--no-color", service); !strings.Contains(log, line) {
+		if log := c.docker("logs", c.container(service)); !strings.Contains(log, line) {
 			c.t.Errorf("%s does not say what its setup survives:\n%s", service, log)
 		}
 	}

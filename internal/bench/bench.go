@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"os"
 	"runtime"
 	"slices"
 	"text/tabwriter"
@@ -19,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/skein-run/skein/internal/process"
 	"github.com/skein-run/skein/pkg/project"
 	"github.com/skein-run/skein/pkg/protocol"
 	"github.com/skein-run/skein/pkg/workflow"
@@ -55,6 +57,7 @@ var configFile = fmt.Sprintf(`{ "name": %q, "workflows": [
 	{ "name": %q, "class_name": %q },
 ] }`, projectName, bindingName, className, longBinding, longClass, longLimit, busyBinding, busyClass)
 
+// config is what the measuring process opens, as the user that the environment names, whom all processes beside it take from there.
 func config(url string) project.Config {
 	c := project.Config{Name: projectName, Workflows: []project.Workflow{
 		{Name: bindingName, ClassName: className}, {Name: longBinding, ClassName: longClass, StepLimit: longLimit},
@@ -62,6 +65,12 @@ func config(url string) project.Config {
 	}}
 	c.Settings.NATSURL = url
 	c.Settings.LogLevel = "warn"
+	for setting, at := range map[string]*string{
+		"nats_creds": &c.Settings.NATSCreds, "nats_nkey": &c.Settings.NATSNKey, "nats_ca": &c.Settings.NATSCA,
+		"nats_cert": &c.Settings.NATSCert, "nats_key": &c.Settings.NATSKey,
+	} {
+		*at = os.Getenv(process.EnvName(setting))
+	}
 	return c
 }
 
@@ -71,17 +80,20 @@ type Setting struct {
 	Setup     string `json:"setup"`
 	Go        string `json:"go"`
 	CPUs      int    `json:"cpus"`
-	// Procs is the GOMAXPROCS of each of the three processes.
+	// Procs is the GOMAXPROCS of each of the processes.
 	Procs int `json:"gomaxprocs"`
 }
 
 func setting(benchmark string, w world) Setting {
-	sync := "default sync"
-	if w.syncAlways {
-		sync = "sync always"
+	setup := "server, runner and client as three processes, TCP on loopback, one NATS server, file store, default sync"
+	switch {
+	case w.url != "":
+		setup = "runner and client as two processes, the servers of --nats-url as they are"
+	case w.syncAlways:
+		setup = "server, runner and client as three processes, TCP on loopback, one NATS server, file store, sync always"
 	}
 	return Setting{
-		Benchmark: benchmark, Setup: "server, runner and client as three processes, TCP on loopback, one NATS server, file store, " + sync,
+		Benchmark: benchmark, Setup: setup,
 		Go: runtime.Version(), CPUs: runtime.NumCPU(), Procs: w.procs,
 	}
 }

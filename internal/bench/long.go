@@ -134,7 +134,7 @@ type lives struct {
 }
 
 func (l longLoad) run(ctx context.Context, p *processes) (LongReport, error) {
-	r := LongReport{Setting: setting("long", world{procs: l.procs})}
+	r := LongReport{Setting: setting("long", p.world)}
 	opened, err := project.Open(ctx, config(p.url))
 	if err != nil {
 		return r, err

@@ -38,6 +38,7 @@ type world struct {
 // processes are a server and a runner beside the measuring process.
 type processes struct {
 	world
+	url    string // of the server that is there, or of ours
 	cmd    *cobra.Command
 	config string
 	runner *exec.Cmd
@@ -65,7 +66,7 @@ func withServer[R any](cmd *cobra.Command, w world, measure func(ctx context.Con
 		return r, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	p := &processes{world: w, cmd: cmd, config: filepath.Join(dir, "skein.jsonc")}
+	p := &processes{world: w, url: w.url, cmd: cmd, config: filepath.Join(dir, "skein.jsonc")}
 	if w.url == "" {
 		server, ready, err := start(ctx, cmd, w.procs, "server", "--data", filepath.Join(dir, "nats"), "--sync-always="+strconv.FormatBool(w.syncAlways))
 		if err != nil {

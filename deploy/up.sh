@@ -42,5 +42,5 @@ $compile
 mkdir -p keys data/nats-1 data/nats-2 data/nats-3
 docker run --rm --user "$(id -u):$(id -g)" --volume "$PWD/keys:/keys" --entrypoint /bin/skein skein:local \
   auth init $accounts --dir /keys --servers 3 --server-dir /config --store-dir /data \
-  --project flight-desk --project email-workflows --project expenses --grant flight-desk:email-workflows >/dev/null
+  --project flight-desk --project email-workflows --project expenses --project bench --grant flight-desk:email-workflows >/dev/null
 $compose up "$@"

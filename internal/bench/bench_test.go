@@ -132,7 +132,7 @@ func TestMeasureSockets(t *testing.T) {
 		}
 	}
 	var text bytes.Buffer
-	if err := r.print(&text, "text"); err != nil || len(r.Figures) != 37 || limited != 9 || !strings.Contains(text.String(), "limit 0.6 ms") ||
+	if err := r.print(&text, "text"); err != nil || len(r.Figures) != 40 || limited != 10 || !strings.Contains(text.String(), "limit 0.6 ms") ||
 		!strings.Contains(text.String(), "--equal-clients") {
 		t.Errorf("%d figures, %d of them with limits, as text: %q, %v", len(r.Figures), limited, text.String(), err)
 	}

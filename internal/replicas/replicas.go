@@ -4,14 +4,17 @@
 package replicas
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/skein-run/skein/internal/ctxtime"
 	"github.com/skein-run/skein/internal/journal"
@@ -31,8 +34,26 @@ type Options struct {
 	Fewer bool
 	// Found is called with each stream as it is in the end. Nil: nobody is.
 	Found func(*jetstream.StreamInfo)
-	// Progress is called with what is waited for, and how many streams are done. Nil: nobody is told.
+	// Progress is called with what is waited for, again and again, and how many streams are done. Nil: nobody is told.
 	Progress func(what string, done, of int)
+	// Patience is for how long nothing may change about what a stream lacks. Default 2 min.
+	Patience time.Duration
+}
+
+// StuckError says that a copy is not made, and nothing changes about it.
+type StuckError struct {
+	Stream, Lacking string
+	For             time.Duration
+	Done, Of        int
+}
+
+func (e *StuckError) Error() string {
+	return fmt.Sprintf("stream %q: for %s nothing has changed about this: %s; %d of %d streams are done", e.Stream, e.For, e.Lacking, e.Done, e.Of)
+}
+
+// Hint says what to do about it.
+func (e *StuckError) Hint() string {
+	return "see that all servers of the cluster run, reach each other and have room (`nats server report jetstream`; `nats stream info` and `nats consumer info` tell who leads, `nats stream cluster step-down` has another one lead), then repeat the command: it goes on with the streams that are left"
 }
 
 // FewerError says that streams would have fewer copies.
@@ -84,11 +105,16 @@ func (e *ServersError) Hint() string {
 	return fmt.Sprintf("a cluster of %d servers with JetStream is needed; one server that is no cluster does not become one: see \"Growing\" in docs/operations.md", e.Wanted)
 }
 
-// poll is how often it is asked whether copies are there.
-const poll = 200 * time.Millisecond
+const (
+	// poll is how often it is asked whether copies are there.
+	poll = 200 * time.Millisecond
+	// sideBySide is how many streams are changed at once: most of the time, some seconds for each, they wait for who leads to be elected.
+	sideBySide = 8
+	patience   = 2 * time.Minute
+)
 
-// Scale changes the replicas of all streams, one after the other, each when the one before has them. Consumers follow their
-// streams. What is done stays if it breaks off; then it can be repeated. It returns the names of the streams.
+// Scale changes the replicas of all streams: of the first one, which shows whether there are enough servers, then of some at a time.
+// Consumers follow their streams. What is done stays if it breaks off; then it can be repeated. It returns the names of the streams.
 func Scale(ctx context.Context, o Options) ([]string, error) {
 	all, err := find(ctx, o)
 	if err != nil {
@@ -109,15 +135,51 @@ func Scale(ctx context.Context, o Options) ([]string, error) {
 			return nil, err
 		}
 	}
-	for n, s := range all {
-		if o.Progress != nil {
-			o.Progress(s.Config.Name, n, len(all))
-		}
-		if err := o.scale(ctx, s); err != nil {
-			return nil, err
-		}
+	if err := o.scaleAll(ctx, all); err != nil {
+		return nil, err
 	}
 	return names, o.refire(ctx, all)
+}
+
+func (o Options) scaleAll(ctx context.Context, all []*jetstream.StreamInfo) error {
+	w := &work{Options: o, of: len(all)}
+	if err := w.scale(ctx, all[0]); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(sideBySide)
+	for _, s := range all[1:] {
+		group.Go(func() error { return w.scale(ctx, s) })
+	}
+	return group.Wait()
+}
+
+// work is how far the streams are.
+type work struct {
+	Options
+	of int
+
+	mu   sync.Mutex // guards what follows, and calls of Found and Progress
+	done int
+}
+
+// tell tells what is waited for, and returns how many streams are done.
+func (w *work) tell(what string) (done int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.Progress != nil {
+		w.Progress(what, w.done, w.of)
+	}
+	return w.done
+}
+
+func (w *work) has(s *jetstream.StreamInfo) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.done++
+	if w.Found != nil {
+		w.Found(s)
+	}
 }
 
 // overdue is how late a firing must be to be looked after.
@@ -195,59 +257,70 @@ func (o Options) idle(ctx context.Context, name string) error {
 	return nil
 }
 
-func (o Options) scale(ctx context.Context, s *jetstream.StreamInfo) error {
-	name := s.Config.Name
-	err := streams.SetReplicas(ctx, o.JS, name, o.Replicas)
-	if errors.Is(err, streams.ErrTooFewServers) {
-		return &ServersError{Wanted: o.Replicas, Err: err}
-	}
-	if err != nil {
+func (w *work) scale(ctx context.Context, s *jetstream.StreamInfo) error {
+	name, limit := s.Config.Name, cmp.Or(w.Patience, patience)
+	done := w.tell("streams; now " + name)
+	set, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	switch err := streams.SetReplicas(set, w.JS, name, w.Replicas); {
+	case errors.Is(err, streams.ErrTooFewServers):
+		return &ServersError{Wanted: w.Replicas, Err: err}
+	case err != nil && set.Err() != nil && ctx.Err() == nil:
+		return &StuckError{Stream: name, Lacking: err.Error(), For: patience, Done: done, Of: w.of}
+	case err != nil:
 		return err
 	}
-	for {
-		lacking, err := o.lacking(ctx, name)
+	was := ""
+	for since := time.Now(); ; {
+		found, lacking, err := w.lacking(ctx, name)
 		if err == nil && lacking == "" {
+			w.has(found)
 			return nil
 		}
 		if err != nil {
 			lacking = err.Error() // while a leader is elected
 		}
-		select {
-		case <-ctx.Done():
+		if ctx.Err() != nil {
 			return fmt.Errorf("stream %q: %w, while %s", name, context.Cause(ctx), lacking)
-		case <-time.After(poll):
+		}
+		if lacking != was {
+			was, since = lacking, time.Now()
+		}
+		done := w.tell("streams; of " + name + " " + lacking)
+		if time.Since(since) > limit {
+			return &StuckError{Stream: name, Lacking: lacking, For: limit, Done: done, Of: w.of}
+		}
+		if err := ctxtime.Sleep(ctx, poll); err != nil {
+			return fmt.Errorf("stream %q: %w, while %s", name, err, lacking)
 		}
 	}
 }
 
-// lacking says which copy of a stream, or of one of its consumers, is not there yet; empty: none.
-func (o Options) lacking(ctx context.Context, name string) (string, error) {
+// lacking says which copy of a stream, or of one of its consumers, is not there yet; empty: none, then the stream is found.
+func (w *work) lacking(ctx context.Context, name string) (found *jetstream.StreamInfo, lacking string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	s, err := o.JS.Stream(ctx, name)
+	s, err := w.JS.Stream(ctx, name)
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
 	info := s.CachedInfo()
-	if why := behind("the stream", info.Cluster, o.Replicas); why != "" {
-		return why, nil
+	if why := behind("the stream", info.Cluster, w.Replicas); why != "" {
+		return nil, why, nil
 	}
 	list := s.ListConsumers(ctx)
 	for c := range list.Info() {
 		if c.Config.Durable == "" {
 			continue
 		}
-		if why := behind("consumer "+c.Name, c.Cluster, o.Replicas); why != "" {
-			return why, nil
+		if why := behind("consumer "+c.Name, c.Cluster, w.Replicas); why != "" {
+			return nil, why, nil
 		}
 	}
 	if err := list.Err(); err != nil {
-		return "", err
+		return nil, "", err
 	}
-	if o.Found != nil {
-		o.Found(info)
-	}
-	return "", nil
+	return info, "", nil
 }
 
 func behind(what string, c *jetstream.ClusterInfo, replicas int) string {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -114,6 +115,24 @@ func TestScaleThereAndBack(t *testing.T) {
 		if n != 1 {
 			t.Errorf("stream %s has %d replicas again", stream, n)
 		}
+	}
+}
+
+// TestScaleIsStuck: it is told what is waited for, and not waited without end if nothing changes about it.
+func TestScaleIsStuck(t *testing.T) {
+	t.Parallel()
+	js := natstest.JetStream(t, natstest.StartCluster(t, 3).Connect(t))
+	if err := streams.EnsureWorkflows(t.Context(), js, "p", 1, streams.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	told := ""
+	_, err := Scale(t.Context(), Options{
+		JS: js, Store: opened(t, js), Replicas: 3, Patience: time.Nanosecond,
+		Progress: func(what string, _, _ int) { told = what },
+	})
+	stuck, ok := errors.AsType[*StuckError](err)
+	if !ok || stuck.Lacking == "" || stuck.Of != 4 || told != "streams; of "+stuck.Stream+" "+stuck.Lacking {
+		t.Errorf("%v, and told was %q", err, told)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/skein-run/skein/internal/ctxtime"
 	"github.com/skein-run/skein/internal/doctor"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/streams"
@@ -86,7 +87,7 @@ func Restore(ctx context.Context, o RestoreOptions) (*Restored, error) {
 		return &r.done, err
 	}
 	for _, s := range m.Streams {
-		if err := r.restore(ctx, s); err != nil {
+		if err := r.restoreSurely(ctx, s); err != nil {
 			return nil, fmt.Errorf("restore stream %q: %w", s.Name, err)
 		}
 		r.done.Streams, r.done.Messages = r.done.Streams+1, r.done.Messages+s.Messages
@@ -142,11 +143,50 @@ func (r *restorer) clear(ctx context.Context) (finished bool, err error) {
 		return true, r.release(ctx)
 	}
 	for _, name := range ours {
-		if err := r.JS.DeleteStream(ctx, name); err != nil {
-			return false, fmt.Errorf("take away stream %q, of a restore that broke off: %w", name, err)
+		if err := r.takeAway(ctx, name); err != nil {
+			return false, err
 		}
 	}
 	return false, nil
+}
+
+const (
+	// againLimit is for how long it is begun again with a stream while servers are gone or elect a leader.
+	againLimit = 2 * time.Minute
+	againPause = time.Second
+)
+
+// restoreSurely restores a stream, from its beginning again if servers were gone meanwhile.
+func (r *restorer) restoreSurely(ctx context.Context, s Stream) error {
+	for began := time.Now(); ; {
+		err := r.restore(ctx, s)
+		if err == nil {
+			return nil
+		}
+		for {
+			few := r.done.Streams == 0 && isFew(err) // with the first one there were not enough servers from the start
+			if ctx.Err() != nil || few || !passes(err) || time.Since(began) > againLimit {
+				return err
+			}
+			if err := ctxtime.Sleep(ctx, againPause); err != nil {
+				return err
+			}
+			r.tell(fmt.Sprintf("streams; once more stream %s, after: %v", s.Name, err), r.done.Streams, len(r.m.Streams))
+			if err = r.takeAway(ctx, s.Name); err == nil {
+				break
+			}
+		}
+	}
+}
+
+// takeAway deletes what there is of a stream that was not restored wholly.
+func (r *restorer) takeAway(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	if err := r.JS.DeleteStream(ctx, name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("take away stream %q, of a restore that broke off: %w", name, err)
+	}
+	return nil
 }
 
 func (r *restorer) restore(ctx context.Context, s Stream) error {
@@ -173,6 +213,8 @@ func (r *restorer) restore(ctx context.Context, s Stream) error {
 
 // awaitStored makes sure that the stream has what the file had.
 func (r *restorer) awaitStored(ctx context.Context, s Stream) error {
+	ctx, cancel := context.WithTimeout(ctx, endLimit)
+	defer cancel()
 	found, err := streams.Restored(ctx, r.JS, s.Name)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/skein-run/skein/internal/ctxtime"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -22,10 +23,38 @@ type archiveWriter = *archive.Writer
 const (
 	// chunkSize is how much is sent at a time: less than any server takes.
 	chunkSize = 128 << 10
-	// answerLimit is how long a server may take to begin a restore, or to take a chunk; endLimit, to end it.
+	// beginLimit is how long a server may take to begin a restore, answerLimit to take a chunk, endLimit to end it.
+	beginLimit  = 5 * time.Second
 	answerLimit = 20 * time.Second
 	endLimit    = 10 * time.Minute
+	// unheardLimit is for how long something is sent again that nobody was there to hear, unheardPause how long to wait before.
+	unheardLimit = 2 * time.Second
+	unheardPause = 50 * time.Millisecond
 )
+
+// codeNoPeers is what a server says if there are fewer servers than replicas, maybe only so far.
+const codeNoPeers jetstream.ErrorCode = 10005
+
+func isFew(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && api.ErrorCode == codeNoPeers
+}
+
+// passes reports whether what could not be sent may be sent later: a cluster elects a leader, or a server is gone.
+func passes(err error) bool {
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
+		return api.Code >= 500 || isFew(err)
+	}
+	for _, passing := range []error{
+		nats.ErrNoResponders, nats.ErrTimeout, context.DeadlineExceeded, nats.ErrDisconnected, nats.ErrConnectionReconnecting,
+		nats.ErrReconnectBufExceeded, nats.ErrStaleConnection,
+	} {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	return false
+}
 
 // chunks sends what is written to it, chunk by chunk, each after the server has taken the one before.
 type chunks struct {
@@ -51,6 +80,16 @@ func (c *chunks) ask(body []byte, subject string, limit time.Duration) (a answer
 	ctx, cancel := context.WithTimeout(c.ctx, limit)
 	defer cancel()
 	m, err := c.nc.RequestWithContext(ctx, subject, body)
+	for began := time.Now(); errors.Is(err, nats.ErrNoResponders) && time.Since(began) < unheardLimit; {
+		// Nobody has it. That a server listens is known to others some moments after it says so.
+		if err := ctxtime.Sleep(ctx, unheardPause); err != nil {
+			return a, err
+		}
+		m, err = c.nc.RequestWithContext(ctx, subject, body)
+	}
+	if err != nil && ctx.Err() != nil && c.ctx.Err() == nil {
+		return a, fmt.Errorf("no answer within %s: %w", limit, err)
+	}
 	if err != nil {
 		return a, err
 	}
@@ -73,7 +112,7 @@ func send(ctx context.Context, nc *nats.Conn, config jetstream.StreamConfig, wri
 		return err
 	}
 	c := &chunks{ctx: ctx, nc: nc}
-	begun, err := c.ask(body, protocol.RestoreSubject(config.Name), answerLimit)
+	begun, err := c.ask(body, protocol.RestoreSubject(config.Name), beginLimit)
 	if err != nil {
 		return err
 	}

@@ -102,6 +102,19 @@ func (c *Cluster) Await(t testing.TB) {
 	})
 }
 
+// Head returns which server leads the cluster's JetStream, waiting for an election if need be.
+func (c *Cluster) Head(t testing.TB) (i int) {
+	t.Helper()
+	Eventually(t, Patience, "the cluster's JetStream has a leader", func() bool {
+		i = slices.IndexFunc(c.Servers, func(s *Server) bool {
+			running := s.server()
+			return running != nil && running.JetStreamIsLeader()
+		})
+		return i >= 0
+	})
+	return i
+}
+
 // Leader returns the server that leads stream, waiting for an election if need be.
 func (c *Cluster) Leader(t testing.TB, stream string) *Server {
 	t.Helper()

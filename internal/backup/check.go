@@ -27,30 +27,49 @@ func Check(ctx context.Context, dir string) (*Manifest, error) {
 		return nil, err
 	}
 	var reasons []string
+	shards := map[string]int{}
 	for _, s := range m.Streams {
 		if err := ctx.Err(); err != nil {
 			return nil, context.Cause(ctx)
 		}
-		if err := checkFile(dir, s); err != nil {
+		see := func(*entry) {}
+		if s.Name == protocol.KVStream(protocol.BucketProjects) {
+			see = func(e *entry) { seeShards(shards, e) }
+		}
+		if err := checkFile(dir, s, see); err != nil {
 			reasons = append(reasons, s.File+": "+err.Error())
 		}
 	}
-	reasons = append(reasons, lackingStreams(m)...)
+	reasons = append(reasons, lackingStreams(m, shards)...)
 	if len(reasons) > 0 {
 		return nil, &DamagedError{Dir: dir, Reasons: reasons}
 	}
 	return m, nil
 }
 
-// lackingStreams says what every project, or what it has, needs.
-func lackingStreams(m *Manifest) (reasons []string) {
-	there := map[string]bool{}
+// seeShards notes how many shards the registry says that a project has.
+func seeShards(shards map[string]int, e *entry) {
+	var row protocol.Project
+	if json.Unmarshal(e.Data, &row) == nil {
+		shards[row.Name] = row.Shards
+	}
+}
+
+// lackingStreams says what every project, or what it has, needs. A project with workflows has a stream for each of its shards.
+func lackingStreams(m *Manifest, shards map[string]int) (reasons []string) {
+	there, workflows := map[string]bool{}, map[string]bool{}
 	for _, s := range m.Streams {
 		there[s.Name] = true
+		if kind, project, _ := protocol.ParseStream(s.Name); kind == protocol.KindWorkflows || kind == protocol.KindTimers {
+			workflows[project] = true
+		}
 	}
 	needs := []string{protocol.KVStream(protocol.BucketProjects)}
 	for _, project := range m.Projects {
-		if there[protocol.WorkflowsStream(project, 0)] {
+		if workflows[project] {
+			for shard := range shards[project] {
+				needs = append(needs, protocol.WorkflowsStream(project, shard))
+			}
 			needs = append(needs, protocol.TimersStream(project), protocol.ObjectsStream(project))
 		}
 		if there[protocol.KVStream(protocol.AgentsBucket(project))] {
@@ -67,7 +86,8 @@ func lackingStreams(m *Manifest) (reasons []string) {
 	return reasons
 }
 
-func checkFile(dir string, s Stream) (err error) {
+// checkFile says whether a file is what was written. Messages are seen before that is known.
+func checkFile(dir string, s Stream, see func(*entry)) (err error) {
 	f, err := os.Open(filepath.Join(dir, s.File))
 	if err != nil {
 		return err
@@ -93,6 +113,7 @@ func checkFile(dir string, s Stream) (err error) {
 			return fmt.Errorf("message %d comes after message %d", e.Sequence, sum.last)
 		}
 		sum.add(e)
+		see(e)
 		return nil
 	}); err != nil {
 		return err

@@ -25,8 +25,9 @@ type Options struct {
 	Dir string
 	// Projects are those that are copied; none: all that there are.
 	Projects []string
-	// Progress is called now and then with a stream and how many of its messages were read. Nil: nobody is told.
-	Progress func(stream string, messages int)
+	// Progress is called now and then with a stream, or what else is counted, and how many of its messages were read. Nil: nobody is
+	// told.
+	Progress func(what string, done int)
 }
 
 // Create copies projects into a folder, beside all that works. If it fails, what it has written is no backup.

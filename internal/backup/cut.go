@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -24,12 +23,13 @@ import (
 //  2. The large streams, calmly, to their ends of now: what follows is short.
 //  3. Schedules, and the clock. A moment that is armed or due then fires again after a restore, and is known to have fired by
 //     whom it was for, as all of that is read later. Schedules are read once more at the end: rows that agents have made.
-//  4. Mail, dead letters, connections, the records of agents, timers, and then the ends of the logs, which all are at one place of
-//     each stream; then timers and mail again. Logs and records have to be of one moment: an agent that has applied what the end of
-//     a workflow has told it would be told again, by an entry that is written again; a step that has called an agent, and has its
-//     answer in the log, would not call it again. So no record may be written between its reading and the moment at which the log
-//     ends. What was mail at that moment is read before, or applied in a record, or it came since: numbers without a gap say that
-//     none of that was acknowledged before it was read. If one of this is not so, it is done again, which takes some milliseconds.
+//  4. Timers, mail, dead letters and connections as far as they are now; then, at one moment, the records of agents, the ends of the
+//     logs, and mail and dead letters again; then timers again (moment.go). Logs and records have to be of one moment: an agent that
+//     has applied what the end of a workflow has told it would be told again, by an entry that is written again; a step that has called an
+//     agent, and has its answer in the log, would not call it again. So no record may be written from its reading until mail is read.
+//     Mail is read after the logs have ended, so what a step has told before its result was stored is there; what was acknowledged before
+//     that is applied in a record, as none was written since; and what turns tell after the moment is not there. A notice of an entry
+//     that the log has not yet is left out. If a record was written, all of this is done again, which takes some milliseconds.
 //     A timer that is acknowledged before it is read has its effect in the log that is read later. One that is armed for an entry of
 //     that log is armed before timers are read again, or its wake comes again (1), or it is the wake itself that is read with it. The
 //     large states that records refer to are read with them, and a record whose state was replaced meanwhile is read again.
@@ -51,10 +51,10 @@ type copier struct {
 	copied []string
 	// floors are how far the durable consumers of each stream had come at the beginning.
 	floors map[string][]consumer
-	// logsEnd, postsEnd and inputsEnd are where, by stream, logs, posts and inputs end.
-	logsEnd, postsEnd, inputsEnd map[string]uint64
-	// letters are the dead letters that there were when the records were read, by subject.
-	letters map[string]bool
+	// at is the moment that logs, records and mail are of.
+	at moment
+	// inputsEnd is where, by stream, inputs end.
+	inputsEnd map[string]uint64
 	// states are the large states that records refer to, by the subject of the record, by project.
 	states map[string]map[string]string
 	// values are what is there of large values, by project.
@@ -95,12 +95,22 @@ func (c *copier) every(ctx context.Context, read func(*tape, context.Context) er
 			if err := read(t, ctx); err != nil {
 				return fmt.Errorf("read stream %s: %w", t.stream, err)
 			}
-			if c.Progress != nil {
-				c.Progress(t.stream, t.count)
-			}
 		}
+		c.tell(kind)
 	}
 	return nil
+}
+
+// tell tells how much was read of the streams of some kinds.
+func (c *copier) tell(kinds ...protocol.StreamKind) {
+	if c.Progress == nil {
+		return
+	}
+	for _, kind := range kinds {
+		for _, t := range c.of(kind) {
+			c.Progress(t.stream, t.count)
+		}
+	}
 }
 
 // read reads everything, in the order above.
@@ -160,9 +170,7 @@ func (c *copier) calmly(ctx context.Context, kind protocol.StreamKind) error {
 		if err != nil {
 			return fmt.Errorf("read stream %s: %w", t.stream, err)
 		}
-		if c.Progress != nil {
-			c.Progress(t.stream, t.count)
-		}
+		c.tell(kind)
 	}
 	return nil
 }
@@ -194,162 +202,10 @@ func (c *copier) readClock(ctx context.Context) error {
 	return c.advance(ctx, protocol.KindSchedules, protocol.KindClock)
 }
 
-// togetherLimit is for how long it is tried to read logs, records and mail of one moment.
-const togetherLimit = 2 * time.Minute
-
-func (c *copier) readTogether(ctx context.Context) error {
-	for began := time.Now(); ; {
-		whole, err := c.tryTogether(ctx)
-		if err != nil || whole {
-			return err
-		}
-		if time.Since(began) > togetherLimit {
-			return fmt.Errorf("agents do more than can be followed: within %s there was no moment at which their records, their mail and the logs could be read together; try again when less goes on", togetherLimit)
-		}
-	}
-}
-
-// tryTogether reads logs, records and mail, and reports whether they are of one moment.
-func (c *copier) tryTogether(ctx context.Context) (whole bool, err error) {
-	if err := c.reach(ctx, protocol.KindTimers, protocol.KindWorkflows, protocol.KindInbox); err != nil {
-		return false, err
-	}
-	gaps := map[*tape]uint64{}
-	for _, t := range c.of(protocol.KindInbox) {
-		gaps[t] = t.at - uint64(t.count)
-	}
-	err = c.advance(ctx, protocol.KindDead, protocol.KindConnections)
-	for _, step := range []func(context.Context) error{c.listLetters, c.readRecords, c.readTimers, c.endPosts, c.endLogs} {
-		if err == nil {
-			err = step(ctx)
-		}
-	}
-	if err != nil {
-		return false, err
-	}
-	posted := c.postsEnd
-	if err := c.endPosts(ctx); err != nil {
-		return false, err
-	}
-	whole = maps.Equal(posted, c.postsEnd)
-	for _, t := range c.of(protocol.KindAgents) {
-		s, err := c.Store.State(ctx, t.stream)
-		if err != nil {
-			return false, err
-		}
-		whole = whole && s.Last <= t.at
-	}
-	if !whole {
-		return false, nil
-	}
-	if err := c.reach(ctx, protocol.KindTimers, protocol.KindInbox, protocol.KindWorkflows); err != nil {
-		return false, err
-	}
-	for t, before := range gaps {
-		whole = whole && t.at-uint64(t.count) == before
-	}
-	return whole, nil
-}
-
-// readRecords reads the records of agents, and the large states that they refer to.
-func (c *copier) readRecords(ctx context.Context) error {
-	if err := c.advance(ctx, protocol.KindAgents); err != nil {
-		return err
-	}
-	return c.readStates(ctx)
-}
-
-func (c *copier) readTimers(ctx context.Context) error { return c.reach(ctx, protocol.KindTimers) }
-
-// endLogs notes where the logs end at this moment. They are read up to there later.
-func (c *copier) endLogs(ctx context.Context) (err error) {
-	c.logsEnd, err = c.ends(ctx, protocol.KindWorkflows)
-	return err
-}
-
-func (c *copier) endPosts(ctx context.Context) (err error) {
-	c.postsEnd, err = c.ends(ctx, protocol.KindPost)
-	return err
-}
-
-// ends are where the streams of a kind end at this moment.
-func (c *copier) ends(ctx context.Context, kind protocol.StreamKind) (map[string]uint64, error) {
-	at := map[string]uint64{}
-	for _, t := range c.of(kind) {
-		s, err := c.Store.State(ctx, t.stream)
-		if err != nil {
-			return nil, err
-		}
-		at[t.stream] = s.Last
-	}
-	return at, nil
-}
-
-// listLetters notes which dead letters there are: one leaves nothing behind when it goes.
-func (c *copier) listLetters(ctx context.Context) error {
-	c.letters = map[string]bool{}
-	for _, t := range c.of(protocol.KindDead) {
-		for offset := 0; ; {
-			l, err := c.Store.Subjects(ctx, t.stream, ">", offset)
-			if err != nil {
-				return err
-			}
-			for _, subject := range l.Subjects {
-				c.letters[subject] = true
-			}
-			if offset += len(l.Subjects); len(l.Subjects) == 0 || offset >= l.Total {
-				break
-			}
-		}
-	}
-	return nil
-}
-
-// readStates reads the large states that records refer to. A state goes when another takes its place: then its record is read
-// again.
-func (c *copier) readStates(ctx context.Context) error {
-	for _, t := range c.of(protocol.KindAgents) {
-		for began := time.Now(); ; {
-			if err := c.reach(ctx, protocol.KindObjects); err != nil {
-				return err
-			}
-			lacking := c.lacking(t.project)
-			if len(lacking) == 0 {
-				break
-			}
-			if time.Since(began) > chaseLimit {
-				return fmt.Errorf("the large states of %d agents of project %q are replaced faster than they can be read, as at %s", len(lacking), t.project, lacking[0])
-			}
-			for _, subject := range lacking {
-				m, err := c.Store.Last(ctx, t.stream, subject)
-				switch {
-				case errors.Is(err, journal.ErrNotFound):
-					delete(c.states[t.project], subject)
-				case err != nil:
-					return err
-				default:
-					t.addLate(*m)
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// lacking are the subjects of those records whose large state was not read.
-func (c *copier) lacking(project string) (subjects []string) {
-	for subject, name := range c.states[project] {
-		if v := c.values[project]; v == nil || !v.whole(name) {
-			subjects = append(subjects, subject)
-		}
-	}
-	return subjects
-}
-
 func (c *copier) readRest(ctx context.Context) error {
 	err := c.reach(ctx, protocol.KindPost)
 	if err == nil {
-		err = c.advance(ctx, protocol.KindSlots, protocol.KindDead, protocol.KindConnections, protocol.KindHosts, protocol.KindSchedules)
+		err = c.advance(ctx, protocol.KindSlots, protocol.KindConnections, protocol.KindHosts, protocol.KindSchedules)
 	}
 	if err == nil {
 		err = c.reach(ctx, protocol.KindWorkflows)

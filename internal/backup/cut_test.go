@@ -1,13 +1,17 @@
 package backup
 
 import (
+	"context"
 	"encoding/json"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/skein-run/skein/internal/ctxtime"
+	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/objects"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -190,6 +194,99 @@ func TestMailAppliedMeanwhile(t *testing.T) {
 	}
 }
 
+// TestMailOfLaterTurn: what a turn tells that is not in the backup is not there either: the turn comes again, and tells it again.
+func TestMailOfLaterTurn(t *testing.T) {
+	t.Parallel()
+	p := onServer(t)
+	p.project("shop")
+	p.record("ada", protocol.Record{Turn: 1})
+	tell := func(number uint64) {
+		p.publish(protocol.Agent{Project: "shop", Class: "Desk", Name: "bob"}.InboxSubject("shop"), protocol.Mail{V: 1, Source: "ada", Number: number, Callback: "On"})
+	}
+	tell(1)
+	q := restored(t, p.meanwhile(map[when]func(){{"TIMERS_shop", 2}: func() { // the moment was found
+		p.record("ada", protocol.Record{Turn: 2})
+		tell(2)
+	}}))
+	if r, mail := q.recordOf("ada"), q.contents("INBOX_shop"); r.Turn != 1+turnSkip || len(mail) != 1 {
+		t.Errorf("the record has turn %d, the inbox holds %q", r.Turn, mail)
+	}
+}
+
+// TestNoticeOfLaterEntry: an agent is not told what the log does not say yet: it comes again, and is told again.
+func TestNoticeOfLaterEntry(t *testing.T) {
+	t.Parallel()
+	c := &copier{at: moment{logs: map[string]uint64{"WORKFLOWS_shop": 7, "WORKFLOWS_shop=1": 5}, mail: map[string]uint64{"INBOX_shop": 3}}}
+	for _, stream := range []string{"WORKFLOWS_shop", "WORKFLOWS_shop=1"} {
+		c.tapes = append(c.tapes, &tape{stream: stream, kind: protocol.KindWorkflows, project: "shop"})
+	}
+	keep, err := c.keep(&tape{stream: "INBOX_shop", kind: protocol.KindInbox, project: "shop"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := map[int]string{protocol.Shard("a", 2): "a", protocol.Shard("b", 2): "b"}
+	for _, tt := range []struct {
+		name     string
+		sequence uint64
+		mail     protocol.Mail
+		kept     bool
+	}{
+		{"the last entry", 3, noticeMail("shop", ids[0], 7), true},
+		{"a later one", 3, noticeMail("shop", ids[0], 8), false},
+		{"the last entry of another shard", 3, noticeMail("shop", ids[1], 5), true},
+		{"a later one of another shard", 3, noticeMail("shop", ids[1], 6), false},
+		{"of a project that is not copied", 3, noticeMail("bank", ids[0], 8), true},
+		{"no notice", 3, protocol.Mail{Source: "s", Number: 8}, true},
+		{"mail that came after the moment", 4, protocol.Mail{Source: "s", Number: 8}, false},
+	} {
+		data, err := json.Marshal(tt.mail)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := keep(&entry{Sequence: tt.sequence, Data: data}); got != tt.kept {
+			t.Errorf("%s: it is kept: %v, want %v", tt.name, got, tt.kept)
+		}
+	}
+}
+
+func noticeMail(project, id string, sequence uint64) protocol.Mail {
+	return protocol.NoticeMail(protocol.Tracker{}, protocol.WorkflowNotice{
+		Project: project, Workflow: "pay", ID: id, Notice: protocol.Notice{Cursor: protocol.Cursor{Sequence: sequence}, Kind: protocol.NoticeCompleted},
+	}, time.Now())
+}
+
+// TestMomentAmongWrites: that an agent writes all the time keeps nobody from making a backup. What it wrote last before the logs ended
+// is there with all that came before.
+func TestMomentAmongWrites(t *testing.T) {
+	t.Parallel()
+	p := onServer(t)
+	p.project("shop")
+	p.record("ada", protocol.Record{Turn: 1})
+	ctx, stop := context.WithCancel(t.Context())
+	var writes sync.WaitGroup
+	defer writes.Wait()
+	defer stop()
+	writes.Go(func() { // each record of a turn is followed by a log that knows of it, each log by a record that does
+		for turn := uint64(2); ctxtime.Sleep(ctx, time.Millisecond) == nil; turn++ {
+			p.record("ada", protocol.Record{Turn: turn})
+			p.log("a", turn, protocol.EntryStarted)
+		}
+	})
+	natstest.Eventually(t, natstest.Patience, "there are records", func() bool { return p.recordOf("ada").Turn > 20 })
+	dir, _ := p.backup()
+	stop()
+	writes.Wait()
+	q := restored(t, dir)
+	m, err := q.store.Last(t.Context(), "WORKFLOWS_shop", pay("a").LogSubject())
+	var log protocol.Append
+	if err == nil {
+		err = json.Unmarshal(m.Data, &log)
+	}
+	if turn := q.recordOf("ada").Turn - turnSkip; err != nil || turn != log.Incarnation && turn != log.Incarnation+1 {
+		t.Errorf("the record has turn %d, the log knows of turn %d, %v", turn, log.Incarnation, err)
+	}
+}
+
 // TestLargeStateReplacedMeanwhile: a record and its large state belong together.
 func TestLargeStateReplacedMeanwhile(t *testing.T) {
 	t.Parallel()
@@ -206,7 +303,7 @@ func TestLargeStateReplacedMeanwhile(t *testing.T) {
 	first, firstOwner := put(1, "a")
 	p.record("ada", protocol.Record{Turn: 1, StateObject: first})
 	p.record("bob", protocol.Record{Turn: 1})
-	var secondOwner protocol.ObjectOwner
+	var secondOwner, thirdOwner protocol.ObjectOwner
 	replace := func(n uint64, text string, old protocol.ObjectOwner) protocol.ObjectOwner {
 		o, owner := put(n, text)
 		p.record("ada", protocol.Record{Turn: n, StateObject: o})
@@ -215,7 +312,8 @@ func TestLargeStateReplacedMeanwhile(t *testing.T) {
 	}
 	dir := p.meanwhile(map[when]func(){
 		{"KV_AGENTS_shop", 1}: func() { secondOwner = replace(2, "b", firstOwner) },
-		{"KV_AGENTS_shop", 2}: func() { replace(3, "c", secondOwner) }, // the record is read, and its state not yet
+		{"KV_AGENTS_shop", 2}: func() { thirdOwner = replace(3, "c", secondOwner) }, // the record is read, and its state not yet
+		{"TIMERS_shop", 2}:    func() { replace(4, "d", thirdOwner) },               // the moment was found
 	})
 	q := restored(t, dir)
 	r := q.recordOf("ada")

@@ -31,9 +31,9 @@ func (c *copier) keep(t *tape, k *known) (func(*entry) bool, error) {
 	case protocol.KindWorkflows:
 		return c.keepInstances(t), nil
 	case protocol.KindInbox:
-		return func(*entry) bool { return true }, nil
+		return func(e *entry) bool { return e.Sequence <= c.at.mail[t.stream] && !c.tellsOfLater(e) }, nil
 	case protocol.KindPost:
-		return func(e *entry) bool { return e.Sequence <= c.postsEnd[t.stream] }, nil
+		return func(e *entry) bool { return e.Sequence <= c.at.posts[t.stream] }, nil
 	case protocol.KindObjects:
 		return c.values[t.project].keep(), nil
 	}
@@ -52,7 +52,7 @@ func (c *copier) keep(t *tape, k *known) (func(*entry) bool, error) {
 	case protocol.KindAgents:
 		return func(e *entry) bool { return last(e) && k.record(t.project, e) }, nil
 	case protocol.KindDead:
-		return func(e *entry) bool { return last(e) && c.letters[e.Subject] && k.hasAgent(t.project, e.Subject) }, nil
+		return func(e *entry) bool { return last(e) && c.at.letters[e.Subject] && k.hasAgent(t.project, e.Subject) }, nil
 	case protocol.KindSchedules:
 		return func(e *entry) bool { return last(e) && k.row(t.project, e) }, nil
 	case protocol.KindProjects, protocol.KindJanitors:
@@ -85,7 +85,7 @@ func isFiring(e *entry) bool {
 // keepInstances keeps logs up to where they end, and inputs up to where those do. Of what is deleted only the entry that says so
 // is left, as of every instance that is.
 func (c *copier) keepInstances(t *tape) func(*entry) bool {
-	logs, inputs := c.logsEnd[t.stream], c.inputsEnd[t.stream]
+	logs, inputs := c.at.logs[t.stream], c.inputsEnd[t.stream]
 	return func(e *entry) bool {
 		i, class, err := protocol.ParseInstanceSubject(e.Subject)
 		if err != nil {
@@ -101,6 +101,25 @@ func (c *copier) keepInstances(t *tape) func(*entry) bool {
 		}
 		return e.Sequence <= inputs
 	}
+}
+
+// tellsOfLater reports whether a message is mail that tells an agent what a log of the backup has not yet: it would be told again, by an
+// entry that is written again.
+func (c *copier) tellsOfLater(e *entry) bool {
+	var m protocol.Mail
+	if json.Unmarshal(e.Data, &m) != nil || m.Notice == nil {
+		return false
+	}
+	shards := 0
+	for _, t := range c.of(protocol.KindWorkflows) {
+		if t.project == m.Notice.Project {
+			shards++
+		}
+	}
+	if shards == 0 {
+		return false // of a project that is not copied
+	}
+	return m.Notice.Cursor.Sequence > c.at.logs[protocol.WorkflowsStream(m.Notice.Project, protocol.Shard(m.Notice.ID, shards))]
 }
 
 func isDelete(data []byte) bool {

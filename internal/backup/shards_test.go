@@ -2,7 +2,10 @@ package backup
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -49,6 +52,17 @@ func TestFourShards(t *testing.T) {
 	if v, err := Verify(t.Context(), VerifyOptions{Dir: dir}); err != nil || !v.Whole() || v.States[protocol.StateQueued] != instances {
 		t.Errorf("verify: %+v, %v", v, err)
 	}
+	for _, shard := range []int{0, shards - 1} {
+		lacking := filepath.Join(t.TempDir(), "lacking")
+		must(t, os.CopyFS(lacking, os.DirFS(dir)))
+		gone := protocol.WorkflowsStream("shop", shard)
+		rewrite(func(m *Manifest) {
+			m.Streams = slices.DeleteFunc(m.Streams, func(s Stream) bool { return s.Name == gone })
+		})(t, lacking)
+		if _, err := Check(t.Context(), lacking); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("stream %q is missing", gone)) {
+			t.Errorf("without stream %s: %v", gone, err)
+		}
+	}
 }
 
 // TestPosts: what is to be said to other projects is in a backup, in its order, but what was posted after the logs had ended.
@@ -69,9 +83,14 @@ func TestPosts(t *testing.T) {
 			post("third")
 			kept = p.contents("POST_shop")
 		},
-		{"TIMERS_shop", 3}: func() { post("fourth") }, // they have
+		{"INBOX_shop", 2}: func() { // they have, but this is no moment at which nothing is posted
+			post("fourth")
+			kept = p.contents("POST_shop")
+		},
+		{"INBOX_shop", 3}:  func() {},
+		{"TIMERS_shop", 2}: func() { post("fifth") },
 	})
-	if got := restored(t, dir).contents("POST_shop"); len(kept) != 3 || !slices.Equal(got, kept) {
+	if got := restored(t, dir).contents("POST_shop"); len(kept) != 4 || !slices.Equal(got, kept) {
 		t.Errorf("restored are %q, want %q", got, kept)
 	}
 }

@@ -71,8 +71,16 @@ func (t *tape) open(path string) (err error) {
 // reach reads until all that the stream held when it was called is read. What is overwritten or taken away meanwhile may be missing.
 func (t *tape) reach(ctx context.Context) error {
 	s, err := t.store.State(ctx, t.stream)
-	for err == nil && t.at < s.Last {
-		_, err = t.page(ctx, s.Last)
+	if err != nil {
+		return err
+	}
+	return t.upTo(ctx, s.Last)
+}
+
+// upTo reads until message last, which the stream is known to have held, and what else the last read brings.
+func (t *tape) upTo(ctx context.Context, last uint64) (err error) {
+	for err == nil && t.at < last {
+		_, err = t.page(ctx, last)
 	}
 	return err
 }

@@ -1,5 +1,3 @@
-//go:build backup
-
 package integration
 
 import (
@@ -33,7 +31,7 @@ type saved struct {
 	sent    map[string]bool
 }
 
-const savedBells = 8
+const savedBells = 3
 
 func savedScript() script {
 	child := ops(do("x"), sleep("nap", 2500*time.Millisecond))
@@ -55,7 +53,7 @@ func newSaved(t *testing.T, r *rig) *saved {
 func (s *saved) serve() (kill func()) {
 	s.t.Helper()
 	stop := s.answers()
-	all := []*process{s.flows.runner(setup{}), s.flows.runner(setup{}), s.called.runner(setup{}), s.host("").process, s.host("").process, s.clock()}
+	all := []*process{s.flows.runner(setup{}), s.called.runner(setup{}), s.host("").process, s.clock()}
 	return func() {
 		stop()
 		for _, p := range all {
@@ -124,74 +122,78 @@ func (s *saved) acknowledged() (created, sent map[string]bool, notes map[string]
 	return maps.Clone(s.created), maps.Clone(s.sent), notes
 }
 
-// TestBackup makes a backup while three projects are under load, destroys them with their server, and restores the backup to one server
-// and to three. What was acknowledged before the backup began goes on there and ends: each step with one result, each note once
-// and in the order of its lane, each moment of each schedule once. Not parallel: it takes the machine.
+// load has agents asked for something, and instances created, until stop is called, or the test ends.
+func (s *saved) load(askers, creators int, every time.Duration) (stop func()) {
+	s.t.Helper()
+	ctx, cancel := context.WithCancel(s.t.Context())
+	var load sync.WaitGroup
+	for n := range askers {
+		load.Go(func() { s.ask(ctx, s.notes, n) })
+	}
+	for n := range creators {
+		load.Go(func() { s.start(ctx, n, every) })
+	}
+	stop = sync.OnceFunc(func() { cancel(); load.Wait() })
+	s.t.Cleanup(stop) // what it started ends before its servers do
+	return stop
+}
+
+// moreOf waits until so many more instances and agents have acknowledged something.
+func (s *saved) moreOf(instances, agents int) {
+	s.t.Helper()
+	created, _, notes := s.acknowledged()
+	eventually(s.t, patience, fmt.Sprintf("%d more instances and %d more agents with notes", instances, agents), func() bool {
+		c, _, n := s.acknowledged()
+		return len(c) >= len(created)+instances && len(n) >= len(notes)+agents
+	})
+}
+
+// TestBackup makes a backup while three projects are under load, destroys them with their server, and restores the backup to another.
+// What was acknowledged before the backup began goes on there and ends: each step with one result, each note once and in the order
+// of its lane, each moment of each schedule once. Not parallel: it takes the machine.
 func TestBackup(t *testing.T) {
 	server := natstest.Start(t)
 	s := newSaved(t, &rig{url: server.URL(), replicas: 1, connect: server.Connect})
 	kill := s.serve()
 	s.hang()
-	ctx, stop := context.WithCancel(t.Context())
-	var load sync.WaitGroup
-	load.Go(func() { s.ask(ctx, s.notes, 0) }) // one that leaves a moment at which nothing is written
-	for n := range 4 {
-		load.Go(func() { s.start(ctx, n, 30*time.Millisecond) })
-	}
-	pause(t.Context(), max(3*time.Second, *soak))
+	stop := s.load(2, 1, 60*time.Millisecond)
+	s.moreOf(15, 12)
+	pause(t.Context(), *soak)
 	created, sent, notes := s.acknowledged()
 	dir := filepath.Join(t.TempDir(), "backup")
-	m, err := backup.Create(t.Context(), backup.Options{JS: s.js, Store: s.store, Dir: dir})
-	pause(t.Context(), time.Second) // what goes on is lost
-	stop()
-	load.Wait()
-	kill()
-	server.Stop(t)
+	told := map[string]int{}
+	m, err := backup.Create(t.Context(), backup.Options{JS: s.js, Store: s.store, Dir: dir, Progress: func(what string, done int) { told[what] = done }})
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.moreOf(5, 0) // what goes on is lost
+	stop()
+	kill()
+	server.Stop(t)
 	messages := uint64(0)
 	for _, stream := range m.Streams {
 		messages += stream.Messages
 	}
-	t.Logf("%d messages in %s, of %d instances and notes of %d agents", messages, m.Ended.Sub(m.Began), len(created), len(notes))
-	if len(created) < 20 || len(notes) < 20 {
-		t.Fatal("too little was under way")
-	}
+	t.Logf("%d messages in %s, of %d instances and notes of %d agents: %v", messages, m.Ended.Sub(m.Began), len(created), len(notes), told)
 	v, err := backup.Verify(t.Context(), backup.VerifyOptions{Dir: dir})
 	if err != nil || !v.Whole() {
 		t.Fatalf("verify: %+v, %v", v, err)
 	}
 	t.Logf("verified: %v, %d agents, put right: %v", v.States, v.Agents, v.Findings)
-	for _, to := range []struct {
-		name string
-		rig  func(testing.TB) *rig
-	}{{"one server", singleServer}, {"three servers", threeServers}} {
-		t.Run(to.name, func(t *testing.T) {
-			r := to.rig(t)
-			nc := r.connect(t)
-			store, err := journal.Open(nc)
-			if err != nil {
-				t.Fatal(err)
-			}
-			done, err := backup.Restore(t.Context(), backup.RestoreOptions{
-				JS: natstest.JetStream(t, nc), Store: store, Dir: dir, Replicas: r.replicas, Patience: time.Second,
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Logf("restored, put right: %v", done.Findings)
-			s := newSaved(t, r)
-			s.goOn(created, sent, notes)
-		})
+	r := singleServer(t)
+	nc := r.connect(t)
+	store, err := journal.Open(nc)
+	if err != nil {
+		t.Fatal(err)
 	}
-}
-
-// goOn starts processes, and looks whether everything ends as it should.
-func (s *saved) goOn(created, sent map[string]bool, notes map[string][]string) {
-	s.t.Helper()
-	s.serve()
-	s.end(created, sent, notes)
+	done, err := backup.Restore(t.Context(), backup.RestoreOptions{JS: natstest.JetStream(t, nc), Store: store, Dir: dir, Patience: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("restored, put right: %v", done.Findings)
+	again := newSaved(t, r)
+	again.serve()
+	again.end(created, sent, notes)
 }
 
 // end looks whether everything ends as it should.

@@ -19,7 +19,7 @@ func TestGrowsUnderLoad(t *testing.T) {
 	s := newSaved(t, &rig{url: cluster.URL(), replicas: 1, connect: cluster.Connect, cluster: cluster})
 	s.serve()
 	s.hang()
-	stop := s.load(1, 1, 300*time.Millisecond)
+	stop := s.load(1, 1, 700*time.Millisecond)
 	s.moreOf(3, 2)
 	before, _, _ := s.acknowledged()
 	copies := map[string]int{}

@@ -1,3 +1,5 @@
+//go:build backup
+
 package integration
 
 import (

@@ -2,7 +2,7 @@
 // a loss of power would take back, or says that it is full.
 //
 // What is lost is modelled after a file system with a journal, as ext4 and XFS: what was written into a file stays if that file was synced
-// after it; making, renaming and removing files stays if any file or directory was synced after it, because those go
+// after it; making, renaming, removing and cutting off files stays if any file or directory was synced after it, because those go
 // into the journal in order. Nothing else stays. It must never keep less than a sync has promised.
 package disk
 
@@ -37,8 +37,10 @@ type Undo struct {
 type unsynced struct {
 	// file is open as long as this is kept, wherever the file is renamed to.
 	file *os.File
-	// size that the file had when it was last synced.
+	// size that the file had when it was last synced, or was cut off to for good since.
 	size int64
+	// cut is the least size that it was cut off to since anything was synced, or that of before.
+	cut int64
 	// overwritten parts, in the order in which they were.
 	overwritten []extent
 	written     int64
@@ -108,7 +110,7 @@ func (u *Undo) of(fd int) (*unsynced, int64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	d := &unsynced{file: file, size: stat.Size}
+	d := &unsynced{file: file, size: stat.Size, cut: stat.Size}
 	u.dirty[stat.Ino] = d
 	return d, stat.Size, nil
 }
@@ -151,6 +153,10 @@ func (u *Undo) Write(fd int, data []byte, at int64) (int, error) {
 func (u *Undo) Truncate(fd int, to int64) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	return u.truncate(fd, to)
+}
+
+func (u *Undo) truncate(fd int, to int64) error {
 	d, size, err := u.of(fd)
 	if err != nil {
 		return err
@@ -163,10 +169,14 @@ func (u *Undo) Truncate(fd int, to int64) error {
 	if err := d.keep(to, size); err != nil {
 		return err
 	}
-	return syscall.Ftruncate(fd, to)
+	if err := syscall.Ftruncate(fd, to); err != nil {
+		return err
+	}
+	d.cut = min(d.cut, to)
+	return nil
 }
 
-// Sync makes durable what was written to an open file, and all that was done to directories.
+// Sync makes durable what was written to an open file, and all that was done to directories and sizes.
 func (u *Undo) Sync(fd int) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -182,7 +192,7 @@ func (u *Undo) Sync(fd int) error {
 	return errors.Join(err, u.commit())
 }
 
-// SyncNames makes durable all that was done to directories.
+// SyncNames makes durable all that was done to directories and sizes.
 func (u *Undo) SyncNames() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -196,6 +206,9 @@ func (u *Undo) commit() error {
 		err = errors.Join(err, u.forget(path), os.Remove(path))
 	}
 	u.names, u.removed = u.names[:0], u.removed[:0]
+	for _, d := range u.dirty {
+		d.size = d.cut
+	}
 	return err
 }
 
@@ -222,12 +235,24 @@ func (u *Undo) Create(path string, flags int, mode fs.FileMode) (*os.File, error
 	}
 	file, err := os.OpenFile(path, flags|os.O_CREATE|os.O_EXCL, mode)
 	if errors.Is(err, fs.ErrExist) && flags&os.O_EXCL == 0 {
-		return os.OpenFile(path, flags, mode)
+		return u.openExisting(path, flags, mode)
 	}
 	if err == nil {
 		u.names = append(u.names, func() error { return os.Remove(path) })
 	}
 	return file, err
+}
+
+// openExisting opens a file that is there. The caller holds the lock.
+func (u *Undo) openExisting(path string, flags int, mode fs.FileMode) (*os.File, error) {
+	file, err := os.OpenFile(path, flags&^os.O_TRUNC, mode)
+	if err != nil || flags&os.O_TRUNC == 0 {
+		return file, err
+	}
+	if err := u.truncate(int(file.Fd()), 0); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
 }
 
 // Mkdir makes a directory.

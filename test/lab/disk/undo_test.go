@@ -111,6 +111,51 @@ func TestLosePower(t *testing.T) {
 			d.must(d.Truncate(int(f.Fd()), 0))
 			d.write(f, 0, "another, longer text")
 		}, map[string]string{"a": "12345678"}},
+		{"what was cut off, before something else was synced", func(d *drive) {
+			f := d.stored("a", "12345678")
+			d.must(d.Truncate(int(f.Fd()), 5))
+			d.must(d.Truncate(int(f.Fd()), 3))
+			d.write(f, 3, "xy")
+			d.stored("b", "text")
+			d.must(d.Truncate(int(f.Fd()), 1))
+			d.write(f, 1, "more than there was")
+		}, map[string]string{"a": "123", "b": "text"}},
+		{"what was cut off and written again, before something else was synced", func(d *drive) {
+			f := d.stored("a", "12345678")
+			d.write(f, 0, "ab")
+			d.must(d.Truncate(int(f.Fd()), 0))
+			d.write(f, 0, "xyz")
+			d.must(d.SyncNames())
+		}, map[string]string{"a": ""}},
+		{"synced through another handle", func(d *drive) {
+			f := d.stored("a", "one")
+			d.write(f, 3, " two")
+			other, err := os.Open(d.at("a"))
+			d.must(err)
+			d.sync(other)
+			d.must(other.Close())
+			d.write(f, 7, " three")
+		}, map[string]string{"a": "one two"}},
+		{"synced after it was renamed", func(d *drive) {
+			f := d.open("a")
+			d.write(f, 0, "text")
+			d.must(d.Rename(d.at("a"), d.at("b")))
+			d.sync(f)
+		}, map[string]string{"b": "text"}},
+		{"renamed, and its directory synced", func(d *drive) {
+			d.must(d.Mkdir(d.at("dir"), 0o755))
+			d.stored("dir/a.tmp", "new")
+			d.must(d.Rename(d.at("dir/a.tmp"), d.at("dir/a")))
+			d.must(d.SyncNames())
+			d.must(d.Unlink(d.at("dir/a")))
+		}, map[string]string{"dir/": "", "dir/a": "new"}},
+		{"opened once more, to be cut off", func(d *drive) {
+			d.stored("a", "text")
+			f, err := d.Create(d.at("a"), os.O_RDWR|os.O_TRUNC, 0o644)
+			d.must(err)
+			d.write(f, 0, "x")
+			d.must(f.Close())
+		}, map[string]string{"a": "text"}},
 		{"another file was synced", func(d *drive) {
 			d.write(d.open("a"), 0, "text")
 			d.stored("b", "text")

@@ -35,6 +35,8 @@ type report struct {
 	Lost string `json:"lost_by_power_off"`
 	// Violations are what contradicts a promise. There must be none.
 	Violations []history.Violation `json:"violations"`
+	// Findings are servers that NATS did not mend by itself.
+	Findings []finding `json:"findings,omitempty"`
 	// Counts is how much of what was checked.
 	Counts map[string]int `json:"counts"`
 	// Ends are ends of processes that nobody had asked for, by process.
@@ -101,6 +103,9 @@ func (l *laboratory) table() {
 		for _, line := range v.Around {
 			fmt.Fprintf(w, "\t  %s\n", line)
 		}
+	}
+	for _, f := range r.Findings {
+		fmt.Fprintf(w, "FINDING\t%v\n", f)
 	}
 	for name, ends := range r.Ends {
 		fmt.Fprintf(w, "ended by itself\t%s, %d times, last: %s\n", name, len(ends), ends[len(ends)-1])

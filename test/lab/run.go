@@ -155,7 +155,13 @@ func (l *laboratory) watch(ctx context.Context) (watched chan struct{}, stop con
 // rest starts whatever is down, and waits until everything takes work.
 func (l *laboratory) rest(ctx context.Context) error {
 	l.say("everything is mended; coming to rest")
-	if err := l.world.Up(ctx); err != nil {
+	if err := l.world.Start(); err != nil {
+		return err
+	}
+	if err := l.heal(ctx); err != nil {
+		return err
+	}
+	if err := l.world.AwaitReady(ctx, world.Runner, world.Host, world.Scheduler); err != nil {
 		return err
 	}
 	return l.load.Finish(ctx)

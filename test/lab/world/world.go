@@ -302,18 +302,33 @@ func (w *World) Machine(name string) *Machine {
 // Up starts what does not run, the servers first, and waits until everything takes work.
 func (w *World) Up(ctx context.Context) error {
 	for _, kinds := range [][]Kind{{Server}, {Runner, Host, Scheduler}} {
-		group, ctx := errgroup.WithContext(ctx)
-		for _, p := range w.Processes(kinds...) {
-			if err := p.Start(); err != nil {
-				return err
-			}
-			group.Go(func() error { return p.AwaitReady(ctx) })
+		if err := w.Start(kinds...); err != nil {
+			return err
 		}
-		if err := group.Wait(); err != nil {
+		if err := w.AwaitReady(ctx, kinds...); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Start starts what does not run of some kinds; of all kinds if none is named.
+func (w *World) Start(kinds ...Kind) error {
+	for _, p := range w.Processes(kinds...) {
+		if err := p.Start(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AwaitReady waits until all processes of some kinds take work.
+func (w *World) AwaitReady(ctx context.Context, kinds ...Kind) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, p := range w.Processes(kinds...) {
+		group.Go(func() error { return p.AwaitReady(ctx) })
+	}
+	return group.Wait()
 }
 
 // Close ends all processes and takes the machines apart.

@@ -1,0 +1,73 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// crippled are the streams and consumers that have no leader, or too few replicas that are current: what is stored there is out of reach,
+// or would be with the next server that goes.
+func crippled(ctx context.Context, js jetstream.JetStream) (found []string) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	names := js.StreamNames(ctx)
+	for name := range names.Name() {
+		stream, err := js.Stream(ctx, name)
+		if err != nil {
+			found = append(found, fmt.Sprintf("%s has no leader: %v", name, err))
+			continue
+		}
+		found = add(found, name, stream.CachedInfo().Cluster)
+		consumers := stream.ConsumerNames(ctx)
+		for consumer := range consumers.Name() {
+			c, err := stream.Consumer(ctx, consumer)
+			switch {
+			case errors.Is(err, jetstream.ErrConsumerNotFound), errors.Is(err, jetstream.ErrNotPullConsumer): // one of somebody who reads, and starts anew
+			case err != nil:
+				found = append(found, fmt.Sprintf("consumer %s of %s has no leader: %v", consumer, name, err))
+			default:
+				found = add(found, fmt.Sprintf("consumer %s of %s", consumer, name), c.CachedInfo().Cluster)
+			}
+		}
+		if err := consumers.Err(); err != nil {
+			found = append(found, fmt.Sprintf("consumers of %s: %v", name, err))
+		}
+	}
+	if err := names.Err(); err != nil {
+		found = append(found, fmt.Sprintf("streams: %v", err))
+	}
+	return found
+}
+
+func add(found []string, what string, c *jetstream.ClusterInfo) []string {
+	if why := noQuorum(c); why != "" {
+		return append(found, what+" "+why)
+	}
+	return found
+}
+
+// noQuorum says why a group of replicas has no quorum, as its leader sees it; empty if it has one.
+func noQuorum(c *jetstream.ClusterInfo) string {
+	if c == nil {
+		return "" // a single server
+	}
+	if c.Leader == "" {
+		return "has no leader"
+	}
+	current, all := 1, 1+len(c.Replicas)
+	for _, r := range c.Replicas {
+		if r.Current && !r.Offline {
+			current++
+		}
+	}
+	if current <= all/2 {
+		return fmt.Sprintf("has no quorum: %d of %d replicas are current", current, all)
+	}
+	return ""
+}

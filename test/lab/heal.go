@@ -5,10 +5,11 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -23,6 +24,9 @@ const (
 	healsWithin  = 3 * time.Minute
 	remedyWithin = 90 * time.Second
 )
+
+// errNoQuorum ends a run without a judgement.
+var errNoQuorum = errors.New("NATS does not recover, and without it nothing can be judged")
 
 // finding is a NATS server that did not mend itself, while a quorum of every stream was well. It says something about the setup; no
 // promise of Skein is broken by it.
@@ -60,30 +64,35 @@ type remedy struct {
 var remedies = []remedy{
 	{what: "restart", do: (*laboratory).restart},
 	{what: "nats stream cluster step-down %s", do: (*laboratory).stepDown, each: true},
-	{what: "nats stream cluster peer-remove %s", do: (*laboratory).removePeer, each: true},
+	{what: "start with an empty store_dir", do: (*laboratory).empty},
 }
 
 // heal waits until all NATS servers are healthy. For one that stays sick it does what an operator would, and tells: a quorum is enough to
 // go on. It is an error if a stream or consumer has none.
 func (l *laboratory) heal(ctx context.Context) error {
-	sick, err := l.awaitHealthy(ctx, healsWithin)
-	for _, name := range slices.Sorted(maps.Keys(sick)) {
-		if err != nil {
-			break
+	servers := l.world.Processes(world.Server)
+	if err := l.awaitHealthy(ctx, healsWithin, servers...); err != nil {
+		return err
+	}
+	for _, server := range servers {
+		f := finding{Server: server.Name, Ailments: server.Ailments(ctx)}
+		if len(f.Ailments) == 0 {
+			continue
 		}
-		f := finding{Server: name, Ailments: sick[name]}
-		l.say("%s is still not healthy: %v", name, sick[name])
-		err = l.treat(ctx, &f)
+		l.say("%s is still not healthy: %v", f.Server, f.Ailments)
+		err := l.treat(ctx, server, &f)
 		l.report.Findings = append(l.report.Findings, f)
+		if err != nil {
+			return err
+		}
 		l.say("%v", f)
 	}
-	return err
+	return nil
 }
 
 // treat tries one remedy after the other. A server that none of them heals is stopped: what it has must not be taken for what the others
 // have. Nothing is done that would take the quorum from others.
-func (l *laboratory) treat(ctx context.Context, f *finding) error {
-	server := l.world.Machine(f.Server).Processes[0]
+func (l *laboratory) treat(ctx context.Context, server *world.Process, f *finding) error {
 	for _, r := range remedies {
 		names := []string{""}
 		if r.each {
@@ -103,12 +112,10 @@ func (l *laboratory) treat(ctx context.Context, f *finding) error {
 		if len(names) == 0 {
 			continue
 		}
-		sick, err := l.awaitHealthy(ctx, remedyWithin)
-		if err != nil {
+		if err := l.awaitHealthy(ctx, remedyWithin, server); err != nil {
 			return err
 		}
-		if _, still := sick[f.Server]; !still {
-			f.Healed = true
+		if f.Healed = len(server.Ailments(ctx)) == 0; f.Healed {
 			return nil
 		}
 	}
@@ -126,27 +133,21 @@ func streamsOf(ailments []world.Ailment) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// awaitHealthy waits until all servers are healthy and everything has a quorum. Servers that are not at the end are returned with what
-// they say; what has no quorum then is an error.
-func (l *laboratory) awaitHealthy(ctx context.Context, atMost time.Duration) (map[string][]world.Ailment, error) {
+// awaitHealthy waits until servers are healthy, or the time is over, and then until everything has a quorum. It is an error only if that
+// is not so.
+func (l *laboratory) awaitHealthy(ctx context.Context, atMost time.Duration, servers ...*world.Process) error {
 	deadline := time.Now().Add(atMost)
-	for {
-		sick := map[string][]world.Ailment{}
-		for _, p := range l.world.Processes(world.Server) {
-			if ailments := p.Ailments(ctx); len(ailments) > 0 {
-				sick[p.Name] = ailments
-			}
-		}
-		late := time.Now().After(deadline)
-		if len(sick) == 0 || late {
-			return sick, l.awaitQuorum(ctx)
+	for time.Now().Before(deadline) {
+		if !slices.ContainsFunc(servers, func(p *world.Process) bool { return len(p.Ailments(ctx)) > 0 }) {
+			break
 		}
 		select {
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		case <-time.After(time.Second):
 		}
 	}
+	return l.awaitQuorum(ctx)
 }
 
 // awaitQuorum gives every stream and consumer some time to have a leader and a quorum.
@@ -158,7 +159,7 @@ func (l *laboratory) awaitQuorum(ctx context.Context) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("NATS does not recover, and without it nothing can be judged: %s", strings.Join(found, "; "))
+			return fmt.Errorf("%w: %s", errNoQuorum, strings.Join(found, "; "))
 		}
 		select {
 		case <-ctx.Done():
@@ -176,25 +177,9 @@ func (l *laboratory) restart(ctx context.Context, server *world.Process, _ strin
 }
 
 func (l *laboratory) stepDown(ctx context.Context, _ *world.Process, stream string) error {
-	return l.api(ctx, "STREAM.LEADER.STEPDOWN."+stream, nil)
-}
-
-func (l *laboratory) removePeer(ctx context.Context, server *world.Process, stream string) error {
-	return l.api(ctx, "STREAM.PEER.REMOVE."+stream, map[string]string{"peer": server.Machine.Name})
-}
-
-// api asks JetStream for something that its client library does not offer.
-func (l *laboratory) api(ctx context.Context, what string, request any) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	var data []byte
-	if request != nil {
-		var err error
-		if data, err = json.Marshal(request); err != nil {
-			return err
-		}
-	}
-	answer, err := l.nc.RequestWithContext(ctx, jetstream.DefaultAPIPrefix+what, data)
+	answer, err := l.nc.RequestWithContext(ctx, jetstream.DefaultAPIPrefix+"STREAM.LEADER.STEPDOWN."+stream, nil)
 	if err != nil {
 		return err
 	}
@@ -202,4 +187,22 @@ func (l *laboratory) api(ctx context.Context, what string, request any) error {
 		return errors.New(string(answer.Data))
 	}
 	return nil
+}
+
+// empty has a server begin anew, from what the others have. They must have a quorum without it, and be healthy: it forgets what it has
+// voted for. (To remove its replica from the stream is refused where there are no more servers than replicas: peer remap failed, 10075.)
+func (l *laboratory) empty(ctx context.Context, server *world.Process, _ string) error {
+	for _, p := range l.world.Processes(world.Server) {
+		if ailments := p.Ailments(ctx); p != server && len(ailments) > 0 {
+			return fmt.Errorf("not done: %s is not healthy either: %v", p.Name, ailments)
+		}
+	}
+	if _, err := server.Terminate(ctx); err != nil {
+		return err
+	}
+	err := l.awaitQuorum(ctx)
+	if err == nil {
+		err = os.RemoveAll(filepath.Join(server.Machine.Disk.Path, "jetstream"))
+	}
+	return errors.Join(err, server.Start())
 }

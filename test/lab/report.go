@@ -35,6 +35,8 @@ type report struct {
 	Lost string `json:"lost_by_power_off"`
 	// Violations are what contradicts a promise. There must be none.
 	Violations []history.Violation `json:"violations"`
+	// NotJudged says why the history was not judged; empty if it was.
+	NotJudged string `json:"not_judged,omitempty"`
 	// Findings are servers that NATS did not mend by itself.
 	Findings []finding `json:"findings,omitempty"`
 	// Counts is how much of what was checked.
@@ -103,6 +105,9 @@ func (l *laboratory) table() {
 		for _, line := range v.Around {
 			fmt.Fprintf(w, "\t  %s\n", line)
 		}
+	}
+	if r.NotJudged != "" {
+		fmt.Fprintf(w, "NOT JUDGED\t%s\n", r.NotJudged)
 	}
 	for _, f := range r.Findings {
 		fmt.Fprintf(w, "FINDING\t%v\n", f)

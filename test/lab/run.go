@@ -61,7 +61,12 @@ func run(ctx context.Context, s settings) (err error) {
 	if err := l.use(ctx); err != nil {
 		return err
 	}
-	if err := l.rest(ctx); err != nil {
+	err = l.rest(ctx)
+	if errors.Is(err, errNoQuorum) {
+		l.report.NotJudged = err.Error()
+		return errors.Join(err, l.tell())
+	}
+	if err != nil {
 		return err
 	}
 	if err := l.judge(ctx); err != nil {

@@ -4,15 +4,24 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// crippled are the streams and consumers that have no leader, or too few replicas that are current: what is stored there is out of reach,
-// or would be with the next server that goes.
+// durables are the names of the consumers that must not be lost. Others belong to somebody who reads, are on one server each, and are made
+// anew when that is gone.
+var durables = []string{
+	protocol.ConsumerDue, protocol.ConsumerDoorbell, protocol.ConsumerScheduler, protocol.ConsumerClock,
+	protocol.ConsumerWakes(0), protocol.ConsumerControls(0),
+}
+
+// crippled are the streams and durable consumers that have no leader, or too few replicas that are current: what is stored there is out
+// of reach, or would be with the next server that goes.
 func crippled(ctx context.Context, js jetstream.JetStream) (found []string) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -26,14 +35,15 @@ func crippled(ctx context.Context, js jetstream.JetStream) (found []string) {
 		found = add(found, name, stream.CachedInfo().Cluster)
 		consumers := stream.ConsumerNames(ctx)
 		for consumer := range consumers.Name() {
-			c, err := stream.Consumer(ctx, consumer)
-			switch {
-			case errors.Is(err, jetstream.ErrConsumerNotFound), errors.Is(err, jetstream.ErrNotPullConsumer): // one of somebody who reads, and starts anew
-			case err != nil:
-				found = append(found, fmt.Sprintf("consumer %s of %s has no leader: %v", consumer, name, err))
-			default:
-				found = add(found, fmt.Sprintf("consumer %s of %s", consumer, name), c.CachedInfo().Cluster)
+			if !slices.Contains(durables, consumer) {
+				continue
 			}
+			c, err := stream.Consumer(ctx, consumer)
+			if err != nil {
+				found = append(found, fmt.Sprintf("consumer %s of %s has no leader: %v", consumer, name, err))
+				continue
+			}
+			found = add(found, fmt.Sprintf("consumer %s of %s", consumer, name), c.CachedInfo().Cluster)
 		}
 		if err := consumers.Err(); err != nil {
 			found = append(found, fmt.Sprintf("consumers of %s: %v", name, err))

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/pkg/protocol"
 )
 
 // TestCrippled: a quorum is enough, and what has none is named.
@@ -21,8 +22,18 @@ func TestCrippled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := stream.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: "readers", AckPolicy: jetstream.AckExplicitPolicy}); err != nil {
+	if _, err := stream.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: protocol.ConsumerDoorbell, AckPolicy: jetstream.AckExplicitPolicy}); err != nil {
 		t.Fatal(err)
+	}
+	clock, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "CLOCK", Subjects: []string{"clock"}, Replicas: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 6 { // some of them on the server that stops
+		_, err := clock.CreateConsumer(t.Context(), jetstream.ConsumerConfig{AckPolicy: jetstream.AckNonePolicy, Replicas: 1, MemoryStorage: true, InactiveThreshold: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	none := func() bool { return len(crippled(t.Context(), js)) == 0 }
 	natstest.Eventually(t, time.Minute, "nothing is found while all servers are there", none)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -18,14 +19,25 @@ import (
 type Disk struct {
 	*Undo
 	// Path is where its files are for programs.
-	Path   string
-	live   string
-	server *fuse.Server
+	Path    string
+	live    string
+	server  *fuse.Server
+	closing chan struct{}
+	kernel  sync.WaitGroup
+	// failed is what writeBack ended with.
+	failed error
 }
+
+// Linux looks every 5 s for what was written 30 s ago, by default (dirty_writeback_centisecs, dirty_expire_centisecs).
+const (
+	writesBackEvery = 5 * time.Second
+	writesBackAfter = 30 * time.Second
+)
 
 // New makes an empty disk that keeps its files in a folder and shows them at Path, which is below it. That needs root.
 func New(folder string) (*Disk, error) {
-	d := &Disk{Undo: NewUndo(filepath.Join(folder, "removed")), Path: filepath.Join(folder, "disk"), live: filepath.Join(folder, "live")}
+	d := &Disk{Undo: NewUndo(filepath.Join(folder, "removed")), Path: filepath.Join(folder, "disk"), live: filepath.Join(folder, "live"),
+		closing: make(chan struct{})}
 	for _, path := range []string{d.trash, d.Path, d.live} {
 		if err := os.MkdirAll(path, 0o755); err != nil {
 			return nil, fmt.Errorf("make a disk: %w", err)
@@ -34,7 +46,25 @@ func New(folder string) (*Disk, error) {
 	if err := d.mount(); err != nil {
 		return nil, err
 	}
+	d.kernel.Go(d.writeBack)
 	return d, nil
+}
+
+// writeBack does what the kernel does by itself, until the disk is closed.
+func (d *Disk) writeBack() {
+	ticks := time.NewTicker(writesBackEvery)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-d.closing:
+			return
+		case now := <-ticks.C:
+			if err := d.WriteBack(now.Add(-writesBackAfter)); err != nil {
+				d.failed = fmt.Errorf("write back %s: %w", d.live, err)
+				return
+			}
+		}
+	}
 }
 
 func (d *Disk) mount() error {
@@ -55,6 +85,12 @@ func (d *Disk) mount() error {
 
 // Close unmounts the disk. The files stay in its folder.
 func (d *Disk) Close() error {
+	close(d.closing)
+	d.kernel.Wait()
+	return errors.Join(d.failed, d.unmount())
+}
+
+func (d *Disk) unmount() error {
 	if err := d.server.Unmount(); err != nil {
 		return fmt.Errorf("unmount %s: %w", d.Path, err)
 	}
@@ -63,7 +99,7 @@ func (d *Disk) Close() error {
 
 // LosePower takes back what was not synced. The processes that have used the disk must have ended.
 func (d *Disk) LosePower() (Lost, error) {
-	if err := d.Close(); err != nil { // so that the kernel forgets what it knows of the files
+	if err := d.unmount(); err != nil { // so that the kernel forgets what it knows of the files
 		return Lost{}, err
 	}
 	lost, err := d.Undo.LosePower()

@@ -3,7 +3,8 @@
 //
 // What is lost is modelled after a file system with a journal, as ext4 and XFS: what was written into a file stays if that file was synced
 // after it; making, renaming, removing and cutting off files stays if any file or directory was synced after it, because those go
-// into the journal in order. Nothing else stays. It must never keep less than a sync has promised.
+// into the journal in order. What is older than half a minute stays, because the kernel writes that by itself. Nothing else stays. It must
+// never keep less than a sync has promised.
 package disk
 
 import (
@@ -15,6 +16,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Undo knows how to take back what was not synced of the files below a folder. All changes are made through it. It is safe for
@@ -25,6 +27,7 @@ type Undo struct {
 
 	mu      sync.Mutex // guards what follows
 	names   []func() error
+	named   time.Time // when the first of the names came
 	removed []string
 	dirty   map[uint64]*unsynced
 	count   int
@@ -37,6 +40,8 @@ type Undo struct {
 type unsynced struct {
 	// file is open as long as this is kept, wherever the file is renamed to.
 	file *os.File
+	// since is when the first of it was done.
+	since time.Time
 	// size that the file had when it was last synced, or was cut off to for good since.
 	size int64
 	// cut is the least size that it was cut off to since anything was synced, or that of before.
@@ -110,7 +115,7 @@ func (u *Undo) of(fd int) (*unsynced, int64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	d := &unsynced{file: file, size: stat.Size, cut: stat.Size}
+	d := &unsynced{file: file, since: time.Now(), size: stat.Size, cut: stat.Size}
 	u.dirty[stat.Ino] = d
 	return d, stat.Size, nil
 }
@@ -192,11 +197,38 @@ func (u *Undo) Sync(fd int) error {
 	return errors.Join(err, u.commit())
 }
 
+// WriteBack makes durable what was begun before a moment, as the kernel does by itself after a while.
+func (u *Undo) WriteBack(before time.Time) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	old := len(u.names) > 0 && u.named.Before(before)
+	var errs error
+	for inode, d := range u.dirty {
+		if d.since.Before(before) {
+			delete(u.dirty, inode)
+			errs = errors.Join(errs, d.file.Close())
+			old = true
+		}
+	}
+	if !old {
+		return errs
+	}
+	return errors.Join(errs, u.commit())
+}
+
 // SyncNames makes durable all that was done to directories and sizes.
 func (u *Undo) SyncNames() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.commit()
+}
+
+// name remembers how to take back what was done to a directory. The caller holds the lock.
+func (u *Undo) name(back func() error) {
+	if len(u.names) == 0 {
+		u.named = time.Now()
+	}
+	u.names = append(u.names, back)
 }
 
 func (u *Undo) commit() error {
@@ -238,7 +270,7 @@ func (u *Undo) Create(path string, flags int, mode fs.FileMode) (*os.File, error
 		return u.openExisting(path, flags, mode)
 	}
 	if err == nil {
-		u.names = append(u.names, func() error { return os.Remove(path) })
+		u.name(func() error { return os.Remove(path) })
 	}
 	return file, err
 }
@@ -264,7 +296,7 @@ func (u *Undo) Mkdir(path string, mode fs.FileMode) error {
 	}
 	err := os.Mkdir(path, mode)
 	if err == nil {
-		u.names = append(u.names, func() error { return os.Remove(path) })
+		u.name(func() error { return os.Remove(path) })
 	}
 	return err
 }
@@ -278,7 +310,7 @@ func (u *Undo) Rmdir(path string) error {
 		err = syscall.Rmdir(path)
 	}
 	if err == nil {
-		u.names = append(u.names, func() error { return os.Mkdir(path, info.Mode().Perm()) })
+		u.name(func() error { return os.Mkdir(path, info.Mode().Perm()) })
 	}
 	return err
 }
@@ -292,7 +324,7 @@ func (u *Undo) Unlink(path string) error {
 		return err
 	}
 	u.removed = append(u.removed, kept)
-	u.names = append(u.names, func() error { return os.Rename(kept, path) })
+	u.name(func() error { return os.Rename(kept, path) })
 	return nil
 }
 
@@ -323,7 +355,7 @@ func (u *Undo) Rename(from, to string) error {
 	if replaces {
 		u.removed = append(u.removed, kept)
 	}
-	u.names = append(u.names, func() error {
+	u.name(func() error {
 		err := os.Rename(to, from)
 		if replaces {
 			err = errors.Join(err, os.Rename(kept, to))
@@ -338,7 +370,7 @@ func (u *Undo) renameOver(from, to string, replaced fs.FileInfo) error {
 	if err := syscall.Rename(from, to); err != nil {
 		return err
 	}
-	u.names = append(u.names, func() error {
+	u.name(func() error {
 		return errors.Join(os.Rename(to, from), os.Mkdir(to, replaced.Mode().Perm()))
 	})
 	return nil

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // drive is an Undo with a folder, and what a test does to files in it.
@@ -215,6 +216,30 @@ func TestLosePower(t *testing.T) {
 				t.Errorf("a second loss took back %v (%v), want nothing", lost, err)
 			}
 		})
+	}
+}
+
+// TestWriteBack: what is old stays without a sync, and what is not old does not.
+func TestWriteBack(t *testing.T) {
+	t.Parallel()
+	d := newDrive(t)
+	f := d.stored("a", "one")
+	d.write(f, 3, " two")
+	d.must(d.WriteBack(time.Now().Add(-time.Hour)))
+	if lost, err := d.LosePower(); err != nil || lost.Bytes != 4 {
+		t.Errorf("lost %v (%v), want the 4 bytes that were new", lost, err)
+	}
+	d.write(f, 3, " two")
+	d.must(d.Unlink(d.at("a")))
+	d.open("b")
+	d.must(d.WriteBack(time.Now().Add(time.Hour)))
+	d.write(f, 7, " three")
+	d.open("c")
+	if _, err := d.LosePower(); err != nil {
+		t.Fatal(err)
+	}
+	if have, want := d.has(), map[string]string{"b": ""}; !maps.Equal(have, want) {
+		t.Errorf("there is %q, want %q", have, want)
 	}
 }
 

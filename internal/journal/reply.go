@@ -22,6 +22,8 @@ type replies struct {
 
 type replyInbox struct {
 	subject string
+	// used says that there was a request before.
+	used    bool
 	answers chan *nats.Msg
 	sub     Subscription
 	// newest is the highest sequence acknowledged here, per stream.
@@ -51,6 +53,11 @@ func (r *replies) take() (*replyInbox, error) {
 		return box, nil
 	}
 	r.mu.Unlock()
+	return r.open()
+}
+
+// open makes an inbox.
+func (r *replies) open() (*replyInbox, error) {
 	box := &replyInbox{subject: r.network.NewInbox(), answers: make(chan *nats.Msg, 4), newest: map[string]uint64{}}
 	var err error
 	box.sub, err = r.network.ChanSubscribe(box.subject, box.answers)
@@ -80,15 +87,37 @@ func (r *replies) close() {
 	r.idle = nil
 }
 
-// publish sends one message to a stream and waits for its answer, at most tryTimeout.
+// publish sends one message to a stream and waits for its answer, at most tryTimeout. A refusal that comes to an inbox that was used
+// before may be to the request before, which two servers took for theirs while the leader changed: so it is asked for once more, in an
+// inbox that is new. What is sent twice is what callers repeat anyway when they do not know.
 func (r *replies) publish(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
 	box, err := r.take()
 	if err != nil {
 		return nil, err
 	}
+	used := box.used
+	answer, err := r.ask(ctx, box, m)
+	if err == nil && used && !isAcknowledged(answer) {
+		if box, err = r.open(); err != nil {
+			return nil, err
+		}
+		answer, err = r.ask(ctx, box, m)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(answer.Data) == 0 && answer.Header.Get(protocol.HeaderStatus) == "503" {
+		return nil, nats.ErrNoResponders
+	}
+	return answer, nil
+}
+
+// ask sends a message and waits for its answer. An inbox that has got anything but an acknowledgement is not used again: a leader that
+// gives way refuses what another one stores and acknowledges, and that may come later.
+func (r *replies) ask(ctx context.Context, box *replyInbox, m *nats.Msg) (*nats.Msg, error) {
 	m.Reply = box.subject
 	if err := r.network.PublishMsg(m); err != nil {
-		r.put(box)
+		box.drop()
 		return nil, err
 	}
 	answer, err := box.await(ctx, r.network)
@@ -96,11 +125,18 @@ func (r *replies) publish(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
 		box.drop() // its answer may still come
 		return nil, err
 	}
-	r.put(box)
-	if len(answer.Data) == 0 && answer.Header.Get(protocol.HeaderStatus) == "503" {
-		return nil, nats.ErrNoResponders
+	if !isAcknowledged(answer) {
+		box.drop()
+		return answer, nil
 	}
+	box.used = true
+	r.put(box)
 	return answer, nil
+}
+
+func isAcknowledged(answer *nats.Msg) bool {
+	_, _, ok := acknowledged(answer.Data)
+	return ok
 }
 
 func (b *replyInbox) await(ctx context.Context, network Transport) (*nats.Msg, error) {

@@ -3,8 +3,8 @@
 //
 // What is lost is modelled after a file system with a journal, as ext4 and XFS: what was written into a file stays if that file was synced
 // after it; making, renaming, removing and cutting off files stays if any file or directory was synced after it, because those go
-// into the journal in order. What is older than half a minute stays, because the kernel writes that by itself. Nothing else stays. It must
-// never keep less than a sync has promised.
+// into the journal in order. What is older than half a minute stays, because the kernel writes that by itself. Nothing else stays.
+// It must never keep less than a sync has promised.
 package disk
 
 import (

@@ -36,13 +36,15 @@ type Clock struct {
 	Off      time.Duration
 }
 
-// skew is the most by which a clock was off between two moments: what was decided meanwhile may be wrong by that.
+// skew is the most by which a clock was off between two moments: what was decided meanwhile may be wrong by that. If the moments were read
+// from that clock, they are off as well.
 func (r *Recorded) skew(from, to time.Time) time.Duration {
 	const around = time.Second // between what was done to a clock and when that was noted
 	most := time.Duration(0)
 	for _, c := range r.Clocks {
-		if c.From.Add(-around).Before(to) && c.To.Add(around).After(from) {
-			most = max(most, c.Off, -c.Off)
+		off := max(c.Off, -c.Off)
+		if c.From.Add(-around-off).Before(to) && c.To.Add(around+off).After(from) {
+			most = max(most, off)
 		}
 	}
 	return most

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -120,16 +121,26 @@ func (c *court) limits() {
 		type moment struct {
 			s *story
 			logged
+			when time.Time
 		}
 		var all []moment
 		for at, s := range c.stories {
 			if at.Project == project && at.Workflow == work.Few {
 				for _, l := range s.log {
-					all = append(all, moment{s, l})
+					all = append(all, moment{s, l, l.stored})
 				}
 			}
 		}
-		slices.SortFunc(all, func(a, b moment) int { return cmp.Or(a.stored.Compare(b.stored), cmp.Compare(a.sequence, b.sequence)) })
+		slices.SortFunc(all, func(a, b moment) int { return cmp.Compare(a.sequence, b.sequence) })
+		latest := map[int]time.Time{} // by shard: the order of a stream is that of its sequences, also where a clock was put back
+		for i := range all {
+			m := &all[i]
+			if m.when.Before(latest[m.s.at.Shard]) {
+				m.when = latest[m.s.at.Shard]
+			}
+			latest[m.s.at.Shard] = m.when
+		}
+		slices.SortStableFunc(all, func(a, b moment) int { return a.when.Compare(b.when) })
 		executing := map[string]bool{}
 		most := 0
 		for _, m := range all {

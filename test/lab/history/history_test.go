@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/pkg/protocol"
 )
 
 // TestQuietRun: what a run without faults leaves behind is judged clean, whatever is planted into it is seen, and so is what is
@@ -32,6 +33,7 @@ func TestQuietRun(t *testing.T) {
 		return
 	}
 	sees(t, rec)
+	excuses(t, rec)
 	damage(t, server)
 	_, found, err := check(t.Context(), Options{NC: server.Connect(t), Notes: folder, Patience: time.Second, DoctorPatience: time.Second})
 	if err != nil {
@@ -41,6 +43,24 @@ func TestQuietRun(t *testing.T) {
 		if !slices.ContainsFunc(found.Violations, func(v Violation) bool { return v.Rule == rule }) {
 			t.Errorf("nobody has seen that this is broken: %s; %v", rule, found.Violations)
 		}
+	}
+}
+
+// excuses checks that a run is clean in the middle of which the clock of a server was put back.
+func excuses(t *testing.T, rec *Recorded) {
+	t.Helper()
+	const back = 10 * time.Second
+	skewed := copied(rec)
+	for _, p := range rec.Projects {
+		logs := skewed.Streams[protocol.WorkflowsStream(p, 0)]
+		from, to := len(logs)/3, 2*len(logs)/3
+		skewed.Clocks = append(skewed.Clocks, Clock{From: logs[from].Time, To: logs[to].Time, Off: -back})
+		for i := from; i < to; i++ {
+			logs[i].Time = logs[i].Time.Add(-back)
+		}
+	}
+	for _, v := range Judge(skewed).Violations {
+		t.Errorf("where the clock of a server was put back: %v", v)
 	}
 }
 

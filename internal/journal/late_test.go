@@ -54,6 +54,42 @@ func TestAnswerAfterARefusal(t *testing.T) {
 	}
 }
 
+// TestTwoAcknowledgements: what is acknowledged twice is so for one publish, whatever the sequences say.
+func TestTwoAcknowledgements(t *testing.T) {
+	t.Parallel()
+	nc := natstest.Start(t).Connect(t)
+	store, err := Open(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	reply := func(subject string, sequences func() []int) {
+		if _, err := nc.Subscribe(subject, func(m *nats.Msg) {
+			for _, n := range sequences() {
+				if err := nc.Publish(m.Reply, fmt.Appendf(nil, `{"stream":"S","seq":%d}`, n)); err != nil {
+					t.Error(err)
+				}
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := 0
+	reply("twice", func() []int { last += 3; return []int{last - 2, last - 1} })
+	reply("next", func() []int { return []int{last} })
+	for range 20 {
+		if _, err := store.Publish(t.Context(), "twice", nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := nc.Flush(); err != nil { // the second answer is here
+			t.Fatal(err)
+		}
+		if sequence, err := store.Publish(t.Context(), "next", nil, nil); err != nil || sequence != uint64(last) {
+			t.Fatalf("the next publish is told %d (%v), want %d", sequence, err, last)
+		}
+	}
+}
+
 // TestRefusalAfterAnAnswer: as above, the other way round.
 func TestRefusalAfterAnAnswer(t *testing.T) {
 	t.Parallel()

@@ -44,16 +44,23 @@ func (b *replyInbox) fresh(answer *nats.Msg) bool {
 	return true
 }
 
+// take returns an inbox in which there is nothing: what is there is of an earlier request, whose server has answered twice.
 func (r *replies) take() (*replyInbox, error) {
-	r.mu.Lock()
-	if n := len(r.idle); n > 0 {
+	for {
+		r.mu.Lock()
+		n := len(r.idle)
+		if n == 0 {
+			r.mu.Unlock()
+			return r.open()
+		}
 		box := r.idle[n-1]
 		r.idle = r.idle[:n-1]
 		r.mu.Unlock()
-		return box, nil
+		if len(box.answers) == 0 {
+			return box, nil
+		}
+		box.drop()
 	}
-	r.mu.Unlock()
-	return r.open()
 }
 
 // open makes an inbox.

@@ -72,7 +72,7 @@ func TestSkew(t *testing.T) {
 	for _, test := range []struct {
 		from, to int
 		want     time.Duration
-	}{{0, 6, 0}, {0, 7, 3 * time.Second}, {0, 12, 3 * time.Second}, {12, 13, 3 * time.Second}, {18, 40, 3 * time.Second}, {25, 26, time.Second}, {0, 59, 3 * time.Second}, {32, 59, 0}} {
+	}{{0, 6, 0}, {0, 7, 3 * time.Second}, {0, 12, 3 * time.Second}, {12, 13, 3 * time.Second}, {18, 40, 4 * time.Second}, {25, 26, time.Second}, {0, 59, 4 * time.Second}, {32, 59, 0}} {
 		if got := rec.skew(at(test.from), at(test.to)); got != test.want {
 			t.Errorf("skew from %d to %d = %v, want %v", test.from, test.to, got, test.want)
 		}

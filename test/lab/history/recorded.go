@@ -36,18 +36,18 @@ type Clock struct {
 	Off      time.Duration
 }
 
-// skew is the most by which a clock was off between two moments: what was decided meanwhile may be wrong by that. If the moments were read
-// from that clock, they are off as well.
+// skew is the most by which clocks were off between two moments, one against another: what was decided meanwhile may be wrong by that. If
+// the moments were read from such a clock, they are off as well.
 func (r *Recorded) skew(from, to time.Time) time.Duration {
 	const around = time.Second // between what was done to a clock and when that was noted
-	most := time.Duration(0)
+	var ahead, behind time.Duration
 	for _, c := range r.Clocks {
 		off := max(c.Off, -c.Off)
 		if c.From.Add(-around-off).Before(to) && c.To.Add(around+off).After(from) {
-			most = max(most, off)
+			ahead, behind = max(ahead, c.Off), max(behind, -c.Off)
 		}
 	}
-	return most
+	return ahead + behind
 }
 
 // workflows are the streams of a project's instances.

@@ -239,7 +239,7 @@ func (r *runnerRun) killOne(ctx context.Context, w *watch, i int, takeOver time.
 	if err := until(ctx, func() bool { return time.Since(killed) > takeOver && w.haveAllStepped(killed.Add(inFlight)) }); err != nil {
 		return nil, 0, err
 	}
-	dead := w.silentSince(killed, takeOver)
+	dead := w.silentSince(killed)
 	if len(dead) != 1 {
 		return nil, 0, fmt.Errorf("of the runners, %q are silent since one was killed: want one", dead)
 	}

@@ -18,6 +18,8 @@ type watch struct {
 	instances map[string]*watched
 	// lastOf is when each runner has appended last.
 	lastOf map[string]time.Time
+	// silent are those that were killed.
+	silent map[string]bool
 	// last is when a step was committed last, gap the longest time between two.
 	last      time.Time
 	gap       time.Duration
@@ -42,7 +44,7 @@ type takeOver struct {
 
 // follow watches what is stored from now on. The function that it returns ends that.
 func follow(ctx context.Context, js jetstream.JetStream, stream string) (w *watch, stop func(), err error) {
-	w = &watch{instances: map[string]*watched{}, lastOf: map[string]time.Time{}}
+	w = &watch{instances: map[string]*watched{}, lastOf: map[string]time.Time{}, silent: map[string]bool{}}
 	consumer, err := js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverNewPolicy})
 	if err != nil {
 		return nil, nil, err
@@ -114,13 +116,14 @@ func (w *watch) haveAllStepped(since time.Time) bool {
 // inFlight is how long an append may be under way whose runner is dead already.
 const inFlight = 100 * time.Millisecond
 
-// silentSince lists the runners that had appended within a time before a moment, and not since.
-func (w *watch) silentSince(moment time.Time, within time.Duration) (ids []string) {
+// silentSince lists the runners that have not appended since a moment, and were not in the list before.
+func (w *watch) silentSince(moment time.Time) (ids []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for id, last := range w.lastOf {
-		if last.After(moment.Add(-within)) && last.Before(moment.Add(inFlight)) {
+		if last.Before(moment.Add(inFlight)) && !w.silent[id] {
 			ids = append(ids, id)
+			w.silent[id] = true
 		}
 	}
 	return slices.Sorted(slices.Values(ids))

@@ -173,6 +173,7 @@ func TestServerWithoutAName(t *testing.T) {
 		Leader: "natstest-0", Replicas: []*jetstream.PeerInfo{{Name: "natstest-1"}, {Name: "Server name unknown at this time (peerID: yrzKKRBu)"}},
 	}})
 	c.Stop(t, 2)
+	nc = c.Connect(t) // the other connection may have been to that one
 	if err := durability.Tell(t.Context(), durability.Options{NC: nc, Log: slog.New(slog.DiscardHandler), Production: true}, &found); err != nil {
 		t.Errorf("one of three servers is away: %v", err)
 	}

@@ -284,6 +284,7 @@ func (c *conn) settle(ctx context.Context, up protocol.SocketUp, ack protocol.So
 	case up.Kind == protocol.SocketState:
 		c.stateSettled(up.Number, len(ack.Answers) == 0)
 	case up.Kind == protocol.SocketConnect && !c.isOpen():
+		c.dead.Store(true)
 		c.close(missed)
 	case up.Call != nil && c.answered(up.Call.ID):
 		c.say(wire.CallError(up.Call.ID, "the call was applied, its result is lost"))

@@ -283,6 +283,46 @@ func TestMissedBatch(t *testing.T) {
 	expect(t, b, "hello")
 }
 
+// TestFramesAfterALoss: what a client had sent before it hears that something was lost for it does not come to the agent any more: it would
+// find the connection as it was before what was lost.
+func TestFramesAfterALoss(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	goOn := make(chan struct{})
+	letGo := sync.OnceFunc(func() { close(goOn) })
+	t.Cleanup(letGo)
+	r.bring = func(protocol.SocketUp, Underway) (protocol.SocketAck, error) {
+		<-goOn
+		return protocol.SocketAck{Place: r.next()}, nil // what it has sent is lost
+	}
+	ws := r.open("a")
+	var c *conn
+	for _, c = range r.gateway.find(room).all() {
+	}
+	for _, text := range []string{"1", "2", "3"} {
+		if err := ws.Write(t.Context(), websocket.MessageText, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	natstest.Eventually(t, soon, "all are read", func() bool {
+		c.in.mu.Lock()
+		defer c.in.mu.Unlock()
+		return c.in.count == 3
+	})
+	letGo()
+	expectClose(t, ws, websocket.StatusServiceRestart, "frames were lost")
+	natstest.Eventually(t, soon, "the agent is told that the socket has ended", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.closed) > 0
+	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.taken != 1 {
+		t.Errorf("%d frames were brought, want the first one", r.taken)
+	}
+}
+
 // TestLostWelcome: a connection that the agent has opened, and whose first frames are lost, is closed.
 func TestLostWelcome(t *testing.T) {
 	t.Parallel()

@@ -265,6 +265,7 @@ func (l *link) lose(ctx context.Context, place protocol.SocketPlace) {
 	for _, c := range l.conns {
 		if c.open && c.ending.Load() == nil {
 			open++
+			c.dead.Store(true) // the agent would find it as it was before what it misses
 			c.close(missed)
 		}
 	}

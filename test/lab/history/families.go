@@ -151,6 +151,9 @@ func (c *court) limits() {
 			if m.Entries[0].Kind == protocol.EntrySnapshot {
 				continue
 			}
+			if m.Entries[0].Kind == protocol.EntryReleased && !executing[m.s.at.ID] { // given back before it began: it had no slot
+				continue
+			}
 			executing[m.s.at.ID] = true
 			if most = max(most, len(executing)); len(executing) > work.FewLimit {
 				c.accuse(Limited, m.s, m.sequence, "at %d %d execute, at most %d may: %q", m.sequence, len(executing), work.FewLimit, slices.Sorted(maps.Keys(executing)))

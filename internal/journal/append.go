@@ -145,9 +145,9 @@ func (s *Store) publish(ctx context.Context, subject string, header nats.Header,
 
 // tryPublish sends a message once.
 func (s *Store) tryPublish(ctx context.Context, m *nats.Msg) (uint64, error) {
-	answer, err := s.replies.publish(ctx, m)
+	answer, unsure, err := s.replies.publish(ctx, m)
 	if err != nil {
-		return 0, err
+		return 0, unsureIf(unsure, err)
 	}
 	if _, sequence, ok := acknowledged(answer.Data); ok {
 		return sequence, nil
@@ -157,9 +157,21 @@ func (s *Store) tryPublish(ctx context.Context, m *nats.Msg) (uint64, error) {
 		return 0, unreadableError{fmt.Errorf("answer %.80q: %w", answer.Data, err)}
 	}
 	if r.Error != nil {
-		return 0, r.Error
+		return 0, unsureIf(unsure, r.Error)
 	}
 	return r.Sequence, nil
+}
+
+// unsureError is the refusal of what may have been stored before.
+type unsureError struct{ error }
+
+func (e unsureError) Unwrap() error { return e.error }
+
+func unsureIf(unsure bool, err error) error {
+	if unsure {
+		return unsureError{err}
+	}
+	return err
 }
 
 // unreadableError ends a publish whose answer makes no sense.

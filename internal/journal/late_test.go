@@ -2,6 +2,7 @@ package journal
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -87,6 +88,40 @@ func TestTwoAcknowledgements(t *testing.T) {
 		if sequence, err := store.Publish(t.Context(), "next", nil, nil); err != nil || sequence != uint64(last) {
 			t.Fatalf("the next publish is told %d (%v), want %d", sequence, err, last)
 		}
+	}
+}
+
+// TestNoSpaceAfterALateRefusal: who is refused for want of room hears that it may be stored, if the first copy of it may be.
+func TestNoSpaceAfterALateRefusal(t *testing.T) {
+	t.Parallel()
+	nc := natstest.Start(t).Connect(t)
+	store, err := Open(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	answers := [][]string{
+		{`{"stream":"S","seq":1}`},
+		{`{"error":{"code":400,"err_code":10071}}`, `{"stream":"S","seq":2}`}, // the refusal is of the message before
+	}
+	if _, err := nc.Subscribe("x", func(m *nats.Msg) {
+		now := []string{`{"error":{"code":500,"err_code":10047}}`}
+		if len(answers) > 0 {
+			now, answers = answers[0], answers[1:]
+		}
+		for _, answer := range now {
+			if err := nc.Publish(m.Reply, []byte(answer)); err != nil {
+				t.Error(err)
+			}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Publish(t.Context(), "x", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Publish(Refusing(t.Context()), "x", nil, nil); !errors.Is(err, ErrUnknownOutcome) {
+		t.Errorf("the error is %v, want ErrUnknownOutcome", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"sync"
 
@@ -96,27 +97,30 @@ func (r *replies) close() {
 
 // publish sends one message to a stream and waits for its answer, at most tryTimeout. A refusal that comes to an inbox that was used
 // before may be to the request before, which two servers took for theirs while the leader changed: so it is asked for once more, in an
-// inbox that is new. What is sent twice is what callers repeat anyway when they do not know.
-func (r *replies) publish(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
+// inbox that is new. What is sent twice is what callers repeat anyway when they do not know. It is unsure if that is refused for another
+// reason: then the first one may be stored.
+func (r *replies) publish(ctx context.Context, m *nats.Msg) (answer *nats.Msg, unsure bool, err error) {
 	box, err := r.take()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	used := box.used
-	answer, err := r.ask(ctx, box, m)
+	answer, err = r.ask(ctx, box, m)
 	if err == nil && used && !isAcknowledged(answer) {
 		if box, err = r.open(); err != nil {
-			return nil, err
+			return nil, true, err
 		}
+		first := answer
 		answer, err = r.ask(ctx, box, m)
+		unsure = err == nil && !bytes.Equal(first.Data, answer.Data)
 	}
 	if err != nil {
-		return nil, err
+		return nil, unsure, err
 	}
 	if len(answer.Data) == 0 && answer.Header.Get(protocol.HeaderStatus) == "503" {
-		return nil, nats.ErrNoResponders
+		return nil, unsure, nats.ErrNoResponders
 	}
-	return answer, nil
+	return answer, unsure, nil
 }
 
 // ask sends a message and waits for its answer. An inbox that has got anything but an acknowledgement is not used again: a leader that

@@ -230,6 +230,9 @@ func isNoSpace(err error) bool {
 
 // notStored reports whether an error says that what was sent is not stored, and never will be.
 func notStored(err error) bool {
+	if _, unsure := errors.AsType[unsureError](err); unsure {
+		return false
+	}
 	_, answered := errors.AsType[*ServerError](err)
 	return answered || errors.Is(err, nats.ErrNoResponders)
 }

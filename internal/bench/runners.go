@@ -172,7 +172,7 @@ func (r *runnerRun) withFleet(ctx context.Context, url string, replicas int, tak
 	}
 	defer p.Close()
 	r.project = p
-	w, stop, err := follow(ctx, p.JS, protocol.WorkflowsStream(projectName, 0))
+	w, stop, err := follow(ctx, p.Journal(), protocol.WorkflowsStream(projectName, 0))
 	if err != nil {
 		return err
 	}

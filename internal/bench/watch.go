@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
+	"github.com/skein-run/skein/internal/ctxtime"
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -42,28 +42,44 @@ type takeOver struct {
 	stepped time.Time // when the next step was committed; zero until then
 }
 
-// follow watches what is stored from now on. The function that it returns ends that.
-func follow(ctx context.Context, js jetstream.JetStream, stream string) (w *watch, stop func(), err error) {
+const (
+	// watchPage is how many messages are read at a time, watchEvery after how long is looked again when there were fewer.
+	watchPage  = 256
+	watchEvery = 20 * time.Millisecond
+)
+
+// follow watches what is stored from now on, page by page: a consumer could go with the server that it is at. The function that it
+// returns ends that.
+func follow(ctx context.Context, store *journal.Store, stream string) (w *watch, stop func(), err error) {
+	state, err := store.State(ctx, stream)
+	if err != nil {
+		return nil, nil, err
+	}
 	w = &watch{instances: map[string]*watched{}, lastOf: map[string]time.Time{}, silent: map[string]bool{}}
-	consumer, err := js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverNewPolicy})
-	if err != nil {
-		return nil, nil, err
-	}
-	messages, err := consumer.Consume(func(m jetstream.Msg) {
-		at, class, err := protocol.ParseInstanceSubject(m.Subject())
-		if err != nil || class != protocol.ClassLog {
-			return
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for next := state.Last + 1; ctx.Err() == nil; {
+			page, more, err := store.Page(ctx, stream, ">", next, watchPage)
+			for _, m := range page {
+				w.take(m)
+				next = m.Sequence + 1
+			}
+			if err != nil || !more { // an error is that of a server that is gone: another one will answer
+				_ = ctxtime.Sleep(ctx, watchEvery)
+			}
 		}
-		var a protocol.Append
-		meta, err := m.Metadata()
-		if err == nil && json.Unmarshal(m.Data(), &a) == nil {
-			w.see(at.ID, a, meta.Timestamp)
-		}
-	})
-	if err != nil {
-		return nil, nil, err
+	}()
+	return w, func() { cancel(); <-done }, nil
+}
+
+func (w *watch) take(m journal.Message) {
+	at, class, err := protocol.ParseInstanceSubject(m.Subject)
+	var a protocol.Append
+	if err == nil && class == protocol.ClassLog && json.Unmarshal(m.Data, &a) == nil {
+		w.see(at.ID, a, m.Time)
 	}
-	return w, messages.Stop, nil
 }
 
 func (w *watch) see(id string, a protocol.Append, at time.Time) {

@@ -112,7 +112,7 @@ func (s *State) host(p *Permissions, project string) {
 	}
 	p.say(between...)
 	p.hear(between...)
-	p.hear(protocol.CallSubjects(project, "*"), protocol.WorkflowSubjects(project))
+	p.hear(protocol.CallSubjects(project, "*"), protocol.WorkflowSubjects(project), protocol.QuiesceSubject(project))
 	p.say(protocol.UserInbox(userName(project, AgentHost)) + ".>") // answers between hosts, for as long as they stream
 	p.Responds = true
 	s.outward(p, project)
@@ -134,7 +134,7 @@ func (s *State) runner(p *Permissions, project string) {
 	p.own(protocol.KVStream(schedules), protocol.KVSubject(schedules, protocol.CronKeys))
 	p.objects(project)
 	p.create(protocol.ObjectsStream(project))
-	p.hear(protocol.PokeSubject(project), protocol.AskSubject(project), protocol.AskRunnersSubjects(project))
+	p.hear(protocol.PokeSubject(project), protocol.AskSubject(project), protocol.AskRunnersSubjects(project), protocol.QuiesceSubject(project))
 	p.hear(protocol.WorkflowSubjects(project)) // to follow instances, of itself and for others
 	p.say(protocol.PokeSubject(project))
 	p.Responds = true

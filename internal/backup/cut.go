@@ -29,7 +29,8 @@ import (
 //     agent, and has its answer in the log, would not call it again. So no record may be written from its reading until mail is read.
 //     Mail is read after the logs have ended, so what a step has told before its result was stored is there; what was acknowledged before
 //     that is applied in a record, as none was written since; and what turns tell after the moment is not there. A notice of an entry
-//     that the log has not yet is left out. If a record was written, all of this is done again, which takes some milliseconds.
+//     that the log has not yet is left out. If a record was written, all of this is done again, which takes some milliseconds; where there always is
+//     one, hosts and runners are asked to hold up (internal/quiesce).
 //     A timer that is acknowledged before it is read has its effect in the log that is read later. One that is armed for an entry of
 //     that log is armed before timers are read again, or its wake comes again (1), or it is the wake itself that is read with it. The
 //     large states that records refer to are read with them, and a record whose state was replaced meanwhile is read again.

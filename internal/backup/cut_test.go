@@ -1,17 +1,13 @@
 package backup
 
 import (
-	"context"
 	"encoding/json"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/skein-run/skein/internal/ctxtime"
-	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/objects"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -253,38 +249,6 @@ func noticeMail(project, id string, sequence uint64) protocol.Mail {
 	return protocol.NoticeMail(protocol.Tracker{}, protocol.WorkflowNotice{
 		Project: project, Workflow: "pay", ID: id, Notice: protocol.Notice{Cursor: protocol.Cursor{Sequence: sequence}, Kind: protocol.NoticeCompleted},
 	}, time.Now())
-}
-
-// TestMomentAmongWrites: that an agent writes all the time keeps nobody from making a backup. What it wrote last before the logs ended
-// is there with all that came before.
-func TestMomentAmongWrites(t *testing.T) {
-	t.Parallel()
-	p := onServer(t)
-	p.project("shop")
-	p.record("ada", protocol.Record{Turn: 1})
-	ctx, stop := context.WithCancel(t.Context())
-	var writes sync.WaitGroup
-	defer writes.Wait()
-	defer stop()
-	writes.Go(func() { // each record of a turn is followed by a log that knows of it, each log by a record that does
-		for turn := uint64(2); ctxtime.Sleep(ctx, time.Millisecond) == nil; turn++ {
-			p.record("ada", protocol.Record{Turn: turn})
-			p.log("a", turn, protocol.EntryStarted)
-		}
-	})
-	natstest.Eventually(t, natstest.Patience, "there are records", func() bool { return p.recordOf("ada").Turn > 20 })
-	dir, _ := p.backup()
-	stop()
-	writes.Wait()
-	q := restored(t, dir)
-	m, err := q.store.Last(t.Context(), "WORKFLOWS_shop", pay("a").LogSubject())
-	var log protocol.Append
-	if err == nil {
-		err = json.Unmarshal(m.Data, &log)
-	}
-	if turn := q.recordOf("ada").Turn - turnSkip; err != nil || turn != log.Incarnation && turn != log.Incarnation+1 {
-		t.Errorf("the record has turn %d, the log knows of turn %d, %v", turn, log.Incarnation, err)
-	}
 }
 
 // TestLargeStateReplacedMeanwhile: a record and its large state belong together.

@@ -9,19 +9,22 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/skein-run/skein/internal/ctxtime"
 	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/quiesce"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
 // The moment (4 in cut.go). Whoever must find one at which nothing is written has to look for a short time and often, so all
 // that can be read before is, and what is of several streams is asked for at once: from the reading of the records to the question
-// whether they still are the newest there are some five questions and answers, however many streams there are.
+// whether they still are the newest there are some five questions and answers, however many streams there are. If none is found in
+// a quarter of a second, hosts and runners are asked to hold up what they write, and in between they write on for as long as that took.
 
 const (
 	// momentLimit is for how long a moment is looked for.
 	momentLimit = 2 * time.Minute
-	// nearFor is for how long what was read before is near enough.
-	nearFor = time.Second
+	// firstLook is for how long it is looked for at first. Each time it is twice as long, up to protocol.MaxQuiesce.
+	firstLook = 250 * time.Millisecond
 	// lookingForMoment is told, with how many were none.
 	lookingForMoment = "moments at which agents wrote"
 )
@@ -36,26 +39,39 @@ type moment struct {
 
 // readTogether finds the moment, and reads what is of it.
 func (c *copier) readTogether(ctx context.Context) error {
-	for began, tries := time.Now(), 0; ; {
+	tries := 0
+	for began, look := time.Now(), firstLook; time.Since(began) < momentLimit; look = min(2*look, protocol.MaxQuiesce) {
 		if err := c.approach(ctx); err != nil {
 			return err
 		}
-		for near := time.Now(); time.Since(near) < nearFor; tries++ {
-			if c.Progress != nil && tries > 0 {
-				c.Progress(lookingForMoment, tries)
-			}
-			whole, err := c.tryTogether(ctx)
-			if err != nil {
+		if tries > 0 { // agents that have little to do are not held up
+			if err := quiesce.Ask(ctx, c.Store.Conn(), c.copied, look); err != nil {
 				return err
 			}
-			if whole {
-				return c.reach(ctx, protocol.KindTimers, protocol.KindWorkflows)
-			}
 		}
-		if time.Since(began) > momentLimit {
-			return fmt.Errorf("agents write more than can be followed: within %s, at none of %d moments their records stayed as they were until mail and logs were read, which takes some five answers of the NATS server; try again when they have less to do, or from a machine that is nearer to the server", momentLimit, tries)
+		whole, err := c.lookFor(ctx, look, &tries)
+		if err != nil {
+			return err
+		}
+		if whole {
+			return c.reach(ctx, protocol.KindTimers, protocol.KindWorkflows)
+		}
+		if err := ctxtime.Sleep(ctx, look); err != nil {
+			return err
 		}
 	}
+	return fmt.Errorf("agents write more than can be followed: within %s, at none of %d moments their records stayed as they were until mail and logs were read, which takes some five answers of the NATS server, although their hosts were asked to hold up for %s at a time; look whether hosts of an older version run, and try again from a machine that is nearer to the server", momentLimit, tries, protocol.MaxQuiesce)
+}
+
+// lookFor looks for the moment for a while.
+func (c *copier) lookFor(ctx context.Context, while time.Duration, tries *int) (whole bool, err error) {
+	for began := time.Now(); !whole && err == nil && time.Since(began) < while; *tries++ {
+		if c.Progress != nil && *tries > 0 {
+			c.Progress(lookingForMoment, *tries)
+		}
+		whole, err = c.tryTogether(ctx)
+	}
+	return whole, err
 }
 
 // approach reads what there is so far, so that little is left to be read at the moment.

@@ -24,6 +24,7 @@ import (
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/objects"
+	"github.com/skein-run/skein/internal/quiesce"
 	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/internal/testsignal"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -39,6 +40,8 @@ type Office struct {
 	// Replicas are those of the stream, if it is not there yet.
 	Replicas int
 	Log      *slog.Logger
+	// Gate holds up what is to be kept while a backup looks for a moment.
+	Gate *quiesce.Gate
 
 	mu   sync.Mutex
 	made bool // the stream is there
@@ -52,6 +55,9 @@ func (o *Office) Add(ctx context.Context, to protocol.Door, id string, p protoco
 	body, err := json.Marshal(p)
 	if err == nil {
 		err = o.make(ctx)
+	}
+	if err == nil {
+		err = o.Gate.Pass(ctx)
 	}
 	if err == nil {
 		_, err = o.Store.Publish(ctx, subject, nil, body)

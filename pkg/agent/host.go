@@ -81,7 +81,7 @@ func newHost(p *project.Project, classes []*class, times timing) *host {
 	h.log = p.Log.With(slog.String(logkey.Host, h.id))
 	h.lease = newLease(p.NC, store, h.name, h.id, times, h.log)
 	h.peers = &peers{store: store, where: h.lease.where, id: h.id, misses: times.leaseMisses, seen: map[string]peer{}}
-	h.records = &records{store: store, where: bucketOf(protocol.AgentsBucket(h.name))}
+	h.records = &records{store: store, where: bucketOf(protocol.AgentsBucket(h.name)), gate: p.Gate()}
 	h.inbox = inbox{store: store, stream: protocol.InboxStream(h.name), project: h.name}
 	h.sure = &sure{host: h, sent: map[string]map[protocol.Agent]protocol.SocketPlace{}}
 	h.couriers = &couriers{host: h, bells: map[protocol.Agent][]protocol.Bell{}}

@@ -175,9 +175,17 @@ func (h *host) subscribe(work context.Context) (unsubscribe func(), err error) {
 		calls := protocol.CallSubjects(h.name, c.name)
 		add(calls, calls, h.onCall)
 	}
-	if err == nil {
+	for _, listen := range []func() (*nats.Subscription, error){
+		func() (*nats.Subscription, error) {
+			return h.nc.Subscribe(protocol.SocketsSubject(h.name, h.id), func(m *nats.Msg) { h.onDown(work, m) })
+		},
+		func() (*nats.Subscription, error) { return h.project.Gate().Listen(h.nc, h.name, h.log) },
+	} {
+		if err != nil {
+			break
+		}
 		var sub *nats.Subscription
-		if sub, err = h.nc.Subscribe(protocol.SocketsSubject(h.name, h.id), func(m *nats.Msg) { h.onDown(work, m) }); err == nil {
+		if sub, err = listen(); err == nil {
 			subs = append(subs, sub)
 		}
 	}

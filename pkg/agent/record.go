@@ -9,6 +9,7 @@ import (
 
 	"github.com/skein-run/skein/internal/ctxtime"
 	"github.com/skein-run/skein/internal/journal"
+	"github.com/skein-run/skein/internal/quiesce"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -23,6 +24,8 @@ func (b bucket) subject(key string) string { return protocol.KVSubject(b.name, k
 type records struct {
 	store *journal.Store
 	where bucket
+	// gate holds writes up while a backup looks for a moment.
+	gate *quiesce.Gate
 }
 
 // version is a record and the sequence that the next write of it must name. Without a record, only that.
@@ -82,6 +85,9 @@ func (r *records) write(ctx context.Context, id protocol.Agent, sequence uint64,
 	if err != nil {
 		return version{}, fmt.Errorf("encode record of agent %q: %w", id, err)
 	}
+	if err := r.gate.Pass(ctx); err != nil {
+		return version{}, fmt.Errorf("write record of agent %q: %w", id, err)
+	}
 	stored, err := r.store.Append(ctx, r.where.stream, r.subject(id), sequence, body)
 	if err != nil {
 		return version{}, fmt.Errorf("write record of agent %q: %w", id, err)
@@ -94,6 +100,9 @@ func (r *records) write(ctx context.Context, id protocol.Agent, sequence uint64,
 // remove takes the record away unless it was written after sequence. It leaves no marker: whoever asks for agents that
 // do not exist must not fill the bucket.
 func (r *records) remove(ctx context.Context, id protocol.Agent, sequence uint64) error {
+	if err := r.gate.Pass(ctx); err != nil {
+		return err
+	}
 	return r.store.Purge(ctx, r.where.stream, r.subject(id), sequence+1)
 }
 

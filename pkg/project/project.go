@@ -28,6 +28,7 @@ import (
 	"github.com/skein-run/skein/internal/objects"
 	"github.com/skein-run/skein/internal/post"
 	"github.com/skein-run/skein/internal/process"
+	"github.com/skein-run/skein/internal/quiesce"
 )
 
 // Project is an open project: who it is, and how NATS is reached.
@@ -45,6 +46,7 @@ type Project struct {
 	answers *answers.Desk
 	doors   *door.Caller
 	post    *post.Office
+	gate    *quiesce.Gate
 	known   sync.Map // Target → shards
 	// remembers is set if what doors tell is to be noted in the row of the project.
 	remembers atomic.Bool
@@ -133,12 +135,13 @@ func newProject(config Config, nc *nats.Conn, log *slog.Logger, health *process.
 	}
 	p := &Project{
 		Config: config, NC: nc, JS: js, Log: log,
-		store: store, answers: desk, health: health,
+		store: store, answers: desk, health: health, gate: &quiesce.Gate{},
 	}
 	p.doors = door.Open(nc, config.Name, p.isRegistered)
 	p.objects = objects.New(store).Behind(p.doors)
 	p.post = &post.Office{
 		Store: store, JS: js, Doors: p.doors, Objects: p.objects, Project: config.Name, Replicas: config.Settings.Replicas, Log: p.Log,
+		Gate: p.gate,
 	}
 	return p, nil
 }
@@ -161,6 +164,9 @@ func (p *Project) Durability() durability.Options {
 	s := p.Config.Settings
 	return durability.Options{NC: p.NC, Log: p.Log, Monitor: s.NATSMonitor, Production: s.Production}
 }
+
+// Gate holds up what services write while a backup looks for a moment: for them, and of no use to others.
+func (p *Project) Gate() *quiesce.Gate { return p.gate }
 
 // Close closes the connection, if Open made it.
 func (p *Project) Close() {

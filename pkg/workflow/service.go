@@ -73,6 +73,11 @@ func (s service) Serve(ctx context.Context, p *project.Project) error {
 		Limits: map[string]engine.Limits{}, Retention: map[string]protocol.Retention{}, Concurrency: map[string]int{},
 		Doors: p.Doors(), Post: p.Post(), Ready: func() { p.Ready(s.Name()) },
 	}
+	quiet, err := p.Gate().Listen(p.NC, p.Config.Name, p.Log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = quiet.Unsubscribe() }() // the connection may be gone
 	for _, w := range p.Config.Own() {
 		config.Limits[w.Name] = engine.Limits{Steps: w.StepLimit, State: w.StateLimit}
 		config.Retention[w.Name], config.Concurrency[w.Name] = w.Retention, w.Concurrency

@@ -1,5 +1,3 @@
-//go:build backup
-
 package integration
 
 import (

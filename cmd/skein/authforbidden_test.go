@@ -114,6 +114,7 @@ func (f *fort) forbids() {
 		{"bring answers to hosts of another", protocol.HostSubject("desk", "h"), append(hosts, "desk/operator")},
 		{"bring messages to sockets of another", protocol.SocketsSubject("desk", "h"), append(hosts, "desk/operator")},
 		{"stop runners of another", protocol.PokeSubject("mill"), append(others, "mill/operator")},
+		{"hold up what agents write", protocol.QuiesceSubject("desk"), append(hosts, "desk/operator", "desk/agent-host", "desk/workflow-runner")},
 		{"answer in another's place", protocol.UserInbox("mill_workflow-runner") + ".x", append(others, "mill/operator")},
 		{"purge a log", api + "STREAM.PURGE." + mill, append(others, "mill/operator", "mill/agent-host")},
 		{"delete from a log", api + "STREAM.MSG.DELETE." + mill, append(others, "mill/operator", "mill/agent-host")},

@@ -21,23 +21,32 @@ func TestHostIsQuiet(t *testing.T) {
 			return count(d, w, r)
 		}
 	}))
-	h.call(t, http.MethodPost, "/agents/desk/ada", "")
+	h.call(t, http.MethodPost, "/agents/desk/ada", "") // to take an agent is a write, too
 	<-ran
-	began := time.Now()
-	if err := quiesce.Ask(t.Context(), r.nc, []string{testProject}, protocol.MaxQuiesce); err != nil {
-		t.Fatal(err)
-	}
-	natstest.Eventually(t, soon, "the host has heard of it", func() bool { return h.log.has("what agents write waits") })
-	if status, body := h.call(t, http.MethodPost, "/agents/desk/ada", ""); status != http.StatusOK {
-		t.Errorf("answer %d %q", status, body)
-	}
-	if took := (<-ran).Sub(began); took >= protocol.MaxQuiesce {
-		t.Errorf("the turn ran after %s, as if turns waited", took)
-	}
-	if took := time.Since(began); took < protocol.MaxQuiesce {
-		t.Errorf("the turn was stored after %s", took)
-	}
-	if record, _ := r.record(t, "ada"); record.Turn != 2 {
-		t.Errorf("record %+v", record)
+	turns := uint64(1)
+	// A busy machine may need longer than the host is quiet to run a turn: then it is asked again.
+	natstest.Eventually(t, soon, "a turn runs while the host is quiet", func() bool {
+		heard := h.log.count("what agents write waits")
+		began := time.Now()
+		natstest.Eventually(t, soon, "the host is quiet", func() bool {
+			if h.log.count("what agents write waits") > heard {
+				return true
+			}
+			if err := quiesce.Ask(t.Context(), r.nc, []string{testProject}, protocol.MaxQuiesce); err != nil {
+				t.Fatal(err)
+			}
+			return false
+		})
+		if status, body := h.call(t, http.MethodPost, "/agents/desk/ada", ""); status != http.StatusOK {
+			t.Fatalf("answer %d %q", status, body)
+		}
+		turns++
+		if took := time.Since(began); took < protocol.MaxQuiesce {
+			t.Errorf("the turn was stored after %s", took)
+		}
+		return (<-ran).Sub(began) < protocol.MaxQuiesce
+	})
+	if record, _ := r.record(t, "ada"); record.Turn != turns {
+		t.Errorf("record %+v, of %d turns", record, turns)
 	}
 }

@@ -18,6 +18,7 @@ func TestAnswersThatComeTwice(t *testing.T) {
 		{`{"stream":"A","seq":7}`, true}, {`{"stream":"A","seq":7}`, false}, {`{"stream":"B","seq":3}`, true},
 		{`{"stream":"A","seq":6}`, false}, {`{"error":{"err_code":10071}}`, true}, {`{"error":{"err_code":10071}}`, true},
 		{`{"stream":"A","seq":8}`, true}, {`{"stream":"B","seq":3}`, false},
+		{`{"stream":"WORKFLOWS_a=1","seq":7}`, true}, {`{"stream":"WORKFLOWS_a=1","seq":7}`, false}, {`{"stream":"WORKFLOWS_a=2","seq":7}`, true},
 	} {
 		if got := b.fresh(&nats.Msg{Data: []byte(row.answer)}); got != row.fresh {
 			t.Errorf("answer %d, %s: fresh is %v", i, row.answer, got)
@@ -30,7 +31,7 @@ func FuzzAcknowledged(f *testing.F) {
 	for _, seed := range []string{
 		`{"stream":"S","seq":7}`, `{"stream":"S","seq":7,"duplicate":true}`, `{"stream":"S", "seq":7}`, `{"seq":7}`, ``,
 		`{"stream":"S","seq":99999999999999999999}`, `{"stream":"S","seq":}`, `{"stream":"S","seq":7}}`, `{"error":{"code":400}}`,
-		`{"stream":"S","domain":"d","seq":7}`, `{"stream":"a\"b","seq":7}`, `{"stream":"S","seq":07}`,
+		`{"stream":"WORKFLOWS_a=1","seq":7}`, `{"stream":"S","domain":"d","seq":7}`, `{"stream":"a\"b","seq":7}`, `{"stream":"S","seq":07}`,
 	} {
 		f.Add([]byte(seed))
 	}

@@ -178,13 +178,13 @@ func unsureIf(unsure bool, err error) error {
 type unreadableError struct{ error }
 
 // acknowledged reads the common answer {"stream":"NAME","seq":N} without the cost of a decoder: it is read once per
-// append. ok is false for every other answer.
+// append. ok is false for every other answer. NAME may be that of a shard, with "=": who takes an acknowledgement for a refusal asks twice.
 func acknowledged(answer []byte) (stream []byte, sequence uint64, ok bool) {
 	name, ok := bytes.CutPrefix(answer, []byte(`{"stream":"`))
 	if !ok {
 		return nil, 0, false
 	}
-	rest := bytes.TrimLeft(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+	rest := bytes.TrimLeft(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-=")
 	stream = name[:len(name)-len(rest)]
 	rest, ok = bytes.CutPrefix(rest, []byte(`","seq":`))
 	if !ok || len(rest) < 2 || rest[len(rest)-1] != '}' || rest[0] == '0' {

@@ -11,13 +11,19 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/skein-run/skein/pkg/protocol"
+	"github.com/skein-run/skein/test/lab/work"
 )
 
 // durables are the names of the consumers that must not be lost. Others belong to somebody who reads, are on one server each, and are made
 // anew when that is gone.
-var durables = []string{
-	protocol.ConsumerDue, protocol.ConsumerDoorbell, protocol.ConsumerScheduler, protocol.ConsumerClock,
-	protocol.ConsumerWakes(0), protocol.ConsumerControls(0),
+func durables() []string {
+	names := []string{protocol.ConsumerDue, protocol.ConsumerDoorbell, protocol.ConsumerScheduler, protocol.ConsumerClock}
+	for _, project := range work.Projects() {
+		for shard := range work.Shards(project) {
+			names = append(names, protocol.ConsumerWakes(shard), protocol.ConsumerControls(shard))
+		}
+	}
+	return names
 }
 
 // crippled are the streams and durable consumers that have no leader, or too few replicas that are current: what is stored there is out
@@ -25,6 +31,7 @@ var durables = []string{
 func crippled(ctx context.Context, js jetstream.JetStream) (found []string) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
+	durables := durables()
 	names := js.StreamNames(ctx)
 	for name := range names.Name() {
 		stream, err := js.Stream(ctx, name)

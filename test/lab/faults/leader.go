@@ -6,19 +6,21 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/skein-run/skein/pkg/protocol"
+	"github.com/skein-run/skein/test/lab/work"
 )
 
-// streams are those whose leaders are meant.
+// streams are those whose leaders are meant. Those of instances come twice: they matter most.
 func (d *dice) streams() []string {
 	var names []string
 	for _, project := range d.w.Projects() {
-		names = append(names, protocol.WorkflowsStream(project, 0), protocol.WorkflowsStream(project, 0), protocol.TimersStream(project),
-			protocol.KVStream(protocol.AgentsBucket(project)), protocol.InboxStream(project))
+		names = slices.Concat(names, work.WorkflowsStreams(project), work.WorkflowsStreams(project))
+		names = append(names, protocol.TimersStream(project), protocol.KVStream(protocol.AgentsBucket(project)), protocol.InboxStream(project))
 	}
 	return append(names, protocol.StreamClock)
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/skein-run/skein/pkg/protocol"
+	"github.com/skein-run/skein/test/lab/work"
 	"github.com/skein-run/skein/test/lab/world"
 )
 
@@ -74,6 +76,22 @@ func TestPlanKeepsDisks(t *testing.T) {
 		for _, target := range f.Targets {
 			if !slices.Contains([]string{"nats-1", "nats-2", "nats-3"}, target) {
 				t.Errorf("%v: %s has no disk", f, target)
+			}
+		}
+	}
+}
+
+// TestPlanMeansAllShards: the stream of each shard may lose its leader.
+func TestPlanMeansAllShards(t *testing.T) {
+	t.Parallel()
+	w := machines()
+	w.Configs = map[string]string{work.North: "", work.South: ""}
+	plan := Plan(w, 1, 2000, time.Minute)
+	for _, project := range work.Projects() {
+		for shard := range work.Shards(project) {
+			stream := protocol.WorkflowsStream(project, shard)
+			if !slices.ContainsFunc(plan, func(f Fault) bool { return slices.Contains(f.Targets, stream) }) {
+				t.Errorf("no fault is meant for the leader of %s", stream)
 			}
 		}
 	}

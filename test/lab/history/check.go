@@ -157,12 +157,19 @@ func (c checker) busy(ctx context.Context, of consumer) bool {
 	return err != nil || found.CachedInfo().NumAckPending > 0 || found.CachedInfo().NumPending > 0
 }
 
-// registry: both projects are there with what they serve.
+// registry: both projects are there with what they serve, and as many shards as they have streams.
 func (c checker) registry(ctx context.Context, report *Report) error {
 	for _, p := range c.Projects {
 		row, err := streams.LookUp(ctx, c.js, p)
 		if err != nil {
 			return fmt.Errorf("registry: %w", err)
+		}
+		n, err := c.streams(ctx, p)
+		if err != nil {
+			return fmt.Errorf("streams of %s: %w", p, err)
+		}
+		if row.Shards != n {
+			report.Violations = append(report.Violations, Violation{Rule: Registered, Where: p, What: fmt.Sprintf("%d shards are registered, there are streams of %d", row.Shards, n)})
 		}
 		for _, name := range []string{work.Any, work.Few, work.Tick} {
 			if _, ok := row.Workflows[name]; !ok {
@@ -174,6 +181,19 @@ func (c checker) registry(ctx context.Context, report *Report) error {
 		}
 	}
 	return nil
+}
+
+// streams counts the streams of a project's instances.
+func (c checker) streams(ctx context.Context, project string) (n int, err error) {
+	for n < protocol.MaxShards && err == nil {
+		if _, err = c.js.Stream(ctx, protocol.WorkflowsStream(project, n)); err == nil {
+			n++
+		}
+	}
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		err = nil
+	}
+	return n, err
 }
 
 // doctor examines all projects.

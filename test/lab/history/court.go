@@ -18,6 +18,8 @@ const (
 	Readable Rule = "every message can be read"
 	// CreateKept: a create that was acknowledged is there, one that was refused is not, and an id has one instance.
 	CreateKept Rule = "no acknowledged create is lost, and none is doubled"
+	// Placed: an instance is in the shard that its id says, where everybody looks for it.
+	Placed Rule = "each instance is in the shard of its id"
 	// InputKept: the same of events and controls.
 	InputKept Rule = "no acknowledged event or control is lost"
 	// Owned: one runner at a time writes a log, under a wake that the decision table lets execute.
@@ -104,6 +106,7 @@ func Judge(rec *Recorded) Report {
 	}
 	for _, at := range c.order {
 		s := c.stories[at]
+		c.placed(s)
 		c.creates(s)
 		c.sent(s)
 		c.bodies(s)

@@ -1,14 +1,10 @@
 package history
 
 import (
-	"cmp"
-	"maps"
 	"slices"
-	"time"
 
 	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/pkg/protocol"
-	"github.com/skein-run/skein/test/lab/work"
 )
 
 // family holds calls against the instances that they made.
@@ -112,56 +108,4 @@ func kept(begun []string, from *protocol.Key) []string {
 		return begun[:i]
 	}
 	return begun
-}
-
-// limits: at no moment do more instances of a workflow execute than its limit. One executes from a claim, or its first entry, to
-// where it rests; it has its slot for longer than that.
-func (c *court) limits() {
-	for _, project := range c.rec.Projects {
-		type moment struct {
-			s *story
-			logged
-			when time.Time
-		}
-		var all []moment
-		for at, s := range c.stories {
-			if at.Project == project && at.Workflow == work.Few {
-				for _, l := range s.log {
-					all = append(all, moment{s, l, l.stored})
-				}
-			}
-		}
-		slices.SortFunc(all, func(a, b moment) int { return cmp.Compare(a.sequence, b.sequence) })
-		latest := map[int]time.Time{} // by shard: the order of a stream is that of its sequences, also where a clock was put back
-		for i := range all {
-			m := &all[i]
-			if m.when.Before(latest[m.s.at.Shard]) {
-				m.when = latest[m.s.at.Shard]
-			}
-			latest[m.s.at.Shard] = m.when
-		}
-		slices.SortStableFunc(all, func(a, b moment) int { return a.when.Compare(b.when) })
-		executing := map[string]bool{}
-		most := 0
-		for _, m := range all {
-			if m.steers() || m.queues() {
-				delete(executing, m.s.at.ID)
-				continue
-			}
-			if m.Entries[0].Kind == protocol.EntrySnapshot {
-				continue
-			}
-			if m.Entries[0].Kind == protocol.EntryReleased && !executing[m.s.at.ID] { // given back before it began: it had no slot
-				continue
-			}
-			executing[m.s.at.ID] = true
-			if most = max(most, len(executing)); len(executing) > work.FewLimit {
-				c.accuse(Limited, m.s, m.sequence, "at %d %d execute, at most %d may: %q", m.sequence, len(executing), work.FewLimit, slices.Sorted(maps.Keys(executing)))
-			}
-			if k := last(m.Entries).Kind; engine.Rests(k) && k != protocol.EntryReleased {
-				delete(executing, m.s.at.ID)
-			}
-		}
-		c.Counts["executing of a few at most"] = max(c.Counts["executing of a few at most"], most)
-	}
 }

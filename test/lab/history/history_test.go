@@ -2,11 +2,13 @@ package history
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/pkg/protocol"
+	"github.com/skein-run/skein/test/lab/work"
 )
 
 // TestQuietRun: what a run without faults leaves behind is judged clean, whatever is planted into it is seen, and so is what is
@@ -23,7 +25,8 @@ func TestQuietRun(t *testing.T) {
 	}
 	for _, what := range []string{
 		"calls answered", "rolled back", "large values", "moments fired", "agents", "lines that follow", "sockets", "frames to clients", "frames of clients",
-		"entry deleted", "entry paused", "entry restarted", "entry timed-out", "executing of a few at most",
+		"entry deleted", "entry paused", "entry restarted", "entry timed-out", "executing of a few at most", "executing of a few in two shards",
+		"instances in shard 0 of north", "instances in shard 0 of south", "instances in shard 1 of south", "instances in shard 2 of south",
 	} {
 		if found.Counts[what] == 0 {
 			t.Errorf("nothing of this happened: %s", what)
@@ -32,35 +35,43 @@ func TestQuietRun(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	sees(t, rec)
+	for _, p := range rec.Projects {
+		sees(t, rec, p)
+		damage(t, server, p)
+	}
 	excuses(t, rec)
-	damage(t, server)
 	_, found, err := check(t.Context(), Options{NC: server.Connect(t), Notes: folder, Patience: time.Second, DoctorPatience: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, rule := range []Rule{Healthy, Registered, Announced} {
-		if !slices.ContainsFunc(found.Violations, func(v Violation) bool { return v.Rule == rule }) {
-			t.Errorf("nobody has seen that this is broken: %s; %v", rule, found.Violations)
+	for _, p := range rec.Projects {
+		for _, rule := range []Rule{Healthy, Registered, Announced} {
+			if !slices.ContainsFunc(found.Violations, func(v Violation) bool { return v.Rule == rule && strings.Contains(v.Where, p) }) {
+				t.Errorf("nobody has seen that this is broken in %s: %s; %v", p, rule, found.Violations)
+			}
 		}
 	}
 }
 
-// excuses checks that a run is clean in the middle of which the clock of a server was put back.
+// excuses checks that a run is clean in the middle of which the clock of a server was put back, or forward, whatever streams that
+// server led.
 func excuses(t *testing.T, rec *Recorded) {
 	t.Helper()
-	const back = 10 * time.Second
-	skewed := copied(rec)
-	for _, p := range rec.Projects {
-		logs := skewed.Streams[protocol.WorkflowsStream(p, 0)]
-		from, to := len(logs)/3, 2*len(logs)/3
-		skewed.Clocks = append(skewed.Clocks, Clock{From: logs[from].Time, To: logs[to].Time, Off: -back})
-		for i := from; i < to; i++ {
-			logs[i].Time = logs[i].Time.Add(-back)
+	for _, off := range []time.Duration{-10 * time.Second, 10 * time.Second} {
+		for shard := range work.Shards(work.South) {
+			skewed := copied(rec)
+			for _, p := range rec.Projects {
+				logs := skewed.Streams[protocol.WorkflowsStream(p, shard%work.Shards(p))]
+				from, to := len(logs)/3, 2*len(logs)/3
+				skewed.Clocks = append(skewed.Clocks, Clock{From: logs[from].Time, To: logs[to].Time, Off: off})
+				for i := from; i < to; i++ {
+					logs[i].Time = logs[i].Time.Add(off)
+				}
+			}
+			for _, v := range Judge(skewed).Violations {
+				t.Errorf("where the clock of the server that leads shard %d was off by %v: %v", shard, off, v)
+			}
 		}
-	}
-	for _, v := range Judge(skewed).Violations {
-		t.Errorf("where the clock of a server was put back: %v", v)
 	}
 }
 

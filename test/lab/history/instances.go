@@ -12,6 +12,17 @@ import (
 	"github.com/skein-run/skein/test/lab/work"
 )
 
+// placed holds the shard that an instance is in against its id.
+func (c *court) placed(s *story) {
+	shards := max(1, c.rec.Shards[s.at.Project])
+	if want := protocol.Shard(s.at.ID, shards); s.at.Shard != want {
+		c.accuse(Placed, s, 0, "is in shard %d of %d, its id says %d", s.at.Shard, shards, want)
+	}
+	if s.created > 0 {
+		c.count(fmt.Sprintf("instances in shard %d of %s", s.at.Shard, s.at.Project), 1)
+	}
+}
+
 // creates holds the create against what clients were told of theirs.
 func (c *court) creates(s *story) {
 	var told []asked

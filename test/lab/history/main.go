@@ -38,7 +38,7 @@ func Main(ctx context.Context, args []string, out, logs io.Writer) error {
 		return fmt.Errorf("connect to %s: %w", *url, err)
 	}
 	defer nc.Close()
-	report, err := Check(ctx, Options{NC: nc, Notes: *folder, Patience: *patience, Clocks: []Clock{{To: time.Now().Add(time.Hour), Off: *skew}}, Log: slog.New(slog.NewTextHandler(logs, nil))})
+	report, err := Check(ctx, Options{NC: nc, Notes: *folder, Patience: *patience, Clocks: clocks(*skew), Log: slog.New(slog.NewTextHandler(logs, nil))})
 	if err != nil {
 		return err
 	}
@@ -51,6 +51,12 @@ func Main(ctx context.Context, args []string, out, logs io.Writer) error {
 		err = ErrViolated
 	}
 	return err
+}
+
+// clocks are two that were off all the time, one ahead and one behind.
+func clocks(most time.Duration) []Clock {
+	to := time.Now().Add(time.Hour)
+	return []Clock{{To: to, Off: most}, {To: to, Off: -most}}
 }
 
 // Write writes the report for people.

@@ -25,10 +25,18 @@ func copied(rec *Recorded) *Recorded {
 	return &c
 }
 
+// spoilable are the streams of instances, those of the project first that is to be spoiled.
+func spoilable(rec *Recorded) (names []string) {
+	for _, p := range rec.Projects {
+		names = append(names, rec.workflows(p)...)
+	}
+	return names
+}
+
 // edit changes messages of the streams of instances: f gets each of a class, until it says that it has changed one.
 func edit[T any](rec *Recorded, class protocol.Class, f func(at protocol.Instance, m *journal.Message, body *T) bool) bool {
-	for _, p := range rec.Projects {
-		all := rec.Streams[protocol.WorkflowsStream(p, 0)]
+	for _, stream := range spoilable(rec) {
+		all := rec.Streams[stream]
 		for i := range all {
 			at, is, err := protocol.ParseInstanceSubject(all[i].Subject)
 			if err != nil || is != class {
@@ -64,8 +72,7 @@ func entry(rec *Recorded, kind protocol.EntryKind, f func(at protocol.Instance, 
 // drop removes the messages of a class that f names.
 func drop[T any](rec *Recorded, class protocol.Class, f func(at protocol.Instance, body *T) bool) bool {
 	dropped := false
-	for _, p := range rec.Projects {
-		stream := protocol.WorkflowsStream(p, 0)
+	for _, stream := range spoilable(rec) {
 		rec.Streams[stream] = slices.DeleteFunc(rec.Streams[stream], func(m journal.Message) bool {
 			at, is, err := protocol.ParseInstanceSubject(m.Subject)
 			var body T
@@ -98,11 +105,13 @@ func add(rec *Recorded, stream, subject string, body any, before uint64, at time
 
 // note changes the first note that f says it has changed.
 func note(rec *Recorded, f func(n *notes.Note) bool) bool {
-	for i := range rec.Notes {
-		n := rec.Notes[i]
-		if f(&n) {
-			rec.Notes[i] = n
-			return true
+	for _, p := range rec.Projects {
+		for i := range rec.Notes {
+			n := rec.Notes[i]
+			if n.Project == p && f(&n) {
+				rec.Notes[i] = n
+				return true
+			}
 		}
 	}
 	return false
@@ -159,6 +168,13 @@ var plants = []plant{
 			s.By = "r0"
 			c.Params, _ = json.Marshal(s)
 			return true
+		})
+	}},
+	{"an instance is where its id does not say", Placed, func(rec *Recorded) bool {
+		return edit(rec, protocol.ClassCreate, func(at protocol.Instance, m *journal.Message, c *protocol.Create) bool {
+			at.Shard++
+			m.Subject = at.CreateSubject()
+			return c.Schedule != nil // of which no client knows
 		})
 	}},
 	{"a create is stored twice", CreateKept, func(rec *Recorded) bool {
@@ -259,7 +275,7 @@ var plants = []plant{
 	}},
 	{"a step has two keys", OneKey, func(rec *Recorded) bool {
 		for _, n := range rec.Notes {
-			if n.Kind == notes.Body && n.Attempt > 1 {
+			if n.Project == rec.Projects[0] && n.Kind == notes.Body && n.Attempt > 1 {
 				n.Key = "another"
 				rec.Notes = append(rec.Notes, n)
 				return true
@@ -410,17 +426,21 @@ var plants = []plant{
 		})
 	}},
 	{"a step is not undone", Undone, func(rec *Recorded) bool {
-		return entry(rec, protocol.EntryStepCompleted, func(_ protocol.Instance, _ *protocol.Append, e *protocol.Entry) bool {
-			if e.Step.Op != protocol.OpRollback {
+		spoiled := false
+		for entry(rec, protocol.EntryStepCompleted, func(at protocol.Instance, _ *protocol.Append, e *protocol.Entry) bool {
+			if at.Project != rec.Projects[0] || e.Step.Op != protocol.OpRollback {
 				return false
 			}
 			e.Kind = protocol.EntryHeartbeat
 			return true
-		})
+		}) {
+			spoiled = true // go on: one that was restarted since begins anew
+		}
+		return spoiled
 	}},
 	{"too many execute", Limited, func(rec *Recorded) bool {
-		for _, p := range rec.Projects {
-			all := rec.Streams[protocol.WorkflowsStream(p, 0)]
+		for _, stream := range rec.workflows(rec.Projects[0]) {
+			all := rec.Streams[stream]
 			for i := range all {
 				if at, class, err := protocol.ParseInstanceSubject(all[i].Subject); err == nil && class == protocol.ClassLog {
 					at.Workflow = work.Few
@@ -451,7 +471,7 @@ var plants = []plant{
 		all := rec.Streams[protocol.StreamClock]
 		for i := range all {
 			var tick protocol.Tick
-			if json.Unmarshal(all[i].Data, &tick) == nil && tick.Progress != nil {
+			if ours := strings.HasPrefix(all[i].Subject, strings.TrimSuffix(protocol.ClockSubjectsOf(rec.Projects[0]), ">")); ours && json.Unmarshal(all[i].Data, &tick) == nil && tick.Progress != nil {
 				tick.Progress.Missed++
 				all[i].Data, _ = json.Marshal(tick)
 				return true
@@ -561,12 +581,12 @@ var agentPlants = []plant{
 		})
 	}},
 	{"mail is left", Delivered, func(rec *Recorded) bool {
-		stream := protocol.InboxStream(work.North)
+		stream := protocol.InboxStream(rec.Projects[0])
 		rec.Streams[stream] = append(rec.Streams[stream], journal.Message{Subject: "left", Sequence: 1})
 		return true
 	}},
 	{"a letter is dead", Delivered, func(rec *Recorded) bool {
-		stream := protocol.KVStream(protocol.DeadBucket(work.North))
+		stream := protocol.KVStream(protocol.DeadBucket(rec.Projects[0]))
 		rec.Streams[stream] = append(rec.Streams[stream], journal.Message{Subject: "dead", Sequence: 1, Data: []byte("{}")})
 		return true
 	}},
@@ -694,18 +714,19 @@ func ring(change func([]int64) []int64) func(*Recorded) bool {
 	}
 }
 
-// sees checks that every violation that is planted into a recording is found.
-func sees(t *testing.T, rec *Recorded) {
+// sees checks that every violation that is planted into a recording is found there, in the project with one shard and in that with several.
+func sees(t *testing.T, rec *Recorded, project string) {
 	t.Helper()
 	for _, p := range slices.Concat(plants, agentPlants, socketPlants) {
 		spoiled := copied(rec)
+		spoiled.Projects = []string{project, work.OtherThan(project)}
 		if !p.plant(spoiled) {
-			t.Errorf("%s: there is no place for that in the recording", p.name)
+			t.Errorf("%s: there is no place for that in the recording of %s", p.name, project)
 			continue
 		}
 		found := Judge(spoiled)
 		if !slices.ContainsFunc(found.Violations, func(v Violation) bool { return v.Rule == p.rule }) {
-			t.Errorf("nobody has seen that %s (%s): %v", p.name, p.rule, found.Violations)
+			t.Errorf("nobody has seen that %s (%s) in %s: %v", p.name, p.rule, project, found.Violations)
 		}
 	}
 }

@@ -30,16 +30,28 @@ type Recorded struct {
 	Clocks []Clock
 }
 
-// Clock is a time at which the clock of a machine was off by so much, either way.
+// Clock is a time at which the clock of a machine was off by so much: ahead, or behind if that is negative.
 type Clock struct {
 	From, To time.Time
 	Off      time.Duration
 }
 
+// around is the most between what was done to a clock and when that was noted.
+const around = time.Second
+
+// off is by how much the clock was ahead, or behind, at most, that has shown a moment.
+func (r *Recorded) off(shown time.Time) (ahead, behind time.Duration) {
+	for _, c := range r.Clocks {
+		if really := shown.Add(-c.Off); really.After(c.From.Add(-around)) && really.Before(c.To.Add(around)) {
+			ahead, behind = max(ahead, c.Off), max(behind, -c.Off)
+		}
+	}
+	return ahead, behind
+}
+
 // skew is the most by which clocks were off between two moments, one against another: what was decided meanwhile may be wrong by that. If
 // the moments were read from such a clock, they are off as well.
 func (r *Recorded) skew(from, to time.Time) time.Duration {
-	const around = time.Second // between what was done to a clock and when that was noted
 	var ahead, behind time.Duration
 	for _, c := range r.Clocks {
 		off := max(c.Off, -c.Off)

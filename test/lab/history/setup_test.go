@@ -117,12 +117,12 @@ func serve(t *testing.T, url string) (hosts map[string][]string) {
 	return hosts
 }
 
-// damage takes an announcement of an end, and a workflow from the registry.
-func damage(t *testing.T, server *natstest.Server) {
+// damage takes an announcement of an end from the last shard of a project, and a workflow from the registry.
+func damage(t *testing.T, server *natstest.Server, project string) {
 	t.Helper()
 	js := natstest.JetStream(t, server.Connect(t))
-	done, _ := protocol.DoneRepublish(work.North)
-	stream, err := js.Stream(t.Context(), protocol.WorkflowsStream(work.North, 0))
+	done, _ := protocol.DoneRepublish(project)
+	stream, err := js.Stream(t.Context(), protocol.WorkflowsStream(project, work.Shards(project)-1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func damage(t *testing.T, server *natstest.Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	row, err := streams.LookUp(t.Context(), js, work.North)
+	row, err := streams.LookUp(t.Context(), js, project)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func damage(t *testing.T, server *natstest.Server) {
 	}
 	projects, err := js.KeyValue(t.Context(), protocol.BucketProjects)
 	if err == nil {
-		_, err = projects.Put(t.Context(), work.North, body)
+		_, err = projects.Put(t.Context(), project, body)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"github.com/skein-run/skein/pkg/project"
+	"github.com/skein-run/skein/pkg/protocol"
 	"github.com/skein-run/skein/pkg/workflow"
 	"github.com/skein-run/skein/test/lab/notes"
 )
@@ -38,6 +39,24 @@ const (
 
 // Projects are the names of both.
 func Projects() []string { return []string{North, South} }
+
+// Shards is how many shards a project has: South has several, so that leaders of several streams are lost at different times, and what
+// holds for a project is held across streams.
+func Shards(project string) int {
+	if project == South {
+		return 3
+	}
+	return 1
+}
+
+// WorkflowsStreams are the streams of a project's instances, one for each shard.
+func WorkflowsStreams(project string) []string {
+	var names []string
+	for shard := range Shards(project) {
+		names = append(names, protocol.WorkflowsStream(project, shard))
+	}
+	return names
+}
 
 // OtherThan is the project that a project calls.
 func OtherThan(project string) string {
@@ -66,7 +85,8 @@ func config(name string) ([]byte, error) {
 		schedules = append(schedules, entry{"cron": line, "params": Script{Kind: "cron", Ops: []Op{{Do: "tick"}}}, "catch_up": 1000})
 	}
 	return json.MarshalIndent(entry{
-		"name": name,
+		"name":   name,
+		"shards": Shards(name),
 		"workflows": []entry{
 			{"name": Any, "class_name": "Script"},
 			{"name": Few, "class_name": "Script", "concurrency": entry{"limit": FewLimit}},

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/skein-run/skein/internal/natstest"
+	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/protocol"
 	"github.com/skein-run/skein/test/lab/work"
 )
@@ -72,6 +73,44 @@ func excuses(t *testing.T, rec *Recorded) {
 				t.Errorf("where the clock of the server that leads shard %d was off by %v: %v", shard, off, v)
 			}
 		}
+	}
+}
+
+// TestRegisteredShards: a registry that knows of fewer shards than there are streams hides instances.
+func TestRegisteredShards(t *testing.T) {
+	t.Parallel()
+	js := natstest.JetStream(t, natstest.Start(t).Connect(t))
+	if err := streams.EnsureProjects(t.Context(), js, streams.Options{Replicas: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for project, registered := range map[string]int{work.North: 1, work.South: 2} {
+		err := streams.EnsureWorkflows(t.Context(), js, project, work.Shards(project), streams.Options{Replicas: 1})
+		if err == nil {
+			_, err = streams.FixShards(t.Context(), js, project, registered)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := checker{Options: Options{Projects: work.Projects()}, js: js}
+	var found Report
+	if err := c.registry(t.Context(), &found); err != nil {
+		t.Fatal(err)
+	}
+	for _, project := range work.Projects() {
+		seen := slices.ContainsFunc(found.Violations, func(v Violation) bool { return v.Where == project && strings.Contains(v.What, "shards are registered") })
+		if seen != (project == work.South) {
+			t.Errorf("the registry of %s lacks shards: %v; %v", project, seen, found.Violations)
+		}
+	}
+}
+
+// TestSkewOfServersThatAreLeft: a clock that was off by some time was ahead or behind, nobody knows.
+func TestSkewOfServersThatAreLeft(t *testing.T) {
+	t.Parallel()
+	rec := Recorded{Clocks: clocks(3 * time.Second)}
+	if ahead, behind := rec.off(time.Now()); ahead != 3*time.Second || behind != 3*time.Second {
+		t.Errorf("a clock is ahead by %v or behind by %v", ahead, behind)
 	}
 }
 

@@ -25,8 +25,13 @@ type firing struct {
 	found
 }
 
+// errFires is returned for a row that was put again while a moment of it fires. Who handles that has perhaps deleted the row that it knew
+// already, as an agent whose host was lost puts its rows again, and does not go on from there.
+var errFires = errors.New("a moment of the schedule fires that may be of an older row")
+
 // settle brings the clock subject of a schedule in line with its row. f is the firing that was just put into the inbox, or
-// left out, or that is kept if it has no now; the zero value if this is not about one. A row that can never fire is disarmed, and returned as a *RowError.
+// left out, or that is kept if it has no now; the zero value if this is not about one. A row that can never fire is disarmed, and returned as a *RowError. The error is
+// errFires if the message of the row must come again.
 func (s *Scheduler) settle(ctx context.Context, k key, f firing) error {
 	// What is handled late may be handled by others as well, who may have armed a moment that has fired already.
 	withFired := f.tick == nil || f.now.Sub(f.tick.Planned) > lateAfter
@@ -44,6 +49,8 @@ func (s *Scheduler) settle(ctx context.Context, k key, f firing) error {
 			err = s.park(ctx, k, v.row, next, tail)
 		case disarm:
 			err = s.disarm(ctx, k, tail)
+		case await:
+			err = errFires
 		default:
 			err = nil
 		}

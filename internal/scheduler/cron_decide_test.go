@@ -73,7 +73,7 @@ func TestDecideOfAWorkflow(t *testing.T) {
 	}{
 		{"new", view{row: plain}, arm, minute(1), false},
 		{"params changed", view{row: params, armed: of(plain, minute(5))}, leave, time.Time{}, false},
-		{"params changed, while it fires", view{row: params, fired: of(plain, minute(4))}, leave, time.Time{}, false},
+		{"params changed, while it fires", view{row: params, fired: of(plain, minute(4))}, await, time.Time{}, false},
 		{"params changed, when it has fired", view{row: params, handled: of(plain, minute(4)), now: minute(4)}, arm, minute(5), false},
 		{"begins later", view{row: later, armed: of(plain, minute(5))}, arm, minute(30), false},
 		{"begins later, the change came twice", view{row: later, armed: of(later, minute(30))}, leave, time.Time{}, false},

@@ -28,13 +28,15 @@ const (
 	arm    verb = "arm"
 	disarm verb = "disarm"
 	park   verb = "park"
+	// await is to leave it, and to look again when what fires is acked.
+	await verb = "await"
 )
 
 // decide says what to do with the clock subject of a schedule, and for arm and park the moment and the progress. Doing it twice, or
 // for several schedulers at once, comes to the same.
 func decide(v view) (verb, step) {
 	do, s := choose(v)
-	if do != leave && do != disarm && s.moment.IsZero() {
+	if (do == arm || do == park) && s.moment.IsZero() {
 		return v.row.over(s)
 	}
 	return do, s
@@ -82,6 +84,8 @@ func choose(v view) (verb, step) {
 			return leave, step{} // a row put again unchanged must not start over from its creation
 		}
 		return do, at(v.armed) // it was paused, or resumed
+	case r.made(v.fired) && v.fired.Revision < r.revision:
+		return await, step{} // its firing goes on from there, unless it has deleted the row that was there before
 	case r.made(v.fired):
 		return leave, step{} // its firing goes on from there
 	}

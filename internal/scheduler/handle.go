@@ -56,6 +56,9 @@ func (s *Scheduler) handleRow(ctx context.Context, project string, m jetstream.M
 		s.log.WarnContext(ctx, "schedule cannot fire", k.attr(), slog.Any(logkey.Error, bad))
 		return nil
 	}
+	if errors.Is(err, errFires) {
+		return &notYet{returnAfter(meta.NumDelivered)}
+	}
 	if err != nil || m.Headers().Get(protocol.HeaderKVOperation) == "" {
 		return err
 	}
@@ -162,6 +165,9 @@ func (s *Scheduler) rowOf(ctx context.Context, k key, t *protocol.Tick, m jetstr
 // tells.
 func (s *Scheduler) settleFired(ctx context.Context, k key, f firing) error {
 	err := s.settle(ctx, k, f)
+	if errors.Is(err, errFires) {
+		return nil // the message of the row waits for that
+	}
 	if bad, ok := errors.AsType[*RowError](err); ok {
 		s.log.DebugContext(ctx, "schedule cannot fire again", k.attr(), slog.Any(logkey.Error, bad))
 		return nil
@@ -212,8 +218,8 @@ func (s *Scheduler) settleOther(ctx context.Context, k key, r *row, t *protocol.
 		return err
 	}
 	err := s.settle(ctx, k, firing{})
-	if _, ok := errors.AsType[*RowError](err); ok {
-		return nil // told when the row came
+	if _, ok := errors.AsType[*RowError](err); ok || errors.Is(err, errFires) {
+		return nil // told when the row came, whose message waits for what fires
 	}
 	return err
 }

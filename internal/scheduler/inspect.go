@@ -43,7 +43,7 @@ func (i *Inspector) Look(ctx context.Context, project, rowKey string) (*Discrepa
 		return nil, err
 	}
 	do, _ := decide(v)
-	if do == leave {
+	if do == leave || do == await {
 		return nil, nil
 	}
 	d := &Discrepancy{Missing: v.row != nil}
@@ -61,7 +61,7 @@ func (i *Inspector) Settle(ctx context.Context, project, rowKey string) error {
 		return err
 	}
 	err = i.scheduler.settle(ctx, k, firing{})
-	if _, bad := errors.AsType[*RowError](err); bad {
+	if _, bad := errors.AsType[*RowError](err); bad || errors.Is(err, errFires) {
 		return nil
 	}
 	return err

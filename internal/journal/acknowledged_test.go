@@ -19,6 +19,7 @@ func TestAnswersThatComeTwice(t *testing.T) {
 		{`{"stream":"A","seq":6}`, false}, {`{"error":{"err_code":10071}}`, true}, {`{"error":{"err_code":10071}}`, true},
 		{`{"stream":"A","seq":8}`, true}, {`{"stream":"B","seq":3}`, false},
 		{`{"stream":"WORKFLOWS_a=1","seq":7}`, true}, {`{"stream":"WORKFLOWS_a=1","seq":7}`, false}, {`{"stream":"WORKFLOWS_a=2","seq":7}`, true},
+		{`{"stream":"C","domain":"d","seq":7}`, true}, {`{"stream":"C","domain":"d","seq":7}`, false}, {`{"stream":"C","domain":"d","seq":8}`, true},
 	} {
 		if got := b.fresh(&nats.Msg{Data: []byte(row.answer)}); got != row.fresh {
 			t.Errorf("answer %d, %s: fresh is %v", i, row.answer, got)
@@ -36,11 +37,16 @@ func FuzzAcknowledged(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		_, got, ok := acknowledged(answer)
+		var want publishAnswer
+		_, got, ok := acknowledgedSimply(answer)
 		if !ok {
+			stream, sequence, stored := acknowledged(answer)
+			if err := json.Unmarshal(answer, &want); stored != (err == nil && want.Error == nil && want.Stream != "" && want.Sequence > 0) ||
+				stored && (string(stream) != want.Stream || sequence != want.Sequence) {
+				t.Errorf("%q is read as %q %d %v, it says %+v, %v", answer, stream, sequence, stored, want, err)
+			}
 			return
 		}
-		var want publishAnswer
 		if err := json.Unmarshal(answer, &want); err != nil || want.Error != nil || want.Sequence != got {
 			t.Errorf("%q is read as %d, it says %+v, %v", answer, got, want, err)
 		}

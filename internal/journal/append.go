@@ -113,6 +113,7 @@ func (s *Store) Publish(ctx context.Context, subject string, header nats.Header,
 }
 
 type publishAnswer struct {
+	Stream   string       `json:"stream"`
 	Sequence uint64       `json:"seq"`
 	Error    *ServerError `json:"error"`
 }
@@ -177,9 +178,22 @@ func unsureIf(unsure bool, err error) error {
 // unreadableError ends a publish whose answer makes no sense.
 type unreadableError struct{ error }
 
-// acknowledged reads the common answer {"stream":"NAME","seq":N} without the cost of a decoder: it is read once per
-// append. ok is false for every other answer. NAME may be that of a shard, with "=": who takes an acknowledgement for a refusal asks twice.
+// acknowledged reads what says that a message is stored. ok is false for every other answer: who takes an acknowledgement for a
+// refusal asks twice.
 func acknowledged(answer []byte) (stream []byte, sequence uint64, ok bool) {
+	if stream, sequence, ok = acknowledgedSimply(answer); ok {
+		return stream, sequence, true
+	}
+	var r publishAnswer
+	if json.Unmarshal(answer, &r) != nil || r.Error != nil {
+		return nil, 0, false
+	}
+	return []byte(r.Stream), r.Sequence, r.Stream != "" && r.Sequence > 0
+}
+
+// acknowledgedSimply reads the common answer {"stream":"NAME","seq":N} without the cost of a decoder: it is read once per
+// append. ok is false for every other answer, as that of a server with a domain.
+func acknowledgedSimply(answer []byte) (stream []byte, sequence uint64, ok bool) {
 	name, ok := bytes.CutPrefix(answer, []byte(`{"stream":"`))
 	if !ok {
 		return nil, 0, false

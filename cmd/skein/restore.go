@@ -64,7 +64,9 @@ func (r *restoreCommand) restore(ctx context.Context, cmd *cobra.Command, c *clu
 	if _, ok := errors.AsType[*backup.DamagedError](err); ok {
 		return &wrongError{process.WithHint(err, "nothing was restored; take another backup")}
 	}
-	if _, exists := errors.AsType[*backup.ExistsError](err); err != nil && !exists {
+	_, exists := errors.AsType[*backup.ExistsError](err)
+	_, unreleased := errors.AsType[*backup.ReleaseError](err)
+	if err != nil && !exists && !unreleased {
 		return process.WithHint(err, "mend that, and repeat the command: what it has restored so far it takes away again; until then no process works with it")
 	}
 	if err != nil {

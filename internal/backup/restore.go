@@ -46,6 +46,8 @@ type RestoreOptions struct {
 	Patience time.Duration
 	// Progress is called with what is done, and how much of it. Nil: nobody is told.
 	Progress func(what string, done, of int)
+
+	limit time.Duration // againLimit if it is 0
 }
 
 // Restored says what was restored.
@@ -72,6 +74,24 @@ func (e *ExistsError) Hint() string {
 	return "restore into a cluster, or an account, that has none of them; who means to give up what they hold deletes them first, with `nats stream rm`"
 }
 
+// ReleaseError says that all is restored, but streams are left that processes do not work with yet.
+type ReleaseError struct {
+	Released, Of int
+	Err          error
+}
+
+func (e *ReleaseError) Error() string {
+	return fmt.Sprintf("all is restored, and %d of %d streams are released for processes to work with: %v", e.Released, e.Of, e.Err)
+}
+
+// Unwrap gives what was wrong.
+func (e *ReleaseError) Unwrap() error { return e.Err }
+
+// Hint says what to do about it.
+func (e *ReleaseError) Hint() string {
+	return "see that all servers run, and that the user may change streams, then repeat the command; until then processes wait"
+}
+
 // Restore puts a backup into a cluster that has none of its streams. First it makes sure that the backup is whole. Until all is
 // restored, and looked at, processes that find a stream of it wait. If it breaks off, it can be repeated: what it has restored
 // itself it takes away again.
@@ -81,7 +101,7 @@ func Restore(ctx context.Context, o RestoreOptions) (*Restored, error) {
 		return nil, err
 	}
 	r := &restorer{RestoreOptions: o, m: m, done: Restored{Manifest: m}}
-	r.Skip, r.Patience = cmp.Or(o.Skip, DefaultSkip), cmp.Or(o.Patience, 2*time.Second)
+	r.Skip, r.Patience, r.limit = cmp.Or(o.Skip, DefaultSkip), cmp.Or(o.Patience, 2*time.Second), cmp.Or(o.limit, againLimit)
 	finished, err := r.clear(ctx)
 	if err != nil || finished {
 		return &r.done, err
@@ -151,7 +171,7 @@ func (r *restorer) clear(ctx context.Context) (finished bool, err error) {
 }
 
 const (
-	// againLimit is for how long it is begun again with a stream while servers are gone or elect a leader.
+	// againLimit is for how long it is begun again with a stream while servers are gone or elect a leader, and tried to release it.
 	againLimit = 2 * time.Minute
 	againPause = time.Second
 )
@@ -165,7 +185,7 @@ func (r *restorer) restoreSurely(ctx context.Context, s Stream) error {
 		}
 		for {
 			few := r.done.Streams == 0 && isFew(err) // with the first one there were not enough servers from the start
-			if ctx.Err() != nil || few || !passes(err) || time.Since(began) > againLimit {
+			if ctx.Err() != nil || few || !passes(err) || time.Since(began) > r.limit {
 				return err
 			}
 			if err := ctxtime.Sleep(ctx, againPause); err != nil {
@@ -273,7 +293,9 @@ func laterTurns(data []byte) []byte {
 
 // examine has a doctor put right what is left between the moments at which the streams were read. Nobody works yet.
 func (r *restorer) examine(ctx context.Context) error {
-	rows, err := streams.Projects(ctx, r.JS)
+	list, cancel := r.bounded(ctx)
+	defer cancel()
+	rows, err := streams.Projects(list, r.JS)
 	if err != nil {
 		return err
 	}
@@ -298,10 +320,18 @@ func (r *restorer) examine(ctx context.Context) error {
 
 // release lets processes work with the streams. The registry comes last, which every process looks at.
 func (r *restorer) release(ctx context.Context) error {
-	for _, s := range r.m.Streams { // in their order, the registry is the last
-		if err := streams.Release(ctx, r.JS, s.Name); err != nil {
-			return err
+	for done, s := range r.m.Streams { // in their order, the registry is the last
+		ctx, cancel := r.bounded(ctx)
+		err := streams.Release(ctx, r.JS, s.Name)
+		cancel()
+		if err != nil {
+			return &ReleaseError{Released: done, Of: len(r.m.Streams), Err: err}
 		}
 	}
 	return nil
+}
+
+// bounded is ctx for what is tried as long as it does not end.
+func (r *restorer) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, r.limit, fmt.Errorf("not within %s", r.limit))
 }

@@ -155,7 +155,7 @@ func (s *HostService) checkBinding(ctx context.Context, p *project.Project, c *c
 		p.Log.WarnContext(ctx, message, slog.String(logkey.Class, c.name), slog.String(logkey.Binding, target.Binding),
 			slog.String(logkey.Script, target.Project), slog.String(logkey.Workflow, target.Workflow))
 	}
-	classes, err := classesOf(ctx, p, target.Project)
+	classes, _, err := p.WorkflowsOf(ctx, target.Project)
 	switch {
 	case errors.Is(err, streams.ErrUnknownProject):
 		warn("binding leads to a project that nobody has registered yet")
@@ -171,25 +171,4 @@ func (s *HostService) checkBinding(ctx context.Context, p *project.Project, c *c
 		warn(fmt.Sprintf("binding says class_name %q, registered for the workflow is %q", target.Class, registered))
 	}
 	return nil
-}
-
-// classesOf are the workflows of a project with their classes: those in the registry of the account, or what its door tells. The error is
-// streams.ErrUnknownProject if there is neither.
-func classesOf(ctx context.Context, p *project.Project, name string) (map[string]string, error) {
-	row, err := streams.LookUp(ctx, p.JS, name)
-	if errors.Is(err, streams.ErrUnknownProject) {
-		known, doorErr := p.AskDoor(ctx, name)
-		if doorErr != nil {
-			return nil, fmt.Errorf("%w (%w)", err, doorErr)
-		}
-		return known.Workflows, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	classes := make(map[string]string, len(row.Workflows))
-	for workflow, class := range row.Workflows {
-		classes[workflow] = class.Class
-	}
-	return classes, nil
 }

@@ -3,6 +3,7 @@ package project
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -57,6 +58,28 @@ func (p *Project) AskDoor(ctx context.Context, project string) (protocol.KnownDo
 		return known, nil
 	}
 	return protocol.KnownDoor{}, err
+}
+
+// WorkflowsOf tells the workflows of a project with their classes, and its number of shards, as the registry of the account has them. If
+// it has not, its door tells, and to its callers a project has one shard: for the services, and of no use to others. If neither tells,
+// the error wraps streams.ErrUnknownProject, and what AskDoor says.
+func (p *Project) WorkflowsOf(ctx context.Context, project string) (classes map[string]string, shards int, err error) {
+	row, err := streams.LookUp(ctx, p.JS, project)
+	if errors.Is(err, streams.ErrUnknownProject) {
+		known, doorErr := p.AskDoor(ctx, project)
+		if doorErr != nil {
+			return nil, 0, fmt.Errorf("%w (%w)", err, doorErr)
+		}
+		return known.Workflows, 1, nil
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	classes = make(map[string]string, len(row.Workflows))
+	for workflow, class := range row.Workflows {
+		classes[workflow] = class.Class
+	}
+	return classes, row.Shards, nil
 }
 
 // RemembersDoors says that this program may write the row of its project.

@@ -104,39 +104,18 @@ func registered(ctx context.Context, p *project.Project, target project.Target) 
 	if shards, ok := p.Known(target); ok {
 		return shards, nil
 	}
-	row, err := streams.LookUp(ctx, p.JS, target.Project)
-	if errors.Is(err, streams.ErrUnknownProject) {
-		return registeredBehind(ctx, p, target)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("binding %q: %w", target.Binding, err)
-	}
-	classes := make(map[string]string, len(row.Workflows))
-	for name, class := range row.Workflows {
-		classes[name] = class.Class
-	}
-	if err := checkTarget(target, classes); err != nil {
-		return 0, err
-	}
-	p.Know(target, row.Shards)
-	return row.Shards, nil
-}
-
-// registeredBehind asks at the door of a project that has no row in the registry of the account. Shards are none of its callers'
-// business: the number is 1.
-func registeredBehind(ctx context.Context, p *project.Project, target project.Target) (shards int, err error) {
-	known, err := p.AskDoor(ctx, target.Project)
+	classes, shards, err := p.WorkflowsOf(ctx, target.Project)
 	if _, away := errors.AsType[*door.AwayError](err); away {
 		return 0, unknownProject(ctx, p, target)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("binding %q: %w", target.Binding, err)
 	}
-	if err := checkTarget(target, known.Workflows); err != nil {
+	if err := checkTarget(target, classes); err != nil {
 		return 0, err
 	}
-	p.Know(target, 1)
-	return 1, nil
+	p.Know(target, shards)
+	return shards, nil
 }
 
 // checkTarget holds a binding against the workflows of a project, with their classes.

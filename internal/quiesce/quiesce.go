@@ -1,8 +1,8 @@
 // Package quiesce holds up, for a short time, what agents write and what is posted to other projects, in all processes of a project:
 // so that a backup finds a moment at which none of it is written, however much there is to do.
 //
-// Nothing may rest on it but how soon that moment is found. Whoever does not hear, is of an older version, or has begun to write
-// just before, writes: whoever asks has to look whether anything was written.
+// It must never be what a backup rests on, but for how soon that moment is found: whoever does not hear, is of an older version, or has
+// begun to write just before, writes, and whoever asks has to look whether anything was written.
 package quiesce
 
 import (

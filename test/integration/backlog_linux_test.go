@@ -14,7 +14,7 @@ import (
 func TestBacklogNeedsNoMemory(t *testing.T) {
 	t.Parallel()
 	const input = 96 << 10
-	peak := func(backlog int) (bytes int64) {
+	peak := func(backlog int) int64 {
 		w := newWorld(t, singleServer(t), fmt.Sprintf("backlog-%d", backlog))
 		s := ops(op{Do: "step", Type: strings.Repeat("x", input)}) // which only waits look at
 		var items []workflow.BatchItem[script]
@@ -38,17 +38,7 @@ func TestBacklogNeedsNoMemory(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range strings.Lines(string(status)) {
-			if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &bytes); err == nil {
-				return bytes << 10
-			}
-		}
-		t.Fatal("the process has no VmHWM")
-		return 0
+		return p.peak(t)
 	}
 	const small, large = 40, 400
 	few, many := peak(small), peak(large)
@@ -56,4 +46,20 @@ func TestBacklogNeedsNoMemory(t *testing.T) {
 		t.Errorf("a runner that has had %d instances waiting has taken %d bytes, one with %d %d: %d more, of %d that waited", small, few, large, many, grown, waited)
 	}
 	t.Logf("%d MB, then %d MB", few>>20, many>>20)
+}
+
+// peak is the most memory that a process has had.
+func (p *process) peak(t *testing.T) (bytes int64) {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &bytes); err == nil {
+			return bytes << 10
+		}
+	}
+	t.Fatalf("%s has no VmHWM", p.name)
+	return 0
 }

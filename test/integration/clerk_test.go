@@ -180,17 +180,24 @@ func (w *world) hostAt(url, stopAt string) *agentHost {
 
 func (w *world) hostAs(role, url, stopAt string) *agentHost {
 	w.t.Helper()
+	var env []string
+	if stopAt != "" {
+		env = append(env, testsignal.Env+"="+stopAt)
+	}
+	return w.hostWith(role, url, env)
+}
+
+// hostWith is hostAs with an environment and more arguments.
+func (w *world) hostWith(role, url string, env []string, more ...string) *agentHost {
+	w.t.Helper()
 	w.runners++
 	config := filepath.Join(w.files, fmt.Sprintf("host-%d.jsonc", w.runners))
 	if err := os.WriteFile(config, fmt.Appendf(nil, `{ "name": %q, "workflows": [{ "name": "answers", "class_name": "Answers" }] }`, w.name), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
-	var env []string
-	if stopAt != "" {
-		env = append(env, testsignal.Env+"="+stopAt)
-	}
-	p := launch(w.t, fmt.Sprintf("%s %d of %s", role, w.runners, w.name), role, env, "--config", config, "--nats-url", url,
-		"--replicas", strconv.Itoa(w.replicas), "--http-addr", "127.0.0.1:0", "--log-level", "debug", "--shutdown-grace", "1m")
+	args := append([]string{"--config", config, "--nats-url", url, "--replicas", strconv.Itoa(w.replicas), "--http-addr", "127.0.0.1:0",
+		"--log-level", "debug", "--shutdown-grace", "1m"}, more...)
+	p := launch(w.t, fmt.Sprintf("%s %d of %s", role, w.runners, w.name), role, env, args...)
 	p.awaitLog(w.t, "msg=ready")
 	_, address, _ := strings.Cut(p.log.String(), "address=")
 	address, _, _ = strings.Cut(address, " ")

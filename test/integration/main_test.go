@@ -22,6 +22,7 @@ const (
 	roleRunner    = "runner"
 	roleHost      = "host"
 	roleGate      = "gate" // a host that takes sockets for agents of others
+	roleSink      = "sink" // a host that takes large bodies
 	roleServer    = "nats"
 	roleScheduler = "scheduler"
 )
@@ -38,6 +39,8 @@ func TestMain(m *testing.M) {
 		project.Main(agent.Host(clerks(), crowds(), bells()))
 	case roleGate:
 		project.Main(agent.Host(agent.Define("Porter", func() *porter { return &porter{} })))
+	case roleSink:
+		project.Main(agent.Host(sinks()))
 	case roleScheduler:
 		commands.Main(scheduler.Command())
 	case roleServer:

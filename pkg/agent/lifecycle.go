@@ -169,6 +169,9 @@ func (h *host) subscribe(work context.Context) (unsubscribe func(), err error) {
 	}
 	add(protocol.HostSubject(h.name, h.id), "", h.onHostRequest)
 	addInOrder(protocol.BodySubject(h.name, h.id), "", h.onBody)
+	if err == nil { // as many parts as all bodies may have on their way, which is bounded for each
+		err = subs[len(subs)-1].SetPendingLimits(-1, -1)
+	}
 	for _, c := range h.classes {
 		subject := protocol.ActivateSubject(h.name, c.name)
 		add(subject, subject, h.onActivate)

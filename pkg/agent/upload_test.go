@@ -10,10 +10,12 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/process"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -331,5 +333,90 @@ func TestPartsOfABody(t *testing.T) {
 				t.Errorf("read %q, %v; want %q, whole: %v", body, err, test.body, test.whole)
 			}
 		})
+	}
+}
+
+// TestPartsOfManyBodies: parts that come while a host is behind with those of other bodies are not lost, however many there are.
+func TestPartsOfManyBodies(t *testing.T) {
+	t.Parallel()
+	r, behind, goOn := newRig(t), make(chan struct{}), make(chan struct{})
+	classes := desks(func(d *desk) {
+		d.request = onPost(func(_ *desk, w http.ResponseWriter, q *http.Request) error {
+			u := q.Body.(*uploadReader).upload
+			u.mu.Lock() // so that the host can go on with no part of any body
+			close(behind)
+			<-goOn
+			u.mu.Unlock()
+			n, err := io.Copy(io.Discard, q.Body)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprint(w, n)
+			return err
+		})
+	})
+	owner := r.host(t, classes)
+	owner.call(t, http.MethodGet, "/agents/desk/jo", "")
+	gate := r.host(t, classes)
+	parts, err := r.nc.SubscribeSync(protocol.BodySubject(testProject, "*"))
+	if err == nil {
+		err = errors.Join(parts.SetPendingLimits(-1, -1), r.nc.Flush())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	passes := func(number int) (subject string) {
+		for {
+			m, err := parts.NextMsg(soon)
+			if err != nil {
+				t.Fatalf("part %d does not come: %v", number, err)
+			}
+			var q protocol.Request
+			if json.Unmarshal(m.Data, &q) == nil && q.Part != nil && len(q.Part.Data) > 0 && q.Part.Number == number {
+				return m.Subject
+			}
+		}
+	}
+	body, client := io.Pipe()
+	var answer string
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		status, text, err := gate.upload(t.Context(), body)
+		answer = fmt.Sprint(status, " ", text, " ", err)
+	})
+	write := func(bytes int) {
+		if _, err := client.Write(make([]byte, bytes)); err != nil {
+			t.Error(err)
+		}
+	}
+	write(maxRelayed)
+	<-behind
+	write(1)
+	subject := passes(maxRelayed/partBytes + 1) // the host cannot go on with that one
+	// More than the 64 MB that NATS clients let wait, unless told otherwise, and each less than the last part.
+	const others, otherBytes, more = 20_000, 4 << 10, 1_000
+	came := owner.nc.Stats().InBytes
+	other := func(n int) {
+		for range n {
+			if err := r.nc.Publish(subject, make([]byte, otherBytes)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	await := func(n int) {
+		natstest.Eventually(t, soon, "parts of others have come", func() bool { return owner.nc.Stats().InBytes >= came+uint64(n)*otherBytes })
+	}
+	other(others)
+	await(others)
+	const last = 4 * otherBytes
+	write(last)
+	_ = client.Close()
+	passes(maxRelayed/partBytes + 2)
+	other(more)
+	await(others + more)
+	close(goOn)
+	sending.Wait()
+	if want := fmt.Sprint("200 ", maxRelayed+1+last, " <nil>"); answer != want {
+		t.Errorf("the answer is %s, want %s", answer, want)
 	}
 }

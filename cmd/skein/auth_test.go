@@ -18,6 +18,7 @@ import (
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/objects"
+	"github.com/skein-run/skein/internal/quiesce"
 	"github.com/skein-run/skein/pkg/agent"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -75,6 +76,10 @@ func (f *fort) work() {
 	f.cli("mill/viewer", "looked at", "doctor")
 	f.cli("desk/viewer", "looked at", "doctor")
 	f.cli("mill/viewer", "complete", "workflows", "watch", "grind", "a")
+	if err := quiesce.Ask(t.Context(), f.admin("desk"), []string{"desk"}, time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	f.await(func() bool { return strings.Contains(f.log.String(), "what agents write waits") }, "hosts hear that a backup is made")
 	f.clean("mill", 4)
 	f.cli("desk/operator", "jo", "agents", "inbox", "Desk", "jo")
 	f.cli("desk/operator", "destroyed", "agents", "destroy", "Desk", "jo")

@@ -81,7 +81,7 @@ func TestBackupNeedsTheAdmin(t *testing.T) {
 	f.made("desk", "mill")
 	dir := filepath.Join(t.TempDir(), "b")
 	saysIn(t, 0, []string{"desk, mill"}, append([]string{"backup", dir}, f.flags("admin")...)...)
-	saysIn(t, 0, []string{"survives killed processes, a power failure of all servers, and the loss of 1 of 3 servers"},
+	saysIn(t, 0, []string{"survives killed processes, and the loss or a power failure of 1 of 3 servers; a power failure of all at once loses nothing from their disks, but can leave a stream without a leader"},
 		append([]string{"scale", "--replicas", "3"}, f.flags("admin")...)...)
 	for _, user := range []string{"desk/operator", "mill/workflow-runner", "desk/agent-host", "mill/viewer", "scheduler"} {
 		saysIn(t, 1, []string{"permissions violation", "this needs the admin"}, append([]string{"backup", filepath.Join(t.TempDir(), "b")}, f.flags(user)...)...)

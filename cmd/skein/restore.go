@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -69,22 +70,33 @@ func (r *restoreCommand) restore(ctx context.Context, cmd *cobra.Command, c *clu
 	if err != nil && !exists && !unreleased {
 		return process.WithHint(err, "mend that, and repeat the command: what it has restored so far it takes away again; until then no process works with it")
 	}
-	if err != nil {
+	if exists {
 		return err
 	}
 	out := cmd.OutOrStdout()
 	if r.output == "json" {
-		if err := json.NewEncoder(out).Encode(done); err != nil {
-			return err
-		}
+		err = errors.Join(err, json.NewEncoder(out).Encode(done))
 	} else {
 		tellRepaired(out, done)
-		fmt.Fprintf(out, "restored %s as of %s: %d messages of %d streams, %d instances, in %s\n", strings.Join(done.Manifest.Projects, ", "),
-			done.Manifest.Began.Format(time.RFC3339), done.Messages, done.Streams, done.Instances, time.Since(began).Round(time.Millisecond))
-		fmt.Fprintln(out, "start its schedulers, runners and hosts now; if the original still runs anywhere, stop it first: both would act")
+	}
+	if err != nil {
+		return err // what was found is told all the same: it is not looked for again
+	}
+	if r.output != "json" {
+		tellRestored(out, done, time.Since(began))
 	}
 	if done.Left > 0 {
 		return &wrongError{process.WithHint(fmt.Errorf("%d findings could not be put right", done.Left), "all is restored; docs/operations.md says what each kind of finding means")}
 	}
 	return nil
+}
+
+func tellRestored(out io.Writer, done *backup.Restored, took time.Duration) {
+	of := fmt.Sprintf("%s as of %s", strings.Join(done.Manifest.Projects, ", "), done.Manifest.Began.Format(time.RFC3339))
+	if done.Released > 0 {
+		fmt.Fprintf(out, "released %s: %d streams that a restore before had left; what it found it has told\n", of, done.Released)
+	} else {
+		fmt.Fprintf(out, "restored %s: %d messages of %d streams, %d instances, in %s\n", of, done.Messages, done.Streams, done.Instances, took.Round(time.Millisecond))
+	}
+	fmt.Fprintln(out, "start its schedulers, runners and hosts now; if the original still runs anywhere, stop it first: both would act")
 }

@@ -68,7 +68,7 @@ func TestReleaseIsGivenUp(t *testing.T) {
 		t.Fatalf("who may not release the last of %d streams is told: %v", len(m.Streams), err)
 	}
 	q = placeOn(t, s.Connect(t))
-	if r, err := q.restore(dir, 1); err != nil || r.Streams != 0 {
+	if r, err := q.restore(dir, 1); err != nil || r.Streams != 0 || r.Released != 1 {
 		t.Errorf("repeated: %+v, %v", r, err)
 	}
 	q.project("shop")

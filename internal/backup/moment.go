@@ -45,9 +45,9 @@ func (c *copier) readTogether(ctx context.Context) error {
 			return err
 		}
 		if tries > 0 { // agents that have little to do are not held up
-			if err := quiesce.Ask(ctx, c.Store.Conn(), c.copied, look); err != nil {
+			if err := quiesce.Ask(ctx, c.Store.Conn(), c.copied, look); err != nil && ctx.Err() != nil {
 				return err
-			}
+			} // who cannot ask, as while it connects again, looks all the same
 		}
 		whole, err := c.lookFor(ctx, look, &tries)
 		if err != nil {

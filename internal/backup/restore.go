@@ -60,6 +60,8 @@ type Restored struct {
 	Instances int              `json:"instances"`
 	Findings  []doctor.Finding `json:"findings,omitempty"`
 	Left      int              `json:"left"`
+	// Released is how many streams a restore before had left to be released, where that was all that was left to do.
+	Released int `json:"released,omitempty"`
 }
 
 // ExistsError says that there are streams where a backup was to be restored.
@@ -160,6 +162,7 @@ func (r *restorer) clear(ctx context.Context) (finished bool, err error) {
 	case released == len(r.m.Streams):
 		return false, &ExistsError{ours}
 	case released > 0:
+		r.done.Released = len(r.m.Streams) - released
 		return true, r.release(ctx)
 	}
 	for _, name := range ours {

@@ -189,7 +189,7 @@ func (r *Report) Line() string {
 	lost := fmt.Sprintf("up to the last %s of what was acknowledged", brief(s.Interval))
 	switch spare := (r.Replicas - 1) / 2; {
 	case spare > 0 && s.Always:
-		return fmt.Sprintf("survives killed processes, a power failure of all servers, and the loss of %d of %d servers", spare, r.Replicas) + how
+		return fmt.Sprintf("survives killed processes, and the loss or a power failure of %d of %d servers; a power failure of all at once loses nothing from their disks, but can leave a stream without a leader", spare, r.Replicas) + how
 	case spare > 0:
 		return fmt.Sprintf("survives killed processes and the loss of %d of %d servers; does not survive a power failure of more at once: that can lose %s",
 			spare, r.Replicas, lost) + how

@@ -142,7 +142,7 @@ func TestCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	contains(t, line, "survives killed processes, a power failure of all servers, and the loss of 1 of 3 servers",
+	contains(t, line, "survives killed processes, and the loss or a power failure of 1 of 3 servers; a power failure of all at once loses nothing from their disks, but can leave a stream without a leader",
 		"3 replicas, sync_interval always", "servers=3")
 	c.Stop(t, 2)
 	if _, err := tell(t, nc, 3, durability.Options{Production: true}); err != nil {

@@ -28,6 +28,9 @@ const (
 	// firstReturn and longReturn are how long a message whose handling failed stays away.
 	firstReturn = 100 * time.Millisecond
 	longReturn  = time.Minute
+	// longBehind is the longest that a row stays away which waits for a firing: nothing has failed, and until it is looked at again its
+	// schedule may have nothing armed.
+	longBehind = 3 * time.Second
 	// longEarly is the longest that a firing which came early stays away; then it is looked at again.
 	longEarly = time.Hour
 )

@@ -57,7 +57,9 @@ func (s *Scheduler) handleRow(ctx context.Context, project string, m jetstream.M
 		return nil
 	}
 	if errors.Is(err, errFires) {
-		return &notYet{returnAfter(meta.NumDelivered)}
+		wait := min(returnAfter(meta.NumDelivered), longBehind)
+		s.log.DebugContext(ctx, "row waits for its firing", k.attr(), slog.Uint64(logkey.Attempt, meta.NumDelivered), slog.Duration(logkey.Delay, wait))
+		return &notYet{wait}
 	}
 	if err != nil || m.Headers().Get(protocol.HeaderKVOperation) == "" {
 		return err

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,7 +14,8 @@ import (
 )
 
 // gaps measures for how long at most nothing was stored in any stream of instances, of any project and shard: as seen by a client, so a
-// time in which it was not told is a gap, too.
+// time in which it was not told is a gap, too. A stream that stands still beside others is none: nobody can tell it from one that had
+// nothing to do.
 type gaps struct {
 	js      jetstream.JetStream
 	last    map[string]uint64
@@ -21,25 +23,37 @@ type gaps struct {
 	longest time.Duration
 }
 
+// end is the last sequence of a stream, and when that was known.
+type end struct {
+	last uint64
+	at   time.Time
+}
+
 func (g *gaps) look(ctx context.Context) {
 	if g.last == nil {
 		g.last, g.since = map[string]uint64{}, time.Now()
 	}
-	for name, last := range g.ends(ctx) {
-		if last > g.last[name] {
-			g.last[name], g.since = last, time.Now()
+	var told []time.Time
+	for name, e := range g.ends(ctx) {
+		if e.last > g.last[name] {
+			g.last[name], told = e.last, append(told, e.at)
 		}
+	}
+	slices.SortFunc(told, time.Time.Compare)
+	for _, at := range told {
+		g.longest, g.since = max(g.longest, at.Sub(g.since)), at
 	}
 	g.longest = max(g.longest, time.Since(g.since))
 }
 
-// ends asks for the last sequences of all streams at the same time: one that has no leader does not answer, and must not hide the others.
-func (g *gaps) ends(ctx context.Context) map[string]uint64 {
+// ends asks for the ends of all streams at the same time: one that has no leader does not answer, and must neither hide the others nor
+// make them look as if they had stored something later.
+func (g *gaps) ends(ctx context.Context) map[string]end {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	var wg sync.WaitGroup
 	var mu sync.Mutex // guards ends
-	ends := map[string]uint64{}
+	ends := map[string]end{}
 	for _, project := range work.Projects() {
 		for _, name := range work.WorkflowsStreams(project) {
 			wg.Go(func() {
@@ -47,9 +61,10 @@ func (g *gaps) ends(ctx context.Context) map[string]uint64 {
 				if err != nil {
 					return // a leader is being elected, or we are cut off
 				}
+				e := end{stream.CachedInfo().State.LastSeq, time.Now()}
 				mu.Lock()
 				defer mu.Unlock()
-				ends[name] = stream.CachedInfo().State.LastSeq
+				ends[name] = e
 			})
 		}
 	}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"testing"
+	"time"
 
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/streams"
@@ -34,6 +35,40 @@ func TestGaps(t *testing.T) {
 	before := g.since
 	if g.look(t.Context()); g.since != before {
 		t.Error("nothing was stored, and that is no gap")
+	}
+}
+
+// TestGapBesideASilentStream: a look lasts long if a stream does not answer. A gap ends when another has told that something was
+// stored, and the next one begins then.
+func TestGapBesideASilentStream(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	nc := srv.Connect(t)
+	js := natstest.JetStream(t, nc)
+	if err := streams.EnsureWorkflows(t.Context(), js, work.South, work.Shards(work.South), streams.Options{Replicas: 1}); err != nil {
+		t.Fatal(err)
+	}
+	at := protocol.Instance{Project: work.South, Workflow: work.Any, ID: "i"}
+	if _, err := js.Publish(t.Context(), at.EventSubject(), nil); err != nil {
+		t.Fatal(err)
+	}
+	info := "$JS.API.STREAM.INFO." + protocol.WorkflowsStream(work.North, 0)
+	srv.Lose(t, info)
+	if _, err := nc.SubscribeSync("nowhere." + info); err != nil { // so that nobody says that there is nobody
+		t.Fatal(err)
+	}
+	began := time.Now()
+	g := gaps{js: js, last: map[string]uint64{}, since: began.Add(-time.Hour)}
+	g.look(t.Context())
+	switch {
+	case g.stored() != 1:
+		t.Errorf("%d messages were seen, want 1", g.stored())
+	case time.Since(began) < time.Second:
+		t.Error("no stream was silent")
+	case !g.since.After(began) || g.since.Sub(began) >= time.Second:
+		t.Errorf("the gap ended %v after the look began, the stream has answered at once", g.since.Sub(began))
+	case g.longest < time.Hour:
+		t.Errorf("the longest gap is %v, it began an hour ago", g.longest)
 	}
 }
 

@@ -2,8 +2,10 @@ package natstest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -164,4 +166,31 @@ func (c *Cluster) Restart(t testing.TB, i int) {
 	t.Helper()
 	c.Servers[i].Restart(t)
 	c.Await(t)
+}
+
+// LoseDisk stops server i, takes away all that it has stored, and starts it again, as if its disk had been replaced. It does not wait
+// until the server has caught up with the others, see AwaitHealthy.
+func (c *Cluster) LoseDisk(t testing.TB, i int) {
+	t.Helper()
+	s := c.Servers[i]
+	s.Stop(t)
+	entries, err := os.ReadDir(s.options.StoreDir)
+	if err == nil && len(entries) == 0 {
+		err = errors.New("it is empty")
+	}
+	if err == nil {
+		err = os.RemoveAll(s.options.StoreDir)
+	}
+	if err != nil {
+		t.Fatalf("natstest: lose the disk %s: %v", s.options.StoreDir, err)
+	}
+	s.Start(t)
+}
+
+// AwaitHealthy waits until server i says what /healthz says when it has all streams and consumers as the others have them.
+func (c *Cluster) AwaitHealthy(t testing.TB, i int) {
+	t.Helper()
+	Eventually(t, Patience, fmt.Sprintf("server %d is healthy", i), func() bool {
+		return c.Servers[i].server().Healthz(nil).Status == "ok"
+	})
 }

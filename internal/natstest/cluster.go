@@ -68,24 +68,26 @@ func (c *Cluster) Connect(t testing.TB, opts ...nats.Option) *nats.Conn {
 	return connect(t, c.URL(), opts)
 }
 
-// Await waits until JetStream has a leader, every running server follows it and requests are answered.
+// Await waits until JetStream has a leader that knows of every running server, all follow it, and requests are answered.
 func (c *Cluster) Await(t testing.TB) {
 	t.Helper()
 	Eventually(t, Patience, "the cluster's JetStream has a leader that all follow", func() bool {
-		leaders := 0
+		leaders, known, up := 0, 0, 0
 		for _, s := range c.Servers {
 			running := s.server()
 			if running == nil {
 				continue
 			}
+			up++
 			if !running.JetStreamEnabled() || !running.JetStreamIsCurrent() {
 				return false
 			}
 			if running.JetStreamIsLeader() {
 				leaders++
+				known = len(running.JetStreamClusterPeers()) // those that it would place a stream on
 			}
 		}
-		return leaders == 1
+		return leaders == 1 && known >= up
 	})
 	nc, err := nats.Connect(c.URL(), nats.Timeout(tryTimeout))
 	if err != nil {

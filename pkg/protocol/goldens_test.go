@@ -76,6 +76,7 @@ func instanceGoldens() []golden {
 		{"nudge.full", protocol.Nudge{V: protocol.Version, Runner: "runner-1", Park: 17}},
 		{"poke.full", protocol.Poke{V: protocol.Version, Shard: 2, Workflow: "booking", ID: "u-7", Input: 13}},
 		{"poke.who", protocol.Poke{V: protocol.Version, Shard: 2, Workflow: "booking", ID: "u-7", Wake: &protocol.Wake{Stream: "WORKFLOWS_email", Sequence: 13}}},
+		{"quiesce.full", protocol.Quiesce{V: protocol.Version, Milliseconds: 500}},
 		{"ask.full", protocol.Ask{V: protocol.Version, Workflow: "booking", ID: "u-7"}},
 	}
 }

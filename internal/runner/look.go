@@ -90,7 +90,7 @@ func (r *Runner) decideTogether(reading, ctx context.Context, stream string, wak
 			continue
 		}
 		s := sights[h.instance]
-		if s == nil || s.upTo < h.reach() {
+		if !s.counts(h) {
 			r.decideFromLeader(ctx, h)
 			continue
 		}
@@ -105,6 +105,13 @@ func (h *held) reach() uint64 {
 		return h.Park
 	}
 	return h.Sequence
+}
+
+// counts reports whether what any replica has said is enough to decide about a wake: it reaches the message that the wake is about. Of a
+// timer it must have the log itself up to the park, or the leader is asked: a timer that is acked because its instance does not seem to be
+// parked yet never comes again.
+func (s *sight) counts(h *held) bool {
+	return s != nil && s.upTo >= h.reach() && (h.Kind != engine.WakeDue || s.tailAt >= h.Park)
 }
 
 // lostAfter is after how many deliveries of a wake the leader is believed that it does not have it: then it has lost what it had

@@ -80,3 +80,30 @@ func TestWakeOfWhatIsLost(t *testing.T) {
 		t.Errorf("in the end: create at %d, error %v", s.createAt, err)
 	}
 }
+
+// TestReadThatCounts: a replica is believed about a wake if it has come to what that is about, and about a timer only if it has the log up
+// to the park, however far it says that it is.
+func TestReadThatCounts(t *testing.T) {
+	t.Parallel()
+	create := &held{Wake: engine.Wake{Wake: protocol.Wake{Sequence: 7}, Kind: engine.WakeCreate}}
+	due := &held{Wake: engine.Wake{Wake: protocol.Wake{Sequence: 3}, Kind: engine.WakeDue, Park: 7}}
+	for _, tt := range []struct {
+		what   string
+		s      *sight
+		h      *held
+		counts bool
+	}{
+		{"nothing", nil, create, false},
+		{"not as far as the create", &sight{upTo: 6}, create, false},
+		{"the create", &sight{upTo: 7}, create, true},
+		{"not as far as the park", &sight{upTo: 6, tailAt: 5}, due, false},
+		{"the park", &sight{upTo: 9, tailAt: 7}, due, true},
+		{"what is after the park", &sight{upTo: 9, tailAt: 8}, due, true},
+		{"further than the park, and not the park", &sight{upTo: 9, tailAt: 5}, due, false},
+		{"no log", &sight{upTo: 9}, due, false},
+	} {
+		if got := tt.s.counts(tt.h); got != tt.counts {
+			t.Errorf("%s: it counts: %v", tt.what, got)
+		}
+	}
+}

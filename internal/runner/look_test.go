@@ -107,3 +107,33 @@ func TestReadThatCounts(t *testing.T) {
 		}
 	}
 }
+
+// TestTimerWhoseParkIsNotSeen: the leader is asked about a timer whose park a replica does not show, although it says that it is further.
+func TestTimerWhoseParkIsNotSeen(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	runner := r.runner()
+	instance := protocol.Instance{Project: "p", Workflow: "w", ID: "parked"}
+	for _, subject := range []string{instance.CreateSubject(), instance.LogSubject(), instance.EventSubject(), instance.EventSubject()} {
+		if _, err := r.store.Publish(t.Context(), subject, nil, []byte(`{"v":1,"workflow":"w","id":"parked"}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	asked := make(chan *nats.Msg, 100)
+	if _, err := r.nc.ChanSubscribe("$JS.API.STREAM.MSG.GET."+instance.Stream(), asked); err != nil {
+		t.Fatal(err)
+	}
+	due := func(park uint64) *held {
+		return &held{Wake: engine.Wake{Wake: protocol.Wake{Sequence: 9}, Kind: engine.WakeDue, Park: park}, instance: instance, deliveries: 1}
+	}
+	runner.decideTogether(t.Context(), t.Context(), instance.Stream(), []*held{due(2)})
+	if err := r.nc.Flush(); err != nil || len(asked) > 0 {
+		t.Errorf("the leader is asked %d times about a park that is seen, %v", len(asked), err)
+	}
+	runner.decideTogether(t.Context(), t.Context(), instance.Stream(), []*held{due(3)})
+	select {
+	case <-asked:
+	case <-time.After(patience):
+		t.Error("nobody asks the leader about a park that is not seen")
+	}
+}

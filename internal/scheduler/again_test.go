@@ -3,13 +3,11 @@ package scheduler
 import (
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/natstest"
-	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
@@ -18,19 +16,8 @@ import (
 // the agent drops that, and the row goes.
 func TestRowAgainBehindItsFiring(t *testing.T) {
 	t.Parallel()
-	nc := natstest.Start(t).Connect(t)
-	js := natstest.JetStream(t, nc)
-	store, err := journal.Open(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(
-		streams.EnsureSchedules(t.Context(), js, "p", streams.Options{}), streams.EnsureAgents(t.Context(), js, "p", streams.Options{}),
-	); err != nil {
-		t.Fatal(err)
-	}
-	s := New(Options{Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
-	s.store = store
+	s, _ := withAgents(t)
+	store := s.store
 	k := key{agent: protocol.Agent{Project: "p", Class: "Desk", Name: "jo"}, id: "wake"}
 	body, err := json.Marshal(protocol.Schedule{
 		V: protocol.Version, ID: k.id, Class: "Desk", Name: "jo", Kind: protocol.ScheduleDate, At: new(time.Now()),

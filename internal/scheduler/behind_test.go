@@ -102,10 +102,9 @@ func TestFiringBeforeTheLeaderHasItsRow(t *testing.T) {
 	}
 }
 
-// TestFiringBeforeTheLeaderHasIt: a moment that a new leader fires again takes what is armed away. While the leader has not done so, the
-// firing is not held for one that was handled; then the next moment is armed again.
-func TestFiringBeforeTheLeaderHasIt(t *testing.T) {
-	t.Parallel()
+// withAgents is a scheduler of a project that has agents, by hand: nothing runs.
+func withAgents(t *testing.T) (*Scheduler, *nats.Conn) {
+	t.Helper()
 	nc := natstest.Start(t).Connect(t)
 	js := natstest.JetStream(t, nc)
 	store, err := journal.Open(nc)
@@ -119,6 +118,15 @@ func TestFiringBeforeTheLeaderHasIt(t *testing.T) {
 	}
 	s := New(Options{Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	s.store = store
+	return s, nc
+}
+
+// TestFiringBeforeTheLeaderHasIt: a moment that a new leader fires again takes what is armed away. While the leader has not done so, the
+// firing is not held for one that was handled; then the next moment is armed again.
+func TestFiringBeforeTheLeaderHasIt(t *testing.T) {
+	t.Parallel()
+	s, nc := withAgents(t)
+	js, store := natstest.JetStream(t, nc), s.store
 	k := key{agent: protocol.Agent{Project: "p", Class: "Desk", Name: "jo"}, id: "plan"}
 	body, err := json.Marshal(protocol.Schedule{
 		V: protocol.Version, ID: k.id, Class: "Desk", Name: "jo", Kind: protocol.ScheduleCron, Cron: "0 * * * *", Callback: "Wake",

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -121,11 +122,13 @@ type publishAnswer struct {
 // publish tries until the message is stored or refused. What finds no room waits until there is some, unless ctx is Refusing.
 func (s *Store) publish(ctx context.Context, subject string, header nats.Header, body []byte) (uint64, error) {
 	of, uncertain := spaceOf(subject), false
+	p := publication{replies: &s.replies}
+	defer p.end()
 	for wait := (backoff{}); ; {
 		if err := s.awaitSpace(ctx, of); err != nil {
 			return 0, noSpace(subject, uncertain, err)
 		}
-		sequence, err := s.tryPublish(ctx, &nats.Msg{Subject: subject, Header: header, Data: body})
+		sequence, err := p.try(ctx, &nats.Msg{Subject: subject, Header: header, Data: body}, wait.try())
 		full := s.space.note(of, err)
 		uncertain = uncertain || !notStored(err)
 		switch {
@@ -138,15 +141,19 @@ func (s *Store) publish(ctx context.Context, subject string, header nats.Header,
 		case full:
 			continue
 		}
-		if stop := wait.sleep(ctx, s.replies.network); stop != nil {
+		if stop := wait.sleep(ctx, s.replies.network, err); stop != nil {
+			if answer := p.late(); answer != nil {
+				_, sequence, _ := acknowledged(answer.Data)
+				return sequence, nil
+			}
 			return 0, fmt.Errorf("publish to %s: %w: %w (last try: %w)", subject, ErrUnknownOutcome, stop, err)
 		}
 	}
 }
 
-// tryPublish sends a message once.
-func (s *Store) tryPublish(ctx context.Context, m *nats.Msg) (uint64, error) {
-	answer, unsure, err := s.replies.publish(ctx, m)
+// try sends the message once more and waits for an answer, for as long as patience lasts.
+func (p *publication) try(ctx context.Context, m *nats.Msg, patience time.Duration) (uint64, error) {
+	answer, unsure, err := p.publish(ctx, m, patience)
 	if err != nil {
 		return 0, unsureIf(unsure, err)
 	}
@@ -222,18 +229,54 @@ func retryable(err error) bool {
 		return false
 	}
 	if se, ok := errors.AsType[*ServerError](err); ok {
-		return se.ErrCode == codeWrongLastMoving || isNoSpace(se) || se.Code == codeTooManyRequests || se.Code >= 500
+		return isMoving(se) || isNoSpace(se) || se.Code == codeTooManyRequests || se.Code >= 500
 	}
 	return !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrMaxPayload)
 }
 
-// backoff waits between tries: from 1 ms, doubling to half a second, with jitter.
-type backoff struct{ next time.Duration }
+// backoff is how a request is tried again: how long to wait before that, from 1 ms, doubling to half a second, with jitter, and how long
+// for an answer.
+type backoff struct {
+	// most bounds what is waited for an answer, 0 stands for maxTry.
+	most time.Duration
+	next time.Duration
+	// late counts the tries in a row that were not answered.
+	late int
+}
 
-func (b *backoff) sleep(ctx context.Context, network Transport) error {
+const (
+	// maxTry bounds what is waited for the answer of one try to publish, maxRead of one to read: what is read is not heard late.
+	maxTry, maxRead = 16 * time.Second, 4 * time.Second
+	// soonLate is after how many tries without an answer longer is waited for the next one: by then a cluster has most often elected
+	// another leader, so it is likely that there is more to do than is done, and what is asked again adds to that.
+	soonLate = 3
+)
+
+// try is how long the next try waits for its answer.
+func (b *backoff) try() time.Duration {
+	return min(tryTimeout<<max(b.late-soonLate+1, 0), cmp.Or(b.most, maxTry))
+}
+
+// sleep waits after a try that has failed.
+func (b *backoff) sleep(ctx context.Context, network Transport, failed error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	b.next = min(max(2*b.next, time.Millisecond), 500*time.Millisecond)
+	longest := 500 * time.Millisecond
+	switch moving := isMoving(failed); {
+	case errors.Is(failed, nats.ErrTimeout), errors.Is(failed, context.DeadlineExceeded):
+		b.late = min(b.late+1, 2*soonLate)
+	case moving && b.late > 0:
+		longest = tryTimeout // what is on its way is most likely the try before
+	case !moving:
+		b.late = 0
+	}
+	b.next = min(max(2*b.next, time.Millisecond), longest)
 	return network.Sleep(ctx, b.next/2+rand.N(b.next/2+1))
+}
+
+// isMoving reports whether an append was refused because another one to its subject is on its way.
+func isMoving(err error) bool {
+	refusal, ok := errors.AsType[*ServerError](err)
+	return ok && refusal.ErrCode == codeWrongLastMoving
 }

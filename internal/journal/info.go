@@ -76,22 +76,22 @@ func (s *Store) info(ctx context.Context, stream string, request map[string]any)
 	if err != nil {
 		return streamInfo{}, err
 	}
-	for wait := (backoff{}); ; {
-		r, err := s.tryInfo(ctx, stream, body)
+	for wait := (backoff{most: maxRead}); ; {
+		r, err := s.tryInfo(ctx, stream, body, wait.try())
 		if err == nil {
 			return r, nil
 		}
 		if !retryable(err) {
 			return r, fmt.Errorf("info of stream %s: %w", stream, err)
 		}
-		if stop := wait.sleep(ctx, s.replies.network); stop != nil {
+		if stop := wait.sleep(ctx, s.replies.network, err); stop != nil {
 			return r, fmt.Errorf("info of stream %s: %w (last try: %w)", stream, stop, err)
 		}
 	}
 }
 
-func (s *Store) tryInfo(ctx context.Context, stream string, body []byte) (r streamInfo, err error) {
-	answer, err := s.request(ctx, &nats.Msg{Subject: "$JS.API.STREAM.INFO." + stream, Data: body})
+func (s *Store) tryInfo(ctx context.Context, stream string, body []byte, patience time.Duration) (r streamInfo, err error) {
+	answer, err := s.request(ctx, &nats.Msg{Subject: "$JS.API.STREAM.INFO." + stream, Data: body}, patience)
 	if err != nil {
 		return r, err
 	}
@@ -114,22 +114,22 @@ type Progress struct {
 
 // Progress asks the leader of a consumer.
 func (s *Store) Progress(ctx context.Context, stream, consumer string) (Progress, error) {
-	for wait := (backoff{}); ; {
-		p, err := s.tryProgress(ctx, stream, consumer)
+	for wait := (backoff{most: maxRead}); ; {
+		p, err := s.tryProgress(ctx, stream, consumer, wait.try())
 		if err == nil {
 			return p, nil
 		}
 		if !retryable(err) {
 			return p, fmt.Errorf("info of consumer %s of stream %s: %w", consumer, stream, err)
 		}
-		if stop := wait.sleep(ctx, s.replies.network); stop != nil {
+		if stop := wait.sleep(ctx, s.replies.network, err); stop != nil {
 			return p, fmt.Errorf("info of consumer %s of stream %s: %w (last try: %w)", consumer, stream, stop, err)
 		}
 	}
 }
 
-func (s *Store) tryProgress(ctx context.Context, stream, consumer string) (Progress, error) {
-	answer, err := s.request(ctx, &nats.Msg{Subject: "$JS.API.CONSUMER.INFO." + stream + "." + consumer})
+func (s *Store) tryProgress(ctx context.Context, stream, consumer string, patience time.Duration) (Progress, error) {
+	answer, err := s.request(ctx, &nats.Msg{Subject: "$JS.API.CONSUMER.INFO." + stream + "." + consumer}, patience)
 	if err != nil {
 		return Progress{}, err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
@@ -56,7 +57,9 @@ func (s *Store) purge(ctx context.Context, stream, what string, request map[stri
 	if err != nil {
 		return err
 	}
-	return s.remove(ctx, "purge "+what, func() error { return s.tryRemove(ctx, "$JS.API.STREAM.PURGE."+stream, body) })
+	return s.remove(ctx, "purge "+what, func(patience time.Duration) error {
+		return s.tryRemove(ctx, "$JS.API.STREAM.PURGE."+stream, body, patience)
+	})
 }
 
 // Delete removes the message of a sequence, whatever its subject. It goes on through disconnects until ctx ends; removing
@@ -66,13 +69,13 @@ func (s *Store) Delete(ctx context.Context, stream string, sequence uint64) erro
 	if err != nil {
 		return err
 	}
-	return s.remove(ctx, fmt.Sprintf("delete message %d of stream %s", sequence, stream), func() error {
-		err := s.tryRemove(ctx, "$JS.API.STREAM.MSG.DELETE."+stream, body)
+	return s.remove(ctx, fmt.Sprintf("delete message %d of stream %s", sequence, stream), func(patience time.Duration) error {
+		err := s.tryRemove(ctx, "$JS.API.STREAM.MSG.DELETE."+stream, body, patience)
 		if se, ok := errors.AsType[*ServerError](err); !ok || se.ErrCode != codeDeleteFailed && se.ErrCode != codeNoSequence {
 			return err
 		}
 		// The server may call a message that is gone by the same code as one that it cannot remove.
-		if _, readErr := s.tryGet(ctx, stream, fmt.Appendf(nil, `{"seq":%d}`, sequence)); errors.Is(readErr, ErrNotFound) {
+		if _, readErr := s.tryGet(ctx, stream, fmt.Appendf(nil, `{"seq":%d}`, sequence), patience); errors.Is(readErr, ErrNotFound) {
 			return nil
 		}
 		return err
@@ -80,23 +83,23 @@ func (s *Store) Delete(ctx context.Context, stream string, sequence uint64) erro
 }
 
 // remove tries to take something away until that is answered.
-func (s *Store) remove(ctx context.Context, what string, try func() error) error {
-	for wait := (backoff{}); ; {
-		err := try()
+func (s *Store) remove(ctx context.Context, what string, try func(patience time.Duration) error) error {
+	for wait := (backoff{most: maxRead}); ; {
+		err := try(wait.try())
 		if err == nil {
 			return nil
 		}
 		if !retryable(err) {
 			return fmt.Errorf("%s: %w", what, err)
 		}
-		if stop := wait.sleep(ctx, s.replies.network); stop != nil {
+		if stop := wait.sleep(ctx, s.replies.network, err); stop != nil {
 			return fmt.Errorf("%s: %w (last try: %w)", what, stop, err)
 		}
 	}
 }
 
-func (s *Store) tryRemove(ctx context.Context, subject string, body []byte) error {
-	answer, err := s.request(ctx, &nats.Msg{Subject: subject, Data: body})
+func (s *Store) tryRemove(ctx context.Context, subject string, body []byte, patience time.Duration) error {
+	answer, err := s.request(ctx, &nats.Msg{Subject: subject, Data: body}, patience)
 	if err != nil {
 		return err
 	}

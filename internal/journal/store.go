@@ -30,8 +30,8 @@ var (
 	ErrUnknownOutcome = errors.New("not known whether it was stored")
 )
 
-// tryTimeout bounds one try of a request; the whole is bounded by the caller's context. It is below the 5 to 10
-// seconds that a cluster needs to elect a leader, so that the next try finds the new one soon.
+// tryTimeout is how long the first tries of a request wait for an answer; the whole is bounded by the caller's context. It is below the
+// 5 to 10 seconds that a cluster needs to elect a leader, so that the next try finds the new one soon.
 const tryTimeout = 2 * time.Second
 
 // Store reads and appends through one connection. It is safe for concurrent use.
@@ -111,12 +111,12 @@ func (s *Store) get(ctx context.Context, stream string, request map[string]any) 
 	if err != nil {
 		return nil, err
 	}
-	for wait := (backoff{}); ; {
-		m, err := s.tryGet(ctx, stream, body)
+	for wait := (backoff{most: maxRead}); ; {
+		m, err := s.tryGet(ctx, stream, body, wait.try())
 		if err == nil || errors.Is(err, ErrNotFound) || !retryable(err) {
 			return m, err
 		}
-		if err := wait.sleep(ctx, s.replies.network); err != nil {
+		if err := wait.sleep(ctx, s.replies.network, err); err != nil {
 			return nil, fmt.Errorf("read from stream %s: %w", stream, err)
 		}
 	}
@@ -133,8 +133,8 @@ type storedMessage struct {
 	Error *ServerError `json:"error"`
 }
 
-func (s *Store) tryGet(ctx context.Context, stream string, body []byte) (*Message, error) {
-	answer, err := s.request(ctx, &nats.Msg{Subject: "$JS.API.STREAM.MSG.GET." + stream, Data: body})
+func (s *Store) tryGet(ctx context.Context, stream string, body []byte, patience time.Duration) (*Message, error) {
+	answer, err := s.request(ctx, &nats.Msg{Subject: "$JS.API.STREAM.MSG.GET." + stream, Data: body}, patience)
 	if err != nil {
 		return nil, err
 	}
@@ -157,9 +157,9 @@ func (s *Store) tryGet(ctx context.Context, stream string, body []byte) (*Messag
 	return m, nil
 }
 
-// request asks the JetStream API and waits for the answer, at most tryTimeout.
-func (s *Store) request(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+// request asks the JetStream API and waits for the answer, for as long as patience lasts.
+func (s *Store) request(ctx context.Context, m *nats.Msg, patience time.Duration) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return s.replies.network.RequestMsgWithContext(ctx, m)
 }
@@ -227,18 +227,18 @@ func (s *Store) direct(ctx context.Context, stream string, request directRequest
 	if err != nil {
 		return Batch{}, err
 	}
-	for wait := (backoff{}); ; {
-		b, err := s.tryDirect(ctx, "$JS.API.DIRECT.GET."+stream, body)
+	for wait := (backoff{most: maxRead}); ; {
+		b, err := s.tryDirect(ctx, "$JS.API.DIRECT.GET."+stream, body, wait.try())
 		if err == nil || !retryable(err) {
 			return b, err
 		}
-		if err := wait.sleep(ctx, s.replies.network); err != nil {
+		if err := wait.sleep(ctx, s.replies.network, err); err != nil {
 			return Batch{}, fmt.Errorf("read from stream %s: %w", stream, err)
 		}
 	}
 }
 
-func (s *Store) tryDirect(ctx context.Context, subject string, body []byte) (Batch, error) {
+func (s *Store) tryDirect(ctx context.Context, subject string, body []byte, patience time.Duration) (Batch, error) {
 	select {
 	case s.reads <- struct{}{}:
 		defer func() { <-s.reads }()
@@ -259,7 +259,7 @@ func (s *Store) tryDirect(ctx context.Context, subject string, body []byte) (Bat
 	if err := s.replies.network.PublishMsg(&nats.Msg{Subject: subject, Reply: s.inbox + "." + token, Data: body}); err != nil {
 		return Batch{}, err
 	}
-	expired, stop := s.replies.network.Timeout(tryTimeout)
+	expired, stop := s.replies.network.Timeout(patience)
 	defer stop()
 	select {
 	case <-c.done:

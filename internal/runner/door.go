@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"time"
 
 	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/logkey"
@@ -63,6 +64,9 @@ func (r *Runner) expects(ctx context.Context, caller string, e protocol.Ended) (
 	}), nil
 }
 
+// postWithin bounds one try to keep something that is to be said: a stream that is slow for longer is tried again.
+const postWithin = 30 * time.Second
+
 // postTo keeps what is to be said to a project at its door, if it has one: with news, that is something which it has asked for.
 func (r *Runner) postTo(ctx context.Context, project string, news bool, id string, p protocol.Post) (posted bool, err error) {
 	through, err := r.Doors.Through(ctx, project)
@@ -73,7 +77,7 @@ func (r *Runner) postTo(ctx context.Context, project string, news bool, id strin
 	if news {
 		to = r.Doors.News(project)
 	}
-	ctx, cancel := context.WithTimeout(ctx, sendWithin)
+	ctx, cancel := context.WithTimeout(ctx, postWithin)
 	defer cancel()
 	return true, r.Post.Add(ctx, to, id, p)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/skein-run/skein/internal/ctxtime"
 	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
@@ -165,8 +166,18 @@ func (r *Runner) endStray(ctx context.Context, instance protocol.Instance, incar
 	}
 }
 
-// sendWithin bounds one try to store something for another.
-const sendWithin = 5 * time.Second
+const (
+	// sendWithin bounds one try to store something for another.
+	sendWithin = time.Minute
+	// lookAfter is after how long without an answer a runner looks whether the stream is there, and missedLooks after how many looks in a
+	// row that are not answered either it is taken to have no leader.
+	lookAfter, missedLooks = 5 * time.Second, 3
+)
+
+var (
+	errGone     = errors.New("the stream is gone")
+	errNoLeader = errors.New("the stream does not answer")
+)
 
 // destination is where something is stored for another, maybe of another project.
 type destination struct {
@@ -179,38 +190,52 @@ func inputOf(to protocol.Instance, subject string) destination {
 	return destination{"instance " + to.String(), to.Stream(), subject}
 }
 
-// send stores something for another. If that project's stream is gone, it is given up after a while: there is nobody to
-// tell, and what waits here would wait for ever.
+// send stores something for another. It waits while that stream takes its time: what is given up is sent again, which takes no less. If
+// the stream has no leader, somebody tries again later; if it is gone for a while, there is nobody to tell, and what waits here would
+// wait for ever.
 func (r *Runner) send(ctx context.Context, to destination, body []byte) error {
+	ctx, stop := context.WithTimeout(ctx, sendWithin)
+	defer stop()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	every := min(lookAfter, r.GoneAfter)
+	defer time.AfterFunc(every, func() { cancel(r.awaitGone(ctx, to, every)) }).Stop()
+	_, err := r.Store.Publish(ctx, to.subject, nil, body)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(context.Cause(ctx), errGone):
+		r.Log.WarnContext(ctx, "the stream of a project is gone, somebody there is not told", logkey.Target, to.whose, logkey.Subject, to.subject)
+		return nil
+	}
+	return fmt.Errorf("send to %s: %w", to.whose, err)
+}
+
+// awaitGone looks at the stream of a destination until ctx ends, and returns why nothing can be sent there.
+func (r *Runner) awaitGone(ctx context.Context, to destination, every time.Duration) error {
 	var missing time.Time
-	for {
-		err := r.trySend(ctx, to, body)
-		if err == nil {
-			return nil
-		}
-		switch gone := r.gone(ctx, to); {
-		case !gone:
-			return fmt.Errorf("send to %s: %w", to.whose, err)
+	for missed := 0; ; {
+		switch err := r.exists(ctx, to.stream); {
+		case err == nil:
+			missing, missed = time.Time{}, 0
+		case !errors.Is(err, journal.ErrNoStream):
+			if missed++; missed == missedLooks {
+				return fmt.Errorf("%w: %v", errNoLeader, err) // not wrapped: it is no answer to what is sent
+			}
 		case missing.IsZero():
 			missing = time.Now()
 		case time.Since(missing) >= r.GoneAfter:
-			r.Log.WarnContext(ctx, "the stream of a project is gone, somebody there is not told", logkey.Target, to.whose, logkey.Subject, to.subject)
-			return nil
+			return errGone
+		}
+		if err := ctxtime.Sleep(ctx, every); err != nil {
+			return err
 		}
 	}
 }
 
-func (r *Runner) trySend(ctx context.Context, to destination, body []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, min(sendWithin, r.GoneAfter))
+func (r *Runner) exists(ctx context.Context, stream string) error {
+	ctx, cancel := context.WithTimeout(ctx, lookAfter)
 	defer cancel()
-	_, err := r.Store.Publish(ctx, to.subject, nil, body)
+	_, err := r.Store.State(ctx, stream) // no message of it is to be read by others
 	return err
-}
-
-// gone reports whether the stream of a destination does not exist.
-func (r *Runner) gone(ctx context.Context, to destination) bool {
-	ctx, cancel := context.WithTimeout(ctx, sendWithin)
-	defer cancel()
-	_, err := r.Store.State(ctx, to.stream) // no message of it is to be read by others
-	return errors.Is(err, journal.ErrNoStream)
 }

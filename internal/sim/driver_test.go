@@ -195,13 +195,18 @@ func (w *world) drain() {
 func (w *world) arrive() {
 	switch {
 	case len(w.hanging) > 0:
-		m := w.hanging[0]
+		hung := w.hanging[0]
+		m := hung.m
 		w.hanging = w.hanging[1:]
 		if w.chance(4) {
 			return
 		}
 		w.tell("late: %s", w.describeLate(m))
-		if answer := w.server.handle(m, w.now)[0]; strings.HasPrefix(string(answer.Data), `{"stream"`) {
+		answer := w.server.handle(m, w.now)[0]
+		if heard := hung.answerLate(answer); heard {
+			w.crew.saw["answered late"]++
+		}
+		if strings.HasPrefix(string(answer.Data), `{"stream"`) {
 			w.crew.saw["stored late"]++
 			return
 		}

@@ -99,7 +99,7 @@ type fate int
 const (
 	arrives fate = iota
 	lost
-	late          // it arrives when nobody waits for its answer any more
+	late          // it arrives after a while, when it may have been asked again
 	answerLost    // it arrives, its answer does not
 	answeredTwice // as after a change of route
 	refused       // the server has no time for it, or no leader
@@ -120,7 +120,7 @@ func (n *network) exchange(m *nats.Msg) ([]*nats.Msg, error) {
 		return nil, nil
 	case late:
 		n.unanswered = true
-		n.w.hanging = append(n.w.hanging, copyOf(m))
+		n.w.hanging = append(n.w.hanging, hanging{n, &nats.Msg{Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Data}})
 		return nil, nil
 	case refused:
 		return n.refusal(m, isAppend)
@@ -137,6 +137,23 @@ func (n *network) exchange(m *nats.Msg) ([]*nats.Msg, error) {
 		return append(answers, copyOf(answers[0])), nil
 	}
 	return answers, nil
+}
+
+// hanging is a request that is on its way.
+type hanging struct {
+	from *network
+	m    *nats.Msg
+}
+
+// answerLate brings the answer to one if somebody still waits for it.
+func (h hanging) answerLate(answer *nats.Msg) (heard bool) {
+	answer.Subject = h.m.Reply
+	select {
+	case h.from.channels[h.m.Reply] <- answer: // never, if nobody does
+		return true
+	default:
+		return false
+	}
 }
 
 func copyOf(m *nats.Msg) *nats.Msg {

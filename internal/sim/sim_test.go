@@ -56,7 +56,7 @@ func missed(t *testing.T, saw map[string]int, wanted []string) {
 
 // occurrences are what games must be rich in to prove anything.
 var occurrences = []string{
-	"a group failed, seen again", "a race decided, seen again", "attempt-failed", "carried events twice", "claimed by a timer", "cleaned", "completed", "create carried", "created again",
+	"a group failed, seen again", "a race decided, seen again", "answered late", "attempt-failed", "carried events twice", "claimed by a timer", "cleaned", "completed", "create carried", "created again",
 	"decided: ack", "decided: arm", "decided: claim", "decided: keep", "decided: look-older", "decided: obey", "decided: poke",
 	"decided: project", "decided: start", "deleted", "group failed", "lost run", "out of touch", "parked with several waits", "paused", "race decided",
 	"read on", "received", "recorded", "refused", "refused by the same wake", "refused late", "released", "restarted",

@@ -38,7 +38,7 @@ type world struct {
 	runners    []*runner
 	deliveries []*delivery
 	alarms     []*alarm
-	hanging    []*nats.Msg // requests that nobody waits for
+	hanging    []hanging // requests that are on their way
 	lateAcks   []*delivery
 	scripts    map[string][]op
 	instances  []protocol.Instance

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,12 +14,15 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/skein-run/skein/internal/doctor"
 	"github.com/skein-run/skein/internal/janitor"
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/objects"
 	"github.com/skein-run/skein/internal/quiesce"
+	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/agent"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -220,6 +224,31 @@ func (f *fort) clean(name string, shards int) {
 		})
 	}
 	if _, err := janitor.Sweep(f.t.Context(), all); err != nil {
+		f.t.Error(err)
+	}
+	f.lookAfter(store, js, name)
+}
+
+// lookAfter makes a round as a scheduler does, and sends the instances of a project what one may send.
+func (f *fort) lookAfter(store *journal.Store, js jetstream.JetStream, name string) {
+	f.t.Helper()
+	row, err := streams.LookUp(f.t.Context(), js, name)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if report, err := doctor.New(doctor.Options{
+		Store: store, Project: *row, Repair: true, Patience: time.Second,
+		Found: func(found doctor.Finding) error { f.t.Error(found); return nil },
+	}).ExamineInstances(f.t.Context()); err != nil {
+		f.t.Errorf("of %d instances looked at: %v", report.Instances, err)
+	}
+	ctx, cancel := context.WithTimeout(f.t.Context(), natstest.Patience)
+	defer cancel()
+	nobody := protocol.Instance{Project: name, Workflow: "sift", ID: "nobody"}
+	if _, err := store.Append(ctx, nobody.Stream(), nobody.NudgeSubject(), 0, []byte(`{"v":1,"runner":"doctor"}`)); err != nil {
+		f.t.Error(err)
+	}
+	if _, err := store.Last(ctx, protocol.KVStream(protocol.SlotsBucket(name)), ">"); err != nil && !errors.Is(err, journal.ErrNotFound) {
 		f.t.Error(err)
 	}
 }

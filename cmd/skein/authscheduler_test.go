@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nkeys"
 
+	"github.com/skein-run/skein/internal/doctor"
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/process"
 	"github.com/skein-run/skein/internal/scheduler"
@@ -57,7 +58,7 @@ func TestSchedulerOfAccounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	health := "127.0.0.1:" + strconv.Itoa(natstest.FreePort(t))
-	f.runAt(health, "scheduler", scheduler.Command(), "--nats-users", folder, "--nats-url", f.url, "--nats-ca", filepath.Join(f.dir, "ca.pem"))
+	f.runAt(health, "scheduler", scheduler.Command(doctor.Rounds), "--nats-users", folder, "--nats-url", f.url, "--nats-ca", filepath.Join(f.dir, "ca.pem"))
 	var ready process.Readiness
 	if err := json.Unmarshal([]byte(page(t, health, "/readyz")), &ready); err != nil {
 		t.Fatal(err)
@@ -124,7 +125,7 @@ func TestSchedulerWithoutAccounts(t *testing.T) {
 		filepath.Join(empty, "nowhere"): "no such file",
 	} {
 		var log buffer
-		cmd := scheduler.Command()
+		cmd := scheduler.Command(doctor.Rounds)
 		cmd.SetErr(&log)
 		cmd.SetArgs([]string{"--nats-users", folder})
 		if code := process.Execute(t.Context(), cmd); code != 1 || !strings.Contains(log.String(), want) {

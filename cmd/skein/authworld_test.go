@@ -21,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
+	"github.com/skein-run/skein/internal/doctor"
 	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/process"
 	"github.com/skein-run/skein/internal/scheduler"
@@ -380,11 +381,11 @@ func (f *fort) file(name, text string) string {
 func (f *fort) runScheduler() {
 	f.t.Helper()
 	if f.accounts {
-		f.runAt("127.0.0.1:"+strconv.Itoa(natstest.FreePort(f.t)), "scheduler", scheduler.Command(),
+		f.runAt("127.0.0.1:"+strconv.Itoa(natstest.FreePort(f.t)), "scheduler", scheduler.Command(doctor.Rounds),
 			"--nats-url", f.url, "--nats-ca", filepath.Join(f.dir, "ca.pem"), "--nats-users", filepath.Join(f.dir, "schedulers"))
 		return
 	}
-	f.run("scheduler", scheduler.Command())
+	f.run("scheduler", scheduler.Command(doctor.Rounds))
 }
 
 // runAll runs the processes of both projects and a scheduler, and returns the addresses of the agent hosts.

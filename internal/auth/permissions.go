@@ -234,7 +234,8 @@ func (p *Permissions) send(from, to, workflow string, streams []string) {
 	}
 }
 
-// scheduler serves a project, or all if it has none: it fires their schedules, and cleans up after their instances.
+// scheduler serves a project, or all if it has none: it fires their schedules, cleans up after their instances, and has those go on that
+// have lost what they need for that.
 func (s *State) scheduler(p *Permissions, only string) {
 	janitors := protocol.BucketJanitors
 	p.say(protocol.SubjectServers)
@@ -254,7 +255,9 @@ func (s *State) scheduler(p *Permissions, only string) {
 		p.own(protocol.KVStream(schedules), protocol.KVSubject(schedules, ">"))
 		p.consume(protocol.KVStream(schedules))
 		p.say(protocol.InboxSubjectsFrom(project, project), protocol.CreateSubjects(project, protocol.AnyWorkflow),
-			protocol.SteerSubjects(project, protocol.AnyWorkflow), protocol.AskSubject(project))
+			protocol.SteerSubjects(project, protocol.AnyWorkflow), protocol.AskSubject(project),
+			protocol.NudgeSubjects(project, protocol.AnyWorkflow)) // to instances that have lost what they wait for
+		p.read(protocol.KVStream(protocol.SlotsBucket(project)))
 		for _, workflows := range s.workflows(project) {
 			p.read(workflows)
 			p.purge(workflows)

@@ -200,7 +200,7 @@ func TestMailOfLaterTurn(t *testing.T) {
 		p.publish(protocol.Agent{Project: "shop", Class: "Desk", Name: "bob"}.InboxSubject("shop"), protocol.Mail{V: 1, Source: "ada", Number: number, Callback: "On"})
 	}
 	tell(1)
-	q := restored(t, p.meanwhile(map[when]func(){{"TIMERS_shop", 2}: func() { // the moment was found
+	q := restored(t, p.meanwhile(map[when]func(){{"KV_SLOTS_shop", 1}: func() { // the moment was found
 		p.record("ada", protocol.Record{Turn: 2})
 		tell(2)
 	}}))
@@ -277,7 +277,7 @@ func TestLargeStateReplacedMeanwhile(t *testing.T) {
 	dir := p.meanwhile(map[when]func(){
 		{"KV_AGENTS_shop", 1}: func() { secondOwner = replace(2, "b", firstOwner) },
 		{"KV_AGENTS_shop", 2}: func() { thirdOwner = replace(3, "c", secondOwner) }, // the record is read, and its state not yet
-		{"TIMERS_shop", 2}:    func() { replace(4, "d", thirdOwner) },               // the moment was found
+		{"KV_SLOTS_shop", 1}:  func() { replace(4, "d", thirdOwner) },               // the moment was found
 	})
 	q := restored(t, dir)
 	r := q.recordOf("ada")

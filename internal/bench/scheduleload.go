@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/skein-run/skein/internal/doctor"
 	"github.com/skein-run/skein/internal/scheduler"
 )
 
@@ -50,7 +51,7 @@ func schedulesCommand() *cobra.Command {
 
 // schedulerCommand is a scheduler like any other; it only says on stdout when it takes work. It needs a health_addr.
 func schedulerCommand() *cobra.Command {
-	cmd := scheduler.Command()
+	cmd := scheduler.Command(doctor.Rounds)
 	cmd.Hidden = true
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

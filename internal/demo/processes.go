@@ -7,6 +7,7 @@ import (
 
 	"github.com/skein-run/skein/examples/emailworkflows"
 	"github.com/skein-run/skein/examples/flightdesk"
+	"github.com/skein-run/skein/internal/doctor"
 	"github.com/skein-run/skein/internal/scheduler"
 	"github.com/skein-run/skein/pkg/agent"
 	"github.com/skein-run/skein/pkg/project"
@@ -48,7 +49,7 @@ func ProcessCommand() *cobra.Command {
 func process(name string) (*cobra.Command, error) {
 	switch name {
 	case processScheduler:
-		return scheduler.Command(), nil
+		return scheduler.Command(doctor.Rounds), nil
 	case processHost:
 		return project.Command(name, agent.Host(flightdesk.Classes()...)), nil
 	case processRunner:

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/skein-run/skein/internal/doctor"
 	"github.com/skein-run/skein/internal/process"
 	"github.com/skein-run/skein/internal/scheduler"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -67,7 +68,7 @@ func schedule(ctx context.Context, nc *nats.Conn, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return scheduler.New(scheduler.Options{NC: nc, JS: js, Log: log}).Run(ctx)
+	return scheduler.New(scheduler.Options{NC: nc, JS: js, Log: log, Rounds: doctor.Rounds}).Run(ctx)
 }
 
 // welcome says where everything is and what to type next.

@@ -85,7 +85,7 @@ type part struct {
 
 // Examine looks at everything once. A stream that the project does not have holds nothing.
 func (d *Doctor) Examine(ctx context.Context) (Report, error) {
-	for _, p := range []part{
+	return d.examineParts(ctx, []part{
 		{"instances", d.scanInstances},
 		{"timers", d.scanTimers},
 		{"slots", d.scanSlots},
@@ -94,7 +94,16 @@ func (d *Doctor) Examine(ctx context.Context) (Report, error) {
 		{"connections", d.scanConnections},
 		{"mail", d.scanInbox},
 		{"schedules", d.scanSchedules},
-	} {
+	})
+}
+
+// ExamineInstances looks at the instances of the project once, and at what they need to go on.
+func (d *Doctor) ExamineInstances(ctx context.Context) (Report, error) {
+	return d.examineParts(ctx, []part{{"instances", d.scanInstances}})
+}
+
+func (d *Doctor) examineParts(ctx context.Context, parts []part) (Report, error) {
+	for _, p := range parts {
 		d.pace.begin(p.name, d.Progress)
 		err := p.scan(ctx)
 		if err == nil {
@@ -107,11 +116,16 @@ func (d *Doctor) Examine(ctx context.Context) (Report, error) {
 	return d.report, d.settleDoubts(ctx)
 }
 
+// mendWithin bounds one repair: who may not write what mends something gets no answer.
+const mendWithin = time.Minute
+
 // tell counts a finding, repairs it if that is wanted, and passes it on.
 func (d *Doctor) tell(ctx context.Context, c complaint) error {
 	d.report.Findings++
 	if d.Repair && c.mend != nil {
-		done, err := c.mend(ctx)
+		mending, cancel := context.WithTimeout(ctx, mendWithin)
+		done, err := c.mend(mending)
+		cancel()
 		switch {
 		case err == nil:
 			c.Repaired = done

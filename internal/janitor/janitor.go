@@ -1,6 +1,7 @@
 package janitor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/objects"
+	"github.com/skein-run/skein/internal/process"
 	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -25,15 +27,24 @@ type Options struct {
 	// ID names this janitor among others.
 	ID       string
 	Settings Settings
-	// Every is how long it is from one look at all projects to the next. Default 5 min.
+	// Every is how long it is from one look at all projects to the next. Default 5 min, or half of RoundsEvery if that is less.
 	Every time.Duration
 	// Replicas of the bucket by which janitors share their work, if it is not there.
 	Replicas int
+	// Rounds looks after the instances of a project, RoundsEvery is how long it rests after that, or nine times as long as it took if that
+	// is longer. Nil: nobody does. Default that of the setting doctor_every.
+	Rounds      Rounds
+	RoundsEvery time.Duration
 }
+
+// Rounds has those instances of a project go on that have lost what they need for that.
+type Rounds func(ctx context.Context, store *journal.Store, row protocol.Project, log *slog.Logger) error
 
 const (
 	// defaultEvery is the time between two looks.
 	defaultEvery = 5 * time.Minute
+	// restsAfter is how many times as long as a round took it is to the next, at least: it reads all instances.
+	restsAfter = 9
 	// breath is how long a janitor with much to do leaves the server to others.
 	breath = 50 * time.Millisecond
 	// tellAgain is after how long what holds up the cleaning of a project is told once more.
@@ -55,8 +66,8 @@ type project struct {
 	// shards are the cleaners of its shards, unacked what holds them up for long, in their order.
 	shards  []*Cleaner
 	unacked []*UnackedError
-	// sweepAt is when it is next looked for values that nobody needs.
-	sweepAt time.Time
+	// sweepAt is when it is next looked for values that nobody needs, roundsAt when its instances are next looked after.
+	sweepAt, roundsAt time.Time
 	// failed is of what could not be done, held of a message that holds up the cleaning.
 	failed, held warning
 }
@@ -69,9 +80,8 @@ type warning struct {
 
 // New makes a Janitor.
 func New(o Options) *Janitor {
-	if o.Every == 0 {
-		o.Every = defaultEvery
-	}
+	o.RoundsEvery = cmp.Or(o.RoundsEvery, time.Duration(process.Defaults().DoctorEvery))
+	o.Every = cmp.Or(o.Every, min(defaultEvery, o.RoundsEvery/2))
 	return &Janitor{Options: o, objects: objects.New(o.Store), projects: map[string]*project{}}
 }
 
@@ -105,7 +115,7 @@ func (j *Janitor) Run(ctx context.Context) error {
 func (j *Janitor) look(ctx context.Context, row protocol.Project) {
 	p := j.projects[row.Name]
 	if p == nil {
-		p = &project{sweepAt: time.Now().Add(rand.N(firstSweep))}
+		p = &project{sweepAt: time.Now().Add(rand.N(firstSweep)), roundsAt: time.Now().Add(rand.N(j.RoundsEvery))}
 		j.projects[row.Name] = p
 	}
 	var turn []*Cleaner // nil: the first one, which is that of all
@@ -135,7 +145,11 @@ func (j *Janitor) look(ctx context.Context, row protocol.Project) {
 		}
 		more = len(turn) > 0 && j.Store.Sleep(ctx, breath) == nil
 	}
-	if time.Now().Before(p.sweepAt) || ctx.Err() != nil || len(p.shards) == 0 {
+	if ctx.Err() != nil || len(p.shards) == 0 {
+		return
+	}
+	j.lookAfter(ctx, row, p)
+	if time.Now().Before(p.sweepAt) || ctx.Err() != nil {
 		return
 	}
 	if _, err := Sweep(ctx, p.shards); err != nil {
@@ -143,6 +157,18 @@ func (j *Janitor) look(ctx context.Context, row protocol.Project) {
 		return
 	}
 	p.sweepAt = time.Now().Add(sweepEvery)
+}
+
+// lookAfter looks after the instances of a project when it is time for that.
+func (j *Janitor) lookAfter(ctx context.Context, row protocol.Project, p *project) {
+	if j.Rounds == nil || time.Now().Before(p.roundsAt) {
+		return
+	}
+	began := time.Now()
+	if err := j.Rounds(ctx, j.Store, row, j.Log); err != nil && ctx.Err() == nil && !errors.Is(err, journal.ErrNoStream) {
+		j.Log.WarnContext(ctx, "cannot look after the instances of a project now", logkey.Project, row.Name, logkey.Error, err)
+	}
+	p.roundsAt = time.Now().Add(max(j.RoundsEvery, restsAfter*time.Since(began)))
 }
 
 // cleaners makes those of the shards of a project.

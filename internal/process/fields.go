@@ -59,6 +59,8 @@ const (
 	maxSlots      = 10_000
 	minCleanAfter = Duration(24 * time.Hour)
 	maxCleanAfter = Duration(365 * 24 * time.Hour)
+	minDoctor     = Duration(10 * time.Second)
+	maxDoctor     = Duration(24 * time.Hour)
 	minLateAfter  = Duration(10 * time.Second)
 	maxLateAfter  = Duration(24 * time.Hour)
 )
@@ -120,6 +122,8 @@ func ownFields() []field {
 			at: func(s *Settings) *Size { return &s.MaxValueSize }, parse: parseValueSize}.field(),
 		typed[Duration]{name: SettingCleanAfter, usage: "age of what is cleaned away of instances", allowed: "24h to 8760h", extra: true,
 			at: func(s *Settings) *Duration { return &s.CleanAfter }, parse: parseDuration(minCleanAfter, maxCleanAfter)}.field(),
+		typed[Duration]{name: SettingDoctorEvery, usage: "how often it is looked whether instances have what they need to go on", allowed: "10s to 24h", extra: true,
+			at: func(s *Settings) *Duration { return &s.DoctorEvery }, parse: parseDuration(minDoctor, maxDoctor)}.field(),
 		typed[Duration]{name: SettingLateAfter, usage: "how late schedules may be before the scheduler warns", allowed: "10s to 24h", extra: true,
 			at: func(s *Settings) *Duration { return &s.ScheduleLateAfter }, parse: parseDuration(minLateAfter, maxLateAfter)}.field(),
 	}

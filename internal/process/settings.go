@@ -3,6 +3,7 @@ package process
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -96,6 +97,8 @@ type Settings struct {
 	MaxValueSize Size
 	// CleanAfter is how old what is stored of instances must be to be cleaned away by schedulers. Default 24h, at least that.
 	CleanAfter Duration
+	// DoctorEvery is how often a scheduler looks whether the instances of its projects have what they need to go on, 10s to 24h. Default 10m.
+	DoctorEvery Duration
 	// ScheduleLateAfter is how long a firing of a schedule may wait before a scheduler warns. Default 1m.
 	ScheduleLateAfter Duration
 }
@@ -131,6 +134,7 @@ const (
 	SettingVersion      = "version"
 	SettingMaxValueSize = "max_value_size"
 	SettingCleanAfter   = "clean_after"
+	SettingDoctorEvery  = "doctor_every"
 	SettingLateAfter    = "schedule_late_after"
 )
 
@@ -155,6 +159,7 @@ func Defaults() Settings {
 		Version:           buildVersion(),
 		MaxValueSize:      64 << 20,
 		CleanAfter:        minCleanAfter,
+		DoctorEvery:       Duration(10 * time.Minute),
 		// A scheduler that dies holds its firings for 10 s, and a NATS server that dies everything for some 10 s: that mends
 		// itself, and is nobody's business.
 		ScheduleLateAfter: Duration(time.Minute),
@@ -240,5 +245,5 @@ func SettingKind(name string) Kind {
 
 // OfSchedulers reports whether only schedulers listen to a setting. They serve all projects, so no config file has it.
 func OfSchedulers(setting string) bool {
-	return setting == SettingCleanAfter || setting == SettingLateAfter || setting == SettingNATSUsers
+	return slices.Contains([]string{SettingCleanAfter, SettingDoctorEvery, SettingLateAfter, SettingNATSUsers}, setting)
 }

@@ -57,7 +57,7 @@ func TestEverySettingInThreeSpellings(t *testing.T) {
 		"nats_url": "tls://a:1,nats://b:2", "nats_creds": "/some/file", "nats_nkey": "/some/seed", "nats_ca": "/some/ca",
 		"nats_cert": "/some/cert", "nats_key": "/some/key", "health_addr": "127.0.0.1:0", "log_level": "error",
 		"log_format": "json", "shutdown_grace": "3s", "replicas": "3", "shards": "4", "slots": "9", "take_over_after": "2s", "http_addr": ":80", "version": "v1.4", "max_value_size": "2MiB",
-		"clean_after": "48h", "http_origins": "https://a.example, http://localhost:3000", "http_max_body": "1MiB", "http_timeout": "5s", "http_drain": "2s",
+		"clean_after": "48h", "doctor_every": "1m", "http_origins": "https://a.example, http://localhost:3000", "http_max_body": "1MiB", "http_timeout": "5s", "http_drain": "2s",
 		"http_max_requests": "3", "http_max_sockets": "4", "http_frame_rate": "5",
 		"nats_monitor": "http://a:8222,https://b", "production": "true",
 		"schedule_late_after": "90s", "nats_users": "/some/folder", "http_max_connections": "6", "http_address_connections": "7", "http_address_sockets": "8", "http_address_rate": "9",
@@ -66,7 +66,7 @@ func TestEverySettingInThreeSpellings(t *testing.T) {
 	if len(values) != len(SettingNames()) {
 		t.Fatalf("this test knows %d settings, there are %v", len(values), SettingNames())
 	}
-	extra := []string{SettingShards, SettingSlots, SettingTakeOver, SettingHTTPAddr, SettingVersion, SettingMaxValueSize, SettingCleanAfter, SettingLateAfter,
+	extra := []string{SettingShards, SettingSlots, SettingTakeOver, SettingHTTPAddr, SettingVersion, SettingMaxValueSize, SettingCleanAfter, SettingDoctorEvery, SettingLateAfter,
 		SettingHTTPOrigins, SettingHTTPMaxBody, SettingHTTPTimeout, SettingHTTPDrain, SettingHTTPRequests, SettingHTTPSockets, SettingFrameRate,
 		SettingConnections, SettingPerAddress, SettingAddrSockets, SettingAddressRate, SettingAddressBurst, SettingProxies, SettingHeaderTime,
 		SettingReadTime, SettingIdleTime, SettingNATSUsers}
@@ -142,6 +142,8 @@ func TestBadValuesAreNamed(t *testing.T) {
 		{"http_header_timeout", "0s", "1s to 1h"},
 		{"http_read_timeout", "2h", "1s to 1h"},
 		{"http_idle_timeout", "10", "1s to 1h"},
+		{"doctor_every", "9s", "10s to 24h"},
+		{"doctor_every", "25h", "10s to 24h"},
 		{"schedule_late_after", "9s", "10s to 24h"},
 		{"schedule_late_after", "25h", "10s to 24h"},
 		{"max_value_size", "64", "128KiB to 1GiB, as in 64MiB"},

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/skein-run/skein/internal/janitor"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/process"
 )
@@ -33,11 +34,12 @@ var errConnecting = errors.New("not connected yet")
 type account struct {
 	name string
 	// data is what the file of its user holds.
-	data  []byte
-	env   process.Env
-	stop  context.CancelFunc
-	ended chan struct{}
-	begun time.Time
+	data   []byte
+	env    process.Env
+	rounds janitor.Rounds
+	stop   context.CancelFunc
+	ended  chan struct{}
+	begun  time.Time
 	// metrics are told while the account is served.
 	metrics *group
 
@@ -92,7 +94,7 @@ func (s *account) session(ctx context.Context) error {
 	counted := &group{Registerer: s.metrics.Registerer}
 	defer counted.drop()
 	env.Metrics = counted
-	scheduler := New(optionsOf(&env))
+	scheduler := New(optionsOf(&env, s.rounds))
 	s.set(env.Health, nil)
 	return scheduler.Run(ctx)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/skein-run/skein/internal/janitor"
 	"github.com/skein-run/skein/internal/logkey"
 	"github.com/skein-run/skein/internal/process"
 )
@@ -30,13 +31,14 @@ const (
 // is no matter of the others. One goroutine uses it.
 type accounts struct {
 	*process.Env
+	rounds  janitor.Rounds
 	running map[string]*account
 	// unread is why the folder cannot be read now, once it could be.
 	unread string
 }
 
-func newAccounts(env *process.Env) *accounts {
-	return &accounts{Env: env, running: map[string]*account{}}
+func newAccounts(env *process.Env, rounds janitor.Rounds) *accounts {
+	return &accounts{Env: env, rounds: rounds, running: map[string]*account{}}
 }
 
 // Run serves accounts until ctx is done, and those that come later from when their file is there. A file that goes ends that,
@@ -137,7 +139,8 @@ func (a *accounts) start(ctx context.Context, file string, data []byte) {
 	ctx, cancel := context.WithCancel(ctx)
 	name := strings.TrimSuffix(file, filepath.Ext(file))
 	s := &account{
-		name: name, data: data, stop: cancel, ended: make(chan struct{}), begun: time.Now(), health: process.NewHealth(),
+		rounds: a.rounds,
+		name:   name, data: data, stop: cancel, ended: make(chan struct{}), begun: time.Now(), health: process.NewHealth(),
 		env:     process.Env{Name: a.Name, Settings: a.Settings, Log: a.Log.With(slog.String(logkey.Account, name))},
 		metrics: &group{Registerer: prometheus.WrapRegistererWith(prometheus.Labels{logkey.Account: name}, a.Metrics)},
 	}

@@ -63,6 +63,9 @@ type Options struct {
 	// do; 0: the default of package janitor.
 	Cleaning   janitor.Settings
 	CleanEvery time.Duration
+	// Rounds looks after the instances of projects, RoundsEvery is how often; 0: the default of package janitor.
+	Rounds      janitor.Rounds
+	RoundsEvery time.Duration
 	// Metrics takes what the scheduler counts. Nil: nobody does.
 	Metrics prometheus.Registerer
 	// LateAfter is how long a firing may wait before the health warns, LookEvery how often that is looked at; 0: the
@@ -160,7 +163,7 @@ func (s *Scheduler) run(ctx context.Context) error {
 	g.Go(func() error {
 		return janitor.New(janitor.Options{
 			Store: s.store, JS: s.js, Log: s.log, ID: "scheduler-" + uuid.NewString()[:8], Settings: s.opts.Cleaning, Every: s.opts.CleanEvery,
-			Replicas: s.opts.Replicas,
+			Replicas: s.opts.Replicas, Rounds: s.opts.Rounds, RoundsEvery: s.opts.RoundsEvery,
 		}).Run(ctx)
 	})
 	return g.Wait()

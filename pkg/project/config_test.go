@@ -202,6 +202,7 @@ func TestFaultsAreLocated(t *testing.T) {
 			`workflows[0].concurrency.limit: can be set only by the project that owns the workflow, "b"`},
 		{"bad size", `{ "name": "a", "max_value_size": «»"64MB" }`, `max_value_size: "64MB": allowed is 128KiB to 1GiB`},
 		{"setting of schedulers", `{ "name": "a", «»"clean_after": "48h" }`, `"clean_after" is for schedulers, which read no skein.jsonc: start them with --clean-after or SKEIN_CLEAN_AFTER`},
+		{"how often a scheduler looks", `{ "name": "a", «»"doctor_every": "1m" }`, `start them with --doctor-every or SKEIN_DOCTOR_EVERY`},
 		{"other setting of schedulers", `{ "name": "a", «»"schedule_late_after": "1s" }`, `start them with --schedule-late-after or SKEIN_SCHEDULE_LATE_AFTER`},
 		{"setting of a wrong type", `{ "name": "a", "slots": «»"8" }`, "slots: want a number, found a string"},
 		{"number for a text setting", `{ "name": "a", "shutdown_grace": «»10 }`, "shutdown_grace: want a string, found a number"},

@@ -469,6 +469,11 @@ func CreateSubjects(project, workflow string) string {
 	return "wf." + project + ".*.in." + workflow + ".*.create"
 }
 
+// NudgeSubjects is every nudge to instances of a workflow.
+func NudgeSubjects(project, workflow string) string {
+	return "wf." + project + ".*.in." + workflow + ".*.nudge"
+}
+
 // AllCreates is every create of a project.
 func AllCreates(project string) string { return CreateSubjects(project, "*") }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 	_ "time/tzdata" // schedules name time zones
 
+	"github.com/skein-run/skein/internal/doctor"
 	"github.com/skein-run/skein/internal/natstest"
 	commands "github.com/skein-run/skein/internal/process"
 	"github.com/skein-run/skein/internal/scheduler"
@@ -42,7 +43,7 @@ func TestMain(m *testing.M) {
 	case roleSink:
 		project.Main(agent.Host(sinks()))
 	case roleScheduler:
-		commands.Main(scheduler.Command())
+		commands.Main(scheduler.Command(doctor.Rounds))
 	case roleServer:
 		os.Exit(serveNATS())
 	}

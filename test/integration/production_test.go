@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/skein-run/skein/internal/doctor"
 	"github.com/skein-run/skein/internal/natstest"
 	skein "github.com/skein-run/skein/internal/process"
 	"github.com/skein-run/skein/internal/scheduler"
@@ -31,7 +32,7 @@ func TestProduction(t *testing.T) {
 		return func() *cobra.Command { return project.Command(service.Name(), service) }
 	}
 	for name, command := range map[string]func() *cobra.Command{
-		"scheduler":       scheduler.Command,
+		"scheduler":       func() *cobra.Command { return scheduler.Command(doctor.Rounds) },
 		"workflow-runner": ofProject(workflow.Runner(workflow.Define("Script", run))),
 		"agent-host":      ofProject(agent.Host(agent.Define("Porter", func() *porter { return &porter{} }))),
 	} {

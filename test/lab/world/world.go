@@ -80,6 +80,9 @@ const (
 	servers, hosts, runners, schedulers = 3, 2, 3, 2
 )
 
+// doctorEvery is how often schedulers look whether instances have what they need to go on: often enough that a run sees them heal.
+const doctorEvery = "1m"
+
 // Ports of the processes.
 const (
 	natsPort, natsMonitorPort, natsClusterPort = 4222, 8222, 6222
@@ -265,7 +268,7 @@ func (w *World) furnishRunner(m *Machine, n int) error {
 
 func (w *World) furnishScheduler(m *Machine, _ int) error {
 	ready, args := w.common(m, 0)
-	return w.add(m, Scheduler, m.Name, ready, nil, append([]string{w.program(schedulerProgram)}, args...)...)
+	return w.add(m, Scheduler, m.Name, ready, nil, append([]string{w.program(schedulerProgram), "--doctor-every", doctorEvery}, args...)...)
 }
 
 // Hosts are the addresses of the agent hosts of a project.

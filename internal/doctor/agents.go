@@ -64,11 +64,13 @@ func (d *Doctor) isHost(ctx context.Context, id string) (bool, error) {
 	return m != nil, err
 }
 
-// scanAgents goes through the records, for those of which something is left to do and that are with nobody.
+// scanAgents goes through the records, for those of which something is left to do and that are with nobody, and those that have sockets
+// at a host that is gone.
 func (d *Doctor) scanAgents(ctx context.Context) error {
 	if !d.hasAgents() {
 		return nil
 	}
+	hosts := map[string]bool{}
 	return d.each(ctx, d.agents().stream, ">", func(m *journal.Message) error {
 		d.pace.advance(1)
 		r, err := readRecord(m)
@@ -76,11 +78,72 @@ func (d *Doctor) scanAgents(ctx context.Context) error {
 			d.report.Unreadable++
 			return nil
 		}
-		if r == nil || len(r.Outbox) == 0 && !r.Condemned {
+		if r == nil {
+			return nil
+		}
+		for host, at := range r.Gateways {
+			if _, known := hosts[host]; !known && len(at.Open) > 0 {
+				if hosts[host], err = d.isHost(ctx, host); err != nil {
+					return err
+				}
+			}
+			if len(at.Open) == 0 || hosts[host] {
+				continue
+			}
+			if err := d.suspect(ctx, func(ctx context.Context) ([]complaint, error) { return d.examineOpen(ctx, r.Class, r.Name, host) }); err != nil {
+				return err
+			}
+		}
+		if len(r.Outbox) == 0 && !r.Condemned {
 			return nil
 		}
 		return d.suspect(ctx, func(ctx context.Context) ([]complaint, error) { return d.examineAgent(ctx, r.Class, r.Name) })
 	})
+}
+
+// examineOpen looks whether an agent has open connections at a host that is gone, of which no row tells who sweeps up after hosts.
+func (d *Doctor) examineOpen(ctx context.Context, class, name, host string) ([]complaint, error) {
+	r, _, err := d.record(ctx, class, name)
+	if err != nil || r == nil || len(r.Gateways[host].Open) == 0 {
+		return nil, err
+	}
+	if there, err := d.isHost(ctx, host); there || err != nil {
+		return nil, err
+	}
+	rows := d.connections()
+	for _, key := range []string{protocol.ConnectionsKey(host, class, name, 0), protocol.FurtherConnectionsKeys(host, class, name)} {
+		if m, err := d.last(ctx, rows.stream, rows.subject(key)); err != nil || m != nil && len(m.Data) > 0 {
+			return nil, err // that is a finding of its own
+		}
+	}
+	ids := map[uint64]string{}
+	for conn := range r.Gateways[host].Open.All() {
+		ids[conn] = ""
+	}
+	a := protocol.Agent{Project: d.Project.Name, Class: class, Name: name}
+	return []complaint{{
+		Finding: Finding{
+			Kind: ConnectionsLeft, Subject: a.String(),
+			Problem: fmt.Sprintf("%d connections at host %s are open for it, which is gone, and nothing says so to others", len(ids), host),
+			Remedy:  "put back the row of the connections and that of the host: others find that its lease is over, and tell the agent",
+		},
+		evidence: fmt.Sprint(host, r.Life, ids),
+		mend: func(ctx context.Context) (string, error) {
+			body, err := json.Marshal(protocol.SocketRow{V: protocol.Version, Class: class, Name: name, IDs: ids})
+			if err != nil {
+				return "", err
+			}
+			_, err = d.Store.Append(ctx, rows.stream, rows.subject(protocol.ConnectionsKey(host, class, name, 0)), 0, body)
+			if errors.Is(err, journal.ErrConflict) {
+				return seen, nil
+			}
+			if err != nil {
+				return "", err
+			}
+			done, err := d.restoreHost(ctx, host)
+			return "put back the row of its connections; " + done, err
+		},
+	}}, nil
 }
 
 // examineAgent looks whether anybody will carry out what an agent has asked for. While its host has a row, that does, or who

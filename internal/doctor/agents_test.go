@@ -135,6 +135,20 @@ func TestDamageOfAgents(t *testing.T) {
 			r.host()
 			gone("KV_CONNECTIONS_p", lost)(r)
 		}},
+		"an agent has a connection of which nothing is left": {ConnectionsLeft, func(r *rig) {
+			r.record(func(record *protocol.Record) {
+				var open protocol.OpenSockets
+				record.Gateways = map[string]protocol.Gateway{"gone": {Since: 1, Connected: 1, Open: open.With(1, 0)}}
+			})
+		}, func(r *rig) {
+			r.host()
+			natstest.Eventually(r, patience, "the agent is told that it has ended", func() bool {
+				m, err := r.store.Last(r.Context(), "KV_AGENTS_p", protocol.KVSubject("AGENTS_p", protocol.AgentKey("Desk", "jo")))
+				var record protocol.Record
+				return err == nil && json.Unmarshal(m.Data, &record) == nil && len(record.Gateways["gone"].Open) == 0
+			})
+			gone("KV_CONNECTIONS_p", lost)(r)
+		}},
 		"mail of a life that is over": {MailWithoutAgent, func(r *rig) {
 			r.publish(jo.InboxSubject("p"), protocol.Mail{V: 1, Source: protocol.SourceQueue, Number: 1, Life: 99, Sent: time.Now()})
 		}, gone("INBOX_p", jo.InboxSubject("p"))},

@@ -24,8 +24,9 @@ type facts struct {
 	// event, nudge and control are the sequences of the newest ones.
 	event, nudge, control uint64
 	steer                 protocol.Control
-	// told is set if the end that the log has is announced.
-	told bool
+	// told is set if the end that the log has is announced, epoch is that of the log.
+	told  bool
+	epoch int
 	// parent is the instance that has called it, nil if none has.
 	parent *protocol.Parent
 }
@@ -69,7 +70,8 @@ func factsOf(i protocol.Instance, messages []journal.Message) facts {
 	if !f.newer && f.Begun {
 		status, err := engine.Glance(i.Stream(), created, create, tailAt, tail)
 		f.newer, f.deleted = err != nil, status.State == protocol.StateDeleted
-		f.told = done.Incarnation == created && done.Epoch == tail.Epoch
+		f.epoch = tail.Epoch
+		f.told = f.announced(done)
 	}
 	return f
 }
@@ -89,7 +91,36 @@ func (d *Doctor) factsAtLeader(ctx context.Context, i protocol.Instance) (facts,
 			all = append(all, *m)
 		}
 	}
-	return factsOf(i, all), nil
+	f := factsOf(i, all)
+	if f.Phase != engine.Finished || f.newer || f.told {
+		return f, nil
+	}
+	var err error
+	f.told, err = d.told(ctx, f)
+	return f, err
+}
+
+// announced reports whether an announcement is that of the end that the log has.
+func (f facts) announced(done protocol.Done) bool {
+	return done.Incarnation == f.Incarnation && done.Epoch == f.epoch
+}
+
+// told reports whether the end of an instance is announced at all: an announcement may come again, late, after that of a newer end.
+func (d *Doctor) told(ctx context.Context, f facts) (bool, error) {
+	for next := f.Incarnation; ; {
+		m, err := d.Store.NextFromLeader(ctx, f.instance.Stream(), f.instance.DoneSubject(), next)
+		if errors.Is(err, journal.ErrNotFound) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		var done protocol.Done
+		if json.Unmarshal(m.Data, &done) == nil && f.announced(done) {
+			return true, nil
+		}
+		next = m.Sequence + 1
+	}
 }
 
 // last reads the newest message of a subject from the leader; nil if there is none.

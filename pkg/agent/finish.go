@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -117,24 +118,29 @@ func (a *actor) dropRows(ctx context.Context) error {
 	return nil
 }
 
-// dropRowOf deletes a row of a schedule if it belongs to a life, or an earlier one.
+// anyLife is after every life of an agent.
+const anyLife = math.MaxUint64
+
+// dropRowOf deletes a row of a schedule if it belongs to a life, or an earlier one: who follows the rows must see that it went. What
+// deletes it names the row, so that it cannot come late and delete one that was made anew.
 func (h *host) dropRowOf(ctx context.Context, subject string, life uint64) error {
-	m, err := h.store.Last(ctx, protocol.KVStream(protocol.SchedulesBucket(h.name)), subject)
-	if errors.Is(err, journal.ErrNotFound) || err == nil && m.Header.Get(protocol.HeaderKVOperation) != "" {
-		return nil
+	bucket := protocol.KVStream(protocol.SchedulesBucket(h.name))
+	for {
+		m, err := h.store.Last(ctx, bucket, subject)
+		if errors.Is(err, journal.ErrNotFound) || err == nil && m.Header.Get(protocol.HeaderKVOperation) != "" {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if of, err := lifeOfRow(m.Data); err == nil && of > life {
+			return nil
+		}
+		header := nats.Header{protocol.HeaderKVOperation: {protocol.KVDelete}}
+		if _, err := h.store.AppendWith(ctx, bucket, subject, m.Sequence, header, nil); !isConflict(err) {
+			return err // otherwise the scheduler was faster, or a later life
+		}
 	}
-	if err != nil {
-		return err
-	}
-	if of, err := lifeOfRow(m.Data); err == nil && of > life {
-		return nil
-	}
-	header := nats.Header{protocol.HeaderKVOperation: {protocol.KVDelete}}
-	_, err = h.store.AppendWith(ctx, protocol.KVStream(protocol.SchedulesBucket(h.name)), subject, m.Sequence, header, nil)
-	if isConflict(err) {
-		return nil // the scheduler was faster, or a later life
-	}
-	return err
 }
 
 func (a *actor) dropDead(ctx context.Context) error {

@@ -42,6 +42,7 @@ type host struct {
 	edge      edge
 	pages     http.Handler // beside the agents; nil: there are none
 	gateway   *gateway.Gateway
+	enlisted  enlisted
 	glances   glances
 	sure      *sure
 	// registered is what is known of the registry.

@@ -197,12 +197,6 @@ func (h *host) publish(ctx context.Context, subject string, message any) error {
 	return err
 }
 
-// dropRow deletes a row of a schedule: who follows the rows must see that it went.
-func (h *host) dropRow(ctx context.Context, subject string) error {
-	_, err := h.store.Publish(ctx, subject, nats.Header{protocol.HeaderKVOperation: {protocol.KVDelete}}, nil)
-	return err
-}
-
 func instance(t *protocol.OutgoingTarget) protocol.Instance {
 	return protocol.Instance{Project: t.Project, Shard: t.Shard, Workflow: t.Workflow, ID: t.ID}
 }

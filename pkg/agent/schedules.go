@@ -204,18 +204,24 @@ func (s Schedules) Delete(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	m, err := s.find(ctx, id)
-	if errors.Is(err, ErrNoSchedule) {
+	for {
+		m, err := s.find(ctx, id)
+		if errors.Is(err, ErrNoSchedule) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		header := nats.Header{protocol.HeaderKVOperation: {protocol.KVDelete}}
+		_, err = s.project.Journal().AppendWith(ctx, protocol.KVStream(protocol.SchedulesBucket(s.project.Config.Name)), m.Subject, m.Sequence, header, nil)
+		switch {
+		case isConflict(err):
+			continue // the scheduler was faster
+		case err != nil:
+			return fmt.Errorf("delete schedule %q: %w", id, err)
+		}
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	header := nats.Header{protocol.HeaderKVOperation: {protocol.KVDelete}}
-	if _, err := s.project.Journal().Publish(ctx, m.Subject, header, nil); err != nil {
-		return fmt.Errorf("delete schedule %q: %w", id, err)
-	}
-	return nil
 }
 
 // tell sends the agent of a schedule mail about it.

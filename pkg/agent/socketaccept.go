@@ -10,11 +10,13 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/skein-run/skein/internal/gateway"
+	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/objects"
 	"github.com/skein-run/skein/internal/process"
 	"github.com/skein-run/skein/pkg/protocol"
@@ -170,14 +172,87 @@ func bringError(err error) error {
 	return fmt.Errorf("%w: %w", &gateway.Close{Code: 1011, Reason: publicText(err)}, err)
 }
 
-// Enlist stores which connections of a row are held to an agent.
-func (s socketHost) Enlist(ctx context.Context, id protocol.Agent, row int, ids map[uint64]string) error {
-	rows := bucketOf(protocol.ConnectionsBucket(s.host.name))
-	subject := rows.subject(protocol.ConnectionsKey(s.host.id, id.Class, id.Name, row))
-	if len(ids) == 0 {
-		return s.host.store.Purge(ctx, rows.stream, subject, math.MaxUint64)
+// rowUnknown is the place of a row of which this host does not know whether it was stored.
+const rowUnknown = math.MaxUint64
+
+// enlisted are the sequences of the rows of connections that this host has stored, by subject.
+type enlisted struct {
+	mu sync.Mutex // guards at
+	at map[string]uint64
+}
+
+func (e *enlisted) of(subject string) uint64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.at[subject]
+}
+
+// set notes where a row is, 0: nowhere.
+func (e *enlisted) set(subject string, sequence uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if sequence == 0 {
+		delete(e.at, subject)
+		return
 	}
-	return s.host.publish(ctx, subject, protocol.SocketRow{V: protocol.Version, Class: id.Class, Name: id.Name, IDs: ids})
+	if e.at == nil {
+		e.at = map[string]uint64{}
+	}
+	e.at[subject] = sequence
+}
+
+// Enlist stores which connections of a row are held to an agent. Only this host and who sweeps up after it write the row; what it writes
+// names what it takes the place of, so that nothing comes late and takes away what is newer.
+func (s socketHost) Enlist(ctx context.Context, id protocol.Agent, row int, ids map[uint64]string) error {
+	rows, known := bucketOf(protocol.ConnectionsBucket(s.host.name)), &s.host.enlisted
+	subject := rows.subject(protocol.ConnectionsKey(s.host.id, id.Class, id.Name, row))
+	newest := known.of(subject)
+	if len(ids) > 0 || newest == rowUnknown { // in place of what may still come, before it is taken away
+		body, err := json.Marshal(protocol.SocketRow{V: protocol.Version, Class: id.Class, Name: id.Name, IDs: ids})
+		if err != nil {
+			return err
+		}
+		newest, err = s.replaceRow(ctx, rows, subject, newest, body)
+		if err != nil {
+			known.set(subject, rowUnknown)
+			return err
+		}
+		known.set(subject, newest)
+	}
+	if len(ids) > 0 {
+		return nil
+	}
+	err := s.host.store.Purge(ctx, rows.stream, subject, newest+1)
+	if err == nil {
+		known.set(subject, 0)
+	}
+	return err
+}
+
+// replaceRow stores a row in place of the one at a sequence, or of what is there in its place, and returns where it is.
+func (s socketHost) replaceRow(ctx context.Context, rows bucket, subject string, newest uint64, body []byte) (uint64, error) {
+	if newest == rowUnknown {
+		m, err := s.host.store.Last(ctx, rows.stream, subject)
+		switch {
+		case err == nil:
+			newest = m.Sequence
+		case errors.Is(err, journal.ErrNotFound):
+			newest = 0
+		default:
+			return 0, err
+		}
+	}
+	for {
+		sequence, err := s.host.store.Append(ctx, rows.stream, subject, newest, body)
+		conflict, refused := errors.AsType[*journal.ConflictError](err)
+		if !refused {
+			return sequence, err
+		}
+		newest = 0 // this host was taken for lost, and its rows were taken away
+		if conflict.Tail != nil {
+			newest = conflict.Tail.Sequence
+		}
+	}
 }
 
 // IsBusy reports whether agents have turns.

@@ -25,10 +25,13 @@ type flows struct {
 // flow is one of them, at the host of the agent.
 type flow struct {
 	window
-	// upload is the body, if it comes in parts; got how many have come. waiting ends if no more do.
+	// upload is the body, if it comes in parts; got how many have come, heard is when its sender said something last. waiting ends if it says
+	// no more: see miss. unread is how many parts had come then, to all bodies, 0 if it has not ended.
 	upload  *upload
 	got     int
+	heard   time.Time
 	waiting *time.Timer
+	unread  int64
 }
 
 // open returns the flow of a request, whose answer goes also to the copy of it that asks now.

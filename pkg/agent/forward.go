@@ -1,10 +1,16 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"io"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -95,6 +101,7 @@ func (f *flow) receive(part protocol.BodyPart) {
 	if u == nil {
 		return
 	}
+	f.heard, f.unread = time.Now(), 0
 	f.waiting.Reset(f.host.times.acceptLost)
 	sends := part.End || len(part.Data) > 0
 	switch {
@@ -122,10 +129,75 @@ func (f *flow) await(length int64) {
 	}
 	u := newUpload(length)
 	u.took = f.accept
-	f.upload = u
-	f.waiting = time.AfterFunc(f.host.times.acceptLost, func() {
-		u.cut(bodyError(&protocol.Failure{Name: protocol.FailureBodyBroken, Message: "the body breaks off: the host that took the request is silent"}))
-	})
+	f.upload, f.heard = u, time.Now()
+	f.waiting = time.AfterFunc(f.host.times.acceptLost, f.miss)
+}
+
+// miss is called when the sender of a body has said nothing for acceptLost. The body breaks off, unless this host has not read all that had
+// come, or the sender's process is still there: then that is slow, and has as long as a client may send nothing.
+func (f *flow) miss() {
+	if !f.isRead() {
+		return
+	}
+	f.mu.Lock()
+	heard, to := f.heard, slices.Clone(f.to)
+	f.mu.Unlock()
+	waits := time.Since(heard) < f.host.times.stallFor && slices.ContainsFunc(to, f.isListening)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.heard != heard || f.upload.isOver():
+	case waits:
+		f.unread = 0
+		f.waiting.Reset(f.host.times.acceptLost)
+	default:
+		f.upload.cut(bodyError(&protocol.Failure{Name: protocol.FailureBodyBroken, Message: "the body breaks off: the host that took the request is silent"}))
+	}
+}
+
+// isRead reports whether this host has read all parts that had come when the sender was missed first. Until it has, that is looked at again.
+func (f *flow) isRead() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.unread == 0 {
+		f.unread = f.host.parts.come()
+	}
+	if f.host.parts.read.Load() < f.unread {
+		f.waiting.Reset(f.host.times.acceptLost)
+		return false
+	}
+	return true
+}
+
+// isListening reports whether the process is there that waits for an answer to an inbox: it is told once more that this host is at it.
+func (f *flow) isListening(inbox string) bool {
+	wait := f.host.project.Answers().Wait()
+	defer wait.Close()
+	if err := f.host.nc.PublishRequest(inbox, wait.Subject, f.word()); err != nil {
+		return false // this host is leaving
+	}
+	_, err := nextReply(context.Background(), wait, f.host.times.acceptWithin)
+	return !errors.Is(err, errNobody)
+}
+
+// parts are those of bodies that other hosts send to this one, in the order in which they come.
+type parts struct {
+	sub *nats.Subscription
+	// read is how many were read.
+	read atomic.Int64
+}
+
+// come is how many have come, read or not.
+func (p *parts) come() int64 {
+	delivered, err := p.sub.Delivered()
+	if err != nil {
+		return 0 // the host takes no more
+	}
+	pending, _, err := p.sub.Pending()
+	if err != nil {
+		return 0
+	}
+	return delivered + int64(pending)
 }
 
 // accepted is what says that the request is here, how much of its body the handler has, and how much of the answer was sent.
@@ -139,14 +211,20 @@ func (f *flow) accepted() protocol.Reply {
 	return reply
 }
 
-// accept says so to all who want the answer.
-func (f *flow) accept() {
+// word is that as a message.
+func (f *flow) word() []byte {
 	reply := f.accepted()
 	reply.V = protocol.Version
 	body, err := json.Marshal(reply)
 	if err != nil {
 		panic(err) // a struct of texts and numbers
 	}
+	return body
+}
+
+// accept says so to all who want the answer.
+func (f *flow) accept() {
+	body := f.word()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, to := range f.to {

@@ -36,9 +36,10 @@ type host struct {
 	inbox    inbox
 	couriers *couriers
 	calls    *calls
-	// streaming and flows are the answers that leave in parts: to clients, and to other hosts.
+	// streaming and flows are the answers that leave in parts: to clients, and to other hosts. Parts are those of bodies that come.
 	streaming streaming
 	flows     flows
+	parts     parts
 	edge      edge
 	pages     http.Handler // beside the agents; nil: there are none
 	gateway   *gateway.Gateway

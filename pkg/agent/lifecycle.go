@@ -167,11 +167,12 @@ func (h *host) subscribe(work context.Context) (unsubscribe func(), err error) {
 	add := func(subject, queue string, handle func(context.Context, *nats.Msg)) {
 		addInOrder(subject, queue, func(m *nats.Msg) { h.crew.do(func() { handle(work, m) }) })
 	}
-	add(protocol.HostSubject(h.name, h.id), "", h.onHostRequest)
 	addInOrder(protocol.BodySubject(h.name, h.id), "", h.onBody)
 	if err == nil { // as many parts as all bodies may have on their way, which is bounded for each
-		err = subs[len(subs)-1].SetPendingLimits(-1, -1)
+		h.parts.sub = subs[len(subs)-1]
+		err = h.parts.sub.SetPendingLimits(-1, -1)
 	}
+	add(protocol.HostSubject(h.name, h.id), "", h.onHostRequest)
 	for _, c := range h.classes {
 		subject := protocol.ActivateSubject(h.name, c.name)
 		add(subject, subject, h.onActivate)

@@ -238,6 +238,7 @@ func (h *host) onWord(id string, word protocol.StreamWord) {
 
 // onBody takes a part of the body of a request, in the order in which they come.
 func (h *host) onBody(m *nats.Msg) {
+	defer h.parts.read.Add(1)
 	var request protocol.Request
 	if err := json.Unmarshal(m.Data, &request); err != nil || request.Part == nil {
 		return // it is missed

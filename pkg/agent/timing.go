@@ -32,7 +32,8 @@ type timing struct {
 	// sureEvery is how often gateways are told what they were sent.
 	sureEvery time.Duration
 
-	// stallFor is how long a client may take nothing of a streamed answer.
+	// stallFor is how long a client may take nothing of a streamed answer, or send nothing of a body, and how long the host may say nothing
+	// that has taken the body, if its process is there.
 	stallFor time.Duration
 
 	slowTurn time.Duration

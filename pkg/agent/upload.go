@@ -149,6 +149,13 @@ func (u *upload) begins() int {
 	return u.taken
 }
 
+// isOver reports whether no more of it comes.
+func (u *upload) isOver() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.err != nil
+}
+
 // isWhole reports whether the client has sent all of it.
 func (u *upload) isWhole() bool {
 	u.mu.Lock()

@@ -198,7 +198,7 @@ func TestBodyEndsAsItsClientLeaves(t *testing.T) {
 func TestBodyOfAKilledHost(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	impatient := timings(func(t *timing) { t.acceptEvery, t.acceptLost = 50*time.Millisecond, time.Second })
+	impatient := timings(func(t *timing) { t.acceptEvery, t.acceptLost, t.stallFor = 50*time.Millisecond, time.Second, time.Hour })
 	begun := make(chan struct{}, 1)
 	classes := desks(func(d *desk) {
 		d.request = onPost(func(d *desk, w http.ResponseWriter, q *http.Request) error {
@@ -223,6 +223,104 @@ func TestBodyOfAKilledHost(t *testing.T) {
 	r.awaitRecord(t, "jo", "knows", func(p protocolRecord) bool { return string(p.State) == cutState })
 	_ = client.CloseWithError(errors.New("the client goes away"))
 	<-left
+}
+
+// TestBodyOfAHostThatWasNotHeard: a body does not break off while this host has not read what its sender says, and does when it has
+// and nothing more comes.
+func TestBodyOfAHostThatWasNotHeard(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := &host{name: testProject, id: "owner", nc: r.nc, times: defaultTiming()}
+	h.times.acceptLost = 300 * time.Millisecond
+	subject := protocol.BodySubject(h.name, h.id)
+	var err error
+	if h.parts.sub, err = r.nc.Subscribe(subject, h.onBody); err != nil {
+		t.Fatal(err)
+	}
+	say := func(id string) {
+		body, err := json.Marshal(protocol.Request{V: protocol.Version, ID: id, Part: &protocol.BodyPart{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.nc.Publish(subject, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waiting := func() int {
+		n, _, err := h.parts.sub.Pending()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	slow := h.flows.open(h, protocol.Request{ID: "slow", HTTP: &protocol.HTTPRequest{Length: -1}}, "")
+	slow.mu.Lock()
+	say("slow") // whose reader waits for the lock, before all that comes
+	one := h.flows.open(h, protocol.Request{ID: "one", HTTP: &protocol.HTTPRequest{Length: -1}}, "")
+	ends := func() error {
+		_, _, err := one.upload.part(0)
+		return err
+	}
+	words := time.NewTicker(20 * time.Millisecond)
+	defer words.Stop()
+	for began := time.Now(); time.Since(began) < 5*h.times.acceptLost; <-words.C {
+		say("one")
+		if err := ends(); err != nil {
+			t.Fatalf("%d words wait, and the body has ended with %v", waiting(), err)
+		}
+	}
+	if waiting() < 10 {
+		t.Fatalf("only %d words have waited", waiting())
+	}
+	slow.mu.Unlock()
+	natstest.Eventually(t, natstest.Patience, "all is read", func() bool { return waiting() == 0 })
+	if err := ends(); err != nil {
+		t.Errorf("all is read, and the body has ended with %v", err)
+	}
+	natstest.Eventually(t, natstest.Patience, "the body breaks off, since nothing more comes", func() bool { return ends() != nil })
+}
+
+// TestBodyOfASlowHost: a body does not break off while the process is there that has taken it and says nothing, for as long as a client may
+// send nothing. If that process is gone, it breaks off at once.
+func TestBodyOfASlowHost(t *testing.T) {
+	t.Parallel()
+	for name, stall := range map[string]time.Duration{"is there": time.Hour, "is gone": time.Hour, "says nothing for long": 200 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			h := r.idleHost(t)
+			h.times.acceptLost, h.times.stallFor = 20*time.Millisecond, stall
+			var err error
+			if h.parts.sub, err = r.nc.SubscribeSync(protocol.BodySubject(h.name, h.id)); err != nil {
+				t.Fatal(err)
+			}
+			const inbox = protocol.InboxPrefix + ".taker"
+			words, err := r.nc.SubscribeSync(inbox)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name == "is gone" {
+				if err := words.Unsubscribe(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f := h.flows.open(h, protocol.Request{ID: "one", HTTP: &protocol.HTTPRequest{Length: -1}}, inbox)
+			if name != "is there" {
+				natstest.Eventually(t, soon, "the body breaks off", f.upload.isOver)
+				return
+			}
+			for range 3 { // each time it was missed
+				m, err := words.NextMsg(soon)
+				if err != nil || !strings.Contains(string(m.Data), `"accepted":true`) {
+					t.Fatalf("the host that has taken the body is told %+v, %v", m, err)
+				}
+			}
+			if f.upload.isOver() {
+				t.Error("the body has ended, and the host is there that has taken it")
+			}
+			f.end(nil)
+		})
+	}
 }
 
 // TestBodyThatIsTooLong has one limit, wherever the agent lives.

@@ -79,7 +79,9 @@ func (r *Runner) activate(ctx context.Context, h *held, s sight) {
 	if left.Begun && left.Phase == engine.Running && r.steeredFirst(ctx, h, history, slot) {
 		return
 	}
-	if waits, err := r.takeSlot(ctx, h, footing{history.Incarnation, history.Tail, history.Mark, history.Epoch, history.Version()}); waits || err != nil {
+	if waits, err := r.takeSlot(ctx, h, footing{
+		history.Create.Created, history.Incarnation, history.Tail, history.Mark, history.Epoch, history.Version(),
+	}); waits || err != nil {
 		slot.free()
 		if err != nil {
 			r.refused(ctx, h, err)

@@ -193,7 +193,7 @@ func (r *Runner) act(ctx context.Context, h *held, s sight, older engine.Older) 
 
 func (r *Runner) armAgain(ctx context.Context, h *held, s sight, at engine.Situation) {
 	if err := errors.Join(
-		r.leaveSlotAgain(ctx, h.instance, at), r.arm(ctx, h.instance, at.Incarnation, at.Park, at.Until), r.informAt(ctx, h.instance, s),
+		r.leaveSlotAgain(ctx, h.instance, s.create.Created, at), r.arm(ctx, h.instance, at.Incarnation, at.Park, at.Until), r.informAt(ctx, h.instance, s),
 	); err != nil {
 		r.failed(ctx, h, err)
 		return

@@ -100,7 +100,8 @@ func (p *pull) hears() bool {
 	return len(p.arrived) > 0 || p.nc.FlushTimeout(pullHeartbeat) == nil && len(p.arrived) > 0
 }
 
-// leave ends the subscription, and calls receive with what has been delivered until then.
+// leave ends the subscription, and calls receive with what has been delivered until then. The server drops the requests when
+// nobody hears the answers any more. What it sends at that moment reaches nobody, and comes again as if somebody had had it.
 func (p *pull) leave(receive func(*nats.Msg)) {
 	if p.sub.Drain() == nil {
 		_ = p.nc.FlushTimeout(pullHeartbeat) // what does not arrive comes again

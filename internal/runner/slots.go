@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/skein-run/skein/internal/engine"
 	"github.com/skein-run/skein/internal/journal"
@@ -45,8 +46,9 @@ func (r *Runner) checkSlots(ctx context.Context) error {
 	return nil
 }
 
-// footing is what an append to a log that says that its instance waits for a slot rests on.
+// footing is what an append to a log that says that its instance waits for a slot rests on, and when that was created.
 type footing struct {
+	created                 time.Time
 	incarnation, tail, mark uint64
 	epoch                   int
 	version                 string
@@ -54,7 +56,7 @@ type footing struct {
 
 // footingOf is the newest message of a log.
 func footingOf(s sight) footing {
-	return footing{s.created, s.tailAt, s.tail.Mark, s.tail.Epoch, s.tail.Version}
+	return footing{s.create.Created, s.created, s.tailAt, s.tail.Mark, s.tail.Epoch, s.tail.Version}
 }
 
 // takeSlot gets a slot for an instance that is about to execute. If there is none, the instance is parked until it is
@@ -80,7 +82,7 @@ func (r *Runner) takeSlot(ctx context.Context, h *held, on footing) (waits bool,
 	if err != nil {
 		return false, err
 	}
-	if err := limit.Wait(ctx, h.instance, on.incarnation, park); err != nil {
+	if err := limit.Wait(ctx, h.instance, on.created, on.incarnation, park); err != nil {
 		return false, errors.Join(errNotQueued, err)
 	}
 	r.ack(h)
@@ -110,9 +112,9 @@ func (r *Runner) dropSlot(ctx context.Context, i protocol.Instance, incarnation,
 }
 
 // leaveSlotAgain does once more what follows from a park: the instance waits for a slot, or gives its own back.
-func (r *Runner) leaveSlotAgain(ctx context.Context, i protocol.Instance, s engine.Situation) error {
+func (r *Runner) leaveSlotAgain(ctx context.Context, i protocol.Instance, created time.Time, s engine.Situation) error {
 	if s.WaitsForSlot() {
-		return r.limited(i.Workflow).Wait(ctx, i, s.Incarnation, s.Park)
+		return r.limited(i.Workflow).Wait(ctx, i, created, s.Incarnation, s.Park)
 	}
 	return r.releaseSlot(ctx, i, s.Incarnation, s.Park)
 }

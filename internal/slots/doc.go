@@ -7,5 +7,5 @@
 // acked, so that a crash in between leads to a redelivery, and doing it again is harmless.
 //
 // It must never decide who may execute an instance, and never poll: whoever gives a slot back hands it to the instance
-// that waits longest, with a nudge.
+// that was created first, with a nudge.
 package slots

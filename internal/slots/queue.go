@@ -1,6 +1,7 @@
 package slots
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,12 +49,7 @@ func (q *Queue) oldest(ctx context.Context, s Slots) (*waiting, error) {
 		if err := q.read(ctx, s); err != nil {
 			return nil, err
 		}
-		var first *waiting
-		for _, w := range q.known {
-			if !w.void && (first == nil || w.Incarnation < first.Incarnation) {
-				first = w
-			}
-		}
+		first := q.first()
 		if first == nil {
 			return nil, nil
 		}
@@ -61,6 +57,24 @@ func (q *Queue) oldest(ctx context.Context, s Slots) (*waiting, error) {
 			return first, err
 		}
 	}
+}
+
+// first is the one that was created first of those that are known. In a shard that is the one with the lowest incarnation; of the
+// first of all shards, the one whose creator's clock showed the earliest time.
+func (q *Queue) first() *waiting {
+	ofShard := map[int]*waiting{}
+	for _, w := range q.known {
+		if there := ofShard[w.Shard]; !w.void && (there == nil || w.Incarnation < there.Incarnation) {
+			ofShard[w.Shard] = w
+		}
+	}
+	var first *waiting
+	for _, w := range ofShard {
+		if first == nil || cmp.Or(w.Created.Compare(first.Created), cmp.Compare(w.sequence, first.sequence)) < 0 {
+			first = w
+		}
+	}
+	return first
 }
 
 // granted is an instance in the queue that has a slot already; nil if there is none.

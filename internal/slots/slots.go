@@ -58,7 +58,7 @@ func (s Slots) Take(ctx context.Context, i protocol.Instance, incarnation, log u
 			return false, err
 		}
 		if first != nil {
-			if first.instance(s) != i || first.Incarnation != incarnation { // it waits longer
+			if first.instance(s) != i || first.Incarnation != incarnation { // it was created earlier
 				return false, nil
 			}
 			queued = true
@@ -79,10 +79,12 @@ func holds(h protocol.SlotHolder, i protocol.Instance, incarnation uint64) bool 
 	return h.ID == i.ID && h.Shard == i.Shard && h.Incarnation == incarnation
 }
 
-// Wait queues an instance that is parked at park for a slot. If one became free meanwhile, it goes to whoever waits
-// longest.
-func (s Slots) Wait(ctx context.Context, i protocol.Instance, incarnation, park uint64) error {
-	body, err := json.Marshal(protocol.SlotWait{V: protocol.Version, Shard: i.Shard, ID: i.ID, Incarnation: incarnation, Park: park})
+// Wait queues an instance that is parked at park for a slot. If one became free meanwhile, it goes to whoever was created
+// first.
+func (s Slots) Wait(ctx context.Context, i protocol.Instance, created time.Time, incarnation, park uint64) error {
+	body, err := json.Marshal(protocol.SlotWait{
+		V: protocol.Version, Shard: i.Shard, ID: i.ID, Incarnation: incarnation, Park: park, Created: created,
+	})
 	if err != nil {
 		return err
 	}
@@ -119,7 +121,7 @@ func (s Slots) release(ctx context.Context, which func(protocol.SlotHolder) bool
 	return s.Grant(ctx)
 }
 
-// Grant hands free slots to the instances that wait longest. It nudges once more whoever was granted one and is still
+// Grant hands free slots to the queued instances that were created first. It nudges once more whoever was granted one and is still
 // queued: the nudge may not have been stored.
 func (s Slots) Grant(ctx context.Context) error {
 	for {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -60,6 +61,9 @@ func (b *table) nudge(_ context.Context, i protocol.Instance, park uint64) error
 	return nil
 }
 
+// noon is when those were created whose order does not depend on it.
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
 func instance(id string) protocol.Instance {
 	return protocol.Instance{Project: "p", Workflow: "w", ID: id}
 }
@@ -95,8 +99,8 @@ func TestReleaseHandsOn(t *testing.T) {
 	b.take("a", 1, 1, true)
 	b.take("a", 1, 1, true) // who has one keeps it
 	b.take("c", 3, 3, false)
-	b.must(b.Wait(t.Context(), instance("c"), 3, 13))
-	b.must(b.Wait(t.Context(), instance("b"), 2, 12))
+	b.must(b.Wait(t.Context(), instance("c"), noon, 3, 13))
+	b.must(b.Wait(t.Context(), instance("b"), noon, 2, 12))
 	b.wantNudged()
 	b.must(b.Release(t.Context(), instance("a"), 1, 10))
 	b.wantNudged("b@12")
@@ -106,6 +110,38 @@ func TestReleaseHandsOn(t *testing.T) {
 	b.wantNudged("b@12", "c@13")
 }
 
+// TestOldestOfShards: incarnations of different shards tell nothing of each other, nor do clocks within a shard. One that an older
+// version has queued, without a time, comes before those of other shards.
+func TestOldestOfShards(t *testing.T) {
+	t.Parallel()
+	b := setup(t, 1)
+	b.take("0", 1, 1, true)
+	in := func(id string, shard int) protocol.Instance {
+		i := instance(id)
+		i.Shard = shard
+		return i
+	}
+	at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
+	wait := func(i protocol.Instance, created time.Time, incarnation uint64) {
+		b.must(b.Wait(t.Context(), i, created, incarnation, incarnation+100))
+	}
+	wait(in("5", 1), at(5), 2)
+	wait(in("3", 2), at(3), 9)
+	wait(in("1", 3), time.Time{}, 50)
+	wait(in("6", 2), at(1), 10) // by a clock that goes wrong
+	wait(in("2", 0), at(2), 70)
+	wait(in("4", 0), at(4), 80)
+	holder, incarnation := in("0", 0), uint64(1)
+	for _, next := range []struct {
+		i           protocol.Instance
+		incarnation uint64
+	}{{in("1", 3), 50}, {in("2", 0), 70}, {in("3", 2), 9}, {in("6", 2), 10}, {in("4", 0), 80}, {in("5", 1), 2}} {
+		b.must(b.Release(t.Context(), holder, incarnation, 1000))
+		holder, incarnation = next.i, next.incarnation
+	}
+	b.wantNudged("1@150", "2@170", "3@109", "6@110", "4@180", "5@102")
+}
+
 // TestOldestOfMany: three runners hand a slot on in the order of creation, however far the order of the queue is from it,
 // and also to what came when they had read the queue already, or left and came again.
 func TestOldestOfMany(t *testing.T) {
@@ -113,7 +149,7 @@ func TestOldestOfMany(t *testing.T) {
 	b := setup(t, 1)
 	b.take("0", 1, 1, true)
 	const many = 300
-	queue := func(n int) { b.must(b.Wait(t.Context(), instance(fmt.Sprint(n)), uint64(n+1), 1000)) }
+	queue := func(n int) { b.must(b.Wait(t.Context(), instance(fmt.Sprint(n)), noon, uint64(n+1), 1000)) }
 	for n := many; n > 0; n-- {
 		queue(n)
 	}
@@ -156,7 +192,7 @@ func TestGrantIsRepeated(t *testing.T) {
 	t.Parallel()
 	b := setup(t, 1)
 	b.take("a", 1, 1, true)
-	b.must(b.Wait(t.Context(), instance("b"), 2, 12))
+	b.must(b.Wait(t.Context(), instance("b"), noon, 2, 12))
 	b.fail = true
 	if err := b.Release(t.Context(), instance("a"), 1, 10); !errors.Is(err, errDown) {
 		t.Fatalf("release without a nudge: %v", err)
@@ -174,8 +210,8 @@ func TestDrop(t *testing.T) {
 	t.Parallel()
 	b := setup(t, 1)
 	b.take("a", 1, 1, true)
-	b.must(b.Wait(t.Context(), instance("b"), 2, 12))
-	b.must(b.Wait(t.Context(), instance("c"), 3, 13))
+	b.must(b.Wait(t.Context(), instance("b"), noon, 2, 12))
+	b.must(b.Wait(t.Context(), instance("c"), noon, 3, 13))
 	b.must(b.Drop(t.Context(), instance("b"), 2, 20))
 	b.must(b.Release(t.Context(), instance("a"), 1, 10))
 	b.wantNudged("c@13")
@@ -192,8 +228,8 @@ func TestCheck(t *testing.T) {
 	b := setup(t, 2)
 	b.take("dead", 1, 1, true)
 	b.take("alive", 2, 2, true)
-	b.must(b.Wait(t.Context(), instance("b"), 3, 13))
-	b.must(b.Wait(t.Context(), instance("c"), 4, 14))
+	b.must(b.Wait(t.Context(), instance("b"), noon, 3, 13))
+	b.must(b.Wait(t.Context(), instance("c"), noon, 4, 14))
 	b.must(b.Check(t.Context(), func(_ context.Context, h protocol.SlotHolder) (bool, error) { return h.ID != "dead", nil }))
 	b.wantNudged("b@13")
 	b.Limit = 0

@@ -236,5 +236,6 @@ func slotGoldens() []golden {
 			Holders: []protocol.SlotHolder{{Shard: 2, ID: "u-7", Incarnation: 4, Log: 21, Since: at(4)}},
 		}},
 		{"slot-wait.full", protocol.SlotWait{V: protocol.Version, Shard: 2, ID: "u-8", Incarnation: 9, Park: 12}},
+		{"slot-wait.created", protocol.SlotWait{V: protocol.Version, Shard: 2, ID: "u-8", Incarnation: 9, Park: 12, Created: at(3)}},
 	}
 }

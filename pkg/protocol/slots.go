@@ -35,6 +35,9 @@ type SlotWait struct {
 	Incarnation uint64 `json:"incarnation"`
 	// Park is the log sequence at which the instance began to wait.
 	Park uint64 `json:"park"`
+	// Created is when it was created, as its creator said: incarnations of different shards tell nothing of each other. Older versions
+	// leave it out.
+	Created time.Time `json:"created,omitzero"`
 }
 
 // SlotHoldersKey is the key of a workflow's row in SlotsBucket.

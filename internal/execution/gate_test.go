@@ -64,14 +64,15 @@ func group(parts ...part) part {
 // bare runs parts in goroutines of which the engine knows nothing, each when the one before has returned or waits.
 func bare(parts ...part) part {
 	return func(ctx context.Context) error {
+		s, err := From(ctx)
+		if err != nil {
+			return err
+		}
 		var g errgroup.Group
 		for _, p := range parts {
-			returned := make(chan struct{})
-			g.Go(func() error { defer close(returned); return p(ctx) })
-			select {
-			case <-returned:
-			case <-time.After(20 * time.Millisecond):
-			}
+			before, over := s.waiting(), make(chan struct{})
+			g.Go(func() error { defer close(over); return p(ctx) })
+			s.awaitWait(over, before)
 		}
 		return g.Wait()
 	}
@@ -119,16 +120,23 @@ func forgets(p part) part {
 			begun <- branch
 			return p(ctx)
 		})
-		(<-begun).awaitWait(over)
+		(<-begun).awaitWait(over, 0)
 		return do(ctx, "forgotten", nothing)
 	}
 }
 
-// awaitWait waits until a call of the branch waits, or the branch is over.
-func (s *Scope) awaitWait(over <-chan struct{}) {
+// waiting is how many calls of the branch wait.
+func (s *Scope) waiting() int {
+	s.x.mu.Lock()
+	defer s.x.mu.Unlock()
+	return s.lane.waiting
+}
+
+// awaitWait waits until more calls of the branch wait than before and none does anything else, or what calls is over.
+func (s *Scope) awaitWait(over <-chan struct{}, before int) {
 	for {
 		s.x.mu.Lock()
-		waits := s.lane.inside > 0
+		waits := s.lane.still() && s.lane.waiting > before
 		s.x.mu.Unlock()
 		if waits {
 			return

@@ -78,6 +78,9 @@ func TestAsk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := nc.Flush(); err != nil { // or who asks may come first
+		t.Fatal(err)
+	}
 	asks := server.Connect(t)
 	if err := asks.Publish(protocol.QuiesceSubject("shop"), []byte("quiet, please")); err != nil {
 		t.Fatal(err)

@@ -221,6 +221,7 @@ func TestHostileClients(t *testing.T) {
 	listener.ws.SetReadLimit(-1)
 	heard := make(chan []string, 2)
 	for _, c := range []*socketClient{good, listener} {
+		c.expect(identity("jo")) // it is told from here on
 		go func() { heard <- c.hear(t.Context(), numbers) }()
 	}
 	var attack sync.WaitGroup

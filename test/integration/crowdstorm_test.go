@@ -167,15 +167,19 @@ func (s *crowdStorm) all(what string) {
 	ticks := maps.Clone(s.ticks)
 	s.mu.Unlock()
 	began := time.Now()
+	var before []said
+	for _, m := range s.members {
+		before = append(before, m.said())
+	}
 	missing := func() (missing []string) {
-		for _, m := range s.members {
-			if !m.hears(ticks[m.name]) {
+		for i, m := range s.members {
+			if !m.hears(ticks[m.name], before[i]) {
 				missing = append(missing, m.describe())
 			}
 		}
 		return missing
 	}
-	// While members talk, a frame may be on its way, and while they leave, somebody may be away: hardly anybody misses anything.
+	// While members leave, somebody may be away: hardly anybody misses anything.
 	enough := 0
 	if !s.quiet.Load() {
 		enough = len(s.members) / 20

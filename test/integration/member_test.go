@@ -172,6 +172,10 @@ func (m *member) talk(ctx context.Context, ws *websocket.Conn) {
 			return
 		}
 		m.mu.Lock()
+		if m.ear.sent-m.ear.echo > 1 { // an agent that is slow gets no slower by those who wait for it
+			m.mu.Unlock()
+			continue
+		}
 		m.ear.sent++
 		gen, n := m.gen, m.ear.sent
 		m.mu.Unlock()
@@ -201,11 +205,27 @@ func (m *member) leave(ws *websocket.Conn) {
 	_ = ws.Close(websocket.StatusNormalClosure, reason) // who listens sees it
 }
 
-// hears reports whether it is there, has heard the tick, and knows that all its frames were applied.
-func (m *member) hears(tick int) bool {
+// said is how many frames a socket of a member has sent.
+type said struct{ gen, sent int }
+
+func (m *member) said() said {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.at != nil && !m.leaving && m.ear.tick >= tick && m.ear.echo == m.ear.sent
+	return said{m.gen, m.ear.sent}
+}
+
+// hears reports whether it is there, has heard the tick, and knows that its frames were applied: those that it had sent before, or all
+// once it talks no more.
+func (m *member) hears(tick int, before said) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.at == nil || m.leaving || m.ear.tick < tick {
+		return false
+	}
+	if m.crowd.quiet.Load() {
+		return m.ear.echo == m.ear.sent
+	}
+	return m.gen != before.gen || m.ear.echo >= before.sent
 }
 
 // describe says how it stands with it.

@@ -27,6 +27,7 @@ func TestHostsOfSocketsKilled(t *testing.T) {
 			}
 			gate := w.host("")
 			a, b := gate.dial(t, "jo", "a"), gate.dial(t, "jo", "b")
+			eventually(t, patience, "both are there", func() bool { r, _ := w.recordOf("jo"); return len(r.Gateways[gate.hostID()].Open) == 2 })
 			const kills, each = 2, 60
 			heard := []<-chan []string{aside(func() []string { return hear(t.Context(), a, kills*each) }), aside(func() []string { return hear(t.Context(), b, kills*each) })}
 			var want []string

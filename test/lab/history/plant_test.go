@@ -245,9 +245,13 @@ var plants = []plant{
 		})
 	}},
 	{"it goes on although it is paused", Legal, func(rec *Recorded) bool {
-		return entry(rec, protocol.EntryResumed, func(_ protocol.Instance, a *protocol.Append, e *protocol.Entry) bool {
-			*e = protocol.Entry{Kind: protocol.EntryClaimed, Wake: &a.Holder}
-			return true
+		before := map[protocol.Instance]protocol.EntryKind{}
+		return edit(rec, protocol.ClassLog, func(at protocol.Instance, _ *journal.Message, a *protocol.Append) bool {
+			paused := before[at] == protocol.EntryPaused && a.Entries[0].Kind == protocol.EntryResumed
+			if before[at] = last(a.Entries).Kind; paused {
+				a.Entries[0] = protocol.Entry{Kind: protocol.EntryClaimed, Wake: &a.Holder}
+			}
+			return paused
 		})
 	}},
 	{"a step has two results", OneResult, func(rec *Recorded) bool {
@@ -263,14 +267,17 @@ var plants = []plant{
 		})
 	}},
 	{"two steps have one key", OneKey, func(rec *Recorded) bool {
-		var first notes.Note
+		first := map[string]notes.Note{} // by instance
 		return note(rec, func(n *notes.Note) bool {
-			if first.Key == "" && n.Kind == notes.Body {
-				first = *n
+			if n.Kind != notes.Body {
+				return false
 			}
-			other := n.Kind == notes.Body && n.ID == first.ID && n.Step != first.Step
-			n.Key = first.Key
-			return other
+			one, known := first[n.ID]
+			if !known {
+				first[n.ID] = *n
+			}
+			n.Key = one.Key
+			return known && n.Step != one.Step
 		})
 	}},
 	{"a step has two keys", OneKey, func(rec *Recorded) bool {
@@ -332,8 +339,8 @@ var plants = []plant{
 		})
 	}},
 	{"a sleep is short", NotEarly, func(rec *Recorded) bool {
-		return entry(rec, protocol.EntryWaiting, func(_ protocol.Instance, a *protocol.Append, e *protocol.Entry) bool {
-			if e.Until == nil || e.Step.Op != protocol.OpSleep {
+		return entry(rec, protocol.EntryWaiting, func(at protocol.Instance, a *protocol.Append, e *protocol.Entry) bool {
+			if e.Until == nil || e.Step.Op != protocol.OpSleep || !kindOf(at, "naps") {
 				return false
 			}
 			e.Until = new(e.Until.Add(time.Minute))
@@ -379,7 +386,7 @@ var plants = []plant{
 		return note(rec, func(n *notes.Note) bool {
 			result := n.Kind == notes.Answered && n.Action == "result" && n.Outcome == notes.OK
 			n.Value = json.RawMessage(`{"output":["other"]}`)
-			return result
+			return result && strings.HasPrefix(n.ID, "works-")
 		})
 	}},
 	{"the code was given another result", Told, func(rec *Recorded) bool {

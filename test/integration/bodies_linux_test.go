@@ -151,33 +151,47 @@ func (c *crush) awaitStill() {
 	c.t.Logf("clients have sent %d MB, the hosts have %d and %d MB", last>>20, c.taker.peak(c.t)>>20, c.owner.peak(c.t)>>20)
 }
 
-// overLimits asks for more than the settings allow. What is asked for before as much is under way as may be is asked for again.
+// overLimits asks for more than the settings allow: again, where not as much is under way yet as may be.
 func (c *crush) overLimits() {
 	t := c.t
-	refused := func(u upload, status int, name string) {
-		t.Helper()
-		eventually(t, patience, fmt.Sprintf("%+v is refused with %d %s", u, status, name), func() bool {
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-			defer cancel()
-			got := u.send(ctx, c, c.taker, "")
-			if got.status == status && strings.Contains(got.body, name) {
-				return true
-			}
-			t.Logf("%+v: %+v", u, got)
-			return false
-		})
+	for _, over := range []struct {
+		upload
+		status int
+		name   string
+	}{
+		{upload{to: "large", bytes: bodyBytes + 1, known: true}, http.StatusRequestEntityTooLarge, "BodyTooLarge"},
+		{upload{to: "busy", bytes: bodyBytes}, http.StatusServiceUnavailable, "AgentBusy"},
+		{upload{to: "busy", bytes: bodyBytes, known: true}, http.StatusServiceUnavailable, "AgentBusy"},
+	} {
+		eventually(t, patience, fmt.Sprintf("%+v is refused", over), func() bool { return c.isRefused(over.upload, over.status, over.name) })
 	}
-	refused(upload{to: "large", bytes: bodyBytes + 1, known: true}, http.StatusRequestEntityTooLarge, "BodyTooLarge")
-	refused(upload{to: "busy", bytes: bodyBytes}, http.StatusServiceUnavailable, "AgentBusy")
-	refused(upload{to: "busy", bytes: bodyBytes, known: true}, http.StatusServiceUnavailable, "AgentBusy")
-	for range connections - c.bodies() {
-		idle, err := net.Dial("tcp", c.taker.address)
+	var idle []net.Conn
+	defer func() {
+		for _, one := range idle {
+			_ = one.Close()
+		}
+	}()
+	// Connections of those who were refused can be open still, so that one of these is refused in their place: then one more is opened.
+	eventually(t, patience, "one more connection is refused", func() bool {
+		one, err := net.Dial("tcp", c.taker.address)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer idle.Close()
+		idle = append(idle, one)
+		return len(idle) >= connections-c.bodies() && c.isRefused(upload{to: "idle", bytes: 10, known: true}, http.StatusServiceUnavailable, "TooManyConnections")
+	})
+}
+
+// isRefused sends a body, and reports whether it is refused. It gives up one that is taken and waits.
+func (c *crush) isRefused(u upload, status int, name string) bool {
+	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Second)
+	defer cancel()
+	got := u.send(ctx, c, c.taker, "")
+	if got.status == status && strings.Contains(got.body, name) {
+		return true
 	}
-	refused(upload{to: "idle", bytes: 10, known: true}, http.StatusServiceUnavailable, "TooManyConnections")
+	c.t.Logf("%+v is not refused: %+v", u, got)
+	return false
 }
 
 // small has an agent take a small body at a host, at once.

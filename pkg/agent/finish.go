@@ -111,7 +111,7 @@ func (a *actor) dropRows(ctx context.Context) error {
 		return err
 	}
 	for _, subject := range subjects {
-		if err := a.host.dropRowOf(ctx, subject, a.at.record.Life); err != nil {
+		if err := dropRow(ctx, a.host.store, a.host.name, subject, a.at.record.Life); err != nil {
 			return err
 		}
 	}
@@ -121,12 +121,12 @@ func (a *actor) dropRows(ctx context.Context) error {
 // anyLife is after every life of an agent.
 const anyLife = math.MaxUint64
 
-// dropRowOf deletes a row of a schedule if it belongs to a life, or an earlier one: who follows the rows must see that it went. What
+// dropRow deletes a row of a schedule if it belongs to a life, or an earlier one: who follows the rows must see that it went. What
 // deletes it names the row, so that it cannot come late and delete one that was made anew.
-func (h *host) dropRowOf(ctx context.Context, subject string, life uint64) error {
-	bucket := protocol.KVStream(protocol.SchedulesBucket(h.name))
+func dropRow(ctx context.Context, store *journal.Store, project, subject string, life uint64) error {
+	bucket := protocol.KVStream(protocol.SchedulesBucket(project))
 	for {
-		m, err := h.store.Last(ctx, bucket, subject)
+		m, err := store.Last(ctx, bucket, subject)
 		if errors.Is(err, journal.ErrNotFound) || err == nil && m.Header.Get(protocol.HeaderKVOperation) != "" {
 			return nil
 		}
@@ -137,7 +137,7 @@ func (h *host) dropRowOf(ctx context.Context, subject string, life uint64) error
 			return nil
 		}
 		header := nats.Header{protocol.HeaderKVOperation: {protocol.KVDelete}}
-		if _, err := h.store.AppendWith(ctx, bucket, subject, m.Sequence, header, nil); !isConflict(err) {
+		if _, err := store.AppendWith(ctx, bucket, subject, m.Sequence, header, nil); !isConflict(err) {
 			return err // otherwise the scheduler was faster, or a later life
 		}
 	}

@@ -36,7 +36,7 @@ func (h *host) dropLate(ctx context.Context, id protocol.Agent, b protocol.Bell)
 	}
 	if ok {
 		rows := bucketOf(protocol.SchedulesBucket(h.name))
-		if err := h.dropRowOf(ctx, rows.subject(protocol.ScheduleKey(id.Class, id.Name, schedule)), l.mail.Life); err != nil {
+		if err := dropRow(ctx, h.store, h.name, rows.subject(protocol.ScheduleKey(id.Class, id.Name, schedule)), l.mail.Life); err != nil {
 			return false, err
 		}
 	}

@@ -115,7 +115,7 @@ func TestLateWritesTakeNothingAway(t *testing.T) {
 			}
 		}
 		put(`{"id":"tea"}`)
-		if err := h.dropRowOf(t.Context(), subject, anyLife); err != nil {
+		if err := dropRow(t.Context(), h.store, h.name, subject, anyLife); err != nil {
 			t.Fatal(err)
 		}
 		var err error
@@ -127,10 +127,10 @@ func TestLateWritesTakeNothingAway(t *testing.T) {
 		if m, err := h.store.Last(t.Context(), bucket.stream, subject); err != nil || string(m.Data) != `{"id":"tea","again":true}` {
 			t.Errorf("the row is %v, %v", m, err)
 		}
-		if err := h.dropRowOf(t.Context(), subject, anyLife); err != nil {
+		if err := dropRow(t.Context(), h.store, h.name, subject, anyLife); err != nil {
 			t.Fatal(err)
 		}
-		if err := h.dropRowOf(t.Context(), subject, anyLife); err != nil {
+		if err := dropRow(t.Context(), h.store, h.name, subject, anyLife); err != nil {
 			t.Errorf("a row that is gone: %v", err)
 		}
 	})

@@ -99,7 +99,7 @@ func (a *actor) cancelRow(ctx context.Context, o protocol.Outgoing) error {
 	if a.again[o.ID] && a.isSuperseded(o) {
 		return nil
 	}
-	return a.host.dropRowOf(ctx, a.scheduleRow(o.Cancel), anyLife)
+	return dropRow(ctx, a.host.store, a.host.name, a.scheduleRow(o.Cancel), anyLife)
 }
 
 // isSuperseded reports whether a pending entry is about a schedule that a later one takes away, or takes it away to be made anew

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/nats-io/nats.go"
 
 	"github.com/skein-run/skein/internal/journal"
 	"github.com/skein-run/skein/internal/moments"
@@ -204,24 +203,17 @@ func (s Schedules) Delete(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	for {
-		m, err := s.find(ctx, id)
-		if errors.Is(err, ErrNoSchedule) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		header := nats.Header{protocol.HeaderKVOperation: {protocol.KVDelete}}
-		_, err = s.project.Journal().AppendWith(ctx, protocol.KVStream(protocol.SchedulesBucket(s.project.Config.Name)), m.Subject, m.Sequence, header, nil)
-		switch {
-		case isConflict(err):
-			continue // the scheduler was faster
-		case err != nil:
-			return fmt.Errorf("delete schedule %q: %w", id, err)
-		}
+	m, err := s.find(ctx, id)
+	if errors.Is(err, ErrNoSchedule) {
 		return nil
 	}
+	if err != nil {
+		return err
+	}
+	if err := dropRow(ctx, s.project.Journal(), s.project.Config.Name, m.Subject, anyLife); err != nil {
+		return fmt.Errorf("delete schedule %q: %w", id, err)
+	}
+	return nil
 }
 
 // tell sends the agent of a schedule mail about it.

@@ -44,10 +44,6 @@ func TestWorksWithLeastRights(t *testing.T) {
 			newFort(t, servers, "--accounts").work()
 		})
 	}
-	t.Run("accounts/servers=1", func(t *testing.T) {
-		t.Parallel()
-		newFort(t, 1, "--accounts").work()
-	})
 }
 
 func (f *fort) work() {

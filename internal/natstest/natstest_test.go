@@ -57,6 +57,19 @@ func TestTwoServersShareNothing(t *testing.T) {
 	stream(t, b.Connect(t), 1)
 }
 
+// TestFreePortIsGivenOnce: one of 600 would surely come again, of 20,000.
+func TestFreePortIsGivenOnce(t *testing.T) {
+	t.Parallel()
+	given := map[int]bool{}
+	for range 600 {
+		port := natstest.FreePort(t)
+		if given[port] {
+			t.Fatalf("port %d is given twice", port)
+		}
+		given[port] = true
+	}
+}
+
 func TestCluster(t *testing.T) {
 	t.Parallel()
 	c := natstest.StartCluster(t, 3)

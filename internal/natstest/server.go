@@ -307,21 +307,27 @@ const (
 	lastPort  = 32000
 )
 
-// FreePort returns a TCP port on 127.0.0.1 that nobody listens on.
+// FreePort returns a TCP port on 127.0.0.1 that nobody listens on. No other call is given it before the test ends, in this process or
+// another: a port that nobody listens on yet, or whose server is stopped for a while, would look free to it.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
 		port := firstPort + rand.IntN(lastPort-firstPort)
-		if portIsFree(port) {
-			return port
+		if claim, err := net.ListenPacket("udp", address(port)); err == nil { // the kernel remembers for all processes; nobody uses UDP
+			t.Cleanup(func() { claim.Close() })
+			if portIsFree(port) {
+				return port
+			}
 		}
 	}
 	t.Fatalf("natstest: no free port between %d and %d", firstPort, lastPort)
 	return 0
 }
 
+func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
 func portIsFree(port int) bool {
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	l, err := net.Listen("tcp", address(port))
 	return err == nil && l.Close() == nil
 }
 

@@ -5,12 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
+	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/protocol"
 )
@@ -128,9 +129,10 @@ func TestRestoreBreaksOff(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("it was told to stop after 8 streams: %v", err)
 	}
-	wait, stop := context.WithTimeout(t.Context(), 4*time.Second)
+	wait, stop := context.WithTimeout(t.Context(), natstest.Patience)
 	defer stop()
-	if err := streams.EnsureWorkflows(wait, q.js, "shop", 1, streams.Options{}); err == nil || !strings.Contains(err.Error(), "is being restored") {
+	log := slog.New(slog.NewTextHandler(hears{"is being restored", stop}, nil))
+	if err := streams.EnsureWorkflows(wait, q.js, "shop", 1, streams.Options{Log: log}); err == nil || !strings.Contains(err.Error(), "is being restored") {
 		t.Errorf("a process that is started meanwhile: %v", err)
 	}
 	if _, err := Create(t.Context(), Options{JS: q.js, Store: q.store, Dir: filepath.Join(t.TempDir(), "b")}); err == nil || !strings.Contains(err.Error(), "is being restored") {
@@ -159,6 +161,19 @@ func TestRestoreBreaksOff(t *testing.T) {
 	if got := q.contents("WORKFLOWS_shop"); len(got) != 1 {
 		t.Errorf("the stream of instances holds %q", got)
 	}
+}
+
+// hears calls heard for what is written and has text in it.
+type hears struct {
+	text  string
+	heard func()
+}
+
+func (h hears) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte(h.text)) {
+		h.heard()
+	}
+	return len(p), nil
 }
 
 // TestManifestIsStable: what a manifest says of itself is found again after it was read.

@@ -30,9 +30,10 @@ const (
 )
 
 // retry repeats try until it succeeds, fails for good or ctx ends. A cluster without a leader answers nothing or
-// errors that pass, for some seconds.
+// errors that pass, for some seconds. At the end of ctx the error wraps what a try said last, not that the end of ctx cut one off.
 func retry(ctx context.Context, log *slog.Logger, what string, try func(context.Context) error) error {
 	told := false
+	var last error
 	for pause := firstPause; ; pause = min(2*pause, longPause) {
 		tryCtx, cancel := context.WithTimeout(ctx, tryTimeout)
 		err := try(tryCtx)
@@ -43,6 +44,9 @@ func retry(ctx context.Context, log *slog.Logger, what string, try func(context.
 		if !passes(err) {
 			return fmt.Errorf("%s: %w", what, err)
 		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
 		if log != nil && !told && pause > 4*firstPause { // shorter ones are other processes doing the same
 			told = true
 			log.WarnContext(ctx, "JetStream is not ready, trying on", slog.String("operation", what),
@@ -50,7 +54,7 @@ func retry(ctx context.Context, log *slog.Logger, what string, try func(context.
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s: %w, after %w", what, context.Cause(ctx), err)
+			return fmt.Errorf("%s: %w, after %w", what, context.Cause(ctx), last)
 		case <-time.After(pause/2 + rand.N(pause)):
 		}
 	}

@@ -101,11 +101,9 @@ func (s *Scheduler) session(ctx, work context.Context, f feed, bound func()) err
 		if err != nil {
 			return err
 		}
-		if ctx.Err() != nil {
+		if !h.take(ctx, m, func() { s.handleOne(work, f, m) }) {
 			s.returned(work, m, m.Nak())
-			continue
 		}
-		h.take(m, func() { s.handleOne(work, f, m) })
 	}
 }
 

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -30,9 +31,17 @@ func newHolder(every time.Duration) *holder {
 
 const leastMark = 50 * time.Millisecond
 
-// take runs handle beside others, once there is a place for it.
-func (h *holder) take(m jetstream.Msg, handle func()) {
-	h.places <- struct{}{}
+// take runs handle beside others, once there is a place for it. If ctx is done first, or was before, it takes nothing and says so:
+// those that have the places may need all the time there is, and others can have the message meanwhile.
+func (h *holder) take(ctx context.Context, m jetstream.Msg, handle func()) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	select {
+	case h.places <- struct{}{}:
+	case <-ctx.Done():
+		return false
+	}
 	h.mu.Lock()
 	h.seen[m] = false
 	h.mu.Unlock()
@@ -45,6 +54,7 @@ func (h *holder) take(m jetstream.Msg, handle func()) {
 		}()
 		handle()
 	})
+	return true
 }
 
 // close waits for what is being handled.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"os"
 	"slices"
@@ -137,6 +138,23 @@ func (c *Cluster) leader(stream string) *Server {
 		}
 	}
 	return nil
+}
+
+// HasLeader reports whether a server leads stream.
+func (c *Cluster) HasLeader(stream string) bool { return c.leader(stream) != nil }
+
+// Stored is how many bytes the server has in files that has the fewest.
+func (c *Cluster) Stored(t testing.TB) int64 {
+	t.Helper()
+	least := int64(math.MaxInt64)
+	for _, s := range c.Servers {
+		info, err := s.server().Jsz(nil)
+		if err != nil {
+			t.Fatalf("natstest: what %s has stored: %v", s.URL(), err)
+		}
+		least = min(least, int64(info.Store))
+	}
+	return least
 }
 
 // MoveLeader makes the leader of stream step down and returns the new one.

@@ -44,7 +44,7 @@ func (r *rig) told(children <-chan engine.Call) engine.Call {
 	select {
 	case c := <-children:
 		return c
-	case <-time.After(15 * time.Second):
+	case <-time.After(natstest.Patience):
 		r.t.Fatal("no child is told")
 		return engine.Call{}
 	}
@@ -86,7 +86,7 @@ func TestDeletedBeforeItWasKnown(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	x := r.start(Settings{}, all(calls(creates(func() (uint64, error) { return 0, errors.New("lost") }))))
-	natstest.Eventually(t, 15*time.Second, "the intent is in the log", func() bool { return r.has(protocol.EntryStarted, "call") })
+	natstest.Eventually(t, natstest.Patience, "the intent is in the log", func() bool { return r.has(protocol.EntryStarted, "call") })
 	x.Drop(ErrSuperseded)
 	r.event(x, Dropped)
 	sequence, err := r.store.Publish(t.Context(), r.instance.EventSubject(), nil, []byte("{}"))
@@ -168,14 +168,16 @@ func TestGivenUpCalls(t *testing.T) {
 				return all(func(ctx context.Context) error {
 					ctx, cancel := context.WithCancel(ctx)
 					defer cancel()
-					switch {
-					case !ended:
-					case tt.began:
-						time.AfterFunc(20*time.Millisecond, cancel)
-					default:
+					if ended && !tt.began {
 						cancel()
 					}
-					err := calls(creates(func() (uint64, error) { made++; return 5, nil }))(ctx)
+					err := calls(creates(func() (uint64, error) {
+						made++
+						if ended {
+							time.AfterFunc(20*time.Millisecond, cancel) // it waits by then, or is about to
+						}
+						return 5, nil
+					}))(ctx)
 					f, ok := errors.AsType[*protocol.Failure](err)
 					if !ok || f.Name != protocol.FailureCanceled {
 						return errors.New("it was not given up")

@@ -209,7 +209,7 @@ func TestBodyOfAFailedGroup(t *testing.T) {
 		seq(inRun(begun, step()), fail),
 	), nap("end"))
 	started := 0
-	x := r.start(Settings{Hooks: Hooks{Stored: func(entries []protocol.Entry) bool {
+	x := r.start(Settings{Grace: natstest.Patience, Hooks: Hooks{Stored: func(entries []protocol.Entry) bool {
 		for _, e := range entries {
 			if e.Kind == protocol.EntryStarted {
 				if started++; started == 2 {

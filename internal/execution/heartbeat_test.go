@@ -31,7 +31,7 @@ func TestHeartbeatOutlivesItsRunner(t *testing.T) {
 		})
 	}
 	x := r.start(Settings{}, code)
-	natstest.Eventually(t, time.Minute, "the heartbeat is stored", func() bool { return r.has(protocol.EntryHeartbeat, "long") })
+	natstest.Eventually(t, natstest.Patience, "the heartbeat is stored", func() bool { return r.has(protocol.EntryHeartbeat, "long") })
 	x.Drop(ErrOutOfTouch)
 	r.event(r.again(Settings{}, code), Finished)
 	if first, second := <-found, <-found; first != "1 " || second != `2 "half"` {
@@ -82,7 +82,7 @@ func TestIdempotencyKeyOfARestart(t *testing.T) {
 		return nil, g.Wait()
 	}
 	x := r.start(Settings{}, code)
-	natstest.Eventually(t, time.Minute, "both have begun", func() bool {
+	natstest.Eventually(t, natstest.Patience, "both have begun", func() bool {
 		return r.has(protocol.EntryStarted, "kept") && r.has(protocol.EntryStepCompleted, "again")
 	})
 	x.Drop(ErrSuperseded)

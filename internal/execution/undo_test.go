@@ -202,7 +202,7 @@ func TestRollBackParks(t *testing.T) {
 			return nil
 		})
 	}, step("plain"), fail)
-	x := r.start(Settings{ShortWait: time.Nanosecond}, code)
+	x := r.start(Settings{ShortWait: -time.Hour}, code) // it parks, also if the delay is over by then
 	e := r.event(x, Parked)
 	if len(e.Park.Waits) != 1 || e.Park.Waits[0].Op != protocol.OpRollback || e.Park.Until == nil {
 		t.Fatalf("parked as %+v", e.Park)
@@ -399,7 +399,7 @@ func TestRollBackWaitsForBodies(t *testing.T) {
 	t.Parallel()
 	r, d := newRig(t), &diary{}
 	late, stuck := make(chan struct{}), make(chan struct{})
-	x := r.start(Settings{}, all(func(ctx context.Context) error {
+	x := r.start(Settings{Grace: natstest.Patience}, all(func(ctx context.Context) error {
 		s, err := From(ctx)
 		if err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/streams"
 )
 
@@ -33,12 +34,12 @@ func TestMarksFollowAckWait(t *testing.T) {
 	}
 	mark()
 	const more = 5
-	first := time.Now()
-	for range more {
-		mark()
-	}
-	if took := time.Since(first); took > more*markEvery*2/3 {
-		t.Errorf("%d marks took %v: they do not follow an ack_wait of 2s", more, took)
-	}
+	natstest.Eventually(t, patience, "marks follow an ack_wait of 2s", func() bool { // a busy machine may be late with some
+		first := time.Now()
+		for range more {
+			mark()
+		}
+		return time.Since(first) <= more*markEvery*2/3
+	})
 	close(r.gate("long").open)
 }

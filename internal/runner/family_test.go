@@ -133,7 +133,7 @@ func TestStray(t *testing.T) {
 		t.Error("a child was ended for which its parent waits")
 	}
 	f.logs(f.wake(), protocol.Entry{Kind: protocol.EntryCompleted})
-	if runner.endStray(t.Context(), f.parent, f.created, call); r.controlled(child) != 1 {
+	if runner.endStray(t.Context(), f.parent, f.created, call); r.controlled(child) == 0 { // it may be told twice
 		t.Error("a child was not ended for which nobody waits")
 	}
 }

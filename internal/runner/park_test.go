@@ -39,7 +39,7 @@ func TestParkThatWasOvertaken(t *testing.T) {
 	h := &held{Wake: engine.Wake{Wake: protocol.Wake{Stream: instance.Stream(), Sequence: created}}, instance: instance}
 	begun := engine.NewHistory(instance.Stream(), created, protocol.Create{})
 	x := execution.Start(t.Context(), execution.Config{
-		Settings: execution.Settings{ShortWait: time.Nanosecond}, Store: store, Instance: instance, Runner: r.ID,
+		Settings: execution.Settings{ShortWait: time.Nanosecond, Refresh: time.Hour}, Store: store, Instance: instance, Runner: r.ID,
 		History: begun, Wake: h.Wake.Wake, Log: r.Log, NextID: r.nextID,
 		Inputs: func(ctx context.Context, from uint64) ([]engine.Input, error) {
 			inputs, err := r.inputs(ctx, addressed(instance, begun), from) // the event comes when it has just been looked for

@@ -66,14 +66,18 @@ func (r *rig) bulkRunner() *Runner {
 	return r.runner(func(c *Config) { c.Code["bulk"], c.Objects = r.bulk, objects.New(r.store) })
 }
 
-// compacted asks for a snapshot and waits for it.
+// compacted asks for a snapshot and waits for it. Whoever executes the instance may go on after it at once.
 func (r *rig) compacted(i protocol.Instance) logged {
 	r.t.Helper()
 	before := r.count(i, protocol.EntrySnapshot)
 	r.control(i, compact)
 	natstest.Eventually(r.t, patience, "there is a snapshot", func() bool { return r.count(i, protocol.EntrySnapshot) > before })
 	r.quiesce(protocol.ConsumerControls(0), 0)
-	return r.tail(i)
+	all := r.log(i)
+	for all[len(all)-1].Entries[0].Kind != protocol.EntrySnapshot {
+		all = all[:len(all)-1]
+	}
+	return all[len(all)-1]
 }
 
 // clean removes what a snapshot stands for.

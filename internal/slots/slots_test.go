@@ -33,10 +33,7 @@ type table struct {
 func setup(t *testing.T, limit int) *table {
 	t.Helper()
 	nc := natstest.Start(t).Connect(t)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, nc)
 	if err := streams.EnsureWorkflows(t.Context(), js, "p", 1, streams.Options{}); err != nil {
 		t.Fatal(err)
 	}

@@ -64,9 +64,8 @@ func TestDeleteEach(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	consumer, err := js.CreateConsumer(t.Context(), "S", jetstream.ConsumerConfig{
-		Durable: "c", FilterSubject: "s.>", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 500 * time.Millisecond,
-	})
+	config := jetstream.ConsumerConfig{Durable: "c", FilterSubject: "s.>", AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Hour}
+	consumer, err := js.CreateConsumer(t.Context(), "S", config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,6 +95,10 @@ func TestDeleteEach(t *testing.T) {
 	}
 	if m := take(); m.Subject() != "s.gone" { // the one behind the bound
 		t.Errorf("the consumer delivers %s, want the message that was kept", m.Subject())
+	}
+	config.AckWait = 500 * time.Millisecond // now it may come again
+	if _, err := js.UpdateConsumer(t.Context(), "S", config); err != nil {
+		t.Fatal(err)
 	}
 	if m := take(); m.Subject() != "s.held" {
 		t.Errorf("the consumer delivers %s, want what was not acked", m.Subject())

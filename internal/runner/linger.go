@@ -68,7 +68,7 @@ func (r *Runner) goOn(ctx context.Context, h *held, s sight, has *slot) bool {
 	if x == nil || r.Replays || s.situation(h.instance.Stream()).Phase != engine.Parked {
 		return false
 	}
-	switch x.Stands(s.created, s.tailAt, settlesWithin) {
+	switch x.Stands(s.created, s.tailAt, r.settles) {
 	case execution.AtPark:
 		waits, err := r.takeSlot(ctx, h, footingOf(s))
 		if waits || err != nil {
@@ -103,7 +103,7 @@ func (r *Runner) goOn(ctx context.Context, h *held, s sight, has *slot) bool {
 const (
 	// passAll is a park after all others.
 	passAll = math.MaxUint64
-	// settlesWithin is how long a wake waits for an execution that is about to be parked, before a new run takes its place.
+	// settlesWithin is the default of a runner's settles.
 	settlesWithin = 2 * time.Second
 	// worthStaying is how many calls are made again rather than kept in memory for long.
 	worthStaying = 64

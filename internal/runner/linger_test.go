@@ -18,13 +18,15 @@ import (
 func (r *rig) lingering(name string, code Code, change ...func(*Config)) (runner *Runner, runs *atomic.Int64) {
 	r.t.Helper()
 	runs = new(atomic.Int64)
-	return r.runner(append(change, func(c *Config) {
+	runner = r.runner(append(change, func(c *Config) {
 		c.Linger = time.Hour
 		c.Code[name] = func(ctx context.Context, create protocol.Create) (json.RawMessage, error) {
 			runs.Add(1)
 			return code(ctx, create)
 		}
-	})...), runs
+	})...)
+	runner.settles = patience // however slow the machine is
+	return runner, runs
 }
 
 // TestWaitsInMemory: what ends a park finds the execution in memory that has parked. However often an instance waits, its code

@@ -137,7 +137,7 @@ func (r *Runner) asked(ctx context.Context, h *held) bool {
 	if err != nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.hearing)
+	ctx, cancel := context.WithTimeout(ctx, r.Hearing)
 	defer cancel()
 	defer context.AfterFunc(r.stopping, cancel)()
 	_, err = r.nc.RequestWithContext(ctx, protocol.PokeSubject(r.Project), body)

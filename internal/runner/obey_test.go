@@ -175,6 +175,7 @@ func TestWhoeverIsSilentIsOverruled(t *testing.T) {
 	r := setup(t)
 	i, silent := r.create(at("works", "a")), r.runner()
 	wake := r.take(protocol.ConsumerWakes(0), 1)[0]
+	r.pauseWakes() // the other must not get it again while this one has it
 	x := r.start(silent, i)
 	pokes, err := r.nc.SubscribeSync(protocol.PokeSubject("p"))
 	if err != nil {

@@ -28,7 +28,9 @@ func TestControlsNeedNoSlot(t *testing.T) {
 		r.reaches(at("works", fmt.Sprint(n)), terminated)
 	}
 	r.control(executes, pause)
-	r.reaches(executes, pausing)
+	r.until(executes, "is to pause, or does if its runner is not heard in time", func(s protocol.Status) bool {
+		return s.State == pausing || s.State == paused
+	})
 	r.control(executes, terminate)
 	r.reaches(executes, terminated)
 	r.quiesce(protocol.ConsumerWakes(0), 0)

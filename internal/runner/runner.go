@@ -54,8 +54,10 @@ type Config struct {
 	// GoneAfter is how long the stream of another project must be missing until what was to be said to an instance there
 	// is given up. Default 30 s.
 	GoneAfter time.Duration
-	JS        jetstream.JetStream
-	Log       *slog.Logger
+	// Hearing is how long whoever executes an instance may take to answer that it will obey a control. Default 200 ms.
+	Hearing time.Duration
+	JS      jetstream.JetStream
+	Log     *slog.Logger
 	// Doors lead to projects that have an account of their own, Post keeps what is to be said there. Nil: there are no such
 	// projects, and no door is served.
 	Doors *door.Caller
@@ -85,8 +87,8 @@ type Runner struct {
 	nc *nats.Conn
 	// markEvery is how often held wakes are marked in progress: well below the consumers' ack_wait.
 	markEvery time.Duration
-	// hearing is how long whoever executes an instance may take to answer that it will obey a control.
-	hearing time.Duration
+	// settles is how long a wake waits for an execution that is about to be parked, before a new run takes its place.
+	settles time.Duration
 	// queueRoom is how many controls may wait for a slot.
 	queueRoom int
 	slots     chan struct{}
@@ -127,12 +129,15 @@ func New(c Config) *Runner {
 	if c.GoneAfter == 0 {
 		c.GoneAfter = 30 * time.Second
 	}
+	if c.Hearing == 0 {
+		c.Hearing = answerSoon
+	}
 	if c.Folds == nil {
 		c.Folds = NewFolds()
 	}
 	c.Settings = c.Settings.WithDefaults()
 	r := &Runner{
-		Config: c, ID: "runner-" + uuid.NewString()[:8], nc: c.Store.Conn(), markEvery: markEvery, hearing: answerSoon, queueRoom: queueRoom,
+		Config: c, ID: "runner-" + uuid.NewString()[:8], nc: c.Store.Conn(), markEvery: markEvery, settles: settlesWithin, queueRoom: queueRoom,
 		stopping: context.Background(),
 		slots:    make(chan struct{}, c.Slots), incoming: make(chan *held, 4*c.Slots),
 		inHand: map[protocol.Wake]*held{}, active: map[protocol.Instance]*active{}, warned: map[string]bool{},

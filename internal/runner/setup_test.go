@@ -52,10 +52,8 @@ type gate struct {
 func setup(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{t: t, nc: natstest.Start(t).Connect(t), gates: &gates{of: map[string]*gate{}}}
+	r.js = natstest.JetStream(t, r.nc)
 	var err error
-	if r.js, err = jetstream.New(r.nc); err != nil {
-		t.Fatal(err)
-	}
 	if r.store, err = journal.Open(r.nc); err != nil {
 		t.Fatal(err)
 	}
@@ -87,9 +85,7 @@ func (r *rig) runner(change ...func(*Config)) *Runner {
 // listening makes a runner that is sure to hear whoever executes an instance, however slow the machine is.
 func (r *rig) listening(change ...func(*Config)) *Runner {
 	r.t.Helper()
-	runner := r.runner(change...)
-	runner.hearing = patience
-	return runner
+	return r.runner(append(change, func(c *Config) { c.Hearing = patience })...)
 }
 
 // serve lets a runner run until the test ends, or the returned function is called.
@@ -503,18 +499,16 @@ func (r *rig) take(consumer string, n int) []*held {
 	defer cancel()
 	var all []*held
 	for ctx.Err() == nil && len(all) < n {
-		if err := p.take(ctx, n-len(all), func(m *nats.Msg) {
+		err = p.take(ctx, n-len(all), func(m *nats.Msg) {
 			h, err := read(m)
 			if err != nil {
 				r.t.Fatal(err)
 			}
 			all = append(all, h)
-		}); err != nil {
-			r.t.Fatal(err)
-		}
+		}) // as a runner does, ask again if the server was silent
 	}
 	if len(all) != n {
-		r.t.Fatalf("%d messages were delivered, want %d", len(all), n)
+		r.t.Fatalf("%d messages were delivered, want %d: %v", len(all), n, err)
 	}
 	return all
 }

@@ -28,11 +28,12 @@ type bench struct {
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	store  *journal.Store
-	// slots, grace, linger and log are for the runners that serve starts.
-	slots  int
-	grace  time.Duration
-	linger time.Duration
-	log    slog.Handler
+	// slots, grace, linger, hearing and log are for the runners that serve starts.
+	slots   int
+	grace   time.Duration
+	linger  time.Duration
+	hearing time.Duration
+	log     slog.Handler
 	// concurrency limits workflows, as skein.jsonc would.
 	concurrency map[string]int
 	// limits are those of every workflow.
@@ -58,7 +59,7 @@ func setup(t testing.TB) *bench {
 	return b
 }
 
-// serve runs a runner until the returned function is called or the test ends.
+// serve runs a runner until the returned function is called or the test ends. It returns when that takes work.
 func (b *bench) serve(settings execution.Settings, definitions ...Definition) (stop func()) {
 	b.t.Helper()
 	code, limits := map[string]runner.Code{}, map[string]engine.Limits{}
@@ -66,11 +67,11 @@ func (b *bench) serve(settings execution.Settings, definitions ...Definition) (s
 		code[d.class], limits[d.class] = d.code, b.limits
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
+	done, ready := make(chan error, 1), make(chan struct{})
 	settings.Replays = true // many tests look at what a replay does
 	r := runner.New(runner.Config{
-		Settings: settings, Reader: b.reader(), Code: code, Slots: b.slots, Grace: b.grace, Linger: b.linger,
-		Concurrency: b.concurrency, Limits: limits, MaxValueSize: b.maxValue, JS: b.js, Log: slog.New(b.log),
+		Settings: settings, Reader: b.reader(), Code: code, Slots: b.slots, Grace: b.grace, Linger: b.linger, Hearing: b.hearing,
+		Ready: func() { close(ready) }, Concurrency: b.concurrency, Limits: limits, MaxValueSize: b.maxValue, JS: b.js, Log: slog.New(b.log),
 	})
 	go func() { done <- r.Run(ctx) }()
 	stopped := false
@@ -90,6 +91,11 @@ func (b *bench) serve(settings execution.Settings, definitions ...Definition) (s
 		}
 	}
 	b.t.Cleanup(stop)
+	select {
+	case <-ready:
+	case <-time.After(natstest.Patience):
+		b.t.Fatal("the runner does not take work")
+	}
 	return stop
 }
 

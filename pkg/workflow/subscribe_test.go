@@ -302,6 +302,7 @@ func (i *Instance[R]) handle(id string) *Instance[R] {
 func TestSubscribeThroughControls(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
+	b.hearing = natstest.Patience // however slow the machine is, who executes is heard
 	b.register(map[string]string{"w": "w"})
 	entered, leave := make(chan struct{}, 10), make(chan struct{})
 	b.serve(execution.Settings{}, Define("w", func(ctx context.Context, _ Event[int]) (int, error) {

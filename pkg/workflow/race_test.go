@@ -156,9 +156,11 @@ func TestRaceErrors(t *testing.T) {
 			return FirstSuccess(ctx, "r", failsOnce("fails"), slowly, panics)
 		}},
 		{name: "one function", winner: 0, result: 7, run: func(ctx context.Context) (int, int, error) { return Race(ctx, "r", returns) }},
-		{name: "first of many", winner: 1, result: 7, run: func(ctx context.Context) (int, int, error) { return Race(ctx, "r", never, returns, slowly) }},
+		{name: "first of many", winner: 1, result: 7, run: func(ctx context.Context) (int, int, error) {
+			return Race(ctx, "r", never, returns, untilOver("an hour", time.Hour))
+		}},
 		{name: "the first fails", winner: 1, failure: "Error", check: step, run: func(ctx context.Context) (int, int, error) {
-			return Race(ctx, "r", slowly, failsOnce("fails"))
+			return Race(ctx, "r", untilOver("an hour", time.Hour), failsOnce("fails"))
 		}},
 		{name: "the first panics", winner: 0, failure: protocol.FailurePanic, run: func(ctx context.Context) (int, int, error) { return Race(ctx, "r", panics, never) }},
 		{name: "the first times out", winner: 1, failure: protocol.FailureTimeout, run: func(ctx context.Context) (int, int, error) { return Race(ctx, "r", never, late) },

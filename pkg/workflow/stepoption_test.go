@@ -23,22 +23,24 @@ func TestFunctionsThatDecideNothing(t *testing.T) {
 	delay := func(f func() time.Duration) StepOption {
 		return DelayFunc(func(int, error) time.Duration { return f() })
 	}
+	const soon = 50 * time.Millisecond
 	for _, row := range []struct {
 		name   string
 		option StepOption
 		says   string
+		judge  time.Duration
 	}{
-		{"negative delay", delay(func() time.Duration { return -time.Second }), "the delay function of step \"flaky\" returned -1s, allowed is 0 to 365 days"},
-		{"too long a delay", delay(func() time.Duration { return MaxWait + 1 }), "allowed is 0 to 365 days"},
-		{"delay panics", delay(func() time.Duration { panic("no idea") }), "the delay function of step \"flaky\" panicked: no idea"},
-		{"delay takes too long", delay(func() time.Duration { <-end; return 0 }), "did not return within 50ms"},
-		{"predicate panics", RetryIf(func(error) bool { panic("no idea") }), "whether step \"flaky\" is retried panicked: no idea"},
-		{"predicate takes too long", RetryIf(func(error) bool { <-end; return true }), "did not return within 50ms"},
+		{"negative delay", delay(func() time.Duration { return -time.Second }), "the delay function of step \"flaky\" returned -1s, allowed is 0 to 365 days", 0},
+		{"too long a delay", delay(func() time.Duration { return MaxWait + 1 }), "allowed is 0 to 365 days", 0},
+		{"delay panics", delay(func() time.Duration { panic("no idea") }), "the delay function of step \"flaky\" panicked: no idea", 0},
+		{"delay takes too long", delay(func() time.Duration { <-end; return 0 }), "did not return within 50ms", soon},
+		{"predicate panics", RetryIf(func(error) bool { panic("no idea") }), "whether step \"flaky\" is retried panicked: no idea", 0},
+		{"predicate takes too long", RetryIf(func(error) bool { <-end; return true }), "did not return within 50ms", soon},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t)
-			b.serve(execution.Settings{Judge: 50 * time.Millisecond}, Define("w", func(ctx context.Context, _ Event[int]) (int, error) {
+			b.serve(execution.Settings{Judge: row.judge}, Define("w", func(ctx context.Context, _ Event[int]) (int, error) {
 				return Do(ctx, "flaky", failing(1), row.option)
 			}))
 			b.create("w", "a", 1)
@@ -74,19 +76,19 @@ func TestRetryIf(t *testing.T) {
 			return 0, fmt.Errorf("call: %w", code(497+calls.Add(1)))
 		}, constant, below500)
 		_, timedOut = Do(ctx, "slow", func(ctx context.Context) (int, error) {
-			if slow.Add(1) == 3 {
+			if slow.Add(1) > 2 {
 				panic("enough")
 			}
 			<-ctx.Done()
 			return 0, ctx.Err()
-		}, constant, timeouts, Timeout(300*time.Millisecond)) // time enough to panic
+		}, constant, timeouts, Timeout(300*time.Millisecond)) // mostly time enough to panic
 		return nil, nil
 	})
 	if calls.Load() != 3 || failed == nil || failed.Error() != `step "codes": call: code 500` {
 		t.Errorf("%d attempts, then %v; want 3, the last of which is not retried", calls.Load(), failed)
 	}
-	if slow.Load() != 3 || timedOut == nil || timedOut.Error() != `step "slow": panic: enough` {
-		t.Errorf("%d attempts, then %v; want two timeouts, and a panic that is not retried", slow.Load(), timedOut)
+	if n := slow.Load(); n < 3 || n > 5 || timedOut == nil || timedOut.Error() != `step "slow": panic: enough` {
+		t.Errorf("%d attempts, then %v; want two timeouts or a few more, and a panic that is not retried", n, timedOut)
 	}
 }
 

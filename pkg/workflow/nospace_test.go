@@ -30,7 +30,7 @@ func TestNoSpace(t *testing.T) {
 			})
 		}),
 		Define("sleeps", func(ctx context.Context, e Event[int]) (int, error) {
-			err := Sleep(ctx, "sleep", 2*time.Second)
+			err := Sleep(ctx, "sleep", 6*time.Second) // until all were seen to sleep
 			return e.Payload, err
 		}),
 	)
@@ -40,15 +40,17 @@ func TestNoSpace(t *testing.T) {
 	for i := range sleepers {
 		d.create("sleeps", fmt.Sprint(i), i)
 	}
+	var last time.Time
 	for i := range sleepers {
-		d.reaches("sleeps", fmt.Sprint(i), "sleeps", func(s protocol.Status) bool { return s.State == protocol.StateWaiting })
+		s := d.reaches("sleeps", fmt.Sprint(i), "sleeps", func(s protocol.Status) bool { return s.State == protocol.StateWaiting })
+		last = *s.Steps[0].Until
 	}
 	free := d.server.Fill(t)
 	close(goOn)
 	if _, err := d.bound().Create(t.Context(), 1, ID("refused")); !errors.Is(err, ErrNoSpace) {
 		t.Errorf("create while there is no room: %v", err)
 	}
-	<-time.After(3 * time.Second) // the sleeps end meanwhile, and the result waits
+	<-time.After(max(time.Until(last)+time.Second, 3*time.Second)) // the sleeps end meanwhile, and the result waits
 	free()
 	freed := time.Now()
 	if got := string(d.complete("works", "a").Output); got != "7" || bodies.Load() != 1 {

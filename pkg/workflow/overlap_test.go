@@ -17,7 +17,8 @@ import (
 	"github.com/skein-run/skein/pkg/workflow"
 )
 
-// overlapping has for each policy a workflow that goes by its name, and that is started every second. The first instance of
+// overlapping has for each policy a workflow that goes by its name, and that is started every few seconds: a moment that fires only after
+// the next one has passed stands for both. The first instance of
 // each waits for an event.
 type overlapping struct {
 	server *natstest.Server
@@ -27,6 +28,8 @@ type overlapping struct {
 	planned map[string][]time.Time
 	first   map[string]string // id by workflow
 }
+
+const apart = 3 * time.Second
 
 var overlapped = []protocol.Overlap{
 	protocol.OverlapSkip, protocol.OverlapBufferOne, protocol.OverlapBufferAll, protocol.OverlapCancelRunning, protocol.OverlapAllowAll,
@@ -55,12 +58,12 @@ func (o *overlapping) begin(name, id string, planned time.Time) bool {
 	return o.first[name] == id
 }
 
-// moments are the planned ones of all instances of a workflow that have begun, in seconds since the first.
+// moments are the planned ones of all instances of a workflow that have begun, counted from the first.
 func (o *overlapping) moments(overlap protocol.Overlap) (all []int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range o.planned[string(overlap)] {
-		all = append(all, int(p.Sub(o.planned[string(overlap)][0]).Seconds()))
+		all = append(all, int(p.Sub(o.planned[string(overlap)][0])/apart))
 	}
 	return all
 }
@@ -87,7 +90,7 @@ func (o *overlapping) run(t *testing.T) (p *project.Project, kill func()) {
 	var definitions []workflow.Definition
 	for _, overlap := range overlapped {
 		config.Workflows = append(config.Workflows, project.Workflow{Name: string(overlap), ClassName: string(overlap), Schedules: []project.Schedule{
-			{Cron: "* * * * * *", Overlap: overlap},
+			{Cron: "*/3 * * * * *", Overlap: overlap},
 		}})
 		definitions = append(definitions, o.define(overlap))
 	}

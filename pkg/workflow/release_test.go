@@ -20,7 +20,7 @@ func TestReleaseWithinTheGracePeriod(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t)
-			b.grace = 8 * time.Second // a quarter of it is for what a busy machine does slowly
+			b.grace = 24 * time.Second // an eighth to a quarter of it is for what a busy machine does slowly
 			working, end := make(chan struct{}, 2), make(chan struct{})
 			stop := b.serve(execution.Settings{}, Define("w", func(ctx context.Context, _ Event[int]) (int, error) {
 				return Do(ctx, "work", func(ctx context.Context) (int, error) {

@@ -298,6 +298,7 @@ func TestBatchEndsWithItsContext(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	d.server.Lose(t, protocol.ShardSubjects("p", 0)) // it must not be done before the server stops
 	var err error
 	ended := make(chan struct{})
 	go func() {

@@ -62,7 +62,7 @@ func (h *house) serve(definitions ...Definition) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	r := runner.New(runner.Config{
-		Settings: execution.Settings{ShortWait: time.Nanosecond, Hooks: execution.Hooks{Replays: true}}, Code: code, Slots: h.slots, Grace: h.grace, Linger: h.linger,
+		Settings: execution.Settings{ShortWait: -time.Hour, Hooks: execution.Hooks{Replays: true}}, Code: code, Slots: h.slots, Grace: h.grace, Linger: h.linger,
 		Reader: runner.Reader{Store: h.store, Project: h.name, Shards: 1}, JS: h.js, Log: slog.New(h.log), GoneAfter: h.goneAfter,
 	})
 	go func() { done <- r.Run(ctx) }()

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/pkg/workflow"
 	"github.com/skein-run/skein/pkg/workflow/workflowtest"
 )
@@ -110,6 +111,7 @@ func TestDeferredFunctionsRunAtEveryPark(t *testing.T) {
 	if n, err := run.Result(); n != 7 || err != nil || runs.Load() != 3 {
 		t.Errorf("result %d, %v after %d runs, want 7 after 3", n, err, runs.Load())
 	}
+	natstest.Eventually(t, natstest.Patience, "the goroutines of all runs have ended", func() bool { return min(outer.Load(), inner.Load(), branch.Load()) >= 3 })
 	if outer.Load() != 3 || inner.Load() != 3 || branch.Load() != 3 {
 		t.Errorf("in 3 runs, deferred functions ran %d, %d and, in a branch, %d times", outer.Load(), inner.Load(), branch.Load())
 	}

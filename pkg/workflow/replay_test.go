@@ -160,7 +160,7 @@ func TestLoggerIsSilentDuringReplay(t *testing.T) {
 			t.Errorf("%q is logged %d times", message, n)
 		}
 	}
-	if !strings.Contains(log.b.String(), "instance=p/w/a") {
+	if !strings.Contains(log.String(), "instance=p/w/a") {
 		t.Error("the lines do not name the instance")
 	}
 }

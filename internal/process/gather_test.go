@@ -292,7 +292,7 @@ func TestGatheredTLS(t *testing.T) {
 	certified := httptest.NewTLSServer(nil)
 	t.Cleanup(certified.Close)
 	s, err := server.NewServer(&server.Options{
-		Host: "127.0.0.1", Port: server.RANDOM_PORT, TLSConfig: &tls.Config{Certificates: certified.TLS.Certificates}, NoSigs: true, NoLog: true,
+		Host: "127.0.0.1", Port: server.RANDOM_PORT, TLSConfig: &tls.Config{Certificates: certified.TLS.Certificates}, TLSTimeout: 60, NoSigs: true, NoLog: true,
 	})
 	if err != nil {
 		t.Fatal(err)

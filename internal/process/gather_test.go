@@ -247,43 +247,45 @@ func TestAClosedConnectionFreesWritersThatWait(t *testing.T) {
 func TestNothingIsLostOrOvertakes(t *testing.T) {
 	t.Parallel()
 	const writers, records = 8, 500
-	g, far := wire(t)
-	var writing sync.WaitGroup
-	for w := range writers {
-		writing.Go(func() {
-			for i := range records {
-				body := bytes.Repeat([]byte{byte(w)}, rand.IntN(1000))
-				record := binary.BigEndian.AppendUint16([]byte{byte(w)}, uint16(i))
-				record = append(binary.BigEndian.AppendUint16(record, uint16(len(body))), body...)
-				if _, err := g.Write(record); err != nil {
-					t.Error(err)
+	synctest.Test(t, func(t *testing.T) { // the second that a close has for what waits does not pass while there is something to do
+		g, far := wire(t)
+		var writing sync.WaitGroup
+		for w := range writers {
+			writing.Go(func() {
+				for i := range records {
+					body := bytes.Repeat([]byte{byte(w)}, rand.IntN(1000))
+					record := binary.BigEndian.AppendUint16([]byte{byte(w)}, uint16(i))
+					record = append(binary.BigEndian.AppendUint16(record, uint16(len(body))), body...)
+					if _, err := g.Write(record); err != nil {
+						t.Error(err)
+					}
 				}
+			})
+		}
+		closed := make(chan error)
+		go func() {
+			writing.Wait()
+			closed <- g.Close()
+		}()
+		got, err := io.ReadAll(far)
+		if err := errors.Join(err, <-closed); err != nil {
+			t.Fatal(err)
+		}
+		var seen [writers]int
+		for len(got) > 0 {
+			w, i, n := got[0], binary.BigEndian.Uint16(got[1:]), int(binary.BigEndian.Uint16(got[3:]))
+			if int(i) != seen[w] || !bytes.Equal(got[5:5+n], bytes.Repeat([]byte{w}, n)) {
+				t.Fatalf("record %d of writer %d came, want its record %d", i, w, seen[w])
 			}
-		})
-	}
-	closed := make(chan error)
-	go func() {
-		writing.Wait()
-		closed <- g.Close()
-	}()
-	got, err := io.ReadAll(far)
-	if err := errors.Join(err, <-closed); err != nil {
-		t.Fatal(err)
-	}
-	var seen [writers]int
-	for len(got) > 0 {
-		w, i, n := got[0], binary.BigEndian.Uint16(got[1:]), int(binary.BigEndian.Uint16(got[3:]))
-		if int(i) != seen[w] || !bytes.Equal(got[5:5+n], bytes.Repeat([]byte{w}, n)) {
-			t.Fatalf("record %d of writer %d came, want its record %d", i, w, seen[w])
+			seen[w]++
+			got = got[5+n:]
 		}
-		seen[w]++
-		got = got[5+n:]
-	}
-	for w, n := range seen {
-		if n != records {
-			t.Errorf("%d records of writer %d came", n, w)
+		for w, n := range seen {
+			if n != records {
+				t.Errorf("%d records of writer %d came", n, w)
+			}
 		}
-	}
+	})
 }
 
 // TestGatheredTLS: what is gathered is what TLS makes of the messages.

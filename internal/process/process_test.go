@@ -286,9 +286,9 @@ func TestHealthOfAServer(t *testing.T) {
 		t.Error("a publish while disconnected was taken")
 	}
 	s.Start(t)
-	natstest.Eventually(t, natstest.Patience, "the server is ready again", func() bool {
+	natstest.Eventually(t, natstest.Patience, "the server is ready again, and says that it is connected", func() bool {
 		code, _ := get("/readyz")
-		return code == 200
+		return code == 200 && strings.Contains(log.String(), "connected to NATS again")
 	})
 	cancel()
 	if code := <-done; code != 0 {

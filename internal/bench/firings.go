@@ -33,25 +33,22 @@ func (f firings) planned() int { return f.schedules * int(f.end.Sub(f.begin)/f.e
 
 // arm stores the schedules. They must be armed before the first moment.
 func (r *scheduleRun) arm(ctx context.Context, f firings) error {
-	if err := r.put(ctx, f.schedules, func(i int) protocol.Schedule {
+	return r.put(ctx, f.schedules, f.begin, func(i int) protocol.Schedule {
 		return row(fmt.Sprint(f.name, "-", i), func(s *protocol.Schedule) { f.change(i, s) })
-	}); err != nil {
-		return err
-	}
-	return f.inTime()
+	})
 }
 
 // inTime is an error if the first moment has passed.
-func (f firings) inTime() error {
-	if late := time.Since(f.begin); late > 0 {
-		return fmt.Errorf("the schedules are armed %v too late: this machine needs fewer", late)
+func inTime(first time.Time) error {
+	if late := time.Since(first); late > 0 {
+		return fmt.Errorf("the schedules are armed %v too late: this machine needs fewer, or a longer --lead", late)
 	}
 	return nil
 }
 
 // firingsOf plans to begin when the schedules are armed for sure.
 func (r *scheduleRun) firingsOf(name string, schedules int, each time.Duration) firings {
-	begin := time.Now().Add(2*time.Second + time.Duration(schedules)*3*time.Millisecond).Truncate(time.Second).UTC()
+	begin := time.Now().Add(r.lead + time.Duration(schedules)*3*time.Millisecond).Truncate(time.Second).UTC()
 	return firings{name: name, schedules: schedules, begin: begin, end: begin.Add(r.duration.Truncate(each)), each: each}
 }
 
@@ -102,8 +99,12 @@ func (r *scheduleRun) measure(ctx context.Context, f firings, name string) error
 	if err != nil {
 		return err
 	}
-	late, twice, err := r.lateness(ctx, before.Last+1)
-	if err != nil {
+	var late []time.Duration
+	twice := 0
+	if err := await(ctx, "all of that is of different moments", func() (bool, error) {
+		late, twice, err = r.lateness(ctx, before.Last+1)
+		return len(late) >= f.planned(), err
+	}); err != nil {
 		return err
 	}
 	if len(late) != f.planned() {
@@ -204,10 +205,7 @@ func (r *scheduleRun) askToRing(ctx context.Context, f firings) error {
 			return err
 		})
 	}
-	if err := errors.Join(group.Wait(), r.awaitArmed(ctx, before+uint64(f.schedules))); err != nil {
-		return err
-	}
-	return f.inTime()
+	return errors.Join(group.Wait(), r.awaitArmed(ctx, before+uint64(f.schedules), f.begin))
 }
 
 // cpuTime is what all threads of a process have used of the CPUs.

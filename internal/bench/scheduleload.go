@@ -23,6 +23,8 @@ const (
 type scheduleLoad struct {
 	armed, rate, turns, restarts, procs int
 	every, duration, idleFor, settle    time.Duration
+	// lead is how long before they fire schedules are stored.
+	lead time.Duration
 }
 
 func schedulesCommand() *cobra.Command {
@@ -41,6 +43,7 @@ func schedulesCommand() *cobra.Command {
 			{"duration", &l.duration, 30 * time.Second, time.Second, time.Hour, "how long they fire, at least once"},
 			{"idle-for", &l.idleFor, 30 * time.Second, 100 * time.Millisecond, time.Hour, "how long the scheduler has nothing to do while its CPU time is measured"},
 			{"settle", &l.settle, 5 * time.Second, 0, time.Hour, "how long a process rests before its memory is measured"},
+			{"lead", &l.lead, 2 * time.Second, time.Second, time.Hour, "how long before they fire schedules are stored, beside 3 ms for each"},
 		},
 		run: func(ctx context.Context, p *processes) (AgentReport, error) {
 			l.duration = max(l.duration, l.every)

@@ -121,8 +121,8 @@ func row(name string, change func(*protocol.Schedule)) protocol.Schedule {
 	return s
 }
 
-// put stores rows as a host does, and returns when all are armed.
-func (r *scheduleRun) put(ctx context.Context, n int, of func(i int) protocol.Schedule) error {
+// put stores rows as a host does, and returns when all are armed. They must be before the first of their moments.
+func (r *scheduleRun) put(ctx context.Context, n int, first time.Time, of func(i int) protocol.Schedule) error {
 	before, err := r.armedNow(ctx)
 	if err != nil {
 		return err
@@ -147,7 +147,7 @@ func (r *scheduleRun) put(ctx context.Context, n int, of func(i int) protocol.Sc
 			return errors.New("the rows are not stored in time")
 		}
 	}
-	return r.awaitArmed(ctx, before+uint64(n))
+	return r.awaitArmed(ctx, before+uint64(n), first)
 }
 
 // armedNow is how many moments are on the clock.
@@ -156,14 +156,16 @@ func (r *scheduleRun) armedNow(ctx context.Context) (uint64, error) {
 	return state.Messages, err
 }
 
-// awaitArmed waits until so many moments are on the clock, as long as they become more.
-func (r *scheduleRun) awaitArmed(ctx context.Context, n uint64) error {
+// awaitArmed waits until so many moments are on the clock, as long as they become more. From the first moment on they become fewer.
+func (r *scheduleRun) awaitArmed(ctx context.Context, n uint64, first time.Time) error {
 	most := uint64(0)
 	for deadline := time.Now().Add(within); ; time.Sleep(20 * time.Millisecond) {
 		armed, err := r.armedNow(ctx)
 		switch {
-		case err != nil || armed >= n:
+		case err != nil:
 			return err
+		case armed >= n || time.Since(first) > 0:
+			return inTime(first)
 		case armed > most:
 			most, deadline = armed, time.Now().Add(within)
 		case time.Now().After(deadline):
@@ -184,7 +186,7 @@ func (r *scheduleRun) measureArming(ctx context.Context) error {
 	}
 	began := time.Now()
 	far := began.AddDate(0, 1, 0).UTC()
-	if err := r.put(ctx, r.armed, func(i int) protocol.Schedule {
+	if err := r.put(ctx, r.armed, far, func(i int) protocol.Schedule {
 		return row(fmt.Sprint("far-", i), func(s *protocol.Schedule) {
 			s.Kind, s.At = protocol.ScheduleDate, new(far.Add(time.Duration(i)*time.Millisecond))
 		})
@@ -259,8 +261,8 @@ func (r *scheduleRun) measureRestarts(ctx context.Context) error {
 
 // measureServerRestart kills the server, and measures until a schedule fires that came due meanwhile.
 func (r *scheduleRun) measureServerRestart(ctx context.Context) error {
-	at := time.Now().Add(time.Second).UTC()
-	if err := r.put(ctx, 1, func(int) protocol.Schedule {
+	at := time.Now().Add(r.lead).UTC()
+	if err := r.put(ctx, 1, at, func(int) protocol.Schedule {
 		return row("meanwhile", func(s *protocol.Schedule) { s.Kind, s.At = protocol.ScheduleDate, &at })
 	}); err != nil {
 		return err
@@ -269,6 +271,9 @@ func (r *scheduleRun) measureServerRestart(ctx context.Context) error {
 		return err
 	}
 	_ = r.server.Wait() // it was killed
+	if err := inTime(at); err != nil {
+		return err
+	}
 	time.Sleep(time.Until(at))
 	u, err := url.Parse(r.url)
 	if err != nil {

@@ -171,7 +171,7 @@ func TestMeasureSchedules(t *testing.T) {
 }
 
 func TestMeasureRunners(t *testing.T) {
-	out, err := execute(t, "runners", "--instances", "6", "--rounds", "0", "--fast-rounds", "1", "--fast", "1s", "--leaders", "0", "--burners", "1", "--output", "json")
+	out, err := execute(t, "runners", "--instances", "6", "--rounds", "0", "--fast-rounds", "1", "--fast", "5s", "--leaders", "0", "--burners", "1", "--output", "json")
 	if err != nil {
 		t.Fatal(err)
 	}

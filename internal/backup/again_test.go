@@ -62,9 +62,9 @@ func TestReleaseIsGivenUp(t *testing.T) {
 	q := placeOn(t, s.Connect(t, nats.UserInfo("most", "p")))
 	ctx, cancel := context.WithTimeout(t.Context(), natstest.Patience)
 	defer cancel()
-	_, err := Restore(ctx, RestoreOptions{JS: q.js, Store: q.store, Dir: dir, Patience: time.Second, limit: 2 * time.Second})
+	_, err := Restore(ctx, RestoreOptions{JS: q.js, Store: q.store, Dir: dir, Patience: time.Second, limit: 15 * time.Second})
 	left, ok := errors.AsType[*ReleaseError](err)
-	if !ok || left.Released != len(m.Streams)-1 || !strings.Contains(err.Error(), `release stream "KV_PROJECTS": not within 2s`) {
+	if !ok || left.Released != len(m.Streams)-1 || !strings.Contains(err.Error(), `release stream "KV_PROJECTS": not within 15s`) {
 		t.Fatalf("who may not release the last of %d streams is told: %v", len(m.Streams), err)
 	}
 	q = placeOn(t, s.Connect(t))

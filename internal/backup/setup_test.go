@@ -114,7 +114,7 @@ func (p *place) contents(stream string) (all []string) {
 	}
 }
 
-// pull takes a message of a consumer.
+// pull takes a message of a consumer. One that comes when that is given up would not come again soon.
 func (p *place) pull(stream, name string) jetstream.Msg {
 	p.Helper()
 	var got jetstream.Msg
@@ -123,7 +123,7 @@ func (p *place) pull(stream, name string) jetstream.Msg {
 		if err != nil {
 			return err
 		}
-		got, err = c.Next(jetstream.FetchMaxWait(time.Second))
+		got, err = c.Next(jetstream.FetchMaxWait(30 * time.Second))
 		return err
 	})
 	return got

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,12 +23,25 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
+// TestMain also looks for goroutines that are left. Some end a while after what they were for, as when they write to a slow disk.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
-		// The NATS server does not wait for these when it shuts down.
-		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushStreamStateLoop"),
-		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"),
-	)
+	code := m.Run()
+	var left error
+	for deadline := time.Now().Add(natstest.Patience); code == 0; {
+		left = goleak.Find(
+			// The NATS server does not wait for these when it shuts down.
+			goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushStreamStateLoop"),
+			goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"),
+		)
+		if left == nil || time.Now().After(deadline) {
+			break
+		}
+	}
+	if left != nil {
+		fmt.Fprintln(os.Stderr, left)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 // running is a dev that serves.
@@ -75,7 +89,7 @@ func (r *running) stop(t *testing.T) {
 
 func connect(t *testing.T, url string) (*nats.Conn, jetstream.JetStream) {
 	t.Helper()
-	nc, err := nats.Connect(url, nats.ReconnectBufSize(-1), nats.MaxReconnects(0))
+	nc, err := nats.Connect(url, nats.Timeout(natstest.Patience), nats.ReconnectBufSize(-1), nats.MaxReconnects(0))
 	if err != nil {
 		t.Fatal(err)
 	}

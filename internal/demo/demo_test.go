@@ -82,7 +82,7 @@ func alive(pid int) bool {
 // TestMainJob is the main job end to end, on real processes.
 func TestMainJob(t *testing.T) {
 	t.Parallel()
-	r, progress, err := run(t)
+	r, progress, err := run(t, "--limit", natstest.Patience.String())
 	if err != nil || !r.OK {
 		t.Fatalf("the demo failed: %v\nproblems: %q\nprocesses: %+v\n%s", err, r.Problems, r.Processes, progress)
 	}
@@ -102,7 +102,7 @@ func TestMainJob(t *testing.T) {
 			t.Errorf("process %+v, lost was the run of %s", p, r.Runs[lost].Runner)
 		}
 	}
-	if len(r.Processes) != 4 || r.Seconds > Limit.Seconds() {
+	if len(r.Processes) != 4 || r.Seconds > natstest.Patience.Seconds() {
 		t.Errorf("%d processes, %.1fs", len(r.Processes), r.Seconds)
 	}
 }
@@ -128,7 +128,7 @@ func checkTimeline(t *testing.T, r Report) {
 // Without a confirmation the job cannot end: the demo must say so, not wait for ever and not call it right.
 func TestDemoSaysWhatIsMissing(t *testing.T) {
 	t.Parallel()
-	r, progress, err := run(t, "--unconfirmed")
+	r, progress, err := run(t, "--unconfirmed", "--limit", natstest.Patience.String())
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	if !ok || exit.ExitCode() != 1 || r.OK {
 		t.Fatalf("ended with %v, report ok is %v", err, r.OK)
@@ -175,7 +175,7 @@ var pidPattern = regexp.MustCompile(`is ready \(process (\d+)\)`)
 func startDemo(t *testing.T) *started {
 	t.Helper()
 	s := &started{tmp: t.TempDir(), done: make(chan struct{})}
-	s.cmd = exec.CommandContext(t.Context(), binary, "demo")
+	s.cmd = exec.CommandContext(t.Context(), binary, "demo", "--limit", natstest.Patience.String())
 	s.cmd.Env = append(os.Environ(), "TMPDIR="+s.tmp)
 	pipe, err := s.cmd.StdoutPipe()
 	if err != nil {

@@ -115,8 +115,16 @@ Cart/jo@home/cron-1  Pay    0 9 1 1 * Europe/Oslo  -                     2026-11
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info, err := inbox.Info(t.Context()); err != nil || info.State.Msgs != 8 {
-		t.Errorf("inbox has %+v, %v; want two backfills, what was triggered, and the end of what was deleted", info, err)
+	mail := map[string]bool{} // what is sent once more, since the answer comes late, is the same
+	for sequence := uint64(1); sequence <= inbox.CachedInfo().State.LastSeq; sequence++ {
+		m, err := inbox.GetMsg(t.Context(), sequence)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mail[string(m.Data)] = true
+	}
+	if len(mail) != 8 {
+		t.Errorf("inbox has %d different mails; want two backfills, what was triggered, and the end of what was deleted", len(mail))
 	}
 }
 
@@ -153,9 +161,15 @@ func TestSchedulesOfWorkflows(t *testing.T) {
 	}
 	const daily, yearly = "digest/cron-693a9a79ec5e", "digest/cron-7ec305220bc3"
 	run(daily+": paused", 0, "pause", daily, "--note", "closed")
-	const want = `ID                        CALLS            WHEN                   NEXT                  LAST  RUNS  MISSED  SKIPPED  STATE
+	now := time.Now().UTC()
+	year := time.Date(now.Year(), 1, 1, 8, 0, 0, 0, time.UTC)
+	if !year.After(now) {
+		year = year.AddDate(1, 0, 0)
+	}
+	next := year.Format(time.RFC3339)
+	want := `ID                        CALLS            WHEN                   NEXT                  LAST  RUNS  MISSED  SKIPPED  STATE
 digest/cron-693a9a79ec5e  workflow digest  @daily UTC             -                     -     0     0       0        paused: closed
-digest/cron-7ec305220bc3  workflow digest  0 9 1 1 * Europe/Oslo  2027-01-01T08:00:00Z  -     0     0       0        armed
+digest/cron-7ec305220bc3  workflow digest  0 9 1 1 * Europe/Oslo  ` + next + `  -     0     0       0        armed
 `
 	if got := run("", 0, "list", "--workflow", "digest"); got != want {
 		t.Errorf("list:\n%swant:\n%s", got, want)
@@ -188,7 +202,7 @@ digest/cron-7ec305220bc3  workflow digest  0 9 1 1 * Europe/Oslo  2027-01-01T08:
 	run("waits since 2026-11-22T14:20:00Z", 0, "describe", yearly)
 	run(`"state":"waits"`, 0, "describe", yearly, "--output", "json")
 	run("Waits for  the end of the instance", 0, "describe", yearly)
-	run("Next       2026-11-22T14:20:00Z\n           2027-01-01T08:00:00Z\n", 0, "describe", yearly)
+	run("Next       2026-11-22T14:20:00Z\n           "+next+"\n", 0, "describe", yearly)
 	run("Europe/Oslo  2026-11-22T14:20:00Z", 0, "list")
 	run("see skein schedules list --project shop", 1, "delete", "digest/none")
 	run("<workflow>/<id>", 1, "pause", "digest")

@@ -80,7 +80,7 @@ func (c *clusterCommand) run(cmd *cobra.Command, do func(context.Context, *clust
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	ask := durability.Options{NC: nc, Log: log, Monitor: settings.NATSMonitor}
+	ask := durability.Options{NC: nc, Log: log, Monitor: settings.NATSMonitor, Patience: connectLimit}
 	return do(ctx, &cluster{nc: nc, js: js, store: store, ask: ask})
 }
 

@@ -1,6 +1,7 @@
 package durability
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,7 +19,7 @@ import (
 )
 
 const (
-	// askLimit is how long servers may take to answer: those that are not there never do.
+	// askLimit is the default of Options.Patience.
 	askLimit = time.Second
 	// mostAnswer is far above what a server tells of itself.
 	mostAnswer = 1 << 20
@@ -55,14 +56,15 @@ func ask(ctx context.Context, o Options, names []string) map[string]Server {
 		}
 		return false
 	}
-	if err := askNATS(ctx, o.NC, told, missing); err != nil {
+	limit := cmp.Or(o.Patience, askLimit)
+	if err := askNATS(ctx, o.NC, limit, told, missing); err != nil {
 		o.Log.DebugContext(ctx, "NATS servers do not tell when they write to disk", slog.Any(logkey.Error, err))
 	}
 	for address := range strings.SplitSeq(o.Monitor, ",") {
 		if address = strings.TrimSpace(address); address == "" || !missing() {
 			continue
 		}
-		if err := askHTTP(ctx, address, told); err != nil {
+		if err := askHTTP(ctx, address, limit, told); err != nil {
 			o.Log.WarnContext(ctx, "a NATS server's monitoring does not answer", slog.String(logkey.URL, address), slog.Any(logkey.Error, err))
 		}
 	}
@@ -71,8 +73,8 @@ func ask(ctx context.Context, o Options, names []string) map[string]Server {
 
 // askNATS asks all servers at once, until none is missing or time is up. Only the system account may, and accounts that
 // import that from it.
-func askNATS(ctx context.Context, nc *nats.Conn, told map[string]Server, missing func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
+func askNATS(ctx context.Context, nc *nats.Conn, limit time.Duration, told map[string]Server, missing func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	inbox := nc.NewInbox()
 	sub, err := nc.SubscribeSync(inbox)
@@ -100,8 +102,8 @@ func askNATS(ctx context.Context, nc *nats.Conn, told map[string]Server, missing
 }
 
 // askHTTP asks one server's monitoring.
-func askHTTP(ctx context.Context, address string, told map[string]Server) error {
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
+func askHTTP(ctx context.Context, address string, limit time.Duration, told map[string]Server) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(address, "/")+"/varz", nil)
 	if err != nil {

@@ -123,6 +123,8 @@ type Options struct {
 	Monitor string
 	// Production refuses what can lose what was acknowledged.
 	Production bool
+	// Patience is how long servers may take to answer: those that are not there never do. Default 1 s.
+	Patience time.Duration
 }
 
 // Tell logs what the streams survive. With Production it returns a *RefusedError if acknowledged work can be lost.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -38,6 +39,9 @@ system_account: SYS
 no_auth_user: skein
 `
 
+// patience is how long servers may take to answer here. Where one is stopped so much is waited for it.
+const patience = 10 * time.Second
+
 // telling lets a server tell its policy over NATS.
 func telling(t *testing.T) natstest.Option {
 	t.Helper()
@@ -61,7 +65,7 @@ func tell(t *testing.T, nc *nats.Conn, replicas int, o durability.Options) (stri
 		return streams.EnsureProjects(ctx, natstest.JetStream(t, nc), options)
 	})
 	var out bytes.Buffer
-	o.NC, o.Log = nc, slog.New(slog.NewTextHandler(&out, nil))
+	o.NC, o.Log, o.Patience = nc, slog.New(slog.NewTextHandler(&out, nil)), patience
 	err := durability.Tell(t.Context(), o, &found)
 	if n := strings.Count(out.String(), "msg=\"durability: "); n != 1 {
 		t.Errorf("%d lines tell what the setup survives:\n%s", n, out.String())
@@ -174,7 +178,7 @@ func TestServerWithoutAName(t *testing.T) {
 	}})
 	c.Stop(t, 2)
 	nc = c.Connect(t) // the other connection may have been to that one
-	if err := durability.Tell(t.Context(), durability.Options{NC: nc, Log: slog.New(slog.DiscardHandler), Production: true}, &found); err != nil {
+	if err := durability.Tell(t.Context(), durability.Options{NC: nc, Log: slog.New(slog.DiscardHandler), Production: true, Patience: patience}, &found); err != nil {
 		t.Errorf("one of three servers is away: %v", err)
 	}
 }

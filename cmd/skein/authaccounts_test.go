@@ -64,12 +64,24 @@ func (f *fort) arm(n uint64) {
 func (f *fort) sequencesOf(project string) []uint64 {
 	f.t.Helper()
 	var all []uint64
-	list := natstest.JetStream(f.t, f.admin(project)).ListStreams(f.t.Context())
-	for info := range list.Info() {
-		all = append(all, info.State.LastSeq, info.State.Msgs)
+	js := natstest.JetStream(f.t, f.admin(project))
+	list := js.StreamNames(f.t.Context())
+	var names []string
+	for name := range list.Name() {
+		names = append(names, name)
 	}
+	slices.Sort(names)
 	if list.Err() != nil {
 		f.t.Fatal(list.Err())
+	}
+	for _, name := range names { // a list of all leaves out those whose leader is late
+		natstest.Ask(f.t, "look at stream "+name, func(ctx context.Context) error {
+			s, err := js.Stream(ctx, name)
+			if err == nil {
+				all = append(all, s.CachedInfo().State.LastSeq, s.CachedInfo().State.Msgs)
+			}
+			return err
+		})
 	}
 	return all
 }

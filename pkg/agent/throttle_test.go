@@ -216,7 +216,8 @@ func TestSlowClients(t *testing.T) {
 		}
 	})
 	h := newRig(t).host(t, reading, settings(func(s *process.Settings) {
-		s.HTTPHeaderTimeout, s.HTTPReadTimeout, s.HTTPIdleTimeout, s.HTTPTimeout = process.Duration(time.Second), process.Duration(2*time.Second), process.Duration(time.Second), process.Duration(3*time.Second)
+		// No busy machine is as slow as those that are to be cut off.
+		s.HTTPHeaderTimeout, s.HTTPReadTimeout, s.HTTPIdleTimeout, s.HTTPTimeout = process.Duration(5*time.Second), process.Duration(6*time.Second), process.Duration(time.Second), process.Duration(10*time.Second)
 	}))
 	post := "POST /agents/desk/slow HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s"
 	for _, slow := range []struct {

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -30,10 +29,7 @@ type rig struct {
 
 func newRig(t *testing.T, nc *nats.Conn, replicas int) rig {
 	t.Helper()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, nc)
 	if err := streams.EnsureWorkflows(t.Context(), js, "p", 1, streams.Options{Replicas: replicas}); err != nil {
 		t.Fatal(err)
 	}
@@ -162,12 +158,13 @@ func TestManyPutTheSame(t *testing.T) {
 // putting puts in the background, and returns when some of it is in the store.
 func (r rig) putting(ctx context.Context, value json.RawMessage) <-chan error {
 	r.t.Helper()
+	before := r.messages()
 	put := make(chan error, 1)
 	go func() {
 		_, err := r.Put(ctx, Value{Owner: owner("a", "in-1"), JSON: value})
 		put <- err
 	}()
-	natstest.Eventually(r.t, time.Minute, "some of it is in the store", func() bool { return r.messages() > 3 })
+	natstest.Eventually(r.t, natstest.Patience, "some of it is in the store", func() bool { return r.messages() > before+3 })
 	return put
 }
 
@@ -175,13 +172,20 @@ func (r rig) putting(ctx context.Context, value json.RawMessage) <-chan error {
 func TestWriterDies(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, natstest.Start(t).Connect(t), 1)
-	value := random(100 * chunkSize)
-	ctx, cancel := context.WithCancel(t.Context())
-	put := r.putting(ctx, value)
-	cancel()
-	if err := <-put; !errors.Is(err, context.Canceled) {
-		t.Fatalf("put is %v", err)
-	}
+	var value json.RawMessage
+	size := 100 * chunkSize
+	natstest.Eventually(t, natstest.Patience, "a writer dies before it is done", func() bool {
+		size++ // another value: the one before may have been put while nobody looked
+		value = random(size)
+		ctx, cancel := context.WithCancel(t.Context())
+		put := r.putting(ctx, value)
+		cancel()
+		err := <-put
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Fatalf("put is %v", err)
+		}
+		return err != nil
+	})
 	sum := sha256.Sum256(value)
 	r.missing(protocol.Object{Name: owner("a", "in-1").ObjectName(hex.EncodeToString(sum[:])), Size: int64(len(value))})
 	r.gets(r.put(owner("a", "in-1"), value), value)

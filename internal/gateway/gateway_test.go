@@ -61,7 +61,7 @@ func newRig(t *testing.T, change func(*Limits)) *rig {
 	t.Helper()
 	r := &rig{t: t, place: protocol.SocketPlace{Life: 1, Since: 1}}
 	limits := DefaultLimits()
-	limits.Gap, limits.Wave = 20*time.Millisecond, time.Millisecond
+	limits.Gap, limits.Wave, limits.Read = 20*time.Millisecond, time.Millisecond, soon
 	if change != nil {
 		change(&limits)
 	}
@@ -566,7 +566,7 @@ func (r *rig) stored() []string {
 // TestPings: a client that answers stays, one that does not is gone.
 func TestPings(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, func(l *Limits) { l.Ping, l.Dead = 30*time.Millisecond, 300*time.Millisecond })
+	r := newRig(t, func(l *Limits) { l.Ping, l.Dead = 30*time.Millisecond, 5*time.Second }) // a busy machine answers late
 	r.bring = func(protocol.SocketUp, Underway) (protocol.SocketAck, error) { return protocol.SocketAck{}, nil }
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

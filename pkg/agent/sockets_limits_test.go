@@ -101,14 +101,17 @@ func TestFrameRate(t *testing.T) {
 	h := r.host(t, rooms(nil), settings(func(s *process.Settings) { s.HTTPFrameRate = 50 }))
 	c := h.dial(t, roomPath+"?_pk=a")
 	c.expect(identity("jo"))
-	const n = 60
-	for i := range n {
-		c.send(rpc(fmt.Sprint(i), "count", `[]`))
-	}
-	for i := range n {
-		c.expect(rpcDone(fmt.Sprint(i), "0"))
-	}
-	line := h.log.line("more than 50 frames in a second")
+	const n, held = 60, "more than 50 frames in a second"
+	natstest.Eventually(t, soon, "the client is held up", func() bool { // a busy machine may send them more slowly than that
+		for i := range n {
+			c.send(rpc(fmt.Sprint(i), "count", `[]`))
+		}
+		for i := range n {
+			c.expect(rpcDone(fmt.Sprint(i), "0"))
+		}
+		return h.log.has(held)
+	})
+	line := h.log.line(held)
 	if !strings.Contains(line, "level=WARN") || !strings.Contains(line, "connection=a") {
 		t.Errorf("log line %q", line)
 	}

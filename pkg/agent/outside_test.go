@@ -250,7 +250,7 @@ func TestSlowAndStuckTurns(t *testing.T) {
 			return count(d, w, q)
 		}
 		d.ring = func(ctx context.Context, d *desk, _ string) error { return stuck(ctx, d) }
-	}, TurnLimit(600*time.Millisecond)), timings(func(t *timing) { t.slowTurn, t.stuckAfter = 300*time.Millisecond, 20*time.Millisecond }))
+	}, TurnLimit(3*time.Second)), timings(func(t *timing) { t.slowTurn, t.stuckAfter = 2*time.Second, 20*time.Millisecond }))
 	h.call(t, http.MethodPost, "/agents/desk/jo", "")
 	if status, body := h.call(t, http.MethodPut, "/agents/desk/jo", ""); status != 500 || !strings.Contains(body, "took too long") {
 		t.Errorf("PUT = %d %s, want 500 and why", status, body)

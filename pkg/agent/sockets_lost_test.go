@@ -193,7 +193,7 @@ func TestEndsAtALostGatewayThatDoNotReturn(t *testing.T) {
 			return r.log(ctx, "closed "+c.ID())
 		}
 		r.failed = func(_ context.Context, _ *room, err error) error { said <- err; return nil }
-	}, TurnLimit(600*time.Millisecond))
+	}, TurnLimit(2*time.Second))
 	times := timings(func(t *timing) { quick(t); t.stuckAfter = 20 * time.Millisecond })
 	r.host(t, classes, times)
 	gate := r.host(t, desks(nil), times)

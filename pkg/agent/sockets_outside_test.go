@@ -153,7 +153,7 @@ func TestOnCloseDoesNotReturn(t *testing.T) {
 	h := r.host(t, rooms(func(r *room) {
 		r.closed = func(context.Context, *room, *Connection, Closed) error { <-forever; return nil }
 		r.failed = func(_ context.Context, _ *room, err error) error { said <- err; return nil }
-	}, TurnLimit(600*time.Millisecond)), timings(func(t *timing) { t.stuckAfter = 20 * time.Millisecond }))
+	}, TurnLimit(2*time.Second)), timings(func(t *timing) { t.stuckAfter = 20 * time.Millisecond }))
 	t.Cleanup(func() { close(forever) })
 	c := h.dial(t, roomPath+"?_pk=c")
 	c.expect(identity("jo"))

@@ -205,5 +205,11 @@ func TestTurnOverItsLimitIsDropped(t *testing.T) {
 	if status, _ := h.call(t, http.MethodPost, "/agents/desk/jo", ""); status != 500 {
 		t.Errorf("POST over the limit = %d, want 500", status)
 	}
-	h.expect(t, "/agents/desk/jo", 200, "0")
+	natstest.Eventually(t, soon, "a turn is within its limit", func() bool { // on a busy machine, any may be over it
+		status, body := h.call(t, http.MethodGet, "/agents/desk/jo", "")
+		if status == 200 && body != "0" {
+			t.Errorf("GET = %s, want what was before the turn that was dropped", body)
+		}
+		return status == 200
+	})
 }

@@ -134,7 +134,7 @@ func TestRequestIsAskedForAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = sub.Unsubscribe() }()
-	gate := r.host(t, desks(nil), timings(func(t *timing) { t.acceptEvery, t.acceptWithin = 50*time.Millisecond, 300*time.Millisecond }))
+	gate := r.host(t, desks(nil), timings(func(t *timing) { t.acceptEvery, t.acceptWithin = 50*time.Millisecond, 3*time.Second }))
 	if status, body := gate.call(t, http.MethodPost, "/agents/desk/jo", ""); status != 200 || body != "1" {
 		t.Errorf("answer %d %s, want that of the second time", status, body)
 	}

@@ -33,7 +33,8 @@ func TestPartsOfAnAnswerAreLost(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	requests, words := r.hear(t, agentNamed("jo").RequestSubject()), r.hear(t, protocol.HostSubject(testProject, "owner"))
-	gate := r.host(t, desks(nil))
+	// The test plays the owner, and may be slow to say something: then it is not to be held for gone.
+	gate := r.host(t, desks(nil), timings(func(t *timing) { t.acceptWithin, t.acceptLost = soon, soon }))
 	answer := make(chan string, 1)
 	go func() {
 		status, body, err := gate.tryCall(t.Context(), http.MethodGet, "/agents/desk/jo", "")

@@ -29,7 +29,7 @@ func TestNoSpace(t *testing.T) {
 			<-goOn
 			return d.Update(ctx, func(s *deskState) error { s.Count += 10; return nil })
 		}
-	}, Callable((*desk).Add)))
+	}, Callable((*desk).Add)), timings(func(t *timing) { t.leaseFor = soon })) // no renewal is stored, too
 	if status, body := h.call(t, http.MethodPost, "/agents/desk/ada", ""); status != http.StatusOK || body != "1" {
 		t.Fatalf("POST = %d %q", status, body)
 	}
@@ -51,7 +51,7 @@ func TestNoSpace(t *testing.T) {
 	}
 	began := time.Now()
 	_, err = Call(t.Context(), deskClass.In(r.program(t, project.Config{Name: testProject})).Agent("bob"), (*desk).Add, 1)
-	if failed, ok := errors.AsType[*CallError](err); !ok || failed.Name != "NoSpaceError" || time.Since(began) > 5*time.Second {
+	if failed, ok := errors.AsType[*CallError](err); !ok || failed.Name != "NoSpaceError" || time.Since(began) > defaultCallTimeout {
 		t.Errorf("call while there is no room: %v, after %s", err, time.Since(began))
 	}
 	free()

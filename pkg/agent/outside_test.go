@@ -333,7 +333,7 @@ func TestAgentLostWhileATurnIsOutside(t *testing.T) {
 			}
 			return nil
 		}
-	}), timings(func(t *timing) { t.findWithin = time.Second }))
+	}), timings(func(t *timing) { t.findWithin, t.leaseMisses = time.Second, silentForGood }))
 	var post sync.WaitGroup
 	post.Go(func() {
 		status, body, err := h.tryCall(t.Context(), http.MethodPost, "/agents/desk/jo", "")

@@ -311,7 +311,7 @@ func TestQueueOnACluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	replicated := func(_ *HostService, c *project.Config) { c.Settings.Replicas = 3 }
-	patient := timings(func(t *timing) { t.findWithin = soon / 2 })
+	patient := timings(func(t *timing) { t.findWithin, t.leaseMisses = soon/2, silentForGood })
 	classes := desks(func(d *desk) { d.request = queueing })
 	hosts := []*testHost{r.host(t, classes, replicated, patient), r.host(t, classes, replicated, patient)}
 	var want []string

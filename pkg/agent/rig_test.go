@@ -301,7 +301,9 @@ func (r *rig) mail(t *testing.T, name, from string, m protocol.Mail) uint64 {
 func (r *rig) inboxEmpty(t *testing.T) {
 	t.Helper()
 	natstest.Eventually(t, soon, "the inbox is empty", func() bool {
-		s, err := r.js.Stream(t.Context(), protocol.InboxStream(testProject))
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // a cluster that elects may not answer at all
+		defer cancel()
+		s, err := r.js.Stream(ctx, protocol.InboxStream(testProject))
 		return err == nil && s.CachedInfo().State.Msgs == 0
 	})
 }

@@ -21,7 +21,7 @@ func draining(grace, drain time.Duration) hostOption {
 // keeps none of them open.
 func TestDrainedHostTakesRequests(t *testing.T) {
 	t.Parallel()
-	h := newRig(t).host(t, rooms(nil), draining(time.Minute, 2*time.Second))
+	h := newRig(t).host(t, rooms(nil), draining(time.Minute, 8*time.Second))
 	kept := &http.Client{Transport: &http.Transport{}}
 	get := func(client *http.Client) (closed bool, err error) {
 		response, err := client.Get(h.url + roomPath)

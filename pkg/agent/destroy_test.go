@@ -371,7 +371,7 @@ func (r *rig) destroyAndKill(t *testing.T, url, point string) {
 		}
 	}
 	go func() {
-		_, err := Call(t.Context(), ref, (*desk).Add, 7, Timeout(soon))
+		_, err := callPatiently(t.Context(), ref, (*desk).Add, 7)
 		called <- err
 	}()
 	victim.kill()

@@ -285,7 +285,7 @@ func TestClassOfAnotherHost(t *testing.T) {
 		body != want || response.Header.Get("Retry-After") != "1" {
 		t.Errorf("request for a class without hosts: %d %v %s, want 503 %s", response.StatusCode, response.Header, body, want)
 	}
-	patient := r.host(t, desks(nil))
+	patient := r.host(t, desks(nil), timings(func(t *timing) { t.nobodyFor, t.findWithin = soon, soon })) // a busy machine starts hosts slowly
 	answered := make(chan string, 1)
 	go func() {
 		status, body, err := patient.tryCall(t.Context(), http.MethodGet, "/agents/other-desk/jo", "")

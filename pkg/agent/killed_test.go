@@ -62,7 +62,7 @@ func (r *rig) callAndKill(t *testing.T, url, name, point string) {
 	}
 	answers := make(chan answer, 1)
 	go func() {
-		n, err := Call(t.Context(), deskClass.In(p).Agent(name), (*desk).Add, 7, Timeout(soon))
+		n, err := callPatiently(t.Context(), deskClass.In(p).Agent(name), (*desk).Add, 7)
 		answers <- answer{n, err}
 	}()
 	victim.await(t, "testsignal: "+point)
@@ -91,7 +91,7 @@ func TestTellSurvivesItsHost(t *testing.T) {
 			p := r.program(t, project.Config{Name: testProject})
 			answered := make(chan error, 1)
 			go func() {
-				_, err := Call(t.Context(), deskClass.In(p).Agent("jo"), (*desk).Ask, "pass it on", Timeout(soon))
+				_, err := callPatiently(t.Context(), deskClass.In(p).Agent("jo"), (*desk).Ask, "pass it on")
 				answered <- err
 			}()
 			victim.await(t, "testsignal: "+point)

@@ -194,7 +194,7 @@ func TestTrackingSurvivesItsHost(t *testing.T) {
 			p := r.program(t, project.Config{Name: testProject})
 			started := make(chan error, 1)
 			go func() {
-				_, err := Call(t.Context(), clerkClass.In(p).Agent("jo"), (*clerk).Start, "a: wait", Timeout(soon))
+				_, err := callPatiently(t.Context(), clerkClass.In(p).Agent("jo"), (*clerk).Start, "a: wait")
 				started <- err
 			}()
 			victim.await(t, "testsignal: "+point)
@@ -234,7 +234,7 @@ func TestRefusedStartSurvivesItsHosts(t *testing.T) {
 	p := r.program(t, deskConfig())
 	started := make(chan error, 1)
 	go func() {
-		_, err := Call(t.Context(), clerkClass.In(p).Agent("jo"), (*clerk).Start, "a: wait", Timeout(soon))
+		_, err := callPatiently(t.Context(), clerkClass.In(p).Agent("jo"), (*clerk).Start, "a: wait")
 		started <- err
 	}()
 	first.await(t, "testsignal: "+testsignal.AgentAfterCommit)

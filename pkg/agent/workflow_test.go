@@ -224,9 +224,12 @@ func TestWhatCannotBeCarriedOutHoldsNothingUp(t *testing.T) {
 	natstest.Eventually(t, soon, "the schedule does not wait for the workflow", func() bool {
 		return r.row(t, protocol.SchedulesBucket(testProject), protocol.ScheduleKey("Desk", "jo", "s1")) != nil
 	})
-	h.call(t, http.MethodPost, "/agents/desk/jo", "")
 	record := r.awaitRecord(t, "jo", "has had a new turn and carried out one entry", func(p protocol.Record) bool {
-		return p.Turn == 2 && len(p.Outbox) == 1
+		if p.Turn > 1 && len(p.Outbox) == 1 {
+			return true
+		}
+		h.call(t, http.MethodPost, "/agents/desk/jo", "") // a busy machine tries more than once, and turns pass by then
+		return false
 	})
 	if record.Outbox[0].ID != "1.1.1" {
 		t.Errorf("record %+v, want what is still to be done", record)

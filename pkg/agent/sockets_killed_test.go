@@ -188,9 +188,19 @@ func TestManyRowsOfAGateway(t *testing.T) {
 func TestManySocketsOfLostGateway(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	ending, goOn := make(chan struct{}, 8), make(chan struct{})
 	classes := rooms(func(r *room) {
 		r.message = func(ctx context.Context, r *room, c *Connection, m Message) error {
 			return errors.Join(r.log(ctx, m.Text), c.Send(ctx, m))
+		}
+		r.closed = func(ctx context.Context, r *room, c *Connection, _ Closed) error {
+			if c.ID() == "0" {
+				ending <- struct{}{}
+				if err := await(ctx, goOn); err != nil {
+					return err
+				}
+			}
+			return r.log(ctx, "closed "+c.ID())
 		}
 	})
 	owner, lost := r.host(t, classes, timings(quick)), r.host(t, desks(nil), timings(quick))
@@ -203,6 +213,9 @@ func TestManySocketsOfLostGateway(t *testing.T) {
 	}
 	b := owner.dial(t, roomPath+"?silent")
 	lost.kill(t)
+	awaitTurn(t, "the first end is told", ending)
+	b.send("meanwhile") // so that somebody waits, however slow this test is
+	close(goOn)
 	var log []string
 	for len(log) == 0 || log[len(log)-1] != "after" {
 		text := "meanwhile"

@@ -185,13 +185,15 @@ func TestNoRunner(t *testing.T) {
 func TestHorizon(t *testing.T) {
 	t.Parallel()
 	y := setup(t)
-	y.serve()
+	stop := y.serve()
 	create(y, "quick", "before", "b", gone())
 	y.awaitEnd("quick", "before")
 	y.settled()
 	old := y.stored()
+	stop() // whoever runs it finds its event, and holds the wake of its create
 	works := create(y, "works", "works", "w")
 	y.send(works, "begin")
+	y.serve()
 	<-y.gate("w").arrived
 	create(y, "quick", "after", "a", gone())
 	y.awaitEnd("quick", "after")

@@ -183,9 +183,5 @@ func normal(s workflow.Status) string {
 // floor is the sequence before the oldest wake that somebody holds.
 func (y *yard) floor() uint64 {
 	y.t.Helper()
-	c, err := y.js.Consumer(y.t.Context(), protocol.WorkflowsStream("p", 0), protocol.ConsumerWakes(0))
-	if err != nil {
-		y.t.Fatal(err)
-	}
-	return c.CachedInfo().AckFloor.Stream
+	return y.consumer(protocol.ConsumerWakes(0)).AckFloor.Stream
 }

@@ -76,7 +76,7 @@ func TestUnackedIsTold(t *testing.T) {
 	close(y.gate("long").open)
 	y.result(i, "long")
 	natstest.Eventually(t, natstest.Patience, "nothing holds it up", func() bool { return row().Owner != "" && row().Held == "" })
-	if n := log.count("level=WARN"); n > 2 { // of the create, of the event
+	if n := log.count("is not acknowledged"); n > 2 { // of the create, of the event
 		t.Errorf("%d warnings", n)
 	}
 }

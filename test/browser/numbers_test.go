@@ -79,7 +79,7 @@ const query = new URLSearchParams(location.search);
 const id = query.get("id"), host = query.get("host") ?? location.host;
 Object.assign(window, { opens: 0, closes: [], heard: [], totals: [], answers: [], failed: [], next: 0 });
 window.agent = new AgentClient({
-  agent: "Tally", name: "jo", id, host,
+  agent: "Tally", name: "jo", id, host, defaultCallTimeout: 300000, // hosts die, and a busy machine starts others slowly
   onOpen: () => { opens++; },
   onClose: ({ code }) => { closes.push(code); },
   onMessage: ({ data }) => { heard.push(data); },

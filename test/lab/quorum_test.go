@@ -36,11 +36,11 @@ func TestCrippled(t *testing.T) {
 		}
 	}
 	none := func() bool { return len(crippled(t.Context(), js)) == 0 }
-	natstest.Eventually(t, time.Minute, "nothing is found while all servers are there", none)
+	natstest.Eventually(t, natstest.Patience, "nothing is found while all servers are there", none)
 	c.Stop(t, 0)
-	natstest.Eventually(t, time.Minute, "nothing is found while two of three servers are there", none)
+	natstest.Eventually(t, natstest.Patience, "nothing is found while two of three servers are there", none)
 	c.Stop(t, 1)
-	natstest.Eventually(t, time.Minute, "a stream without a leader is found", func() bool { return !none() })
+	natstest.Eventually(t, natstest.Patience, "a stream without a leader is found", func() bool { return !none() })
 }
 
 func TestNoQuorum(t *testing.T) {

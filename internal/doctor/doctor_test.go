@@ -254,6 +254,7 @@ func TestUndecided(t *testing.T) {
 	r.reaches(at("works", "longer"), protocol.StateRunning)
 	r.create(at("waits", "parked"))
 	r.reaches(at("waits", "parked"), protocol.StateWaiting)
+	r.awaitUnacked(at("waits", "parked"), 2) // of those that run
 	if found, report := r.examine(); len(found) > 0 || report.Undecided != 1 || report.Instances != 3 {
 		t.Errorf("found %+v, %+v; want nothing, and that of one of three nobody can tell", found, report)
 	}

@@ -28,17 +28,17 @@ func TestCronWithTwoSchedulersOneOfThemStopped(t *testing.T) {
 	w.start(t)
 	row := cron("s", "* * * * * *")
 	w.put(t, row)
-	w.awaitMails(t, 2)
+	w.awaitFirings(t, 2)
 	first.stop(t)
-	assertMoments(t, w.awaitMails(t, 5), row, time.Second)
+	assertMoments(t, w.awaitFirings(t, 5), row, time.Second)
 }
 
 func TestServerRestart(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
 	w.start(t)
-	w.awaitArmed(t, "near", w.put(t, after("near", 4*time.Second)))
-	w.awaitArmed(t, "far", w.put(t, after("far", 6*time.Second)))
+	w.putArmed(t, after("near", 4*time.Second))
+	w.putArmed(t, after("far", 6*time.Second))
 	row := cron("cron", "* * * * * *")
 	w.awaitArmed(t, "cron", w.put(t, row))
 	w.server.Restart(t)
@@ -50,8 +50,8 @@ func TestServerRestart(t *testing.T) {
 		return count["schedule/near"] > 0 && count["schedule/far"] > 0 && count["schedule/cron"] > 2
 	})
 	last := map[string]uint64{}
-	for _, m := range w.mails(t, project) {
-		if m.Number <= last[m.Source] {
+	for _, m := range w.mails(t, project) { // those of a firing that was handled again have one number
+		if m.Number < last[m.Source] {
 			t.Errorf("%s: number %d came after %d", m.Source, m.Number, last[m.Source])
 		}
 		last[m.Source] = m.Number
@@ -133,14 +133,11 @@ func TestMissedMomentsCollapse(t *testing.T) {
 	w.awaitArmed(t, "s", w.put(t, row))
 	w.awaitMails(t, 1)
 	first.stop(t)
-	before := len(w.mails(t, project))
-	tick := w.armed(t, "s")
-	if tick == nil {
-		t.Fatal("nothing is armed while no scheduler runs")
-	}
+	before := len(once(w.mails(t, project)))
+	tick := w.awaitLeft(t, "s")
 	natstest.Eventually(t, wait, "three moments are missed", func() bool { return time.Since(tick.Planned) > 3*time.Second })
 	w.start(t)
-	mails := w.awaitMails(t, before+3)
+	mails := w.awaitFirings(t, before+3)
 	missed, next := mails[before], mails[before+1]
 	if !missed.Planned.Equal(tick.Planned) {
 		t.Errorf("planned %s, want the moment that was armed: %s", missed.Planned, tick.Planned)
@@ -149,6 +146,23 @@ func TestMissedMomentsCollapse(t *testing.T) {
 		t.Errorf("the second mail is of %s, which was missed too: the first was sent at %s", next.Planned, missed.Sent)
 	}
 	assertMoments(t, mails, row, time.Second)
+}
+
+// awaitLeft is what a scheduler that has ended has left on the clock: the moment may have come since.
+func (w *world) awaitLeft(t *testing.T, id string) (tick *protocol.Tick) {
+	t.Helper()
+	natstest.Eventually(t, wait, "the next moment of "+id+" is armed, or has come", func() bool {
+		if tick = w.armed(t, id); tick == nil {
+			m, err := w.store.Last(t.Context(), protocol.StreamClock, protocol.ClockDueSubject(project, class, name, id))
+			if err == nil {
+				tick = new(protocol.Tick)
+				err = json.Unmarshal(m.Data, tick)
+			}
+			return err == nil
+		}
+		return true
+	})
+	return tick
 }
 
 // TestFiringThatWasLeft arms a moment that the schedule has left, as a scheduler does that stood still before its append: the
@@ -160,12 +174,12 @@ func TestFiringThatWasLeft(t *testing.T) {
 	row.Created = row.Created.Add(-time.Minute)
 	first := w.start(t)
 	w.put(t, row)
-	w.awaitMails(t, 2)
+	collapsed := w.awaitFirings(t, 2)[1] // the first moment came a minute ago, and others before this one
 	tick := w.awaitNext(t, "s")
 	first.stop(t)
 	natstest.Eventually(t, wait, "what is armed has fired", func() bool { return w.armed(t, "s") == nil })
 	left := *tick
-	left.Planned = tick.Planned.Add(-5 * time.Second)
+	left.Planned = collapsed.Planned.Add(-5 * time.Second)
 	body, err := json.Marshal(left)
 	if err != nil {
 		t.Fatal(err)
@@ -178,11 +192,11 @@ func TestFiringThatWasLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	natstest.Eventually(t, wait, "it has fired, too", func() bool { return w.unacked(t, protocol.StreamClock, protocol.ConsumerClock) == 2 })
-	before := len(w.mails(t, project))
+	before := len(once(w.mails(t, project)))
 	w.start(t)
-	for i, m := range w.awaitMails(t, before+3)[1:] {
+	for i, m := range w.awaitFirings(t, before+3) {
 		if m.Planned.Equal(left.Planned) {
-			t.Errorf("mail %d is of %s, which the schedule has left", i+1, m.Planned)
+			t.Errorf("firing %d is of %s, which the schedule has left", i, m.Planned)
 		}
 	}
 }
@@ -207,7 +221,7 @@ func TestRowsThatCameWhileNobodyWasThere(t *testing.T) {
 		return count["schedule/cron"] > 1 && count["schedule/once"] > 0
 	})
 	missed := 0
-	for _, m := range mails {
+	for _, m := range once(mails) {
 		if m.Source == "schedule/cancelled" {
 			t.Errorf("a cancelled schedule fired: %+v", m)
 		}
@@ -247,7 +261,7 @@ func TestCatchUp(t *testing.T) {
 			w.put(t, row)
 			w.start(t)
 			if tt.over {
-				w.awaitMails(t, tt.mails)
+				w.awaitFirings(t, tt.mails)
 				w.awaitNothingLeft(t)
 			} else {
 				natstest.Eventually(t, wait, "the next moment is armed", func() bool {
@@ -256,9 +270,9 @@ func TestCatchUp(t *testing.T) {
 						tick.Progress.Runs == tt.mails && tick.Progress.Missed == tt.missed
 				})
 			}
-			mails := w.mails(t, project)
+			mails := once(w.mails(t, project))
 			if len(mails) != tt.mails {
-				t.Fatalf("%d mails, want %d: %+v", len(mails), tt.mails, mails)
+				t.Fatalf("%d firings, want %d: %+v", len(mails), tt.mails, mails)
 			}
 			for i, m := range mails {
 				late := tt.name == "none, until a moment: told that it is over"
@@ -287,7 +301,7 @@ func TestProjectThatComesLater(t *testing.T) {
 	if _, err := w.store.Publish(t.Context(), rowSubject(later, "s"), nil, body); err != nil {
 		t.Fatal(err)
 	}
-	natstest.Eventually(t, wait, "the later project's agent has mail", func() bool { return len(w.mails(t, later)) == 1 })
+	natstest.Eventually(t, wait, "the later project's agent has mail", func() bool { return len(w.mails(t, later)) > 0 })
 }
 
 func TestGarbage(t *testing.T) {
@@ -382,7 +396,7 @@ func (w *world) setAckWait(t *testing.T, ackWait time.Duration) jetstream.Consum
 func TestSlowHandlingKeepsItsMessage(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
-	const ackWait = 2 * time.Second // a busy machine may hold up a mark
+	const ackWait = 4 * time.Second // below the 5 s after which it is given back; a busy machine may hold up a mark
 	c := w.setAckWait(t, ackWait)
 	w.withoutInbox(t)
 	w.start(t)
@@ -392,21 +406,20 @@ func TestSlowHandlingKeepsItsMessage(t *testing.T) {
 		return err == nil && info.NumAckPending == 1
 	})
 	start := time.Now()
-	natstest.Eventually(t, wait, "two ack_waits pass", func() bool {
+	natstest.Eventually(t, wait, "the firing is given back", func() bool {
 		info, err := c.Info(t.Context())
-		given := w.log.has("handling failed") // after 5 s it is given back
+		given := w.log.has("handling failed")
 		if err == nil && info.NumRedelivered != 0 && !given {
 			t.Fatalf("redelivered after %s: %+v", time.Since(start), info)
 		}
-		return given || time.Since(start) > 2*ackWait
+		return given
 	})
 }
 
 func TestStopHandsBack(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
-	const ackWait = time.Minute
-	c := w.setAckWait(t, ackWait)
+	c := w.setAckWait(t, 2*wait) // what is not handed back comes too late
 	w.withoutInbox(t)
 	s := w.start(t)
 	const n = 100 // more than are handled at a time
@@ -417,15 +430,17 @@ func TestStopHandsBack(t *testing.T) {
 		info, err := c.Info(t.Context())
 		return err == nil && info.NumAckPending >= 80
 	})
-	start := time.Now()
 	s.stop(t)
 	w.registerProject(t, project)
 	w.start(t)
-	w.awaitMails(t, n)
-	if took := time.Since(start); took > ackWait/2 {
-		t.Errorf("another scheduler had them after %s", took)
-	}
 	w.awaitNothingLeft(t)
+	fired := map[string]bool{}
+	for _, m := range w.mails(t, project) {
+		fired[m.Source] = true
+	}
+	if len(fired) != n {
+		t.Errorf("%d schedules have fired, want %d", len(fired), n)
+	}
 }
 
 // TestKilled kills a real process between two steps of a firing.

@@ -182,23 +182,30 @@ func (s *Scheduler) settleFired(ctx context.Context, k key, f firing) error {
 // armed by a scheduler that stood still while another one handled what came before, armed a later moment, and saw that fire:
 // a clock subject is as empty then as it was before, so the append of the first one is not refused.
 func (s *Scheduler) isPast(ctx context.Context, k key, r *row, t *protocol.Tick) (bool, error) {
-	v, _, err := s.look(ctx, k, true)
-	if _, bad := errors.AsType[*RowError](err); bad {
-		err = nil // told when the row came
+	for {
+		v, tail, err := s.look(ctx, k, true)
+		if _, bad := errors.AsType[*RowError](err); bad {
+			err = nil // told when the row came
+		}
+		if err != nil || r.isPast(t, v) || v.armed != nil {
+			return err == nil && r.isPast(t, v), err
+		}
+		// The newest firing may be this one, and an older one be of a later moment.
+		first, err := s.store.NextFromLeader(ctx, protocol.StreamClock, k.dueSubject(), 1)
+		if err != nil && !errors.Is(err, journal.ErrNotFound) {
+			return false, fmt.Errorf("read %s: %w", k.dueSubject(), err)
+		}
+		if err == nil {
+			if v.fired, err = parseTick(first.Data); err == nil && r.isPast(t, v) {
+				return true, nil
+			}
+		}
+		// Whoever has handled one of a later moment since the look has armed the next before it went.
+		armed, now, err := s.tick(ctx, k.clockSubject())
+		if err != nil || armed == nil && now == tail {
+			return false, err
+		}
 	}
-	if err != nil || r.isPast(t, v) || v.armed != nil {
-		return err == nil && r.isPast(t, v), err
-	}
-	// The newest firing may be this one, and an older one be of a later moment.
-	first, err := s.store.NextFromLeader(ctx, protocol.StreamClock, k.dueSubject(), 1)
-	if errors.Is(err, journal.ErrNotFound) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("read %s: %w", k.dueSubject(), err)
-	}
-	v.fired, err = parseTick(first.Data)
-	return err == nil && r.isPast(t, v), nil
 }
 
 // mayHaveFired reports whether somebody may have delivered a firing before the schedule was paused. Then it is delivered

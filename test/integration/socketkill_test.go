@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -65,6 +66,9 @@ func TestHostsOfSocketsKilled(t *testing.T) {
 	}
 }
 
+// heldForLost is after how long, at least, a host is held for lost that nobody hears of.
+const heldForLost = 4 * time.Second
+
 // TestHostOfSocketsCutOff: a host that holds a socket loses its way to NATS, for a moment or until it is held for lost. Meanwhile the
 // agent tells its clients something, and then never anything again. The client that has missed it is not left in silence. One that was held
 // for lost takes sockets again, and the agent is told of their ends if it is lost indeed.
@@ -93,6 +97,7 @@ func TestHostOfSocketsCutOff(t *testing.T) {
 			if got := within(t, "the client hears what is said", heard); got[0] != "before" {
 				t.Fatalf("heard %q", got)
 			}
+			cut := time.Now()
 			for _, way := range ways {
 				way.cut(true)
 			}
@@ -110,7 +115,14 @@ func TestHostOfSocketsCutOff(t *testing.T) {
 				t.Errorf("heard %q, want a close with 1012", got)
 			}
 			said := []string{"before", "meanwhile", ended}
-			eventually(t, patience, "the end is noted", func() bool { return slices.Equal(w.notes("jo"), said) })
+			eventually(t, patience, "the end is noted", func() bool {
+				notes := w.notes("jo")
+				// On a busy machine a moment may be so long that the host is held for lost all the same.
+				if !long && time.Since(cut) > heldForLost && slices.Contains(notes, "closed a 1006") {
+					said[2] = "closed a 1006"
+				}
+				return slices.Equal(notes, said)
+			})
 			if !long {
 				return
 			}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/skein-run/skein/internal/natstest"
 	"github.com/skein-run/skein/internal/streams"
 	"github.com/skein-run/skein/pkg/agent"
 	"github.com/skein-run/skein/pkg/project"
@@ -46,13 +47,13 @@ func TestAgentHistory(t *testing.T) {
 	hosts := []*agentHost{w.host(""), w.host(""), w.host("")}
 	examined := w.underDoctors()
 	p := &promises{notes: map[string][]string{}}
-	ctx, stop := context.WithTimeout(t.Context(), max(8*time.Second, *soak))
+	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var load sync.WaitGroup
 	for n := range callers {
 		load.Go(func() { w.ask(ctx, p, n) })
 	}
-	kills, freezes := w.breakHosts(ctx, hosts)
+	kills, freezes := w.breakHosts(time.Now().Add(max(8*time.Second, *soak)), hosts, h.moved, stop)
 	load.Wait()
 	h.upTo(w)
 	h.report(t)
@@ -68,7 +69,7 @@ func TestAgentHistory(t *testing.T) {
 	}
 	t.Logf("%d revisions, %d more not seen, of %d agents that were taken %d times, through %d kills and %d freezes",
 		h.count, len(h.holes), len(h.last), h.takes, kills, freezes)
-	if kills == 0 || freezes == 0 || h.takes <= len(h.last) || len(h.holes) > h.count/10 {
+	if kills == 0 || freezes == 0 || !h.moved() || len(h.holes) > h.count/10 {
 		t.Error("too little happened, or was seen")
 	}
 }
@@ -81,19 +82,21 @@ func (w *world) narrow() {
 	if err := streams.EnsureAgents(ctx, w.js, w.name, streams.Options{Replicas: w.replicas}); err != nil {
 		w.t.Fatal(err)
 	}
-	lister := w.js.ListStreams(ctx)
 	var all []jetstream.StreamConfig
-	for info := range lister.Info() {
-		all = append(all, info.Config)
-	}
-	if err := lister.Err(); err != nil {
-		w.t.Fatal(err)
-	}
+	natstest.Ask(w.t, "the streams", func(ctx context.Context) error {
+		all = nil
+		lister := w.js.ListStreams(ctx)
+		for info := range lister.Info() {
+			all = append(all, info.Config)
+		}
+		return lister.Err()
+	})
 	for _, config := range all {
 		config.Duplicates = 100 * time.Millisecond
-		if _, err := w.js.UpdateStream(ctx, config); err != nil {
-			w.t.Fatal(err)
-		}
+		natstest.Ask(w.t, "narrow "+config.Name, func(ctx context.Context) error {
+			_, err := w.js.UpdateStream(ctx, config)
+			return err
+		})
 	}
 }
 
@@ -169,8 +172,9 @@ func (w *world) ask(ctx context.Context, p *promises, caller int) {
 	}
 }
 
-// breakHosts kills or freezes a host every two seconds until ctx ends, and lets the frozen ones go on.
-func (w *world) breakHosts(ctx context.Context, hosts []*agentHost) (kills, freezes int) {
+// breakHosts kills or freezes a host every two seconds, at least until a moment, and until there were some of both and enough has come of
+// it, or the test has failed. Then it calls stop, and lets the frozen ones go on.
+func (w *world) breakHosts(until time.Time, hosts []*agentHost, enough func() bool, stop func()) (kills, freezes int) {
 	w.t.Helper()
 	var frozen *agentHost
 	var since time.Time
@@ -182,8 +186,8 @@ func (w *world) breakHosts(ctx context.Context, hosts []*agentHost) (kills, free
 		}
 	}
 	for turn := 0; ; turn++ {
-		pause(ctx, time.Second+rand.N(time.Second))
-		if ctx.Err() != nil {
+		pause(w.t.Context(), time.Second+rand.N(time.Second))
+		if time.Now().After(until) && (kills > 0 && freezes > 0 && enough() || w.t.Failed()) {
 			break
 		}
 		i := turn % len(hosts)
@@ -200,6 +204,7 @@ func (w *world) breakHosts(ctx context.Context, hosts []*agentHost) (kills, free
 			kills++
 		}
 	}
+	stop()
 	thaw()
 	return kills, freezes
 }

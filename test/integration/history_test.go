@@ -96,6 +96,13 @@ func (h *history) add(agent string, sequence uint64, body []byte) {
 	h.count++
 }
 
+// moved reports whether agents were taken from other hosts.
+func (h *history) moved() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.takes > len(h.last)
+}
+
 func (h *history) complain(format string, args ...any) {
 	h.broken = append(h.broken, fmt.Sprintf(format, args...))
 }

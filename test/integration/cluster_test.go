@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -103,15 +104,17 @@ func (c *ownCluster) serverOf(h *agentHost) *ownServer {
 	return nil
 }
 
-// moveLeader makes the leader of a stream step down.
+// moveLeader makes the leader of a stream step down: again, if it is elected again.
 func (c *ownCluster) moveLeader(stream string) {
 	c.t.Helper()
 	before := c.leader(stream).name
-	subject := "$JS.API.STREAM.LEADER.STEPDOWN." + stream
-	if _, err := c.js.Conn().Request(subject, nil, patience); err != nil {
-		c.t.Fatalf("move the leader of %s: %v", stream, err)
-	}
-	eventually(c.t, patience, stream+" has another leader", func() bool { return c.leader(stream).name != before })
+	natstest.Ask(c.t, "another leader of "+stream, func(ctx context.Context) error {
+		if c.leader(stream).name != before {
+			return nil
+		}
+		_, err := c.js.Conn().RequestWithContext(ctx, "$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil)
+		return cmp.Or(err, errors.New("it leads still"))
+	})
 }
 
 // killLeader kills the server that leads a stream, and starts it again when there is another leader and meanwhile has

@@ -212,7 +212,7 @@ func (s *saved) end(created, sent map[string]bool, notes map[string][]string) {
 		s.checkBell(n)
 	}
 	for _, w := range []*world{s.world, s.flows, s.called} {
-		if r, err := w.examine(s.t.Context(), time.Second, false); err != nil || r.Findings > 0 {
+		if r, err := w.examine(s.t.Context(), 2*ackWait, false); err != nil || r.Findings > 0 {
 			s.t.Errorf("the doctor finds %+v in %s, %v", r, w.name, err)
 		}
 	}

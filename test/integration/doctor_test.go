@@ -50,7 +50,7 @@ func (w *world) underDoctors() (last func()) {
 		w.t.Helper()
 		cancel()
 		all.Wait()
-		r, err := w.examine(w.t.Context(), time.Second, true)
+		r, err := w.examine(w.t.Context(), 2*ackWait, true)
 		if err != nil || r.Left() > 0 || r.Undecided > 0 || r.Unreadable > 0 {
 			w.t.Errorf("examine what has ended: %+v, %v", r, err)
 		}

@@ -66,7 +66,7 @@ func (m *member) run(ctx context.Context) {
 }
 
 // dialWithin bounds a dial: a gate may be frozen meanwhile.
-const dialWithin = 20 * time.Second
+const dialWithin = patience
 
 func (m *member) dial(ctx context.Context, g *socketHost) (*websocket.Conn, error) {
 	m.mu.Lock()

@@ -41,7 +41,7 @@ func deliveredTwice(w *world) {
 	w.redeliverAfter(300 * time.Millisecond)
 	w.runner(setup{})
 	w.runner(setup{})
-	const tries = 8
+	const tries = 20
 	for i := range tries {
 		if w.leftAlone(fmt.Sprint(i)) {
 			w.quiesce()

@@ -19,7 +19,7 @@ const (
 )
 
 // grace is long enough for a busy machine to store a release in the last quarter of it.
-const grace = 8 * time.Second
+const grace = 32 * time.Second
 
 // releasedAfterTheBody: SIGTERM while a body runs that returns in time. Its result is kept; another runner goes on.
 func releasedAfterTheBody(w *world) {

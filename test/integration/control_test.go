@@ -288,6 +288,10 @@ func deletedUnderAZombie(w *world) {
 		w.t.Errorf("the second step runs in process %d with fence %d, want %d and more than %d", fresh.PID, fresh.Fence, heir.pid(), tombstone)
 	}
 	fresh.open(w.t)
+	w.reaches("a", "has ended", func(s protocol.Status) bool {
+		second.drain() // the new instance may have been given to the frozen runner first, which asks whether the heir is at it
+		return s.State.Finished()
+	})
 	tr := w.finish("a", s)
 	second.none("its step is done")
 	old := slices.IndexFunc(tr.log, func(l logged) bool { return l.Incarnation == tr.created })

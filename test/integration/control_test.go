@@ -114,6 +114,7 @@ func killedWhenControlsAreObeyed(w *world) {
 
 // pausedInABodyOfARunnerThatDies: whoever was to finish its bodies first is killed. Then there is nothing to wait for.
 func pausedInABodyOfARunnerThatDies(w *world) {
+	w.redeliverAfter(aliveFor)
 	s := ops(do("before"), gated("middle"), do("after"))
 	gate := w.gate("a", "middle")
 	victim := w.runner(setup{})

@@ -11,6 +11,10 @@ import (
 // ackWait is after how long the wake of a dead runner is given to another.
 const ackWait = 5 * time.Second
 
+// aliveFor is the same where a healthy runner must not be taken for dead, which may stand still for some seconds on a busy
+// machine, and a dead one must not hold up the test for long.
+const aliveFor = 3 * ackWait
+
 // killedInMidStep: SIGKILL while a body runs. Another runner, with a newer version of the code, runs that body again, and
 // only that.
 func killedInMidStep(w *world) {

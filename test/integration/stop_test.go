@@ -183,6 +183,7 @@ func zombie(w *world) {
 // zombieOfALivingInstance: the same, but when the first runner goes on the instance is with the second, in mid-step. The
 // first must leave the wake alone: the second dies, and its work must come back.
 func zombieOfALivingInstance(w *world) {
+	w.redeliverAfter(aliveFor)
 	s := ops(gated("first"), gated("second"))
 	first, second, attempts := w.gate("a", "first"), w.gate("a", "second"), w.listen("a")
 	frozen := w.runner(setup{})
@@ -215,7 +216,7 @@ func zombieOfALivingInstance(w *world) {
 // longBody has a body that takes longer than a wake lasts. Its runner says that it works on it, so that nobody else is
 // given the wake.
 func longBody(w *world) {
-	const lasts = 2 * ackWait // a busy machine may hold up what the runner says
+	const lasts = 4 * ackWait // a busy machine may hold up what the runner says
 	w.redeliverAfter(lasts)
 	s := ops(gated("long"))
 	gate := w.gate("a", "long")

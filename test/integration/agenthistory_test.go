@@ -173,7 +173,7 @@ func (w *world) ask(ctx context.Context, p *promises, caller int) {
 }
 
 // breakHosts kills or freezes a host every two seconds, at least until a moment, and until there were some of both and enough has come of
-// it, or the test has failed. Then it calls stop, and lets the frozen ones go on.
+// it, the test has failed or its patience is over. Then it calls stop, and lets the frozen ones go on.
 func (w *world) breakHosts(until time.Time, hosts []*agentHost, enough func() bool, stop func()) (kills, freezes int) {
 	w.t.Helper()
 	var frozen *agentHost
@@ -187,7 +187,7 @@ func (w *world) breakHosts(until time.Time, hosts []*agentHost, enough func() bo
 	}
 	for turn := 0; ; turn++ {
 		pause(w.t.Context(), time.Second+rand.N(time.Second))
-		if time.Now().After(until) && (kills > 0 && freezes > 0 && enough() || w.t.Failed()) {
+		if late := time.Since(until); late > patience || late > 0 && (kills > 0 && freezes > 0 && enough() || w.t.Failed()) {
 			break
 		}
 		i := turn % len(hosts)

@@ -9,16 +9,18 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/skein-run/skein/internal/natstest"
 )
 
 var all = flag.Bool("all", false, "restart every process under load, not some of each kind")
@@ -44,7 +46,7 @@ func start(t *testing.T, flags ...string) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{t: t, source: source, dir: t.TempDir(), project: fmt.Sprintf("skein-test-%d", os.Getpid()), port: freePort(t)}
+	c := &cluster{t: t, source: source, dir: t.TempDir(), project: fmt.Sprintf("skein-test-%d", os.Getpid()), port: strconv.Itoa(natstest.FreePort(t))}
 	if err := os.CopyFS(c.dir, onlyFiles{os.DirFS(filepath.Join(source, "deploy"))}); err != nil {
 		t.Fatal(err)
 	}
@@ -80,20 +82,6 @@ type onlyFiles struct{ fs.FS }
 func (f onlyFiles) ReadDir(name string) ([]fs.DirEntry, error) {
 	entries, err := fs.ReadDir(f.FS, name)
 	return slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return !e.Type().IsRegular() || e.Name() == ".env" }), err
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }() // only its number is wanted
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }
 
 func (c *cluster) command(ctx context.Context, args ...string) *exec.Cmd {

@@ -21,6 +21,8 @@ import (
 const (
 	// askLimit is the default of Options.Patience.
 	askLimit = time.Second
+	// asks is how often servers are asked before it counts that most are silent: they may be busy, or about to start.
+	asks = 10
 	// mostAnswer is far above what a server tells of itself.
 	mostAnswer = 1 << 20
 )
@@ -45,9 +47,10 @@ func (v *varz) server() Server {
 	return s
 }
 
-// ask asks the servers of these names, over NATS and then over HTTP. Who does not answer is missing.
-func ask(ctx context.Context, o Options, names []string) map[string]Server {
-	told := map[string]Server{}
+// ask asks the servers of these names, over NATS and then over HTTP. Who does not answer is missing; silent is set if he may answer the
+// next time.
+func ask(ctx context.Context, o Options, names []string) (told map[string]Server, silent bool) {
+	told = map[string]Server{}
 	missing := func() bool {
 		for _, name := range names {
 			if !told[name].Sync.Known {
@@ -56,8 +59,9 @@ func ask(ctx context.Context, o Options, names []string) map[string]Server {
 		}
 		return false
 	}
-	limit := cmp.Or(o.Patience, askLimit)
+	limit := o.patience()
 	if err := askNATS(ctx, o.NC, limit, told, missing); err != nil {
+		silent = !errors.Is(err, nats.ErrNoResponders)
 		o.Log.DebugContext(ctx, "NATS servers do not tell when they write to disk", slog.Any(logkey.Error, err))
 	}
 	for address := range strings.SplitSeq(o.Monitor, ",") {
@@ -65,11 +69,14 @@ func ask(ctx context.Context, o Options, names []string) map[string]Server {
 			continue
 		}
 		if err := askHTTP(ctx, address, limit, told); err != nil {
+			silent = true
 			o.Log.WarnContext(ctx, "a NATS server's monitoring does not answer", slog.String(logkey.URL, address), slog.Any(logkey.Error, err))
 		}
 	}
-	return told
+	return told, silent
 }
+
+func (o *Options) patience() time.Duration { return cmp.Or(o.Patience, askLimit) }
 
 // askNATS asks all servers at once, until none is missing or time is up. Only the system account may, and accounts that
 // import that from it.

@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/skein-run/skein/internal/ctxtime"
 	"github.com/skein-run/skein/internal/logkey"
 )
 
@@ -76,6 +77,8 @@ type Report struct {
 	Stream   string
 	// Servers are those that hold the streams, by name.
 	Servers []Server
+	// silent is set if most of them have not answered, and may the next time.
+	silent bool
 }
 
 // Server is what one has told. Version is empty if it told nothing.
@@ -127,9 +130,20 @@ type Options struct {
 	Patience time.Duration
 }
 
-// Tell logs what the streams survive. With Production it returns a *RefusedError if acknowledged work can be lost.
+// Tell logs what the streams survive. With Production it returns a *RefusedError if acknowledged work can be lost; that most servers do
+// not answer is a reason only if they are silent for ten times Patience.
 func Tell(ctx context.Context, o Options, s *Streams) error {
+	began := time.Now()
 	r := Look(ctx, o, s)
+	for n := 1; o.Production && r.silent && n < asks; n++ {
+		if n == 1 {
+			o.Log.InfoContext(ctx, "most NATS servers have not told when they write to disk, asking on", slog.Int(logkey.Servers, len(r.Servers)))
+		}
+		if ctxtime.Sleep(ctx, time.Until(began.Add(time.Duration(n)*o.patience()))) != nil {
+			break
+		}
+		r = Look(ctx, o, s)
+	}
 	o.Log.InfoContext(ctx, "durability: "+r.Line(), slog.Int(logkey.Replicas, r.Replicas), slog.String(logkey.Sync, r.sync().String()),
 		slog.Int(logkey.Servers, len(r.Servers)))
 	if !o.Production {
@@ -155,7 +169,7 @@ func Look(ctx context.Context, o Options, s *Streams) *Report {
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
-	told := ask(ctx, o, names)
+	told, silent := ask(ctx, o, names)
 	for _, name := range names {
 		server := told[name]
 		server.Name = name
@@ -164,7 +178,19 @@ func Look(ctx context.Context, o Options, s *Streams) *Report {
 		}
 		r.Servers = append(r.Servers, server)
 	}
+	some, all := r.told()
+	r.silent = silent && 2*some <= all
 	return r
+}
+
+// told is how many of all servers told when they write to disk.
+func (r *Report) told() (some, all int) {
+	for _, s := range r.Servers {
+		if s.Sync.Known {
+			some++
+		}
+	}
+	return some, max(len(r.Servers), r.Replicas)
 }
 
 // sync is the weakest of the policies that are known.
@@ -227,11 +253,7 @@ func (r *Report) Refuse() error {
 	if r.Replicas < wantedReplicas {
 		reasons = append(reasons, fmt.Sprintf("stream %q has %s, wanted are %d", r.Stream, count(r.Replicas, "replica"), wantedReplicas))
 	}
-	told := 0
 	for _, s := range r.Servers {
-		if s.Sync.Known {
-			told++
-		}
 		if s.Sync.Known && !s.Sync.Always {
 			reasons = append(reasons, fmt.Sprintf("server %q has sync_interval %s, wanted is always", s.Name, s.Sync))
 		}
@@ -239,7 +261,7 @@ func (r *Report) Refuse() error {
 			reasons = append(reasons, fmt.Sprintf("server %q is of version %s, wanted is %s or newer", s.Name, s.Version, LeastVersion))
 		}
 	}
-	if all := max(len(r.Servers), r.Replicas); 2*told <= all {
+	if told, all := r.told(); 2*told <= all {
 		reasons = append(reasons, fmt.Sprintf("%d of %s told when it writes to disk; let the account import $SYS.REQ.SERVER.PING.VARZ of the system account, or name the servers' monitoring with nats_monitor",
 			told, count(all, "server")))
 	}

@@ -1,10 +1,12 @@
 package durability_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -151,6 +153,35 @@ func TestCluster(t *testing.T) {
 	c.Stop(t, 2)
 	if _, err := tell(t, nc, 3, durability.Options{Production: true}); err != nil {
 		t.Errorf("one of three servers is away: %v", err)
+	}
+}
+
+// TestMostServersStart: that most servers are about to start, or busy, is no reason to refuse a setup.
+func TestMostServersStart(t *testing.T) {
+	t.Parallel()
+	c := natstest.StartCluster(t, 3, telling(t), natstest.SyncAlways())
+	var found durability.Streams
+	options := streams.Options{Replicas: 3, Found: found.Add}
+	natstest.Ask(t, "make a stream", func(ctx context.Context) error {
+		return streams.EnsureProjects(ctx, natstest.JetStream(t, c.Connect(t)), options)
+	})
+	c.Stop(t, 1)
+	c.Stop(t, 2)
+	nc := c.Connect(t)
+	out, asking := io.Pipe()
+	told := make(chan error, 1)
+	go func() {
+		log := slog.New(slog.NewTextHandler(asking, nil))
+		told <- durability.Tell(t.Context(), durability.Options{NC: nc, Log: log, Production: true, Patience: 5 * time.Second}, &found)
+	}()
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || !strings.Contains(line, "asking on") {
+		t.Fatalf("one of three servers is there: %s, %v", line, err)
+	}
+	go io.Copy(io.Discard, out) // until it is closed
+	defer out.Close()
+	c.Servers[1].Start(t)
+	if err := <-told; err != nil {
+		t.Errorf("two of three servers are there again: %v", err)
 	}
 }
 

@@ -142,7 +142,7 @@ func TestNoSpaceOnThreeServers(t *testing.T) {
 	natstest.Eventually(t, natstest.Patience, "all servers are full", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
-		js.Publish(ctx, "ballast.x", make([]byte, 128<<10)) //nolint:errcheck // nobody answers when they are
+		_, _ = js.Publish(ctx, "ballast.x", make([]byte, 128<<10)) // nobody answers when they are
 		return cluster.Stored(t) > room
 	})
 	stored := wait(t, s, 50)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"github.com/skein-run/skein/internal/dev"
 	"github.com/skein-run/skein/internal/natstest"
@@ -23,26 +21,7 @@ import (
 	"github.com/skein-run/skein/pkg/protocol"
 )
 
-// TestMain also looks for goroutines that are left. Some end a while after what they were for, as when they write to a slow disk.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	var left error
-	for deadline := time.Now().Add(natstest.Patience); code == 0; {
-		left = goleak.Find(
-			// The NATS server does not wait for these when it shuts down.
-			goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushStreamStateLoop"),
-			goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"),
-		)
-		if left == nil || time.Now().After(deadline) {
-			break
-		}
-	}
-	if left != nil {
-		fmt.Fprintln(os.Stderr, left)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { natstest.LeavesNothing(m) }
 
 // running is a dev that serves.
 type running struct {

@@ -130,9 +130,24 @@ func at(t *protocol.Tick) step {
 	return s
 }
 
-// isPast reports whether the schedule has gone on from a moment: then a later one is armed, or fires.
+// isPast reports whether the schedule has gone on from a moment: then a later one is armed, or fires. Or the same one does, to which
+// others have come without missing as much on the way.
 func (r *row) isPast(t *protocol.Tick, v view) bool {
-	return r.made(v.armed) && (v.armed.Over || v.armed.Planned.After(t.Planned)) || r.made(v.fired) && v.fired.Planned.After(t.Planned)
+	return r.made(v.armed) && (v.armed.Over || v.armed.Planned.After(t.Planned)) ||
+		r.made(v.fired) && (v.fired.Planned.After(t.Planned) || v.fired.Planned.Equal(t.Planned) && missed(v.fired) < missed(t))
+}
+
+func missed(t *protocol.Tick) int {
+	if t.Progress == nil {
+		return 0
+	}
+	return t.Progress.Missed
+}
+
+// wasArmedLate reports whether a moment that recurs was put onto the clock after it was due, by the time at which it fired. Then others may
+// have come to it in time.
+func (r *row) wasArmedLate(t *protocol.Tick, fired time.Time) bool {
+	return r.Kind.Recurs() && fired.Sub(r.plan.Due(t.Planned)) > firesWithin
 }
 
 // mayBeLeft reports whether the schedule may have gone on from a firing to a moment that is not the next one: then the next

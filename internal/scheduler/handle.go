@@ -27,6 +27,9 @@ const (
 // lateAfter is how late a firing may be before it is told.
 const lateAfter = 5 * time.Second
 
+// firesWithin is how late the server fires what is on its clock, unless it has very much to do.
+const firesWithin = 50 * time.Millisecond
+
 // staleTries is how often a firing is tried again whose row seems older than what fired.
 const staleTries = 4
 
@@ -119,7 +122,7 @@ func (s *Scheduler) fire(ctx context.Context, k key, t *protocol.Tick, m jetstre
 	if wait := r.plan.Due(t.Planned).Sub(now); wait > 0 && r.stand(t).moment.Equal(t.Planned) {
 		return &notYet{wait}
 	}
-	if cameAgain(m) || r.mayBeLeft(t, now) {
+	if cameAgain(m) || r.mayBeLeft(t, now) || r.wasArmedLate(t, storedAt(m)) {
 		if past, err := s.isPast(ctx, k, r, t); err != nil || past {
 			return err
 		}
@@ -179,8 +182,8 @@ func (s *Scheduler) settleFired(ctx context.Context, k key, f firing) error {
 
 // isPast reports whether the schedule has gone on from a firing. One that came again was handled before then: as time has
 // passed since, it could seem to be the last one now, or its successor to be missed. One that comes for the first time was
-// armed by a scheduler that stood still while another one handled what came before, armed a later moment, and saw that fire:
-// a clock subject is as empty then as it was before, so the append of the first one is not refused.
+// armed by a scheduler that stood still while another one handled what came before, armed a later moment, or this one, and saw that
+// fire: a clock subject is as empty then as it was before, so the append of the first one is not refused.
 func (s *Scheduler) isPast(ctx context.Context, k key, r *row, t *protocol.Tick) (bool, error) {
 	for {
 		v, tail, err := s.look(ctx, k, true)
@@ -217,6 +220,15 @@ func (r *row) mayHaveFired(t *protocol.Tick, m jetstream.Msg) bool {
 func cameAgain(m jetstream.Msg) bool {
 	meta, err := m.Metadata()
 	return err != nil || meta.NumDelivered > 1
+}
+
+// storedAt is when a message was stored, by the server's clock; zero if it does not say.
+func storedAt(m jetstream.Msg) time.Time {
+	meta, err := m.Metadata()
+	if err != nil {
+		return time.Time{}
+	}
+	return meta.Timestamp
 }
 
 // settleOther is for a firing that is not of the row that stands there. The row arms itself; should it be older than

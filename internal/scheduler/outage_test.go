@@ -201,6 +201,49 @@ func TestFiringThatWasLeft(t *testing.T) {
 	}
 }
 
+// TestFiringOfOneThatStoodStill arms the moment that fires just now, as a scheduler does that stood still before its append while another
+// one came to the same moment: by way of those that the first one takes for missed. What has fired counts as that.
+func TestFiringOfOneThatStoodStill(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	row := schedule("s", func(s *protocol.Schedule) {
+		s.Kind, s.Interval = protocol.ScheduleInterval, protocol.Duration(time.Hour)
+	})
+	row.Created = row.Created.Add(8*time.Second - time.Hour)
+	first := w.start(t)
+	w.put(t, row)
+	natstest.Eventually(t, wait, "its moment is armed", func() bool { return w.armed(t, "s") != nil || time.Since(row.Created) > time.Hour })
+	first.stop(t)
+	tick := w.awaitLeft(t, "s")
+	if tick.Progress != nil {
+		t.Fatalf("the moment is handled already: %+v", tick)
+	}
+	c, err := w.js.Consumer(t.Context(), protocol.StreamClock, protocol.ConsumerClock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := c.Next(jetstream.FetchMaxWait(wait)) // as if by one that handles it
+	if err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, wait, "it is late to arm that moment", func() bool { return time.Since(tick.Planned) > 200*time.Millisecond })
+	late := *tick
+	late.Progress = &protocol.Progress{Missed: 1}
+	w.arm(t, "s", late)
+	natstest.Eventually(t, wait, "it has fired, too", func() bool { return w.unacked(t, protocol.StreamClock, protocol.ConsumerClock) == 2 })
+	w.start(t)
+	natstest.Eventually(t, wait, "it is let go, or counts", func() bool {
+		return w.unacked(t, protocol.StreamClock, protocol.ConsumerClock) == 1
+	})
+	if err := held.Nak(); err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, wait, "the next moment is armed", func() bool { tick = w.armed(t, "s"); return tick != nil })
+	if p := tick.Progress; p == nil || p.Runs != 1 || p.Missed != 0 {
+		t.Errorf("it stands at %+v, want one run and nothing missed", p)
+	}
+}
+
 func TestRowsThatCameWhileNobodyWasThere(t *testing.T) {
 	t.Parallel()
 	w := setup(t)

@@ -18,8 +18,7 @@ import (
 )
 
 // overlapping has for each policy a workflow that goes by its name, and that is started every few seconds: a moment that fires only after
-// the next one has passed stands for both. The first instance of
-// each waits for an event.
+// the next one has passed stands for both. The first instance of each waits for an event.
 type overlapping struct {
 	server *natstest.Server
 	table  crontab.Table
@@ -134,9 +133,11 @@ func TestSchedulesOverlap(t *testing.T) {
 	}
 	o.table = crontab.Table{Store: store, Project: "shop"}
 	_, kill := o.run(t)
-	if m := o.await(t, "others have begun beside the first", protocol.OverlapAllowAll, 3); !slices.Equal(m[:3], []int{0, 1, 2}) {
-		t.Errorf("allow all: instances of %v", m)
-	}
+	o.awaitStatus(t, "others have begun beside the first, of each moment unless one was missed", protocol.OverlapAllowAll, func(s crontab.Status) bool {
+		m := o.moments(protocol.OverlapAllowAll)
+		slices.Sort(m) // a busy machine may begin them in another order
+		return len(m) >= 3 && (s.Missed > 0 || slices.Equal(m[:3], []int{0, 1, 2}))
+	})
 	if m := o.await(t, "the first was cancelled", protocol.OverlapCancelRunning, 2); m[1] != 1 {
 		t.Errorf("cancel running: instances of %v", m)
 	}

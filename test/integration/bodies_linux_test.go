@@ -202,11 +202,12 @@ func (c *crush) small(at *agentHost, agent string) {
 	}
 }
 
-// large sends a body that is taken when the door is open. Where something else that is asked for has its place, it is sent again.
+// large sends a body that is taken when the door is open. Where something else that is asked for has its place or its connection, it is
+// sent again.
 func (c *crush) large(u upload) answer {
 	for {
 		got := u.send(c.t.Context(), c, c.taker, c.door.address)
-		if got.status != http.StatusServiceUnavailable || !strings.Contains(got.body, "AgentBusy") {
+		if got.status != http.StatusServiceUnavailable || !strings.Contains(got.body, "AgentBusy") && !strings.Contains(got.body, "TooManyConnections") {
 			return got
 		}
 		pause(c.t.Context(), 100*time.Millisecond)

@@ -226,7 +226,7 @@ func TestFiringOfOneThatStoodStill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	natstest.Eventually(t, wait, "it is late to arm that moment", func() bool { return time.Since(tick.Planned) > 200*time.Millisecond })
+	natstest.Eventually(t, wait, "it is late to arm that moment", func() bool { return time.Since(tick.Planned) > time.Second })
 	late := *tick
 	late.Progress = &protocol.Progress{Missed: 1}
 	w.arm(t, "s", late)

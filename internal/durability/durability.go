@@ -142,7 +142,9 @@ func Tell(ctx context.Context, o Options, s *Streams) error {
 		if ctxtime.Sleep(ctx, time.Until(began.Add(time.Duration(n)*o.patience()))) != nil {
 			break
 		}
-		r = Look(ctx, o, s)
+		again := o
+		again.Log = slog.New(slog.DiscardHandler) // who does not answer was told
+		r = Look(ctx, again, s)
 	}
 	o.Log.InfoContext(ctx, "durability: "+r.Line(), slog.Int(logkey.Replicas, r.Replicas), slog.String(logkey.Sync, r.sync().String()),
 		slog.Int(logkey.Servers, len(r.Servers)))

@@ -156,7 +156,8 @@ func TestCluster(t *testing.T) {
 	}
 }
 
-// TestMostServersStart: that most servers are about to start, or busy, is no reason to refuse a setup.
+// TestMostServersStart: that most servers are about to start, or busy, is no reason to refuse a setup, unless they stay
+// silent.
 func TestMostServersStart(t *testing.T) {
 	t.Parallel()
 	c := natstest.StartCluster(t, 3, telling(t), natstest.SyncAlways())
@@ -168,6 +169,8 @@ func TestMostServersStart(t *testing.T) {
 	c.Stop(t, 1)
 	c.Stop(t, 2)
 	nc := c.Connect(t)
+	quick := durability.Options{NC: nc, Log: slog.New(slog.DiscardHandler), Production: true, Patience: 100 * time.Millisecond}
+	refused(t, durability.Tell(t.Context(), quick, &found), " of 3 servers told when it writes to disk")
 	out, asking := io.Pipe()
 	told := make(chan error, 1)
 	go func() {

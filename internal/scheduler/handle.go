@@ -199,8 +199,8 @@ func (s *Scheduler) isPast(ctx context.Context, k key, r *row, t *protocol.Tick)
 			return false, fmt.Errorf("read %s: %w", k.dueSubject(), err)
 		}
 		if err == nil {
-			if v.fired, err = parseTick(first.Data); err == nil && r.isPast(t, v) {
-				return true, nil
+			if v.fired, err = parseTick(first.Data); err != nil || r.isPast(t, v) {
+				return err == nil, err
 			}
 		}
 		// Whoever has handled one of a later moment since the look has armed the next before it went.
